@@ -1,0 +1,543 @@
+"""The nouns of halp-trt in data-flow order: read top to bottom, this module is the architecture.
+
+Every value is frozen and validated when made. Latencies are microseconds (``_us``), fractions lie in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from halp_trt.errors import GraphMismatchError, UsageError
+
+__all__ = [
+    "Budget",
+    "ChannelGraph",
+    "ChannelGroup",
+    "EngineCheck",
+    "EngineRecord",
+    "Layer",
+    "LayerCheck",
+    "LayerSpec",
+    "Measurement",
+    "Operand",
+    "ParameterAxis",
+    "Protocol",
+    "PruningPlan",
+    "Run",
+    "Saliency",
+    "Target",
+    "Verification",
+]
+
+Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...]]
+
+
+# ---- the network: layers and channel groups -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operand:
+    """One input of an operator that is not a convolution or matrix product.
+
+    Attributes:
+        shape: the tensor's shape; the channel axis holds -1 (the layer's ``in_channels``; an equal share of it for
+            ``Concat``), every other axis its size, the batch axis 0 (the target's batch size).
+        values: the flattened numbers of a small constant (``Clip`` bounds, ``Resize`` scales), or None for data.
+        dtype: numpy name of the element type.
+    """
+
+    shape: tuple[int, ...]
+    values: tuple[float, ...] | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSpec:
+    """What one kernel computes, without a name: the key of a latency table, shared by every model.
+
+    Attributes:
+        operator: ONNX operator of the kernel (``Conv``, ``ConvTranspose``, ``Gemm``, ``MaxPool``, ``Add`` ...).
+        in_channels: width of the input(s); for a matrix product the number of input features.
+        out_channels: width of the output.
+        in_size: spatial size of the first input, ``()`` for matrices.
+        kernel_size, stride, padding, dilation: as in torch; padding holds begins then ends; empty where meaningless.
+        conv_groups: groups of a grouped convolution; equal to ``in_channels`` for a depthwise one.
+        bias: whether a bias (also a folded batch norm's) is added.
+        epilogue: what the same kernel does to the result, in order: ``Add`` (a residual of the output's shape) and
+            activations.
+        operands: inputs in order, for operators other than convolutions and matrix products.
+        attributes: the operator's remaining ONNX attributes, and ``<Activation>.<attribute>`` for its epilogue.
+        plain_input: the input is the network's own, in the user's layout, not produced by another kernel.
+    """
+
+    operator: str
+    in_channels: int
+    out_channels: int
+    in_size: tuple[int, ...] = ()
+    kernel_size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    conv_groups: int = 1
+    bias: bool = False
+    epilogue: tuple[str, ...] = ()
+    operands: tuple[Operand, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    plain_input: bool = False
+
+    def __post_init__(self) -> None:
+        if self.in_channels < 1 or self.out_channels < 1 or self.conv_groups < 1:
+            raise UsageError(f"a layer needs widths and groups of at least 1, got {self}")
+        if self.in_channels % self.conv_groups or self.out_channels % self.conv_groups:
+            raise UsageError(
+                f"{self.operator}: widths {self.in_channels} and {self.out_channels} do not divide into "
+                f"{self.conv_groups} groups; choose widths that are multiples of the groups"
+            )
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each input channel has a convolution of its own."""
+        return self.conv_groups == self.in_channels and self.conv_groups > 1
+
+    def with_widths(self, in_channels: int, out_channels: int) -> LayerSpec:
+        """The same kernel at other widths; a depthwise one keeps one group per input channel."""
+        groups = in_channels if self.is_depthwise else self.conv_groups
+        return replace(self, in_channels=in_channels, out_channels=out_channels, conv_groups=groups)
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.in_size))
+        kernel = "x".join(map(str, self.kernel_size))
+        epilogue = "".join(f"+{op}" for op in self.epilogue)
+        groups = f" groups {self.conv_groups}" if self.conv_groups > 1 else ""
+        words = [f"{self.operator}{epilogue}", kernel, f"{self.in_channels}->{self.out_channels}"]
+        return " ".join(w for w in words if w) + (f" at {size}" if size else "") + groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelGroup:
+    """Channels that live or die together across coupled layers, counted once.
+
+    Attributes:
+        name: the first layer that writes these channels.
+        num_channels: how many units there are to keep or prune.
+        prunable: False for network inputs, outputs, frozen layers and channels whose removal would change results.
+        reason: why it is not prunable, empty otherwise.
+    """
+
+    name: str
+    num_channels: int
+    prunable: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A stretch of an axis: channels ``first .. first+count-1`` of a group, each ``repeat`` times in a row."""
+
+    group: str
+    first: int
+    count: int
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterAxis:
+    """Which channels an axis of a parameter or buffer holds, position by position.
+
+    Attributes:
+        parameter: its name in ``state_dict()``, which the ONNX export keeps as the initialiser's name.
+        axis: the axis that follows the channels.
+        runs: the channels along it, in order; they cover the whole axis.
+    """
+
+    parameter: str
+    axis: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One kernel of the engine.
+
+    Attributes:
+        name: name of its module (or node), unique in the graph.
+        spec: what it computes at dense widths.
+        in_groups, out_groups: ``(group, multiplicity)`` pairs that make up its widths: the width is the sum of kept
+            channels times multiplicity.
+        nodes: names of the ONNX nodes that it covers, the kernel's own first.
+    """
+
+    name: str
+    spec: LayerSpec
+    in_groups: tuple[tuple[str, int], ...]
+    out_groups: tuple[tuple[str, int], ...]
+    nodes: tuple[str, ...] = ()
+
+    def spec_at(self, counts: Mapping[str, int]) -> LayerSpec:
+        """Its spec when ``counts[group]`` channels of every group are kept; a layer on no channels stays as it is."""
+        if not self.in_groups and not self.out_groups:
+            return self.spec
+        return self.spec.with_widths(
+            sum(counts[group] * times for group, times in self.in_groups),
+            sum(counts[group] * times for group, times in self.out_groups),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelGraph:
+    """A network as planning sees it: kernels to pay for and channel groups to choose from.
+
+    Attributes:
+        model: the source string the network came from, for the records.
+        input_shapes: shapes of the example inputs, batch included.
+        groups: all channel groups, prunable or not.
+        layers: all kernels in execution order.
+        parameters: every parameter axis that follows a group.
+        fingerprint: SHA-256 of the dense ONNX graph's structure (operators, attributes, shapes; not the weights).
+    """
+
+    model: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    groups: tuple[ChannelGroup, ...]
+    layers: tuple[Layer, ...]
+    parameters: tuple[ParameterAxis, ...]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        names = {g.name for g in self.groups}
+        if len(names) != len(self.groups):
+            raise GraphMismatchError("channel group names repeat; this is a defect of the tracer, please report it")
+        used = {name for layer in self.layers for name, _ in (*layer.in_groups, *layer.out_groups)}
+        used |= {run.group for axis in self.parameters for run in axis.runs}
+        if used - names:
+            raise GraphMismatchError(f"layers name unknown channel groups {sorted(used - names)[:3]}")
+
+    def group(self, name: str) -> ChannelGroup:
+        """The group of that name.
+
+        Raises:
+            GraphMismatchError: there is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise GraphMismatchError(f"no channel group {name!r}; this graph has {[g.name for g in self.groups][:8]} ...")
+
+    def dense_counts(self) -> dict[str, int]:
+        """Every group at full width."""
+        return {group.name: group.num_channels for group in self.groups}
+
+    @property
+    def prunable_groups(self) -> tuple[ChannelGroup, ...]:
+        """The groups whose width may be chosen."""
+        return tuple(group for group in self.groups if group.prunable)
+
+
+# ---- the device: targets and measurements -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How latencies are taken; two tables with different protocols are not comparable.
+
+    Attributes:
+        method: name of the measuring loop.
+        num_samples: timed samples of each probe.
+        num_warmup: untimed runs before them.
+        num_threads: threads the runtime may use.
+    """
+
+    method: str
+    num_samples: int = 20
+    num_warmup: int = 3
+    num_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where and how an engine will run: the header of a latency table.
+
+    Attributes:
+        device: processor or GPU model as the system reports it.
+        runtime, runtime_version: what executes the engine.
+        precision: ``fp32`` (others follow the runtime).
+        batch_size: pictures in one run.
+        protocol: how it is timed.
+        compute_capability, power_mode: of a GPU, empty where there is none.
+    """
+
+    device: str
+    runtime: str
+    runtime_version: str
+    precision: str
+    batch_size: int
+    protocol: Protocol
+    compute_capability: str = ""
+    power_mode: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Latency of one probe or engine.
+
+    Attributes:
+        latency_us: the median over the samples, corrected for the cost of calling the runtime.
+        p10_us, p90_us: percentiles, corrected likewise.
+        num_samples: how many runs stand behind it.
+        reference_us: median of the interleaved reference network, to see drift; 0 where there was none.
+    """
+
+    latency_us: float
+    p10_us: float
+    p90_us: float
+    num_samples: int
+    reference_us: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = (self.latency_us, self.p10_us, self.p90_us, self.reference_us)
+        if not all(math.isfinite(v) and v >= 0 for v in values) or self.num_samples < 1:
+            raise UsageError(f"a measurement needs finite, non-negative microseconds and samples, got {self}")
+
+
+# ---- planning -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saliency:
+    """How much each channel matters: ``scores[group][channel]``, non-negative and finite, for prunable groups."""
+
+    scores: Mapping[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        bad = [g for g, s in self.scores.items() if not all(math.isfinite(v) and v >= 0 for v in s)]
+        if bad:
+            raise UsageError(f"saliency of {bad[0]!r} holds negative or non-finite scores; check the weights and loss")
+        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A latency limit: a fraction of the dense network's latency, or microseconds. Exactly one is set."""
+
+    fraction: float | None = None
+    limit_us: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fraction is None) == (self.limit_us is None):
+            raise UsageError("a budget is either a fraction of the dense latency or a time, not both and not neither")
+        value = self.fraction if self.fraction is not None else self.limit_us
+        assert value is not None
+        if not math.isfinite(value) or value <= 0:
+            raise UsageError(f"a budget must be positive, got {self}; try '60%' or '4.2ms'")
+        if self.fraction is not None and self.fraction > 1:
+            raise UsageError(f"a budget above 100 % prunes nothing, got {self.fraction:.0%}; try '60%' or '4.2ms'")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Reads ``60%``, ``4.2ms``, ``850us`` or ``0.01s``.
+
+        Raises:
+            UsageError: the text is none of these, or not above zero, or above 100 %.
+        """
+        units = {"%": 0.01, "us": 1.0, "ms": 1e3, "s": 1e6}
+        stripped = text.strip().lower().replace(" ", "")
+        for unit in ("%", "us", "ms", "s"):
+            if stripped.endswith(unit):
+                try:
+                    value = float(stripped.removesuffix(unit)) * units[unit]
+                except ValueError:
+                    break
+                return cls(fraction=value) if unit == "%" else cls(limit_us=value)
+        raise UsageError(f"budget {text!r} is not a share of the dense latency or a time; try '60%' or '4.2ms'")
+
+    def latency_us(self, dense_us: float) -> float:
+        """The limit in microseconds for a network whose dense latency is ``dense_us``."""
+        return self.fraction * dense_us if self.fraction is not None else float(self.limit_us or 0)
+
+    def __str__(self) -> str:
+        return f"{self.fraction:.4g}" if self.fraction is not None else f"{self.limit_us:.6g}us"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruningPlan:
+    """Which channels live. It carries its graph, so that it alone can mask, slim and rewrite a network.
+
+    Attributes:
+        graph: the network it was made for.
+        kept: for every group the kept channels, ascending; frozen groups keep all.
+        latency_us: predicted by the table (sum over layers), uncalibrated.
+        budget_us: the limit it was planned under, on the same scale.
+        saliency: total saliency of the kept channels.
+        bound: upper bound on the saliency any plan could keep in the problem that was solved.
+        calibration: measured dense latency / table sum of the dense network; 1 where no engine was timed.
+        parents: names and SHA-256 of what it was made from.
+    """
+
+    graph: ChannelGraph
+    kept: Mapping[str, tuple[int, ...]]
+    latency_us: float = 0.0
+    budget_us: float = 0.0
+    saliency: float = 0.0
+    bound: float = 0.0
+    calibration: float = 1.0
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if set(self.kept) != {g.name for g in self.graph.groups}:
+            raise GraphMismatchError("a plan must name every channel group of its graph and no other")
+        for group in self.graph.groups:
+            kept = self.kept[group.name]
+            if list(kept) != sorted(set(kept)) or not kept or kept[0] < 0 or kept[-1] >= group.num_channels:
+                raise GraphMismatchError(
+                    f"group {group.name!r}: kept channels must be ascending, distinct, not empty and below "
+                    f"{group.num_channels}"
+                )
+            if not group.prunable and len(kept) != group.num_channels:
+                raise GraphMismatchError(f"group {group.name!r} cannot be pruned: {group.reason}")
+        object.__setattr__(
+            self, "kept", MappingProxyType({g.name: tuple(self.kept[g.name]) for g in self.graph.groups})
+        )
+        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+
+    @classmethod
+    def dense(cls, graph: ChannelGraph) -> PruningPlan:
+        """The plan that keeps everything."""
+        return cls(graph=graph, kept={g.name: tuple(range(g.num_channels)) for g in graph.groups})
+
+    def counts(self) -> dict[str, int]:
+        """Kept channels of every group."""
+        return {name: len(kept) for name, kept in self.kept.items()}
+
+    def kept_positions(self, axis: ParameterAxis) -> list[int]:
+        """Which positions along a parameter's axis stay, ascending."""
+        positions: list[int] = []
+        offset = 0
+        alive = {run.group: set(self.kept[run.group]) for run in axis.runs}
+        for run in axis.runs:
+            for channel in range(run.first, run.first + run.count):
+                if channel in alive[run.group]:
+                    positions.extend(range(offset, offset + run.repeat))
+                offset += run.repeat
+        return positions
+
+
+# ---- engines ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """What stands beside an engine file: its target, how it was built, and its parents by SHA-256.
+
+    ``runnable`` says whether this machine could load it (a TensorRT plan needs a GPU).
+    """
+
+    file: str
+    sha256: str
+    num_bytes: int
+    target: Target
+    build_seconds: float
+    runnable: bool
+    parents: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+        object.__setattr__(self, "flags", MappingProxyType(dict(self.flags)))
+
+
+# ---- verification -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCheck:
+    """One engine as it was found on the device.
+
+    Attributes:
+        sha256: of the engine file.
+        measurement: its latency, timed in turns with the other engine.
+        predicted_us: the table's sum over its layers times the plan's calibration.
+        num_parameters: numbers in its weights.
+        accuracy_fraction: share of the test pictures it classifies right; None where there was no data.
+    """
+
+    sha256: str
+    measurement: Measurement
+    predicted_us: float
+    num_parameters: int
+    accuracy_fraction: float | None = None
+
+    @property
+    def prediction_error_fraction(self) -> float:
+        """How far the prediction lies from the measurement, relative to the measurement; positive = too slow."""
+        return self.predicted_us / self.measurement.latency_us - 1 if self.measurement.latency_us else math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCheck:
+    """One layer of the pruned engine: the table's latency, uncalibrated, against the runtime's own profile."""
+
+    name: str
+    spec: LayerSpec
+    predicted_us: float
+    measured_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Dense against pruned, side by side on the device.
+
+    Attributes:
+        target: where both engines ran.
+        dense, pruned: what each one showed.
+        limit_us: the latency the pruned engine may have: the budget applied to what was measured here.
+        tolerance_fraction: how far above the limit still counts as met, for the noise of two medians.
+        max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
+        difference_limit: the largest one that counts as the same.
+        num_pictures: how many test pictures the accuracies stand on.
+        layers: the pruned engine layer by layer, in execution order.
+        unmatched_us: profiled time of kernels that belong to no layer (layout changes).
+        parents: names and SHA-256 of what was verified.
+    """
+
+    target: Target
+    dense: EngineCheck
+    pruned: EngineCheck
+    limit_us: float
+    tolerance_fraction: float = 0.05
+    max_difference: float = 0.0
+    difference_limit: float = 1e-4
+    num_pictures: int = 0
+    layers: tuple[LayerCheck, ...] = ()
+    unmatched_us: float = 0.0
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+
+    @property
+    def speedup(self) -> float:
+        """Dense latency over pruned latency."""
+        pruned_us = self.pruned.measurement.latency_us
+        return self.dense.measurement.latency_us / pruned_us if pruned_us else math.inf
+
+    @property
+    def meets_budget(self) -> bool:
+        """Whether the pruned engine is as fast as was asked for."""
+        return self.pruned.measurement.latency_us <= self.limit_us * (1 + self.tolerance_fraction)
+
+    @property
+    def is_faithful(self) -> bool:
+        """Whether the pruned engine computes what the masked model computes."""
+        return self.max_difference <= self.difference_limit
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+        return self.meets_budget and self.is_faithful

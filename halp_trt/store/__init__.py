@@ -1,0 +1,31 @@
+"""Loading and saving of every artefact: the only room that touches files.
+
+Artefacts are JSON, latency tables JSON lines, tensors safetensors. Whole files are written atomically: a reader sees
+the old one or the new one. Tables grow line by line. Nothing here unpickles.
+"""
+
+from halp_trt.store.artefacts import SCHEMAS, load, save
+from halp_trt.store.codec import decode, encode
+from halp_trt.store.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json, write_text
+from halp_trt.store.tables import append_rows, create_table, read_table
+from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
+
+__all__ = [
+    "SCHEMAS",
+    "append_rows",
+    "create_table",
+    "decode",
+    "encode",
+    "load",
+    "load_tensor_metadata",
+    "load_tensors",
+    "read_json",
+    "read_table",
+    "save",
+    "save_tensors",
+    "sha256_bytes",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,138 @@
+"""Files, written whole or not at all; every failure is one sentence."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import IO, Any
+
+from halp_trt.errors import ArtefactError
+
+__all__ = [
+    "file_error",
+    "read_bytes",
+    "read_json",
+    "sha256_bytes",
+    "sha256_file",
+    "write_bytes",
+    "write_durably",
+    "write_json",
+    "write_text",
+]
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ArtefactError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise file_error(path, "read", error) from error
+    return digest.hexdigest()
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file as a whole or not at all; makes the folders above it.
+
+    Raises:
+        ArtefactError: the folder is read-only or full, or the path is a folder.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                write_durably(file, data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text like :func:`write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes JSON that a person can read and a diff can follow, like :func:`write_bytes`."""
+    write_text(path, _pretty(value) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ArtefactError: it is missing, truncated or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise ArtefactError(
+            f"{path} is not whole JSON ({error}); it was cut off or is another kind of file, make it again"
+        ) from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        ArtefactError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise file_error(path, "read", error) from error
+
+
+def write_durably(file: IO[bytes], data: bytes) -> None:
+    """Writes, and returns when the bytes are on the disk."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def file_error(path: str | Path, verb: str, error: OSError) -> ArtefactError:
+    """The sentence for a file that cannot be read or written, with what to do."""
+    folder = Path(path).parent
+    advice = {
+        errno.ENOENT: "check the path" if verb == "read" else "make the folder or choose another path",
+        errno.ENOSPC: "the disk is full, free some space",
+        errno.EDQUOT: "your quota is used up, free some space",
+        errno.EROFS: f"{folder} is read-only, choose another path",
+        errno.EACCES: f"check the permissions of {folder} or choose another path",
+        errno.EISDIR: "it is a folder, name a file",
+        errno.ENOTDIR: "a part of the path is a file, choose another path",
+    }.get(error.errno or 0, "check the path and the disk")
+    return ArtefactError(f"cannot {verb} {path}: {error.strerror or error}; {advice}")
+
+
+def _pretty(value: object, indent: int = 0) -> str:
+    """JSON with short values and lists of plain numbers or names on one line."""
+    flat = json.dumps(value, allow_nan=False)
+    is_plain = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
+    if is_plain or len(flat) + indent <= 110 or not isinstance(value, dict | list):
+        return flat
+    margin = " " * (indent + 2)
+    if isinstance(value, dict):
+        lines = [f"{margin}{json.dumps(key)}: {_pretty(item, indent + 2)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
+    return "[\n" + ",\n".join(margin + _pretty(item, indent + 2) for item in value) + "\n" + " " * indent + "]"

@@ -1,0 +1,134 @@
+"""Latency tables: JSON lines, the target first, that grow row by row and survive a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from halp_trt.errors import ArtefactError
+from halp_trt.latency import LatencyTable
+from halp_trt.specs import LayerSpec, Measurement, Target
+from halp_trt.store.codec import decode, encode
+from halp_trt.store.files import file_error, read_bytes, write_bytes, write_durably
+from halp_trt.store.schema import schema_of, wrong_schema
+
+__all__ = ["TABLE_KIND", "append_rows", "create_table", "read_table", "schema_in", "write_table"]
+
+TABLE_KIND = "latency-table"
+
+
+def create_table(path: str | Path, target: Target) -> None:
+    """Starts an empty latency table.
+
+    Raises:
+        ArtefactError: there is a file already, or it cannot be written.
+    """
+    if Path(path).exists():
+        raise ArtefactError(f"{path} exists already; continue it with --resume or choose another path")
+    write_bytes(path, _header(target))
+
+
+def write_table(path: str | Path, table: LatencyTable) -> None:
+    """Writes a whole table in place of what is there.
+
+    Raises:
+        ArtefactError: the file cannot be written.
+    """
+    rows = [_row(spec, measurement) for spec, measurement in table.rows.items()]
+    write_bytes(path, b"".join([_header(table.target), *rows]))
+
+
+def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]]) -> None:
+    """Adds rows to a table; they are on the disk when it returns. A torn last line is cut off first.
+
+    Raises:
+        ArtefactError: the file is missing or cannot be written.
+    """
+    data = b"".join(_row(spec, measurement) for spec, measurement in rows)
+    try:
+        with open(path, "r+b") as file:
+            end, sound = file.seek(0, os.SEEK_END), _sound_length(file)
+            if file.seek(sound) < end:
+                file.truncate()
+            write_durably(file, data)
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def read_table(path: str | Path) -> LatencyTable:
+    """A whole latency table; a spec's last row wins.
+
+    A torn last line, as a killed ``build-lut`` may leave it, is dropped with a warning.
+
+    Raises:
+        ArtefactError: the file is missing, of another schema, has no header, or is damaged before its last line.
+    """
+    lines = read_bytes(path).split(b"\n")
+    torn = lines.pop()
+    if not torn and len(lines) > 1 and not _is_json(lines[-1]):
+        torn = lines.pop()
+    if not lines or schema_in(lines[0]) != schema_of(TABLE_KIND):
+        raise ArtefactError(wrong_schema(path, schema_in(lines[0] if lines else torn), TABLE_KIND))
+    if torn:
+        warnings.warn(f"{path}: dropped a torn last line; its probe is measured again on --resume", stacklevel=2)
+    rows: dict[LayerSpec, Measurement] = {}
+    for index, line in enumerate(lines):
+        try:
+            row = decode(dict, _parse(line))
+            if index == 0:
+                target = decode(Target, row.get("target"))
+            else:
+                spec = decode(LayerSpec, row.get("spec"))
+                rows[spec] = decode(Measurement, row.get("measurement"))
+        except ArtefactError as error:
+            raise ArtefactError(
+                f"{path} is damaged in line {index + 1}: {error}; remove the line or build it again"
+            ) from error
+    return LatencyTable(target=target, rows=rows)
+
+
+def schema_in(line: bytes) -> str | None:
+    """The schema that a file's first line names, if it names one."""
+    header = _parse(line)
+    schema = header.get("schema") if isinstance(header, dict) else None
+    return schema if isinstance(schema, str) else None
+
+
+def _header(target: Target) -> bytes:
+    return _line({"schema": schema_of(TABLE_KIND), "target": encode(target)})
+
+
+def _row(spec: LayerSpec, measurement: Measurement) -> bytes:
+    return _line({"spec": encode(spec), "measurement": encode(measurement)})
+
+
+def _line(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _is_json(line: bytes) -> bool:
+    return _parse(line) is not None
+
+
+def _sound_length(file: IO[bytes]) -> int:
+    """How many bytes of a table are whole lines."""
+    end = file.seek(0, os.SEEK_END)
+    start, tail = end, b""
+    while start > 0 and tail.count(b"\n") < 2:
+        start = max(0, start - (1 << 16))
+        file.seek(start)
+        tail = file.read(end - start)
+    whole = tail.rfind(b"\n") + 1
+    last = tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1
+    return start + (whole if _is_json(tail[last:whole]) else last)
