@@ -1,0 +1,48 @@
+"""From latencies, saliency and a budget to a PruningPlan: numbers and values only, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from halp_trt.planning.chunks import channel_steps, slice_specs
+from halp_trt.planning.halp import halp_step, step_specs
+from halp_trt.planning.pricing import Lookup, counts_latency_us
+from halp_trt.planning.schedule import exponential_budgets
+from halp_trt.planning.uniform import uniform_step
+from halp_trt.planning.widths import lowest_latency_us
+from halp_trt.specs import PruningPlan, Saliency
+
+__all__ = [
+    "METHODS",
+    "Lookup",
+    "Method",
+    "channel_steps",
+    "counts_latency_us",
+    "exponential_budgets",
+    "halp_step",
+    "lowest_latency_us",
+    "slice_specs",
+    "step_specs",
+    "uniform_step",
+]
+
+
+class Method(Protocol):
+    """One pruning step: the current plan, cut to a budget."""
+
+    def __call__(
+        self,
+        current: PruningPlan,
+        saliency: Saliency,
+        lookup: Lookup,
+        *,
+        budget_us: float,
+        steps: Mapping[str, int],
+        min_channels: int | None = None,
+    ) -> PruningPlan:
+        """A plan within ``budget_us`` that keeps only channels of ``current``; see ``halp_step``."""
+
+
+METHODS: Mapping[str, Method] = MappingProxyType({"halp": halp_step, "uniform": uniform_step})

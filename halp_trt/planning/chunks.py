@@ -1,0 +1,84 @@
+"""How many channels of a group are pruned at a time: latency-aware grouping (arXiv:2210.06659, sec. 3.2).
+
+A chunk is as large as the staircase step of the layers that write the group, so that widths land on the right edge of a
+step, where a layer has the most channels for its latency.
+"""
+
+from __future__ import annotations
+
+import math
+
+from halp_trt.errors import UsageError
+from halp_trt.latency import noise_us, staircase_step
+from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.widths import width_choices
+from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
+
+__all__ = ["channel_steps", "slice_specs"]
+
+_STEPPING_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) -> dict[str, int]:
+    """The chunk of every prunable group: the largest staircase step of the layers that write it.
+
+    Each convolution or matrix product is looked at alone, over the widths of the group, everything else dense. Where
+    no staircase shows, the chunk is the grid step (divided by the multiplicity). Differs from HALP in that steps are
+    found, not given by hand, and that a layer's step is that of the widths it can take (multiples of its multiplicity).
+
+    Args:
+        graph: the dense network.
+        lookup: measurements of ``slice_specs(graph, grid_step=grid_step)``.
+        grid_step: distance between measured widths in channels of a layer.
+    """
+    rows = lookup(slice_specs(graph, grid_step=grid_step))
+    found: dict[tuple[LayerSpec, ...], int | None] = {}
+    steps = {}
+    for group in graph.prunable_groups:
+        grid = _grid(graph, group, grid_step)
+        counts = width_choices(group.num_channels, grid)
+        steps[group.name] = grid
+        for layer in _stepping_layers(graph, group):
+            specs = _slice(graph, layer, group, grid)
+            if specs not in found:
+                points = [rows[spec] for spec in specs]
+                found[specs] = staircase_step(
+                    counts, [point.latency_us for point in points], [noise_us(point) for point in points]
+                )
+            steps[group.name] = max(steps[group.name], found[specs] or grid)
+    return steps
+
+
+def slice_specs(graph: ChannelGraph, *, grid_step: int = 8) -> tuple[LayerSpec, ...]:
+    """The layers that ``channel_steps`` looks at, each once."""
+    return tuple(
+        dict.fromkeys(
+            spec
+            for group in graph.prunable_groups
+            for layer in _stepping_layers(graph, group)
+            for spec in _slice(graph, layer, group, _grid(graph, group, grid_step))
+        )
+    )
+
+
+def _slice(graph: ChannelGraph, layer: Layer, group: ChannelGroup, grid: int) -> tuple[LayerSpec, ...]:
+    dense = graph.dense_counts()
+    return tuple(layer.spec_at({**dense, group.name: count}) for count in width_choices(group.num_channels, grid))
+
+
+def _stepping_layers(graph: ChannelGraph, group: ChannelGroup) -> list[Layer]:
+    """The layers whose latency decides on a group's chunk: those that do the work and write it."""
+    return [
+        layer
+        for layer in graph.layers
+        if layer.spec.operator in _STEPPING_OPERATORS and any(name == group.name for name, _ in layer.out_groups)
+    ]
+
+
+def _grid(graph: ChannelGraph, group: ChannelGroup, grid_step: int) -> int:
+    """The grid step in units of a group: the narrowest that moves none of its layers by less than ``grid_step``."""
+    if grid_step < 1:
+        raise UsageError(f"the grid step must be at least 1 channel, got {grid_step}")
+    layers = _stepping_layers(graph, group)
+    times = [sum(times for name, times in layer.out_groups if name == group.name) for layer in layers]
+    return math.ceil(grid_step / min(times, default=1))

@@ -1,0 +1,132 @@
+"""One pruning step of HALP (Shen et al., NeurIPS 2022, arXiv:2210.06659, sec. 3).
+
+Every prunable group is cut to its k most salient remaining channels, k a multiple of its chunk. A choice is worth the
+saliency it keeps. It costs what the layers that write the group take with k channels, everything else as it is before
+the step: in particular the input widths (sec. 3.1), so what a choice saves in the layers that read the group is not
+credited. A layer that reads the group it writes (depthwise convolution, pooling, addition) has it at k on both sides.
+
+Differs from HALP in that choices are cumulative, which makes the precedence of higher-ranked channels a matter of
+course; that the knapsack is solved exactly; that a layer which writes several groups is paid for once, each choice
+adding its difference; and that the plan's true latency is what has to meet the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from halp_trt.latency import graph_specs
+from halp_trt.planning.knapsack import Problem, solve
+from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
+from halp_trt.specs import ChannelGraph, LayerSpec, PruningPlan, Saliency
+
+__all__ = ["halp_step", "step_problem", "step_specs"]
+
+_GRAINS_PER_US = 2.0**20  # costs lie on this binary grid, rounded up: their sums are exact in double precision
+
+Choices = Mapping[str, tuple[int, ...]]
+
+
+def halp_step(
+    current: PruningPlan,
+    saliency: Saliency,
+    lookup: Lookup,
+    *,
+    budget_us: float,
+    steps: Mapping[str, int],
+    min_channels: int | None = None,
+) -> PruningPlan:
+    """The most salient plan within a budget that keeps only channels of the current one.
+
+    A plan that meets the budget already is returned as it is, with its latency and saliency. Where the budget is out of
+    reach at the present input widths, the step goes half of the way (geometrically) to what is in reach, and on from
+    there at the new widths; likewise where the true latency turns out above the budget, as it can where a narrower
+    layer is slower.
+
+    Args:
+        current: what was kept so far.
+        saliency: scores of all channels; those of removed channels are not looked at.
+        lookup: measurements of the specs asked for; first the current widths', then those of ``step_specs``, then the
+            chosen widths'.
+        budget_us: the limit in microseconds on the table's scale.
+        steps: chunk of every prunable group, as from ``channel_steps``.
+        min_channels: no group becomes narrower than this; at least one chunk always stays.
+
+    Returns:
+        A plan with its true latency (never above the budget), its saliency, and the bound of the last knapsack solved.
+
+    Raises:
+        InfeasibleBudgetError: no choice meets the budget; names the lowest latency found.
+        GraphMismatchError: the scores are not this network's.
+        UsageError: budget or steps make no sense.
+    """
+    check_request(current, saliency, budget_us=budget_us, steps=steps)
+    plan = narrow(replace(current, budget_us=budget_us), saliency, lookup, current.counts())
+    plan = replace(plan, bound=plan.saliency)
+    while plan.latency_us > budget_us:
+        choices = _choices(plan.graph, plan.counts(), steps, min_channels)
+        problem = step_problem(plan, saliency, lookup, choices)
+        saved_us = -math.fsum(min(costs) for costs in problem.costs)
+        if saved_us <= 0:
+            return _narrowest(plan, saliency, lookup, lowest_counts(plan, steps=steps, min_channels=min_channels))
+        halfway_us = math.sqrt(max(0.0, plan.latency_us - saved_us) * plan.latency_us)
+        solution = solve(replace(problem, budget=max(budget_us, halfway_us) - plan.latency_us))
+        chosen = {group: choices[group][index] for group, index in zip(choices, solution.choices, strict=True)}
+        plan = replace(narrow(plan, saliency, lookup, chosen), bound=solution.bound)
+    return plan
+
+
+def step_specs(
+    graph: ChannelGraph, counts: Mapping[str, int], *, steps: Mapping[str, int], min_channels: int | None = None
+) -> tuple[LayerSpec, ...]:
+    """Every layer that a step from these counts prices before it solves, each once: measure them in one go."""
+    choices = _choices(graph, counts, steps, min_channels)
+    priced = _priced(graph, counts, choices)
+    specs = [spec for options in priced.values() for option in options for spec in option]
+    return tuple(dict.fromkeys((*graph_specs(graph, counts), *specs)))
+
+
+def step_problem(plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices) -> Problem:
+    """The knapsack of a step from ``plan``: costs are differences to its latency, so its budget is one, too (here 0).
+
+    Args:
+        plan: what is kept now.
+        saliency: scores of all channels.
+        lookup: measurements of the specs asked for.
+        choices: counts that every prunable group may take, ascending, the last being the present one.
+    """
+    priced = _priced(plan.graph, plan.counts(), choices)
+    rows = lookup([spec for options in priced.values() for option in options for spec in option])
+    costs, values = [], []
+    for group, options in priced.items():
+        sums = [math.fsum(rows[spec].latency_us for spec in option) for option in options]
+        costs.append(tuple(math.ceil((cost - sums[-1]) * _GRAINS_PER_US) / _GRAINS_PER_US for cost in sums))
+        scores = sorted((saliency.scores[group][channel] for channel in plan.kept[group]), reverse=True)
+        values.append(tuple(math.fsum(scores[:count]) for count in choices[group]))
+    return Problem(costs=tuple(costs), values=tuple(values), budget=0.0)
+
+
+def _choices(
+    graph: ChannelGraph, counts: Mapping[str, int], steps: Mapping[str, int], min_channels: int | None
+) -> dict[str, tuple[int, ...]]:
+    groups = [group.name for group in graph.prunable_groups]
+    return {group: width_choices(counts[group], steps[group], min_channels) for group in groups}
+
+
+def _priced(graph: ChannelGraph, counts: Mapping[str, int], choices: Choices) -> dict[str, list[tuple[LayerSpec, ...]]]:
+    """For every choice of every group the layers that write the group, at that count and all else at ``counts``."""
+    priced = {}
+    for group, options in choices.items():
+        layers = [layer for layer in graph.layers if any(name == group for name, _ in layer.out_groups)]
+        priced[group] = [tuple(layer.spec_at({**counts, group: count}) for layer in layers) for count in options]
+    return priced
+
+
+def _narrowest(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
+    """The last resort where no single choice makes the plan faster: all groups at their narrowest."""
+    narrowest = narrow(plan, saliency, lookup, counts)
+    if narrowest.latency_us > plan.budget_us:
+        raise infeasible(plan.budget_us, min(narrowest.latency_us, plan.latency_us))
+    return narrowest

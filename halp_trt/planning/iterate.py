@@ -1,0 +1,103 @@
+"""The iterative schedule: many small cuts with training in between, each planned at the widths of the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.schedule import exponential_budgets
+from halp_trt.planning.widths import lowest_latency_us
+from halp_trt.specs import PruningPlan, Saliency
+
+__all__ = ["Schedule", "Step", "check_reachable", "iterate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How far to prune and in how many steps.
+
+    Attributes:
+        dense_us: latency of the dense network by the table.
+        target_us: the budget on the same scale.
+        num_steps: scheduled steps.
+        num_extra: how many more there may be, where the measured engine is still above the budget.
+    """
+
+    dense_us: float
+    target_us: float
+    num_steps: int
+    num_extra: int = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Where the iteration stands; enough to go on from.
+
+    Attributes:
+        index: steps done.
+        plan: the plan of the last one.
+        correction: measured share of the dense latency / share that the table predicts, of that plan; 1 unmeasured.
+    """
+
+    index: int
+    plan: PruningPlan
+    correction: float = 1.0
+
+
+def iterate(
+    start: Step,
+    schedule: Schedule,
+    *,
+    method: Callable[..., PruningPlan],
+    score: Callable[[PruningPlan], Saliency],
+    lookup: Lookup,
+    chunks: Mapping[str, int],
+    correct: Callable[[PruningPlan], float] = lambda plan: 1.0,
+) -> Iterator[Step]:
+    """Plans step by step (arXiv:2210.06659, sec. 3.3): score, plan under the step's budget, hand the plan out.
+
+    Between two steps the caller masks the network and trains it; ``score`` reads what that training gathered. Differs
+    from HALP in that the engine of every step may be timed: the budget is divided by how much slower than predicted it
+    ran, and steps are added until the measured engine meets it.
+
+    Args:
+        start: ``Step(index=0, plan=PruningPlan.dense(graph))``, or where an earlier iteration stopped.
+        schedule: budgets on the table's scale.
+        method: ``halp_step`` or another of ``METHODS``.
+        score: saliency of all channels at the present plan.
+        lookup: measurements of layers.
+        chunks: of every prunable group, from ``channel_steps``.
+        correct: measures an engine of the plan; see ``Step.correction``.
+
+    Raises:
+        InfeasibleBudgetError: a step cannot meet its budget.
+    """
+    budgets = exponential_budgets(schedule.dense_us, schedule.target_us, schedule.num_steps)
+    step = start
+    while step.index < len(budgets) or _too_slow(step, schedule):
+        budget_us = budgets[min(step.index, len(budgets) - 1)] / step.correction
+        plan = method(step.plan, score(step.plan), lookup, budget_us=budget_us, steps=chunks)
+        step = Step(index=step.index + 1, plan=plan, correction=correct(plan))
+        yield step
+
+
+def _too_slow(step: Step, schedule: Schedule) -> bool:
+    late = step.index - schedule.num_steps
+    return late < schedule.num_extra and step.plan.latency_us * step.correction > schedule.target_us * (1 + 1e-9)
+
+
+def check_reachable(start: Step, schedule: Schedule, lookup: Lookup, chunks: Mapping[str, int]) -> None:
+    """Says at once, not after hours of training, that a budget is below what the narrowest network takes.
+
+    Raises:
+        InfeasibleBudgetError: it is; the message names the lowest reachable latency.
+    """
+    lowest_us = lowest_latency_us(start.plan, lookup, steps=chunks)
+    if schedule.target_us < lowest_us:
+        raise InfeasibleBudgetError(
+            f"the budget is {schedule.target_us / schedule.dense_us:.1%} of the dense latency "
+            f"({schedule.target_us:.6g} us by the table), but the lowest reachable is "
+            f"{lowest_us / schedule.dense_us:.1%} ({lowest_us:.6g} us); raise the budget, or free frozen layers"
+        )

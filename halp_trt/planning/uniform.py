@@ -1,0 +1,55 @@
+"""The baseline: the same fraction of every group, whatever it costs and whatever it is worth."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.widths import check_request, infeasible, narrow, width_choices
+from halp_trt.specs import PruningPlan, Saliency
+
+__all__ = ["uniform_step"]
+
+
+def uniform_step(
+    current: PruningPlan,
+    saliency: Saliency,
+    lookup: Lookup,
+    *,
+    budget_us: float,
+    steps: Mapping[str, int],
+    min_channels: int | None = None,
+) -> PruningPlan:
+    """The plan that keeps the same fraction of every group's dense width, the largest that bisection finds in budget.
+
+    Widths are rounded to the nearest that ``halp_step`` might choose too (of its ``steps``), and the most salient
+    channels stay, so the two differ in nothing but how the cut is spread. Takes and raises what ``halp_step`` does;
+    the bound is the saliency of the current plan.
+    """
+    check_request(current, saliency, budget_us=budget_us, steps=steps)
+    groups = current.graph.prunable_groups
+    choices = {g.name: width_choices(len(current.kept[g.name]), steps[g.name], min_channels) for g in groups}
+    turns = {  # from which fraction on the nearest choice is the i-th
+        group.name: [0.0, *((low + high) / 2 / group.num_channels for low, high in pairwise(choices[group.name]))]
+        for group in groups
+    }
+    fractions = sorted({turn for of_group in turns.values() for turn in of_group} | {0.0})
+
+    def plan_at(fraction: float) -> PruningPlan:
+        counts = {name: choices[name][bisect_right(turns[name], fraction) - 1] for name in choices}
+        return narrow(start, saliency, lookup, counts)
+
+    start = replace(current, budget_us=budget_us)
+    widest = plan_at(fractions[-1])
+    best = widest if widest.latency_us <= budget_us else plan_at(fractions[0])
+    if best.latency_us > budget_us:
+        raise infeasible(budget_us, best.latency_us)
+    low, high = 0, len(fractions) - 1  # in budget, over budget (unless best is the widest)
+    while best is not widest and high - low > 1:
+        middle = (low + high) // 2
+        plan = plan_at(fractions[middle])
+        low, high, best = (middle, high, plan) if plan.latency_us <= budget_us else (low, middle, best)
+    return replace(best, bound=widest.saliency)

@@ -1,0 +1,96 @@
+"""The widths that a group may be given, which of its channels then stay, and how low the latency can get.
+
+Counts are in channels of the group; a layer that holds each of them several times (its multiplicity) is wider by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
+from halp_trt.planning.pricing import Lookup, counts_latency_us
+from halp_trt.specs import PruningPlan, Saliency
+
+__all__ = [
+    "check_request",
+    "infeasible",
+    "lowest_counts",
+    "lowest_latency_us",
+    "narrow",
+    "width_choices",
+]
+
+# ---- choices --------------------------------------------------------------------------------------------------------
+
+
+def width_choices(count: int, step: int, min_channels: int | None = None) -> tuple[int, ...]:
+    """The counts that a group of ``count`` channels may shrink to, ascending: multiples of ``step``, and ``count``.
+
+    None is below one step, so a group never vanishes, nor below ``min_channels``.
+    """
+    smallest = math.ceil(max(step, min_channels or 0) / step) * step
+    return (*range(smallest, count, step), count)
+
+
+def narrow(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
+    """The plan that keeps the ``counts[group]`` most salient of a plan's channels, priced at its true widths.
+
+    Channels rank by saliency, of equal ones the lower index first. Its budget and bound are the old plan's.
+    """
+    kept = dict(plan.kept)
+    for group in plan.graph.prunable_groups:
+        scores = saliency.scores[group.name]
+        ranked = sorted(plan.kept[group.name], key=lambda channel: (-scores[channel], channel))
+        kept[group.name] = tuple(sorted(ranked[: counts[group.name]]))
+    total = math.fsum(saliency.scores[g.name][channel] for g in plan.graph.prunable_groups for channel in kept[g.name])
+    latency_us = counts_latency_us(plan.graph, lookup, {name: len(channels) for name, channels in kept.items()})
+    return replace(plan, kept=kept, latency_us=latency_us, saliency=total)
+
+
+def lowest_counts(plan: PruningPlan, *, steps: Mapping[str, int], min_channels: int | None = None) -> dict[str, int]:
+    """Every prunable group at its narrowest."""
+    prunable = {group.name for group in plan.graph.prunable_groups}
+    return {
+        name: width_choices(count, steps[name], min_channels)[0] if name in prunable else count
+        for name, count in plan.counts().items()
+    }
+
+
+def lowest_latency_us(
+    plan: PruningPlan, lookup: Lookup, *, steps: Mapping[str, int], min_channels: int | None = None
+) -> float:
+    """Microseconds with every group at its narrowest: a schedule can end no lower, so compare its target with this."""
+    return counts_latency_us(plan.graph, lookup, lowest_counts(plan, steps=steps, min_channels=min_channels))
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def check_request(plan: PruningPlan, saliency: Saliency, *, budget_us: float, steps: Mapping[str, int]) -> None:
+    """Makes sure that a planning request hangs together.
+
+    Raises:
+        GraphMismatchError: scores do not cover the prunable groups channel by channel.
+        UsageError: a chunk is missing or below 1, or the budget is not positive.
+    """
+    if not math.isfinite(budget_us) or budget_us <= 0:
+        raise UsageError(f"a budget must be positive and finite, got {budget_us} us")
+    for group in plan.graph.prunable_groups:
+        num_scores = len(saliency.scores.get(group.name, ()))
+        if num_scores != group.num_channels:
+            raise GraphMismatchError(
+                f"group {group.name!r} has {group.num_channels} channels but {num_scores} saliency scores; "
+                "score the network that is planned"
+            )
+        if steps.get(group.name, 0) < 1:
+            raise UsageError(f"group {group.name!r} needs a step of at least 1 channel, got {steps.get(group.name)}")
+
+
+def infeasible(budget_us: float, lowest_us: float) -> InfeasibleBudgetError:
+    """The error for a budget below the lowest latency that can be reached."""
+    return InfeasibleBudgetError(
+        f"a budget of {budget_us:.6g} us is below {lowest_us:.6g} us, the lowest latency by the table that these "
+        "channel groups can reach; raise the budget, or free frozen layers"
+    )
