@@ -1,0 +1,1 @@
+"""The ONNX side: one-layer probes, export, partition and rewriting."""

@@ -1,0 +1,282 @@
+"""One-layer models made from a LayerSpec: what a runtime builds and times for one row of a latency table."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from halp_trt.errors import UnsupportedLayerError
+from halp_trt.runtimes import CONSUMER, MARKER, SPEC_KEY
+from halp_trt.specs import LayerSpec, Operand
+from halp_trt.store import encode
+
+__all__ = ["make_probe"]
+
+_OPSETS = ((18, 8), (20, 9), (22, 10))  # with their IR versions; the first that knows the operator is taken
+_MARKER_WIDTH = 4
+_CONSUMER_WIDTH = 16
+_WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize")
+_FLOAT = np.dtype(np.float32)
+
+
+def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
+    """The ONNX model of one layer, with random weights and its edges as a network has them.
+
+    Four-dimensional inputs come out of *marker* convolutions (outputs ``halp_marker_<i>``) and the output of a layer
+    that slides a window goes into a *consumer* convolution, so that an optimiser picks the memory layout it picks
+    inside a network; the runtime cuts both off before it measures. The spec lies in the metadata ``halp_trt.spec``.
+    The same spec always gives the same bytes.
+
+    Raises:
+        UnsupportedLayerError: no valid ONNX model of one such layer can be made.
+    """
+    reasons = []
+    for opset, ir_version in _OPSETS:
+        try:
+            return _Drawing(spec=spec, batch_size=batch_size, opset=opset, ir_version=ir_version).model()
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
+            reasons.append(" ".join(str(error).split())[:200])
+    raise UnsupportedLayerError(
+        f"cannot probe operator {spec.operator} ({spec}): {reasons[0]}; freeze that part of the network or report it"
+    )
+
+
+@dataclass(kw_only=True)
+class _Drawing:
+    """A probe while it is drawn. Large weights are inputs until the shapes are known, to keep that quick."""
+
+    spec: LayerSpec
+    batch_size: int
+    opset: int
+    ir_version: int
+    nodes: list[gs.Node] = field(default_factory=list)
+    inputs: list[gs.Variable] = field(default_factory=list)
+    outputs: list[gs.Variable] = field(default_factory=list)
+    weights: dict[str, tuple[gs.Variable, Any]] = field(default_factory=dict)
+    random: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(zlib.crc32(json.dumps(encode(self.spec)).encode()))
+
+    def model(self) -> bytes:
+        spec = self.spec
+        operands, attributes = self._operator()
+        result = self._node(spec.operator, operands, attributes)
+        if spec.operator == "MatMul" and spec.bias:
+            result = self._node("Add", [result, self._weight("bias", (spec.out_channels,))], {})
+        for activation in spec.epilogue:
+            result = self._epilogue(activation, result)
+        shape = self._shape(result)
+        if spec.operator in _WINDOWED and len(shape) == 4:
+            kernel = self._weight(f"{CONSUMER}_weight", (_CONSUMER_WIDTH, shape[1], 1, 1))
+            result = self._node("Conv", [result, kernel], {"kernel_shape": [1, 1]}, name=CONSUMER)
+        self.outputs.insert(0, result)
+        return self._finish()
+
+    # ---- the operator
+
+    def _operator(self) -> tuple[list[gs.Tensor], dict[str, Any]]:
+        """Inputs and attributes of the layer's own node."""
+        spec = self.spec
+        attributes = {key: _plain(value) for key, value in spec.attributes if "." not in key}
+        window = {
+            "kernel_shape": spec.kernel_size,
+            "strides": spec.stride,
+            "pads": spec.padding,
+            "dilations": spec.dilation,
+        }
+        attributes |= {key: list(value) for key, value in window.items() if value}
+        if spec.operator in ("Conv", "ConvTranspose"):
+            attributes["group"] = spec.conv_groups
+            return [self._data(self._main_shape()), *self._kernel()], attributes
+        if spec.operator == "BatchNormalization" or (spec.operator in ("Gemm", "MatMul") and not spec.operands):
+            return self._matrix(attributes), attributes
+        if spec.operator == "Clip" and len(spec.operands) < 2:
+            bounds = [attributes.pop(key, None) for key in ("min", "max")]
+            return [*self._given_operands(), *self._bounds(bounds)], attributes
+        return self._given_operands(), attributes
+
+    def _kernel(self) -> list[gs.Tensor]:
+        spec = self.spec
+        widths = (spec.out_channels, spec.in_channels // spec.conv_groups)
+        if spec.operator == "ConvTranspose":
+            widths = (spec.in_channels, spec.out_channels // spec.conv_groups)
+        bias = [self._weight("bias", (spec.out_channels,))] if spec.bias else []
+        return [self._weight("weight", (*widths, *spec.kernel_size)), *bias]
+
+    def _matrix(self, attributes: dict[str, Any]) -> list[gs.Tensor]:
+        spec = self.spec
+        if spec.operator == "BatchNormalization":
+            shape = self._operand_shape(spec.operands[0], 0) if spec.operands else self._main_shape()
+            statistics = [self._weight(key, (spec.in_channels,), low=0.5) for key in ("scale", "b", "mean", "var")]
+            return [self._data(shape), *statistics]
+        if spec.operator == "MatMul":
+            shape = (self.batch_size, *spec.in_size, spec.in_channels)
+            return [self._data(shape, is_image=False), self._weight("weight", (spec.in_channels, spec.out_channels))]
+        attributes |= {"transA": 0, "transB": 1}
+        bias = [self._weight("bias", (spec.out_channels,))] if spec.bias else []
+        weight = self._weight("weight", (spec.out_channels, spec.in_channels))
+        return [self._data((self.batch_size, spec.in_channels)), weight, *bias]
+
+    def _given_operands(self) -> list[gs.Tensor]:
+        if not self.spec.operands:
+            return [self._data(self._main_shape())]
+        return [self._given(operand, index) for index, operand in enumerate(self.spec.operands)]
+
+    def _given(self, operand: Operand, index: int) -> gs.Tensor:
+        """One listed input: absent, a small constant, a parameter (it has no batch axis), or data."""
+        if operand.values == ():
+            return gs.Variable.empty()
+        shape = self._operand_shape(operand, index)
+        kind = np.dtype(operand.dtype)
+        if operand.values is not None:
+            values = self._constant_values(index, operand.values)
+            shape = shape if math.prod(shape) == len(values) else (len(values),)
+            return self._constant(f"constant_{index}", np.array(values).astype(kind).reshape(shape))
+        if 0 in operand.shape:
+            is_image = len(operand.shape) == 4 and operand.shape[1] == -1
+            return self._data(shape, is_image=is_image, kind=kind)
+        if kind == _FLOAT:
+            return self._weight(f"parameter_{index}", shape, low=0.5)
+        return self._constant(f"constant_{index}", np.zeros(shape, kind))
+
+    def _operand_shape(self, operand: Operand, index: int) -> tuple[int, ...]:
+        width = self.spec.in_channels
+        if self.spec.operator == "Concat":
+            shared = [i for i, other in enumerate(self.spec.operands) if -1 in other.shape]
+            if index in shared:
+                width = _share(width, len(shared))[shared.index(index)]
+        return tuple(self.batch_size if n == 0 else width if n == -1 else n for n in operand.shape)
+
+    def _constant_values(self, index: int, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Constants that hold a width or the batch, at this spec's width and batch."""
+        spec = self.spec
+        if spec.operator == "Split" and index == 1 and sum(values) != spec.in_channels:
+            return tuple(_share(spec.in_channels, len(values)))
+        if spec.operator == "Resize" and index == 3 and len(values) > 2:
+            return (self.batch_size, spec.in_channels, *values[2:])
+        if spec.operator == "Expand" and index == 1 and len(values) > 1:
+            return (self.batch_size, spec.in_channels if values[1] == -1 else values[1], *values[2:])
+        if spec.operator == "Reshape" and index == 1 and spec.operands[0].values is None:
+            total = math.prod(self._operand_shape(spec.operands[0], 0))
+            if -1 not in values and math.prod(values) != total:
+                return (self.batch_size, -1)
+        return values
+
+    def _main_shape(self) -> tuple[int, ...]:
+        return (self.batch_size, self.spec.in_channels, *self.spec.in_size)
+
+    # ---- its epilogue
+
+    def _epilogue(self, operator: str, value: gs.Variable) -> gs.Variable:
+        """A residual (any operator of two inputs) or an activation after the layer."""
+        prefix = f"{operator}."
+        attributes = {k.removeprefix(prefix): _plain(v) for k, v in self.spec.attributes if k.startswith(prefix)}
+        if operator in ("Add", "Mul", "Sub"):
+            shape = self._shape(value)
+            is_image = len(shape) == 4
+            return self._node(operator, [value, self._data(shape, is_image=is_image, may_be_plain=False)], attributes)
+        if operator == "Clip":
+            bounds = [attributes.pop(key, None) for key in ("min", "max")]
+            return self._node(operator, [value, *self._bounds(bounds)], attributes)
+        if operator == "PRelu":
+            slopes = self._weight("slope", (self.spec.out_channels, *([1] * (len(self._shape(value)) - 2))), low=0.1)
+            return self._node(operator, [value, slopes], attributes)
+        return self._node(operator, [value], attributes)
+
+    def _bounds(self, bounds: Sequence[float | None]) -> list[gs.Tensor]:
+        return [
+            gs.Variable.empty() if bound is None else self._constant(f"bound_{i}", np.float32(bound))
+            for i, bound in enumerate(bounds)
+        ]
+
+    # ---- tensors
+
+    def _data(
+        self,
+        shape: tuple[int, ...],
+        *,
+        is_image: bool | None = None,
+        kind: np.dtype[Any] = _FLOAT,
+        may_be_plain: bool = True,
+    ) -> gs.Variable:
+        """An input of the layer: from a marker where it is an image, else the probe's own."""
+        is_image = len(shape) == 4 if is_image is None else is_image
+        if not is_image or kind != _FLOAT or (self.spec.plain_input and may_be_plain):
+            self.inputs.append(gs.Variable(f"input_{len(self.inputs)}", kind, shape))
+            return self.inputs[-1]
+        marker = f"{MARKER}{len(self.outputs)}"
+        source = gs.Variable(f"{marker}_input", np.float32, (shape[0], _MARKER_WIDTH, *shape[2:]))
+        self.inputs.append(source)
+        kernel = self._weight(f"{marker}_weight", (shape[1], _MARKER_WIDTH, 1, 1))
+        made = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
+        self.outputs.append(made)
+        return made
+
+    def _weight(self, name: str, shape: tuple[int, ...], low: float = -1.0) -> gs.Variable:
+        values = self.random.random(shape, np.float32) * np.float32(1 - low) + np.float32(low)
+        variable = gs.Variable(name, np.float32, shape)
+        self.weights[name] = (variable, values)
+        return variable
+
+    def _constant(self, name: str, values: Any) -> gs.Constant:
+        return gs.Constant(name, np.asarray(values))
+
+    def _node(
+        self, operator: str, inputs: list[gs.Tensor], attributes: Mapping[str, Any], name: str | None = None
+    ) -> gs.Variable:
+        name = name or f"layer_{len(self.nodes)}"
+        is_marked = name.startswith((MARKER, CONSUMER))
+        result = gs.Variable(name if is_marked else f"{name}_output", None)
+        outputs = [result]
+        if operator == "Split":
+            outputs += [gs.Variable(f"{name}_output_{i}", None) for i in range(1, self._num_parts(inputs, attributes))]
+            self.outputs.extend(outputs[1:])
+        self.nodes.append(gs.Node(operator, name, dict(attributes), inputs, outputs))
+        return result
+
+    def _num_parts(self, inputs: list[gs.Tensor], attributes: Mapping[str, Any]) -> int:
+        return int(attributes["num_outputs"]) if len(inputs) < 2 else len(inputs[1].values)
+
+    # ---- the model
+
+    def _shape(self, value: gs.Variable) -> tuple[int, ...]:
+        model = self._infer([value])
+        shape = model.graph.output[0].type.tensor_type.shape.dim
+        return tuple(n.dim_value for n in shape)
+
+    def _infer(self, outputs: list[gs.Variable]) -> onnx.ModelProto:
+        loose = [variable for variable, _ in self.weights.values()]
+        graph = gs.Graph(nodes=self.nodes, inputs=[*self.inputs, *loose], outputs=outputs, opset=self.opset)
+        model = gs.export_onnx(graph, do_type_check=False)
+        model.ir_version = self.ir_version
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+
+    def _finish(self) -> bytes:
+        """Infers and checks without the weights' numbers, then puts them in."""
+        model = self._infer(self.outputs)
+        onnx.checker.check_model(model)
+        for variable, values in self.weights.values():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, variable.name))
+        real = [value for value in model.graph.input if value.name not in self.weights]
+        del model.graph.input[:]
+        model.graph.input.extend(real)
+        onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(encode(self.spec))})
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def _share(width: int, parts: int) -> list[int]:
+    """A width in ``parts`` nearly equal shares, none below 1 where there is enough."""
+    return [width // parts + (1 if index < width % parts else 0) for index in range(parts)]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""One module per verb: functions that join the rooms below them."""

@@ -1,0 +1,138 @@
+"""ONNX Runtime on the CPU: sessions compute, and probes measure the kernel and nothing around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from halp_trt.errors import BuildError, MeasurementError, UsageError
+from halp_trt.graphs.probe import make_probe
+from halp_trt.runtimes import CONSUMER, MARKER
+from halp_trt.runtimes import onnxruntime as runtime
+from halp_trt.runtimes.blocked_edges import cut_to_layer
+from halp_trt.specs import LayerSpec, Operand
+
+TARGET = runtime.target("fp32", 1)
+CONV = LayerSpec(
+    operator="Conv", in_channels=32, out_channels=32, in_size=(14, 14), kernel_size=(3, 3), stride=(1, 1),
+    padding=(1, 1, 1, 1), bias=True, epilogue=("Relu",),
+)  # fmt: skip
+POINTWISE = LayerSpec(
+    operator="Conv", in_channels=64, out_channels=256, in_size=(14, 14), kernel_size=(1, 1), bias=True,
+    epilogue=("Add", "Relu"),
+)  # fmt: skip
+DEPTHWISE = LayerSpec(
+    operator="Conv", in_channels=96, out_channels=96, in_size=(28, 28), kernel_size=(3, 3), stride=(2, 2),
+    padding=(1, 1, 1, 1), conv_groups=96, bias=True, epilogue=("Clip",),
+    attributes=(("Clip.min", 0.0), ("Clip.max", 6.0)),
+)  # fmt: skip
+IMAGE = Operand(shape=(0, -1, 14, 14))
+SPECS = {
+    "conv": CONV,
+    "pointwise with residual": POINTWISE,
+    "depthwise": DEPTHWISE,
+    "odd widths": CONV.with_widths(25, 30),
+    "network input": LayerSpec(
+        operator="Conv", in_channels=3, out_channels=16, in_size=(32, 32), kernel_size=(3, 3), plain_input=True
+    ),
+    "max pool": LayerSpec(
+        operator="MaxPool", in_channels=32, out_channels=32, in_size=(14, 14), kernel_size=(2, 2), stride=(2, 2)
+    ),
+    "batch norm": LayerSpec(operator="BatchNormalization", in_channels=32, out_channels=32, in_size=(14, 14)),
+    "relu": LayerSpec(operator="Relu", in_channels=32, out_channels=32, in_size=(14, 14)),
+    "add": LayerSpec(operator="Add", in_channels=32, out_channels=32, in_size=(14, 14), operands=(IMAGE, IMAGE)),
+    "concat": LayerSpec(
+        operator="Concat",
+        in_channels=100,
+        out_channels=100,
+        in_size=(14, 14),
+        operands=(IMAGE,) * 3,
+        attributes=(("axis", 1),),
+    ),
+    "linear": LayerSpec(operator="Gemm", in_channels=50, out_channels=10, bias=True),
+    "transposed": LayerSpec(
+        operator="ConvTranspose", in_channels=16, out_channels=8, in_size=(7, 7), kernel_size=(2, 2), stride=(2, 2)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def prober():
+    with runtime.prober(TARGET) as prober:
+        yield prober
+
+
+def layer_nodes(prober: runtime.CpuProber, spec: LayerSpec) -> list[str]:
+    return [node.op_type for node in cut_to_layer(prober._optimise(make_probe(spec, 1))).graph.node]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_every_layer_can_be_measured(spec: LayerSpec, prober: runtime.CpuProber) -> None:
+    measurement = prober.measure(make_probe(spec, 1))
+    assert 0 < measurement.p10_us <= measurement.latency_us <= measurement.p90_us
+    assert measurement.num_samples == TARGET.protocol.num_samples
+    assert measurement.reference_us > 0
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_the_cut_layer_computes_what_the_probe_computes(spec: LayerSpec) -> None:
+    """On a probe that is not optimised the cut changes no layout, so that numbers can be compared."""
+    model = onnx.load_from_string(make_probe(spec, 1))
+    random = np.random.default_rng(0)
+    whole = runtime.load(model.SerializeToString(), TARGET)
+    inputs = {name: random.standard_normal(shape, np.float32) for name, shape in whole.input_shapes.items()}
+    kernel = next((node for node in model.graph.node if node.name == CONSUMER), None)
+    cut = cut_to_layer(model)
+    output = cut.graph.output[0].name
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output)) if kernel is not None else None
+    values = inputs | runtime.load(model.SerializeToString(), TARGET).run(inputs)
+    layer = runtime.load(cut.SerializeToString(), TARGET)
+    found = layer.run({name: values[name] for name in layer.input_shapes})
+    np.testing.assert_allclose(found[output], values[output], rtol=1e-4, atol=1e-4)
+    assert not [node.name for node in cut.graph.node if node.name.startswith((MARKER, CONSUMER))]
+
+
+def test_a_kernel_that_runs_blocked_is_measured_alone(prober: runtime.CpuProber) -> None:
+    names = ("conv", "pointwise with residual", "depthwise", "network input")
+    nodes = {name: layer_nodes(prober, SPECS[name]) for name in names}
+    if not any("Reorder" in node.op_type for node in prober._optimise(make_probe(SPECS["linear"], 1)).graph.node):
+        assert all(len(found) == 1 for found in nodes.values()), nodes
+
+
+def test_reorders_that_the_network_pays_stay(prober: runtime.CpuProber) -> None:
+    nodes = layer_nodes(prober, SPECS["odd widths"].with_widths(25, 32))
+    if "FusedConv" in nodes:  # this processor computes other widths blocked
+        assert nodes == ["ReorderOutput", "FusedConv", "ReorderInput"]
+    else:
+        assert len(nodes) == 1
+
+
+def test_markers_that_an_optimiser_changed_are_an_error() -> None:
+    model = onnx.load_from_string(make_probe(CONV, 1))
+    next(node for node in model.graph.node if node.output[0].startswith(MARKER)).op_type = "Relu"
+    with pytest.raises(MeasurementError, match="expected a convolution behind halp_marker_0, found Relu"):
+        cut_to_layer(model)
+
+
+def test_a_session_runs_binds_and_profiles() -> None:
+    engine = runtime.build(make_probe(POINTWISE, 1), TARGET)
+    session = runtime.load(engine, TARGET)
+    inputs = {name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()}
+    outputs = session.run(inputs)
+    assert tuple(outputs) == session.output_names
+    call = session.bind(inputs)
+    assert call() is None
+    profile = session.profile(inputs, 3)
+    assert len(profile) >= 2
+    assert all(us >= 0 for us in profile.values())
+
+
+def test_bad_models_and_inputs_are_one_sentence() -> None:
+    with pytest.raises(BuildError, match="ONNX Runtime refuses the model"):
+        runtime.build(b"no model", TARGET)
+    session = runtime.load(make_probe(SPECS["linear"], 1), TARGET)
+    with pytest.raises(UsageError, match="refuses its inputs"):
+        session.run({"input_0": np.ones((1, 51), np.float32)})
+    with pytest.raises(UsageError, match="fp32"):
+        runtime.target("int8", 1)

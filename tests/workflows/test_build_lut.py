@@ -1,0 +1,181 @@
+"""Tables on the deterministic device: interrupted and resumed ones equal an undisturbed one."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchError, UsageError
+from halp_trt.runtimes import Runtime, get_runtime, synthetic
+from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
+from halp_trt.store import read_table
+from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
+
+RUNTIME: Runtime = get_runtime("synthetic")
+TARGET = synthetic.target("fp32", 1)
+SPECS = [LayerSpec(operator="Gemm", in_channels=8, out_channels=n) for n in range(1, 25)]
+
+
+def conv(
+    name: str, reads: str, writes: str, in_channels: int, out_channels: int, times: int = 1, groups: int = 1
+) -> Layer:
+    spec = LayerSpec(
+        operator="Conv", in_channels=in_channels, out_channels=out_channels, in_size=(4, 4), kernel_size=(1, 1),
+        conv_groups=groups,
+    )  # fmt: skip
+    return Layer(name=name, spec=spec, in_groups=((reads, times),), out_groups=((writes, 1),))
+
+
+GRAPH = ChannelGraph(
+    model="tests:net",
+    input_shapes=((1, 3, 4, 4),),
+    groups=(
+        ChannelGroup(name="in", num_channels=3, prunable=False, reason="network input"),
+        ChannelGroup(name="a", num_channels=16),
+        ChannelGroup(name="b", num_channels=20),
+        ChannelGroup(name="out", num_channels=10, prunable=False, reason="network output"),
+    ),
+    layers=(
+        conv("first", "in", "a", 3, 16),
+        conv("second", "a", "b", 16, 20),
+        conv("twin", "a", "b", 16, 20),
+        conv("depthwise", "b", "b", 20, 20, groups=20),
+        conv("grouped", "b", "a", 20, 16, groups=2),
+        Layer(
+            name="joined", in_groups=(("a", 1), ("b", 1)), out_groups=(("a", 1), ("b", 1)),
+            spec=LayerSpec(operator="Relu", in_channels=36, out_channels=36, in_size=(4, 4)),
+        ),
+        conv("flat", "b", "out", 80, 10, times=4),
+    ),
+    parameters=(),
+    fingerprint="0" * 64,
+)  # fmt: skip
+
+
+def test_a_table_holds_each_layer_once_and_reports_progress(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    path = tmp_path / "t.jsonl"
+    table = build_lut(
+        SPECS + SPECS,
+        path=path,
+        runtime=RUNTIME,
+        target=TARGET,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert read_table(path) == table
+    assert set(table.rows) == set(SPECS)
+    assert seen == [(n, len(SPECS)) for n in range(len(SPECS) + 1)]
+    assert list(table.rows) != SPECS, "the order is random"
+    assert table.latency_us(SPECS[3]) == synthetic.latency_us(SPECS[3], 1)
+
+
+def test_an_existing_table_is_continued_only_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    build_lut(SPECS[:5], path=path, runtime=RUNTIME, target=TARGET)
+    with pytest.raises(ArtefactError, match="--resume"):
+        build_lut(SPECS, path=path, runtime=RUNTIME, target=TARGET)
+    seen: list[int] = []
+    table = build_lut(
+        SPECS, path=path, runtime=RUNTIME, target=TARGET, resume=True, progress=lambda done, _: seen.append(done)
+    )
+    assert seen == list(range(5, len(SPECS) + 1))
+    assert read_table(path) == table
+    before = path.read_bytes()
+    assert build_lut(SPECS, path=path, runtime=RUNTIME, target=TARGET, resume=True) == table
+    assert path.read_bytes() == before
+
+
+def test_resume_without_a_table_starts_one(tmp_path: Path) -> None:
+    table = build_lut(SPECS[:1], path=tmp_path / "t.jsonl", runtime=RUNTIME, target=TARGET, resume=True)
+    assert len(table.rows) == 1
+
+
+def test_another_target_s_table_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "t.jsonl", replace(TARGET, batch_size=8)
+    build_lut(SPECS[:1], path=path, runtime=RUNTIME, target=TARGET)
+    with pytest.raises(TargetMismatchError, match="batch_size"):
+        build_lut(SPECS, path=path, runtime=RUNTIME, target=other, resume=True)
+    for on_miss in ("measure", "refuse"):
+        with pytest.raises(TargetMismatchError, match="batch_size"):
+            measurer(path, RUNTIME, other, on_miss=on_miss)
+
+
+def test_misses_are_measured_once_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    measure = measurer(path, RUNTIME, TARGET)
+    rows = measure([SPECS[0], SPECS[1], SPECS[0]])
+    assert list(rows) == SPECS[:2]
+    size = path.stat().st_size
+    assert measure(SPECS[:2]) == rows
+    assert path.stat().st_size == size
+    refuse = measurer(path, RUNTIME, TARGET, on_miss="refuse")
+    assert refuse(SPECS[:2]) == rows
+    with pytest.raises(MissingLatencyError, match=r"lacks 1 of the layers, first Gemm 8->3; run build-lut"):
+        refuse(SPECS[:3])
+    assert dict(measurer(path, RUNTIME, TARGET)(SPECS[:3])).keys() == set(SPECS[:3])
+    with pytest.raises(UsageError, match="measure or refuse"):
+        measurer(path, RUNTIME, TARGET, on_miss="guess")
+    with pytest.raises(ArtefactError, match="cannot read"):
+        measurer(tmp_path / "none.jsonl", RUNTIME, TARGET, on_miss="refuse")
+
+
+def test_slices_go_through_the_dense_widths() -> None:
+    widths = {
+        layer.name: [(s.in_channels, s.out_channels) for s in slice_specs(replace(GRAPH, layers=(layer,)), 8)]
+        for layer in GRAPH.layers
+    }
+    assert widths["first"] == [(3, 16), (3, 8)]
+    assert widths["second"] == widths["twin"] == [(16, 20), (8, 20), (16, 8), (16, 16)]
+    assert widths["depthwise"] == [(20, 20), (8, 8), (16, 16)]
+    assert widths["grouped"] == [(20, 16), (8, 16), (16, 16), (20, 8)]
+    assert widths["joined"] == [(36, 36), (8, 8), (16, 16), (24, 24), (32, 32)]
+    assert widths["flat"] == [(80, 10), (32, 10), (64, 10)]
+    assert len(slice_specs(GRAPH, 8)) == sum(map(len, widths.values())) - len(widths["twin"])
+    with pytest.raises(UsageError, match="at least 1"):
+        slice_specs(GRAPH, 0)
+
+
+def test_widths_that_groups_forbid_are_left_out() -> None:
+    widths = [(s.in_channels, s.out_channels) for s in slice_specs(GRAPH, 5) if s.conv_groups == 2]
+    assert widths == [(20, 16), (10, 16), (20, 10)]
+
+
+_BUILD = """
+import sys, time
+from halp_trt.runtimes import get_runtime, synthetic
+from halp_trt.specs import LayerSpec
+from halp_trt.workflows.build_lut import build_lut
+specs = [LayerSpec(operator="Gemm", in_channels=8, out_channels=n) for n in range(1, 25)]
+build_lut(specs, path=sys.argv[1], runtime=get_runtime("synthetic"), target=synthetic.target("fp32", 1), resume=True,
+          progress=lambda done, total: (print(done, flush=True), time.sleep(0.01)))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_build_resumes_to_the_same_table(seed: int, tmp_path: Path) -> None:
+    undisturbed = build_lut(SPECS, path=tmp_path / "whole.jsonl", runtime=RUNTIME, target=TARGET)
+    path, chance = tmp_path / "t.jsonl", random.Random(seed)
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, "-c", _BUILD, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            first = int(process.stdout.readline())
+            while int(process.stdout.readline()) < first + chance.randint(1, 6):
+                pass
+            time.sleep(chance.random() * 0.03)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            num_rows = len(read_table(path).rows)
+        assert first < num_rows < len(SPECS)
+    table = build_lut(SPECS, path=path, runtime=RUNTIME, target=TARGET, resume=True)
+    assert dict(table.rows) == dict(undisturbed.rows)
+    assert dict(read_table(path).rows) == dict(undisturbed.rows)
