@@ -1,0 +1,143 @@
+"""From a PyTorch module to a dense ONNX graph that keeps parameter names: the room's only module that knows torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnx_ir
+import onnx_ir.passes.common
+import onnxscript.optimizer
+import torch
+
+from halp_trt.errors import ModelError
+
+_CONSTANT_DTYPES = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
+    """The dense network as ONNX, ready for tracing and rewriting.
+
+    Weights are not folded: every initialiser that is a parameter or buffer keeps its ``state_dict()`` name, so that a
+    plan can slice it by name. Other constants are folded and belong to one node each. Nodes are named after the
+    module that they come from.
+
+    Args:
+        module: the network; it is exported in eval mode and left in the mode it was in.
+        example: example inputs; their shapes, batch included, become the graph's.
+
+    Raises:
+        ModelError: the network does not run on the example, or the exporter cannot trace it.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(*example)
+    except Exception as error:
+        shapes = [tuple(x.shape) for x in example]
+        raise ModelError(
+            f"the network does not run on an input of shape {shapes}: {error}; give --input-shape"
+        ) from error
+    try:
+        with quiet():
+            program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"PyTorch's ONNX exporter cannot trace the network ({reason}); torch.export must accept it: "
+            "remove data-dependent control flow"
+        ) from error
+    finally:
+        module.train(was_training)
+    assert program is not None
+    return _canonical(program.model, set(module.state_dict()))
+
+
+def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
+    """Folds what does not depend on parameters, gives constants one consumer each, names nodes after modules."""
+    initializers = set(model.graph.initializers.values())
+
+    def foldable(node: onnx_ir.Node) -> bool | None:
+        touches = any(value in initializers for value in node.inputs)
+        return False if touches and node.op_type not in ("Shape", "Size") else None
+
+    limit = 1 << 22
+    with quiet():
+        onnxscript.optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=limit,
+            output_size_limit=limit,
+            should_fold=foldable,
+        )
+        onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
+    scopes = {node.name: node.metadata_props.get(_SCOPES, "") for node in model.graph}
+    graph = gs.import_onnx(onnx_ir.to_proto(model))
+    _inline_constants(graph)
+    for node in graph.nodes:
+        for position, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and tensor.name not in parameters and len(tensor.outputs) > 1:
+                node.inputs[position] = gs.Constant(f"{tensor.name}@{node.name}.{position}", tensor.values)
+    taken: set[str] = set()
+    for node in graph.nodes:
+        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), taken)
+    graph.cleanup().toposort()
+    exported = gs.export_onnx(graph, do_type_check=False)
+    return onnx.shape_inference.infer_shapes(exported, strict_mode=True, data_prop=True)
+
+
+def _inline_constants(graph: gs.Graph) -> None:
+    """Turns ``Constant`` nodes into constants of their consumers."""
+    for node in [n for n in graph.nodes if n.op == "Constant"]:
+        (kind, value), output = next(iter(node.attrs.items())), node.outputs[0]
+        if kind not in _CONSTANT_DTYPES and kind != "value":
+            continue
+        values = value.values if kind == "value" else np.array(value, _CONSTANT_DTYPES[kind])
+        constant = gs.Constant(output.name, values)
+        for consumer in list(output.outputs):
+            consumer.inputs = [constant if t is output else t for t in consumer.inputs]
+        node.outputs.clear()
+
+
+def _node_name(node: gs.Node, scopes: str, parameters: set[str]) -> str:
+    weights = [t.name for t in node.inputs if isinstance(t, gs.Constant) and t.name in parameters]
+    if weights and "." in weights[0]:
+        return str(weights[0].rpartition(".")[0])
+    names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")] if scopes else []
+    path = next((name for name in reversed(names[:-1]) if name), "")
+    return f"{path}/{node.op}" if path else node.op
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}:{count}"
+    taken.add(candidate)
+    return candidate
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the exporter's chatter off the terminal; its errors are raised."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,235 @@
+"""Cuts a dense graph into layers: what the engine will run as one kernel each, with its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from halp_trt.graphs.channels import Channels, multiplicities
+from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.operators import PRODUCTS, VIEWS, shape, source
+from halp_trt.specs import Attribute, Layer, LayerSpec, Operand
+
+FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"})
+"""Activations that runtimes compute inside a convolution's kernel."""
+NO_KERNEL = VIEWS | {"Identity", "Dropout"}
+"""Operators that move no data: a runtime gives the same buffer another shape."""
+_KEPT_VALUES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Nodes that run as one kernel: its own node first, then folded norms, residual add and activations."""
+
+    nodes: tuple[gs.Node, ...]
+    epilogue: tuple[str, ...]
+
+    @property
+    def node(self) -> gs.Node:
+        """The kernel's own node."""
+        return self.nodes[0]
+
+    @property
+    def output(self) -> gs.Tensor:
+        """What the kernel writes."""
+        return self.nodes[-1].outputs[0]
+
+
+def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
+    """All kernels of a dense graph in execution order.
+
+    A convolution or matrix product takes with it, as long as nothing else reads what lies between: a batch norm, one
+    residual addition (of the two branches the one that is ready last) and an activation. A batch norm that stands
+    alone takes its activation. Views cost nothing; constant sub-graphs are folded.
+    """
+    outputs = {tensor.name for tensor in graph.outputs}
+    rank = {id(node): place for place, node in enumerate(graph.nodes)}
+    taken: set[int] = set()
+    units = []
+    for node in graph.nodes:
+        if id(node) in taken or node.op in NO_KERNEL or _is_constant(node):
+            continue
+        nodes, epilogue = [node], []
+        if node.op in PRODUCTS or node.op == "BatchNormalization":
+            wanted = ["BatchNormalization", "Add", "activation"] if node.op in PRODUCTS else ["activation"]
+            if node.op == "Gemm":
+                wanted.remove("Add")
+            while wanted:
+                following = _only_reader(nodes[-1], outputs)
+                kind = _kind(following)
+                if following is None or kind not in wanted or id(following) in taken:
+                    break
+                if kind == "Add" and not _ready_last(nodes[-1], following, rank):
+                    break
+                if kind != "BatchNormalization":
+                    epilogue.append(following.op)
+                nodes.append(following)
+                wanted = wanted[wanted.index(kind) + 1 :]
+        taken.update(id(n) for n in nodes)
+        units.append(Unit(nodes=tuple(nodes), epilogue=tuple(epilogue)))
+    return tuple(units)
+
+
+def _is_constant(node: gs.Node) -> bool:
+    return all(isinstance(t, gs.Constant) or t.is_empty() for t in node.inputs) and bool(node.inputs)
+
+
+def _only_reader(node: gs.Node, outputs: set[str]) -> gs.Node | None:
+    tensor = node.outputs[0]
+    return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in outputs else None
+
+
+def _kind(node: gs.Node | None) -> str:
+    if node is None:
+        return ""
+    return "activation" if node.op in FUSED_ACTIVATIONS else node.op
+
+
+def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
+    """Whether an addition can run inside this kernel: same shapes, and the other operand is there before."""
+    mine = node.outputs[0]
+    others = [t for t in add.inputs if t is not mine]
+    if len(others) != 1 or not isinstance(others[0], gs.Variable) or shape(others[0]) != shape(mine):
+        return False
+    producer = others[0].inputs[0] if others[0].inputs else None
+    return producer is None or rank[id(producer)] < rank[id(node)]
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+def make_layers(
+    units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: set[str]
+) -> tuple[Layer, ...]:
+    """Layers with specs at dense widths and the groups that their widths are made of."""
+    layers = []
+    for unit in units:
+        data = _data_inputs(unit.node)
+        in_axis, out_axis = _channel_axis(unit, data[0]), _channel_axis(unit, unit.output)
+        ins = _input_groups(unit, labels, channels, data, in_axis)
+        outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
+        spec = _spec(unit, data, network_inputs, in_axis, out_axis)
+        if not outs:
+            ins = ()
+        layers.append(
+            Layer(
+                name=unit.node.name,
+                spec=spec,
+                in_groups=ins if outs else (),
+                out_groups=outs if ins else (),
+                nodes=tuple(n.name for n in unit.nodes),
+            )
+        )
+    return tuple(layers)
+
+
+def _data_inputs(node: gs.Node) -> list[gs.Tensor]:
+    data = [t for t in node.inputs if not t.is_empty() and source(t, 0) is None]
+    return sorted(data, key=lambda t: -int(np.prod(shape(t)))) if node.op not in ("Concat", *PRODUCTS) else data
+
+
+def _channel_axis(unit: Unit, tensor: gs.Tensor) -> int:
+    rank = len(shape(tensor))
+    return rank - 1 if unit.node.op == "MatMul" or rank < 2 else 1
+
+
+def _input_groups(
+    unit: Unit, labels: Labels, channels: Channels, data: list[gs.Tensor], axis: int
+) -> tuple[tuple[str, int], ...]:
+    if unit.node.op == "Concat" and _joins_channels(unit.node):
+        return multiplicities(labels, channels, labels.get(unit.output.name, 1))
+    return multiplicities(labels, channels, labels.get(data[0].name, axis))
+
+
+def _joins_channels(node: gs.Node) -> bool:
+    return int(node.attrs["axis"]) % len(shape(node.outputs[0])) == 1
+
+
+def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: set[str], in_axis: int, out_axis: int) -> LayerSpec:
+    node, first = unit.node, shape(data[0])
+    out = shape(unit.output)
+    in_channels = first[in_axis] if first else 1
+    if node.op == "Concat" and _joins_channels(node):
+        in_channels = out[1]
+    sizes = tuple(d for a, d in enumerate(first) if a not in (0, in_axis))
+    spec = LayerSpec(
+        operator=node.op,
+        in_channels=in_channels,
+        out_channels=out[out_axis] if out else 1,
+        in_size=sizes,
+        epilogue=unit.epilogue,
+        plain_input=any(t.name in network_inputs for t in data),
+    )
+    epilogue = tuple(a for extra in unit.nodes[1:] for a in _activation_attributes(extra))
+    bias = len(node.inputs) > 2 or any(n.op == "BatchNormalization" for n in unit.nodes)
+    if node.op in ("Conv", "ConvTranspose"):
+        return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
+    if node.op in PRODUCTS and len(data) == 1:
+        return replace(spec, bias=bias, attributes=epilogue)
+    operands = tuple(_operand(node, t) for t in node.inputs) if node.op != "BatchNormalization" else ()
+    return replace(spec, operands=operands, attributes=_attributes(node) + epilogue)
+
+
+def _conv_fields(node: gs.Node) -> dict[str, Any]:
+    kernel = tuple(shape(node.inputs[1])[2:])
+    rank = len(kernel)
+    return {
+        "kernel_size": kernel,
+        "stride": tuple(int(v) for v in node.attrs.get("strides", [1] * rank)),
+        "padding": tuple(int(v) for v in node.attrs.get("pads", [0] * 2 * rank)),
+        "dilation": tuple(int(v) for v in node.attrs.get("dilations", [1] * rank)),
+        "conv_groups": int(node.attrs.get("group", 1)),
+    }
+
+
+def _conv_extras(node: gs.Node) -> tuple[Attribute, ...]:
+    extra = node.attrs.get("output_padding")
+    return (("output_padding", tuple(int(v) for v in extra)),) if extra and any(extra) else ()
+
+
+def _attributes(node: gs.Node) -> tuple[Attribute, ...]:
+    found: list[Attribute] = []
+    for name, value in sorted(node.attrs.items()):
+        if isinstance(value, int | float | str):
+            found.append((name, value))
+        elif isinstance(value, list | tuple) and all(isinstance(v, int) for v in value):
+            found.append((name, tuple(int(v) for v in value)))
+        elif isinstance(value, list | tuple) and all(isinstance(v, float) for v in value):
+            found.append((name, tuple(float(v) for v in value)))
+    return tuple(found)
+
+
+def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:
+    if node.op == "Clip":
+        bounds = (("Clip.min", 1), ("Clip.max", 2))
+        return tuple(
+            (name, float(node.inputs[i].values)) for name, i in bounds
+            if i < len(node.inputs) and isinstance(node.inputs[i], gs.Constant)
+        )  # fmt: skip
+    if node.op in FUSED_ACTIVATIONS:
+        return tuple((f"{node.op}.{name}", value) for name, value in _attributes(node))
+    return ()
+
+
+def _operand(node: gs.Node, tensor: gs.Tensor) -> Operand:
+    """An input with its channel axis as -1 and its batch axis as 0; small constants keep their values."""
+    if tensor.is_empty():
+        return Operand(shape=(), values=(), dtype="none")
+    dims, dtype = list(shape(tensor)), np.dtype(tensor.dtype).name
+    if isinstance(tensor, gs.Constant) and (tensor.values.size <= 1 or dtype.startswith("int")):
+        values = [float(v) for v in np.atleast_1d(tensor.values).reshape(-1)[:_KEPT_VALUES].tolist()]
+        if node.op == "Expand" and len(values) > 1:
+            values[1] = -1.0
+        return Operand(shape=tuple(dims), values=tuple(values), dtype=dtype)
+    rank = len(shape(node.outputs[0]))
+    if isinstance(tensor, gs.Variable) and source(tensor, 0) is None:
+        dims[0] = 0
+        if len(dims) > 1 and dims[1] > 1:
+            dims[1] = -1
+    elif rank - len(dims) <= 1 < rank:
+        dims[1 - (rank - len(dims))] = -1
+    return Operand(shape=tuple(dims), dtype=dtype)

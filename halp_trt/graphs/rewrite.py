@@ -1,0 +1,188 @@
+"""Rewrites a dense ONNX graph into the pruned one: slices weights, mends attributes and shapes, folds, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_graphsurgeon as gs
+
+from halp_trt.errors import BuildError, GraphMismatchError
+from halp_trt.graphs.channels import alive, mask_of
+from halp_trt.graphs.folding import fold_batch_norms, fold_constants
+from halp_trt.graphs.labels import Ids, Labels
+from halp_trt.graphs.operators import constant, shape, slice_ranges, split_sizes
+from halp_trt.graphs.opset import convert_opset
+from halp_trt.graphs.propagate import propagate
+from halp_trt.specs import PruningPlan
+
+Keep = npt.NDArray[np.bool_]
+
+
+class _Cut:
+    """Which positions of labelled axes stay: labels of the dense graph joined with a plan."""
+
+    def __init__(self, labels: Labels, state: dict[int, bool]) -> None:
+        self.labels, self.state = labels, state
+
+    def of(self, ids: Ids) -> Keep:
+        return mask_of(self.labels, self.state, ids)
+
+    def axis(self, tensor: str, axis: int) -> Keep | None:
+        ids = self.labels.get(tensor, axis)
+        return None if ids is None else self.of(ids)
+
+    def new_shape(self, tensor: gs.Tensor) -> list[int]:
+        dims = list(shape(tensor))
+        for axis, ids in self.labels.axes(tensor.name).items():
+            dims[axis] = int(self.of(ids).sum())
+        return dims
+
+
+def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = None) -> onnx.ModelProto:
+    """The pruned, physically narrow network.
+
+    Initialisers are sliced by name; the groups of convolutions, the sizes of splits, slices and gathers, the shapes of
+    reshapes and expansions follow; batch norms and constants are folded, dead nodes dropped, shapes inferred again.
+
+    Args:
+        model: the dense export (``halp_trt.graphs.export``); it is not changed.
+        plan: what to keep; the dense plan gives the dense network, folded.
+        opset: 17 gives opset 17 and IR version 8, which TensorRT 8.5 reads; None keeps the exporter's.
+
+    Raises:
+        GraphMismatchError: the plan was made for another network.
+        UnsupportedLayerError: a node cannot be followed, or has no form in the wanted opset.
+        BuildError: the result is not a valid ONNX model.
+    """
+    graph = gs.import_onnx(model)
+    _check_same_network(graph, plan)
+    labels = propagate(graph)
+    cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
+    for node in graph.nodes:
+        mend = _MENDS.get(node.op)
+        if mend is not None:
+            mend(cut, node)
+    _slice_constants(graph, cut)
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.name not in {t.name for t in graph.inputs}:
+            tensor.shape = None
+    fold_batch_norms(graph)
+    fold_constants(graph)
+    graph.cleanup(remove_unused_graph_inputs=False).toposort()
+    return _finish(graph, opset)
+
+
+def _finish(graph: gs.Graph, opset: int | None) -> onnx.ModelProto:
+    try:
+        rewritten = onnx.shape_inference.infer_shapes(gs.export_onnx(graph, do_type_check=False), strict_mode=True)
+        if opset is not None:
+            rewritten = convert_opset(rewritten, opset)
+        onnx.checker.check_model(rewritten, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"the rewritten graph is not valid ONNX: {error}; please report the network") from error
+    return rewritten
+
+
+def _check_same_network(graph: gs.Graph, plan: PruningPlan) -> None:
+    tensors = graph.tensors()
+    for axis in plan.graph.parameters:
+        tensor = tensors.get(axis.parameter)
+        length = sum(run.count * run.repeat for run in axis.runs)
+        if tensor is None or shape(tensor)[axis.axis] != length:
+            found = "missing" if tensor is None else f"of shape {shape(tensor)}"
+            raise GraphMismatchError(
+                f"the plan was made for another network: it wants {axis.parameter!r} with {length} channels on axis "
+                f"{axis.axis}, here it is {found}; make a new plan for this network"
+            )
+
+
+def _slice_constants(graph: gs.Graph, cut: _Cut) -> None:
+    for tensor in graph.tensors().values():
+        if not isinstance(tensor, gs.Constant):
+            continue
+        values = tensor.values
+        for axis, ids in cut.labels.axes(tensor.name).items():
+            values = np.compress(cut.of(ids), values, axis=axis)
+        if values is not tensor.values:
+            tensor.values = np.ascontiguousarray(values)
+
+
+# ---- nodes that write widths down -----------------------------------------------------------------------------------
+
+
+def _replace_constant(node: gs.Node, position: int, values: list[int]) -> None:
+    while len(node.inputs) <= position:
+        node.inputs.append(gs.Variable.empty())
+    node.inputs[position] = gs.Constant(f"{node.name}.{position}", np.array(values, dtype=np.int64))
+
+
+def _mend_conv(cut: _Cut, node: gs.Node) -> None:
+    groups = int(node.attrs.get("group", 1))
+    keep = cut.axis(node.inputs[0].name, 1)
+    if keep is not None and groups == len(keep) and groups > 1:
+        node.attrs["group"] = int(keep.sum())
+
+
+def _mend_view(cut: _Cut, node: gs.Node) -> None:
+    if isinstance(node.inputs[0], gs.Constant) and not cut.labels.axes(node.outputs[0].name):
+        return
+    if node.op in ("Reshape", "Expand") and cut.labels.axes(node.outputs[0].name):
+        _replace_constant(node, 1, cut.new_shape(node.outputs[0]))
+        node.attrs.pop("allowzero", None)
+
+
+def _mend_split(cut: _Cut, node: gs.Node) -> None:
+    axis = int(node.attrs.get("axis", 0)) % len(shape(node.inputs[0]))
+    keeps = [cut.axis(output.name, axis) for output in node.outputs]
+    sizes = [n if k is None else int(k.sum()) for n, k in zip(split_sizes(node), keeps, strict=True)]
+    node.attrs.pop("num_outputs", None)
+    _replace_constant(node, 1, sizes)
+
+
+def _mend_slice(cut: _Cut, node: gs.Node) -> None:
+    starts: list[int] = []
+    stops: list[int] = []
+    axes: list[int] = []
+    steps: list[int] = []
+    for axis, begin, end, step in slice_ranges(node):
+        keep = cut.axis(node.inputs[0].name, axis)
+        if keep is not None and step == 1:
+            begin, end = int(keep[:begin].sum()), int(keep[:end].sum())
+        if step < 0 and end < 0:
+            end = -(2**31)
+        for column, value in zip((starts, stops, axes, steps), (begin, end, axis, step), strict=True):
+            column.append(value)
+    for position, values in enumerate((starts, stops, axes, steps), start=1):
+        _replace_constant(node, position, values)
+
+
+def _mend_gather(cut: _Cut, node: gs.Node) -> None:
+    axis = int(node.attrs.get("axis", 0)) % len(shape(node.inputs[0]))
+    keep = cut.axis(node.inputs[0].name, axis)
+    indices = constant(node, 1) if isinstance(node.inputs[1], gs.Constant) else None
+    if keep is None or indices is None or len(shape(node.inputs[1])) != 1:
+        return
+    moved = np.cumsum(keep) - 1
+    _replace_constant(node, 1, [int(moved[i]) for i in indices if keep[i]])
+
+
+def _mend_resize(cut: _Cut, node: gs.Node) -> None:
+    if len(node.inputs) > 3 and not node.inputs[3].is_empty():
+        axes = node.attrs.get("axes")
+        sizes = cut.new_shape(node.outputs[0])
+        _replace_constant(node, 3, [sizes[a] for a in axes] if axes else sizes)
+
+
+_MENDS: dict[str, Callable[[_Cut, gs.Node], None]] = {
+    "Conv": _mend_conv,
+    "ConvTranspose": _mend_conv,
+    "Expand": _mend_view,
+    "Gather": _mend_gather,
+    "Reshape": _mend_view,
+    "Resize": _mend_resize,
+    "Slice": _mend_slice,
+    "Split": _mend_split,
+}

@@ -1,0 +1,1 @@
+"""The PyTorch side: model sources, data sets, training, saliency, tracing, masks and slimming."""

@@ -1,0 +1,63 @@
+"""Masks: pruned channels become exact zeros while every tensor keeps its size, as HALP trains between steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from halp_trt.errors import GraphMismatchError
+from halp_trt.specs import ParameterAxis, PruningPlan
+
+
+def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Sets everything that belongs to pruned channels to zero, in place; calling it again changes nothing.
+
+    Call it after every optimiser step. Both sides are masked, what writes a channel and what reads it, so that the
+    network computes what the slimmed one computes whatever lies between (an activation with f(0) != 0 too). Momentum
+    and other optimiser state of the same shape is masked along, unlike HALP (arXiv:2210.06659), whose momentum keeps
+    pulling at dead weights.
+
+    Raises:
+        GraphMismatchError: the plan was made for another network.
+    """
+    tensors = named_tensors(module)
+    with torch.no_grad():
+        for axis in plan.graph.parameters:
+            dead = dead_positions(tensors, axis, plan)
+            if not len(dead):
+                continue
+            tensor = tensors[axis.parameter]
+            tensor.index_fill_(axis.axis, dead, 0)
+            for state in _state_of(optimizer, tensor):
+                state.index_fill_(axis.axis, dead, 0)
+
+
+def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers under all their names."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: PruningPlan) -> torch.Tensor:
+    """Positions along a parameter's axis that a plan removes.
+
+    Raises:
+        GraphMismatchError: the parameter is missing or has another width.
+    """
+    length = sum(run.count * run.repeat for run in axis.runs)
+    tensor = tensors.get(axis.parameter)
+    if tensor is None or tensor.shape[axis.axis] != length:
+        found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+        raise GraphMismatchError(
+            f"the plan was made for another network: {axis.parameter!r} {found}, expected {length} channels on axis "
+            f"{axis.axis}; use the dense network that the plan was made for"
+        )
+    alive = torch.zeros(length, dtype=torch.bool)
+    alive[plan.kept_positions(axis)] = True
+    return torch.nonzero(~alive).flatten()
+
+
+def _state_of(optimizer: torch.optim.Optimizer | None, tensor: torch.Tensor) -> list[torch.Tensor]:
+    if optimizer is None or tensor not in optimizer.state:
+        return []
+    return [s for s in optimizer.state[tensor].values() if isinstance(s, torch.Tensor) and s.shape == tensor.shape]

@@ -1,0 +1,107 @@
+"""Slimming: pruned channels are removed from the module, so that fine-tuning gets faster."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+from halp_trt.models.mask import dead_positions, named_tensors
+from halp_trt.specs import PruningPlan
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> nn.Module:
+    """Removes pruned channels from parameters, buffers and layer attributes, in place.
+
+    Parameters become new tensors; an optimiser that is given follows them, with its state (momentum, Adam's moments)
+    sliced alike.
+
+    Args:
+        module: the dense network, masked or not.
+        plan: what to keep.
+        optimizer: one that holds the module's parameters.
+
+    Returns:
+        The same module, physically narrow.
+
+    Raises:
+        GraphMismatchError: the plan was made for another network.
+    """
+    tensors = named_tensors(module)
+    cuts: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+    for axis in plan.graph.parameters:
+        dead = dead_positions(tensors, axis, plan)
+        if len(dead):
+            alive = torch.ones(tensors[axis.parameter].shape[axis.axis], dtype=torch.bool)
+            alive[dead] = False
+            cuts[axis.parameter].append((axis.axis, torch.nonzero(alive).flatten()))
+    holders = _holders(module)
+    for name, places in cuts.items():
+        _replace_everywhere(holders[id(tensors[name])], tensors[name], places, optimizer)
+    for child in module.modules():
+        _mend_attributes(child)
+    return module
+
+
+def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Which modules hold a tensor under which attribute: a shared one has several."""
+    holders: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for child in module.modules():
+        for own in (child._parameters, child._buffers):
+            for attribute, tensor in own.items():
+                if tensor is not None:
+                    holders[id(tensor)].append((child, attribute))
+    return holders
+
+
+def _replace_everywhere(
+    places: list[tuple[nn.Module, str]],
+    tensor: torch.Tensor,
+    cuts: list[tuple[int, torch.Tensor]],
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    def cut(full: torch.Tensor) -> torch.Tensor:
+        for axis, alive in cuts:
+            full = full.index_select(axis, alive)
+        return full.clone()
+
+    with torch.no_grad():
+        narrow = cut(tensor.detach())
+    if not isinstance(tensor, nn.Parameter):
+        for child, attribute in places:
+            child._buffers[attribute] = narrow
+        return
+    parameter = nn.Parameter(narrow, requires_grad=tensor.requires_grad)
+    for child, attribute in places:
+        child._parameters[attribute] = parameter
+    if optimizer is None:
+        return
+    for group in optimizer.param_groups:
+        group["params"] = [parameter if p is tensor else p for p in group["params"]]
+    if tensor in optimizer.state:
+        state = optimizer.state.pop(tensor)
+        same = {k: isinstance(v, torch.Tensor) and v.shape == tensor.shape for k, v in state.items()}
+        optimizer.state[parameter] = {k: cut(v) if same[k] else v for k, v in state.items()}
+
+
+def _mend_attributes(child: nn.Module) -> None:
+    """Widths that layers write down beside their weights."""
+    weight = getattr(child, "weight", None)
+    if isinstance(child, _CONVS) and isinstance(weight, torch.Tensor):
+        transposed = isinstance(child, _CONVS[3:])
+        depthwise = child.groups > 1 and child.groups == child.in_channels
+        own = weight.shape[0]
+        if depthwise:
+            child.groups = own if transposed else own * child.in_channels // child.out_channels
+        child.in_channels = own if transposed else weight.shape[1] * child.groups
+        child.out_channels = weight.shape[1] * child.groups if transposed else own
+    elif isinstance(child, nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm):
+        sized = next((t for t in (weight, child.running_mean) if t is not None), None)
+        child.num_features = child.num_features if sized is None else sized.shape[0]
+    elif isinstance(child, nn.Linear):
+        child.out_features, child.in_features = child.weight.shape
+    elif isinstance(child, nn.PReLU):
+        child.num_parameters = child.weight.shape[0]

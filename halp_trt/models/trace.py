@@ -1,0 +1,171 @@
+"""From a module and an example to the ChannelGraph that planning sees, proven by a trial.
+
+The labels of ``graphs.propagate`` follow every channel through the exported ONNX graph. A trial then removes half of
+every group physically and compares with masking. Where it refutes the labels, torch-pruning's dependency graph, read
+off the autograd graph, is heard as a second witness; what the trial still refutes is frozen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import onnx
+import torch
+import torch_pruning
+from torch import nn
+
+from halp_trt.errors import UnsupportedLayerError
+from halp_trt.graphs.export import export, quiet
+from halp_trt.graphs.network import Coupling, channel_graph
+from halp_trt.models.mask import mask
+from halp_trt.models.reference import flatten
+from halp_trt.models.slim import slim
+from halp_trt.specs import ChannelGraph, PruningPlan
+
+_PARTIAL = "forward() or a coupling that cannot be followed fixes its width"
+_FROZEN_BY_USER = "it was frozen by the user"
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TOLERANCE = 1e-3
+
+
+def trace(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    frozen: Sequence[str] = (),
+    source: str = "",
+    model: onnx.ModelProto | None = None,
+) -> ChannelGraph:
+    """The layers and channel groups of a network (arXiv:2210.06659, section 3; coupling as in arXiv:2301.12900).
+
+    Args:
+        module: the network; not changed.
+        example: example inputs, batch included.
+        frozen: names of layers, or of modules that hold them, whose output channels must stay.
+        source: where the model came from, for the records.
+        model: its dense export, if it was exported already.
+
+    Raises:
+        ModelError: the network does not run on the example or cannot be exported.
+        UnsupportedLayerError: an operator is not understood, the message names the node; or the trial fails.
+        UsageError: a frozen layer does not exist.
+    """
+    model = export(module, example) if model is None else model
+    parameters = list(module.state_dict())
+    reasons = dict.fromkeys(frozen, _FROZEN_BY_USER)
+    graph = channel_graph(model, parameters, source_name=source, frozen=reasons)
+    if _agrees(module, example, half_plan(graph)):
+        return graph
+    couplings = dependency_couplings(module, example)
+    coarser = channel_graph(model, parameters, source_name=source, couplings=couplings, frozen=reasons)
+    if couplings and _agrees(module, example, half_plan(coarser)):
+        return coarser
+    return _freeze_refuted(module, example, graph)
+
+
+def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> tuple[Coupling, ...]:
+    """Couplings that torch-pruning's dependency graph finds between the axes of weights; none where it fails.
+
+    Differs from using its groups as they are (as arXiv:2301.12900 does): version 1.6.1 gets the offsets of splits wrong
+    and takes reshapes for element-wise operators, so that its word counts only where a trial confirms it.
+    """
+    twin = copy.deepcopy(module).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)
+    names = {child: name for name, child in twin.named_modules()}
+    try:
+        with quiet():
+            dependencies = torch_pruning.DependencyGraph().build_dependency(twin, example_inputs=tuple(example))
+            groups = list(dependencies.get_all_groups())
+    except Exception:  # a third party's tracer on user code: without it there is one witness less
+        return ()
+    found = []
+    for group in groups:
+        root = _place(names, group[0].dep.target.module, out=True)
+        for item in list(group)[1:]:
+            out = dependencies.is_out_channel_pruning_fn(item.dep.handler)
+            place = _place(names, item.dep.target.module, out=out)
+            if root is not None and place is not None and len(item.idxs) == len(item.root_idxs):
+                found.append(
+                    Coupling(
+                        first=root,
+                        first_positions=tuple(int(i) for i in item.root_idxs),
+                        second=place,
+                        second_positions=tuple(int(i) for i in item.idxs),
+                    )
+                )
+    return tuple(found)
+
+
+def _place(names: Mapping[nn.Module, str], child: object, *, out: bool) -> tuple[str, int] | None:
+    """The weight axis that a side of a module stands for; None where the axis is not the whole width."""
+    if not isinstance(child, nn.Module) or child not in names or not hasattr(child, "weight") or child.weight is None:
+        return None
+    weight = f"{names[child]}.weight" if names[child] else "weight"
+    if isinstance(child, _CONVS):
+        return (weight, 0 if out else 1) if out or child.groups == 1 else None
+    if isinstance(child, _TRANSPOSED):
+        return (weight, 1 if out else 0) if child.groups == 1 else None
+    if isinstance(child, nn.Linear):
+        return weight, 0 if out else 1
+    if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        return weight, 0
+    return None
+
+
+def half_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> PruningPlan:
+    """Keeps every other channel of the prunable groups (or of some of them): a trial, not a proposal."""
+    kept = {}
+    for group in graph.groups:
+        cut = group.prunable and group.num_channels > 1 and (only is None or group.name in only)
+        kept[group.name] = tuple(range(0, group.num_channels, 2 if cut else 1))
+    return PruningPlan(graph=graph, kept=kept)
+
+
+def _freeze_refuted(module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph) -> ChannelGraph:
+    """The graph without the groups whose physical removal fails or differs from masking.
+
+    Raises:
+        UnsupportedLayerError: groups pass one by one, but not together.
+    """
+    bad = _find_refuted(module, example, graph, [g.name for g in graph.prunable_groups])
+    groups = tuple(replace(g, prunable=False, reason=_PARTIAL) if g.name in bad else g for g in graph.groups)
+    proven = replace(graph, groups=groups)
+    if not _agrees(module, example, half_plan(proven)):
+        raise UnsupportedLayerError(
+            "a trial that removed channels physically did not give the masked network's outputs, and no single group "
+            "is to blame; freeze the part of the network that computes with channel numbers"
+        )
+    return proven
+
+
+def _find_refuted(
+    module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph, names: Sequence[str]
+) -> set[str]:
+    """The refuted ones among some groups, by halving."""
+    if not names or _agrees(module, example, half_plan(graph, names)):
+        return set()
+    if len(names) == 1:
+        return set(names)
+    middle = len(names) // 2
+    halves = (names[:middle], names[middle:])
+    return set[str]().union(*(_find_refuted(module, example, graph, half) for half in halves))
+
+
+def _agrees(module: nn.Module, example: Sequence[torch.Tensor], plan: PruningPlan) -> bool:
+    masked, slimmed = copy.deepcopy(module).eval(), copy.deepcopy(module).eval()
+    mask(masked, plan)
+    try:
+        with torch.no_grad():
+            expected = flatten(masked(*example))
+            found = flatten(slim(slimmed, plan)(*example))
+    except Exception:  # user code: any failure refutes the trial
+        return False
+    return len(expected) == len(found) and all(
+        a.shape == b.shape
+        and torch.allclose(a.float(), b.float(), rtol=_TOLERANCE, atol=_TOLERANCE * (1 + float(a.abs().max())))
+        for a, b in zip(expected, found, strict=True)
+    )

@@ -1,0 +1,54 @@
+"""The inverse of slimming: the masked network that a slimmed one came from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from halp_trt.errors import GraphMismatchError
+from halp_trt.models.mask import named_tensors
+from halp_trt.specs import PruningPlan
+
+__all__ = ["widen"]
+
+
+def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Puts the tensors of a slimmed network into the dense one, zeros where channels were removed, in place.
+
+    Args:
+        module: the dense network.
+        plan: what was kept.
+        slimmed: the slimmed network's ``state_dict()``.
+
+    Returns:
+        The same module; it is now the masked network, and computes what the slimmed one does.
+
+    Raises:
+        GraphMismatchError: the tensors are not those of this network slimmed by this plan.
+    """
+    kept: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+    for axis in plan.graph.parameters:
+        kept[axis.parameter].append((axis.axis, torch.tensor(plan.kept_positions(axis), dtype=torch.long)))
+    with torch.no_grad():
+        for name, tensor in named_tensors(module).items():
+            if name in slimmed:
+                tensor.copy_(_spread(name, slimmed[name], tensor, kept.get(name, [])))
+    return module.eval()
+
+
+def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    for axis, positions in kept:
+        if narrow.ndim <= axis or narrow.shape[axis] != len(positions):
+            break
+        shape = list(narrow.shape)
+        shape[axis] = dense.shape[axis]
+        narrow = torch.zeros(shape, dtype=narrow.dtype).index_copy_(axis, positions, narrow)
+    if narrow.shape != dense.shape:
+        raise GraphMismatchError(
+            f"weights {name!r} of shape {tuple(narrow.shape)} do not spread to {tuple(dense.shape)} by this plan; "
+            f"use the plan and weights of one run"
+        )
+    return narrow
