@@ -1,0 +1,37 @@
+"""Random shifts and flips of pixel batches; all randomness comes from the generator that is handed in."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["keep", "shift", "shift_and_flip"]
+
+
+def keep(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """No augmentation."""
+    return pixels
+
+
+def shift(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Moves every picture of ``[N, C, H, W]`` by up to an eighth of its size, zeros moving in."""
+    return _move(pixels, generator, flip=False)
+
+
+def shift_and_flip(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """:func:`shift`, and half of the pictures flipped; for 32x32 this is the padded crop of arXiv 1512.03385."""
+    return _move(pixels, generator, flip=True)
+
+
+def _move(pixels: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
+    num, _, height, width = pixels.shape
+    pad = max(1, min(height, width) // 8)
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    rows = torch.randint(0, 2 * pad + 1, (num, 1), generator=generator) + torch.arange(height)
+    columns = torch.arange(width).expand(num, width)
+    if flip:
+        turned = torch.randint(0, 2, (num, 1), generator=generator).bool()
+        columns = torch.where(turned, width - 1 - columns, columns)
+    columns = columns + torch.randint(0, 2 * pad + 1, (num, 1), generator=generator)
+    pictures = torch.arange(num)[:, None, None]
+    moved = padded.permute(0, 2, 3, 1)[pictures, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)

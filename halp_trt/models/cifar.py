@@ -1,0 +1,138 @@
+"""CIFAR-10 (or its likes) from a folder or a tar archive of pictures, decoded once into memory."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from halp_trt.errors import DataError
+from halp_trt.models.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory, scan_folder
+from halp_trt.store import sha256_bytes, sha256_file, write_bytes
+
+__all__ = ["load_cifar"]
+
+_SHAPE = (3, 32, 32)
+_Splits = tuple[tuple[str, ...], ArrayPictures, ArrayPictures]
+
+
+def load_cifar(path: Path, on_bad_picture: OnBadPicture, cache: Path | None) -> tuple[_Splits, str]:
+    """The classes, the training and the test pictures ``[N, 3, 32, 32]``, and a fingerprint of where they came from.
+
+    A folder and an archive of the same pictures give the same arrays: pictures are ordered by class and name.
+
+    Args:
+        path: a folder with ``train/<class>/`` and ``test/<class>/``, or a tar archive of one.
+        on_bad_picture: what to do with a picture that cannot be decoded.
+        cache: an ``.npz`` file that keeps the decoded pictures; written when missing or made from other pictures.
+
+    Raises:
+        DataError: nothing is there, it is no archive, it is truncated, a split is empty, or a picture is bad.
+    """
+    if path.is_dir():
+        listing = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if p.is_file())
+        fingerprint = sha256_bytes(repr(listing).encode())
+    elif path.is_file():
+        fingerprint = sha256_file(path)
+    else:
+        raise DataError(f"CIFAR-10 is not at {path}; give its folder (train/<class>/, test/<class>/) or its .tar.xz")
+    splits = _read_cache(cache, fingerprint) if cache is not None else None
+    if splits is None:
+        splits = _from_folder(path, on_bad_picture) if path.is_dir() else _from_archive(path, on_bad_picture)
+        if cache is not None:
+            _write_cache(cache, fingerprint, splits)
+    return splits, fingerprint
+
+
+def _from_folder(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
+    classes, files, labels = scan_folder(path / "train")
+    _, test_files, test_labels = scan_folder(path / "test", classes)
+    train, test = (
+        in_memory(
+            FolderPictures(
+                files=tuple(f), labels=np.asarray(y, dtype=np.int64), shape=_SHAPE, on_bad_picture=on_bad_picture
+            )
+        )
+        for f, y in ((files, labels), (test_files, test_labels))
+    )
+    return classes, train, test
+
+
+def _members(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
+    """(split, class, name, bytes) of each picture in the archive, in its own order."""
+    try:
+        with tarfile.open(path, mode="r|*") as archive:
+            for member in archive:
+                parts = PurePosixPath(member.name).parts
+                if member.isfile() and len(parts) >= 3 and parts[-3] in ("train", "test"):
+                    file = archive.extractfile(member)
+                    if file is not None:
+                        yield parts[-3], parts[-2], parts[-1], file.read()
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as cause:
+        raise DataError(
+            f"archive {path} cannot be read ({type(cause).__name__}: {cause}); it must be a complete tar archive, "
+            f"download it again"
+        ) from cause
+
+
+def _from_archive(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
+    decoded: dict[str, list[tuple[str, str, np.ndarray]]] = {"train": [], "test": []}
+    for split, label, name, data in _members(path):
+        pixels = decode_or_skip(io.BytesIO(data), f"{split}/{label}/{name} of {path}", _SHAPE, on_bad_picture)
+        if pixels is not None:
+            decoded[split].append((label, name, pixels))
+    for split, pictures in decoded.items():
+        if not pictures:
+            raise DataError(f"archive {path} holds no {split} pictures; expected {split}/<class>/<picture>.jpg in it")
+    classes = tuple(sorted({label for label, _, _ in decoded["train"]}))
+    strangers = sorted({label for label, _, _ in decoded["test"]} - set(classes))
+    if strangers:
+        raise DataError(f"{path} tests class {strangers[0]!r}, which its training pictures lack; repair the archive")
+
+    def stack(split: str) -> ArrayPictures:
+        ordered = sorted(decoded[split], key=lambda item: item[:2])
+        return ArrayPictures(
+            pixels=np.stack([pixels for _, _, pixels in ordered]),
+            labels=np.array([classes.index(label) for label, _, _ in ordered], dtype=np.int64),
+        )
+
+    return classes, stack("train"), stack("test")
+
+
+def _read_cache(cache: Path, fingerprint: str) -> _Splits | None:
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as stored:
+            if str(stored["fingerprint"]) != fingerprint:
+                return None
+            return (
+                tuple(str(name) for name in stored["classes"]),
+                ArrayPictures(pixels=stored["train_pixels"], labels=stored["train_labels"]),
+                ArrayPictures(pixels=stored["test_pixels"], labels=stored["test_labels"]),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
+        warnings.warn(f"picture cache {cache} is damaged ({cause}); decoding again", stacklevel=2)
+        return None
+
+
+def _write_cache(cache: Path, fingerprint: str, splits: _Splits) -> None:
+    classes, train, test = splits
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        fingerprint=np.array(fingerprint),
+        classes=np.array(classes),
+        train_pixels=train.pixels,
+        train_labels=train.labels,
+        test_pixels=test.pixels,
+        test_labels=test.labels,
+    )
+    write_bytes(cache, buffer.getvalue())

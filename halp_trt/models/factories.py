@@ -1,0 +1,57 @@
+"""Importing a user's ``module:factory`` without leaving a trace on the import path."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from halp_trt.errors import DataError, ModelError
+
+__all__ = ["import_factory", "is_factory"]
+
+
+def is_factory(source: str) -> bool:
+    """Whether a source string looks like ``package.module:factory``."""
+    module, _, name = source.partition(":")
+    return bool(name) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def import_factory(source: str, error: type[ModelError] | type[DataError]) -> Callable[..., Any]:
+    """The callable that ``package.module:factory`` names; the current folder is searched first.
+
+    Args:
+        source: the source string.
+        error: what to raise, so that a model's and a data set's failure stay apart.
+
+    Raises:
+        ModelError: (or DataError, as ``error`` says) the module cannot be imported or has no such callable.
+    """
+    module_name, _, name = source.partition(":")
+    with _current_folder_first():
+        importlib.invalidate_caches()
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as cause:
+            raise error(
+                f"{source!r}: module {module_name!r} cannot be imported ({type(cause).__name__}: {cause}); run from "
+                f"the folder that holds it or install it"
+            ) from cause
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise error(f"{source!r}: {module_name!r} has no callable {name!r}; it has {', '.join(names[:8]) or 'none'}")
+    return factory  # type: ignore[no-any-return]

@@ -1,0 +1,186 @@
+"""Reading pictures: the two ways to hold a split (in memory, or as files decoded when asked) and the folder layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import DataError
+
+__all__ = ["ArrayPictures", "FolderPictures", "OnBadPicture", "Pictures", "decode", "in_memory", "scan_folder"]
+
+OnBadPicture = Literal["refuse", "skip"]
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class Pictures(Protocol):
+    """The labelled pictures of one split."""
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+
+    def read(
+        self, indices: Sequence[int] | npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Pixels ``[N, C, H, W]`` and labels ``[N]`` of these pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ArrayPictures:
+    """Pictures in memory.
+
+    Attributes:
+        pixels: uint8 ``[N, C, H, W]``.
+        labels: int64 ``[N]``.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(
+                f"pictures must be uint8 [N, C, H, W] with N labels, got {self.pixels.dtype} {self.pixels.shape} and "
+                f"labels {self.labels.shape}; convert them first"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(
+        self, indices: Sequence[int] | npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Pixels ``[N, C, H, W]`` and labels ``[N]`` of these pictures."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self.pixels[chosen], self.labels[chosen]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FolderPictures:
+    """Pictures decoded from their files each time they are asked for.
+
+    Attributes:
+        files: one path per picture.
+        labels: int64 ``[N]``.
+        shape: channels, height and width that every picture is brought to.
+        on_bad_picture: whether a file that cannot be decoded is an error, or is left out of its batch with a warning.
+    """
+
+    files: tuple[Path, ...]
+    labels: npt.NDArray[np.int64]
+    shape: tuple[int, int, int]
+    on_bad_picture: OnBadPicture = "refuse"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(
+        self, indices: Sequence[int] | npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Pixels ``[N, C, H, W]`` and labels ``[N]``; N is smaller than asked where bad pictures were skipped.
+
+        Raises:
+            DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``, or none of the batch can.
+        """
+        pixels, labels = [], []
+        for index in indices:
+            picture = decode_or_skip(self.files[index], str(self.files[index]), self.shape, self.on_bad_picture)
+            if picture is not None:
+                pixels.append(picture)
+                labels.append(self.labels[index])
+        if not pixels:
+            raise DataError(
+                f"none of the {len(indices)} pictures of a batch can be read, the first is {self.files[indices[0]]}; "
+                f"replace the files"
+            )
+        return np.stack(pixels), np.asarray(labels, dtype=np.int64)
+
+
+def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """One picture as uint8 ``[C, H, W]``: shorter side resized to cover ``shape``, then cropped in the centre.
+
+    Args:
+        source: an encoded picture.
+        name: what to call it in an error.
+        shape: 1 (grey) or 3 (RGB) channels, height and width.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(source) as opened:
+            picture = opened.convert("L" if shape[0] == 1 else "RGB")
+    except Exception as cause:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
+        raise DataError(
+            f"picture {name} cannot be read ({type(cause).__name__}: {cause}); replace it, or skip bad pictures"
+        ) from cause
+    size = (shape[2], shape[1])
+    if picture.size != size:
+        picture = ImageOps.fit(picture, size, method=Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[None] if shape[0] == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode_or_skip(
+    source: Path | IO[bytes], name: str, shape: tuple[int, int, int], on_bad_picture: OnBadPicture
+) -> npt.NDArray[np.uint8] | None:
+    """:func:`decode`, or None after a warning that names the picture where bad ones are skipped.
+
+    Raises:
+        DataError: it cannot be decoded and ``on_bad_picture`` is ``refuse``.
+    """
+    try:
+        return decode(source, name, shape)
+    except DataError as bad:
+        if on_bad_picture == "refuse":
+            raise
+        warnings.warn(f"skipped: {bad}", stacklevel=2)
+        return None
+
+
+def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[Path], list[int]]:
+    """The classes, files and labels of a folder with one sub-folder of pictures per class, in sorted order.
+
+    Args:
+        folder: where the class folders are.
+        classes: the known classes; None takes the folders' names.
+
+    Raises:
+        DataError: the folder is missing, holds no picture, or a class that is not known.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist; give a folder with one sub-folder of pictures per class")
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    known = tuple(classes) if classes is not None else tuple(found)
+    strangers = sorted(set(found) - set(known))
+    if strangers:
+        raise DataError(f"{folder} holds class {strangers[0]!r}, which the training pictures lack; remove or rename it")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(known):
+        paths = sorted(
+            path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
+        )
+        files.extend(paths)
+        labels.extend([label] * len(paths))
+    if not files:
+        raise DataError(f"data folder {folder} holds no picture; expected {folder}/<class>/<picture>.jpg")
+    return known, files, labels
+
+
+def in_memory(pictures: FolderPictures) -> ArrayPictures:
+    """Decodes all pictures at once.
+
+    Raises:
+        DataError: as :meth:`FolderPictures.read`.
+    """
+    pixels, labels = pictures.read(range(len(pictures)))
+    return ArrayPictures(pixels=pixels, labels=labels)

@@ -1,0 +1,231 @@
+"""Networks from a source string: torchvision, timm, the built-in ones, or the user's own factory; and their weights."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from halp_trt.errors import HalpError, ModelError
+from halp_trt.models.factories import import_factory, is_factory
+from halp_trt.models.training import logits_of
+from halp_trt.models.weights import check_finite, load_weights
+from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
+
+__all__ = ["LoadedModel", "load_model"]
+
+_EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+_TORCHVISION_INPUT_SHAPES = {"inception_v3": (3, 299, 299)}
+# Auxiliary classifiers exist for training alone; engines do not have them.
+_AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A network that is ready to be traced.
+
+    Attributes:
+        module: the network, in evaluation mode.
+        example: its example inputs, batch size 1.
+        source: the string it came from.
+    """
+
+    module: nn.Module
+    example: tuple[torch.Tensor, ...]
+    source: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input without the batch."""
+        return tuple(self.example[0].shape[1:])
+
+
+def load_model(
+    source: str,
+    *,
+    weights: Path | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """The network of a source string; the same seed gives the same initial weights and example.
+
+    Args:
+        source: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or a built-in name. A factory returns a
+            module, or ``(module, example inputs)``; it is given ``num_classes`` if it takes that argument.
+        weights: a ``.safetensors`` file or a state dict saved with ``torch.save``; None leaves the initial weights.
+        input_shape: channels, height and width; None takes the model's own.
+        num_classes: width of the classifier; None takes the model's own.
+        seed: of the initial weights and the example.
+
+    Raises:
+        ModelError: the model is unknown, cannot be built or does not accept its example; or weights do not fit.
+        NonFiniteError: a weight is NaN or infinite.
+        ArtefactError: the weights file is missing or damaged.
+    """
+    kind, _, name = source.partition(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        shape: tuple[int, ...] = ()
+        example: tuple[torch.Tensor, ...] | None = None
+        if source in ZOO:
+            shape = input_shape or ZOO_INPUT_SHAPES[source]
+            module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
+        elif kind == "torchvision" and name:
+            module, shape = _from_torchvision(name, num_classes)
+        elif kind == "timm" and name:
+            module, shape = _from_timm(name, num_classes)
+        elif is_factory(source):
+            module, example = _from_factory(source, num_classes)
+        else:
+            raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
+        if example is None or input_shape is not None:
+            wanted = input_shape or shape
+            if not wanted:
+                raise ModelError(f"{source!r} returned a module alone; set the input shape or return (module, example)")
+            example = (torch.randn(1, *wanted),)
+    if weights is not None:
+        load_weights(module, weights, drop=_AUXILIARY.get(name, ()))
+    check_finite(module.state_dict(), source if weights is None else str(weights))
+    module.eval()
+    _check_example(module, example, source)
+    return LoadedModel(module=module, example=example, source=source)
+
+
+def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ModelError(f"{source} takes pictures of channels, height and width, got input shape {tuple(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+    models = import_torchvision().models
+    known: list[str] = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(
+            f"torchvision has no classifier {name!r}; {_close(name, known)}"
+            f"expected one of torchvision.models.list_models(module=torchvision.models)"
+        )
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    try:
+        module: nn.Module = models.get_model(name, weights=None, **options)
+    except Exception as cause:
+        raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
+    return module, _TORCHVISION_INPUT_SHAPES.get(name, (3, 224, 224))
+
+
+def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+    try:
+        import_torchvision()  # timm imports it, and fails where it fails
+        timm = importlib.import_module("timm")
+    except ImportError as cause:
+        raise ModelError(f"timm:{name} needs timm, which is not installed; pip install timm") from cause
+    if name not in timm.list_models() and not timm.is_model(name):
+        raise ModelError(
+            f"timm has no model {name!r}; {_close(name, timm.list_models())}expected one of timm.list_models()"
+        )
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception as cause:
+        raise ModelError(f"timm cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+    return module, tuple(config.get("input_size", (3, 224, 224)))
+
+
+def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
+    factory = import_factory(source, ModelError)
+    options: dict[str, Any] = {}
+    if num_classes is not None:
+        if "num_classes" not in inspect.signature(factory).parameters:
+            raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
+        options["num_classes"] = num_classes
+    try:
+        made = factory(**options)
+    except HalpError:
+        raise
+    except Exception as cause:
+        raise ModelError(
+            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
+        ) from cause
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if isinstance(example, torch.Tensor):
+        example = (example,)
+    if not isinstance(module, nn.Module) or not (example is None or _all_tensors(example)):
+        raise ModelError(
+            f"{source!r} returned {type(made).__name__}; expected an nn.Module or (nn.Module, example tensors)"
+        )
+    return module, None if example is None else tuple(example)
+
+
+def _all_tensors(example: object) -> bool:
+    return isinstance(example, (tuple, list)) and bool(example) and all(isinstance(e, torch.Tensor) for e in example)
+
+
+def _check_example(module: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
+    shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in example)
+    try:
+        with torch.no_grad():
+            logits_of(module(*example))
+    except ModelError:
+        raise
+    except Exception as cause:
+        raise ModelError(
+            f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
+            f"input shape"
+        ) from cause
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(matches)}? " if matches else ""
+
+
+def import_torchvision() -> ModuleType:
+    """The torchvision package, also where its compiled operators do not fit the installed torch.
+
+    Such a torchvision (the PyPI wheel beside a CPU-only torch) fails on import because it registers shape functions for
+    ``torchvision::nms`` which its library would have declared. Declaring it is enough: classifiers never call it.
+    A matching pair imports at the first attempt and is left alone.
+
+    Raises:
+        ModelError: it is not installed or cannot be imported.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ImportError as cause:
+        raise ModelError("torchvision is not installed; pip install torchvision") from cause
+    except RuntimeError as cause:
+        if "torchvision::nms" not in str(cause):
+            raise ModelError(f"torchvision cannot be imported ({cause}); install the one that fits torch") from cause
+    _declare_missing_operators()
+    for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
+        del sys.modules[name]
+    try:
+        return importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as cause:
+        raise ModelError(f"torchvision cannot be imported ({cause}); install the one that fits torch") from cause
+
+
+@cache
+def _declare_missing_operators() -> torch.library.Library:
+    """Declares the operators; the cache keeps the declarations alive, which end with the returned object."""
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for schema in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        library.define(schema)  # type: ignore[no-untyped-call]
+    return library

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from halp_trt.errors import ModelError
+from halp_trt.models.data import load_data
+from halp_trt.models.evaluation import evaluate, module_predict
+from halp_trt.models.training import TrainSettings, train_epochs
+from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_gives_one_logit_per_class_and_a_gradient_to_every_parameter(name):
+    module = ZOO[name](7, ZOO_INPUT_SHAPES[name])
+    logits = module(torch.randn(2, *ZOO_INPUT_SHAPES[name]))
+    logits.sum().backward()
+    assert logits.shape == (2, 7)
+    assert all(p.grad is not None for p in module.parameters())
+
+
+@pytest.mark.parametrize(("name", "depth"), [("resnet20", 20), ("resnet32", 32), ("resnet56", 56)])
+def test_cifar_resnets_have_the_depth_of_their_name(name, depth):
+    module = ZOO[name](10, (3, 32, 32))
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert len([m for m in layers if not isinstance(m, nn.Conv2d) or m.kernel_size == (3, 3)]) == depth
+
+
+def test_resnet20_has_the_parameters_of_the_paper_and_two_projections():
+    num = sum(p.numel() for p in ZOO["resnet20"](10, (3, 32, 32)).parameters())
+    assert num == 269_722 + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_has_three_stages_with_residuals_and_downsampling(name):
+    module = ZOO[name](10, ZOO_INPUT_SHAPES[name])
+    strides = [block.conv1.stride[0] for block in module.modules() if isinstance(block, BasicBlock)]
+    assert len(module.stages) >= 3
+    assert strides.count(2) == 2
+
+
+@pytest.mark.parametrize("depth", [7, 21, 2])
+def test_refuses_a_depth_that_is_not_6n_plus_2(depth):
+    with pytest.raises(ModelError, match="6n\\+2"):
+        cifar_resnet(10, (3, 32, 32), depth=depth)
+
+
+def test_refuses_a_picture_too_small_to_halve():
+    with pytest.raises(ModelError, match="4x4"):
+        ZOO["demo"](10, (1, 2, 2))
+
+
+def test_demo_learns_handwritten_digits():
+    data = load_data("digits", input_shape=(1, 8, 8))
+    torch.manual_seed(0)
+    module = ZOO["demo"](10, (1, 8, 8))
+    train_epochs(module, data, TrainSettings(num_epochs=4, batch_size=64))
+    accuracy = evaluate(module_predict(module), data)
+    assert accuracy.num_examples == data.num_test == 359
+    assert accuracy.fraction >= 0.97
