@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ import numpy as np
 from halp_trt.errors import MeasurementError
 from halp_trt.specs import Measurement
 
-__all__ = ["SHORTEST_US", "pin_to_one_core", "summarise", "time_interleaved"]
+__all__ = ["MAX_ATTEMPTS", "SHORTEST_US", "involuntary_switches", "pin_to_one_core", "summarise", "time_interleaved"]
+
+MAX_ATTEMPTS = 4
+"""How often an interrupted sample is taken."""
 
 SHORTEST_US = 0.01
 """No measured latency is below this: a layer that takes no measurable time still has one."""
@@ -40,8 +44,12 @@ def time_interleaved(
     num_warmup: int = 0,
     rotate: bool = True,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
+    interruptions: Callable[[], int] | None = None,
 ) -> dict[str, list[float]]:
     """Times several runs in turn, so that a drift of the machine's speed meets all of them alike.
+
+    A run during which the kernel gave the core to another process is not a sample of its own latency: it is taken
+    again, up to ``MAX_ATTEMPTS`` times; the last attempt counts in any case.
 
     Args:
         runs: what to time, by name.
@@ -49,21 +57,33 @@ def time_interleaved(
         num_warmup: untimed rounds before them.
         rotate: whether each round starts one run later than the last, so that none always follows the same other.
         clock_ns: a monotonic clock in nanoseconds.
+        interruptions: a count that rises when the thread loses its core; the system's by default.
 
     Returns:
         For each name its samples in microseconds, in the order taken.
     """
+    interruptions = interruptions or involuntary_switches
     calls = list(runs.items())
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(-num_warmup, num_rounds):
         shift = index % len(calls) if rotate else 0
         for name, call in calls[shift:] + calls[:shift]:
-            start = clock_ns()
-            call()
-            elapsed = clock_ns() - start
+            for _ in range(MAX_ATTEMPTS):
+                before = interruptions()
+                start = clock_ns()
+                call()
+                elapsed = clock_ns() - start
+                if index < 0 or interruptions() == before:
+                    break
             if index >= 0:
                 samples[name].append(elapsed / 1e3)
     return samples
+
+
+def involuntary_switches() -> int:
+    """How often the kernel took the core from the calling thread so far; always 0 where the system does not tell."""
+    who = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if who is None else int(resource.getrusage(who).ru_nivcsw)
 
 
 @contextmanager

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halp_trt.errors import MeasurementError
-from halp_trt.timing import SHORTEST_US, pin_to_one_core, summarise, time_interleaved
+from halp_trt.timing import (
+    MAX_ATTEMPTS,
+    SHORTEST_US,
+    involuntary_switches,
+    pin_to_one_core,
+    summarise,
+    time_interleaved,
+)
 
 
 class Clock:
@@ -44,6 +51,18 @@ def test_a_fixed_order_stays() -> None:
     runs = {name: clock.run(name, 1, log) for name in "abc"}
     time_interleaved(runs, num_rounds=2, num_warmup=2, rotate=False, clock_ns=clock)
     assert "".join(log) == "abc" * 4
+
+
+def test_an_interrupted_sample_is_taken_again_but_not_for_ever() -> None:
+    clock, log = Clock(), []
+    counts = iter(
+        [0, 1, 1, 1, 5, 6, 7, 8, 9, 10, 11, 12]
+    )  # the first round's second attempt is quiet, the other's never
+    runs = {"a": clock.run("a", 2, log)}
+    samples = time_interleaved(runs, num_rounds=2, clock_ns=clock, interruptions=lambda: next(counts))
+    assert samples == {"a": [2.0, 2.0]}
+    assert len(log) == 2 + MAX_ATTEMPTS
+    assert involuntary_switches() >= 0
 
 
 def test_the_summary_is_the_percentiles_less_the_overhead() -> None:

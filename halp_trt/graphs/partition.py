@@ -220,7 +220,8 @@ def _operand(node: gs.Node, tensor: gs.Tensor) -> Operand:
     if tensor.is_empty():
         return Operand(shape=(), values=(), dtype="none")
     dims, dtype = list(shape(tensor)), np.dtype(tensor.dtype).name
-    if isinstance(tensor, gs.Constant) and (tensor.values.size <= 1 or dtype.startswith("int")):
+    is_static = isinstance(tensor, gs.Constant) and (dtype.startswith("int") or node.op == "Resize")
+    if is_static or (isinstance(tensor, gs.Constant) and tensor.values.size <= 1):
         values = [float(v) for v in np.atleast_1d(tensor.values).reshape(-1)[:_KEPT_VALUES].tolist()]
         if node.op == "Expand" and len(values) > 1:
             values[1] = -1.0

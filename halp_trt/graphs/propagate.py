@@ -40,8 +40,8 @@ def propagate(graph: gs.Graph) -> Labels:
         rule = RULES.get(node.op)
         if rule is None or node.domain not in (None, "", "ai.onnx"):
             raise UnsupportedLayerError(
-                f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; known are "
-                f"{', '.join(sorted(RULES))}; rewrite that part of the network"
+                f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; "
+                "write that part of the network with other operators"
             )
         rule(labels, node)
     for tensor in graph.outputs:
@@ -171,9 +171,13 @@ def _slice(labels: Labels, node: gs.Node) -> None:
     cuts = {axis: (begin, end, step) for axis, begin, end, step in slice_ranges(node)}
     for axis, ids in labels.axes(node.inputs[0].name).items():
         begin, end, step = cuts.get(axis, (0, len(ids), 1))
+        size = end - begin
         if step != 1:
-            labels.freeze(ids, f"{node.name} takes every {step}th channel of it")
-        labels.put(node.outputs[0].name, axis, ids[begin:end:step])
+            labels.freeze(ids, f"{node.name} takes channels of it in steps of {step}")
+        elif 0 < size < len(ids) and begin % size == len(ids) % size == 0:  # a share that code may have computed
+            for part in np.split(ids, len(ids) // size)[1:]:
+                labels.couple(ids[:size], part)
+        labels.put(node.outputs[0].name, axis, ids[list(range(begin, end, step))])
 
 
 def _gather(labels: Labels, node: gs.Node) -> None:

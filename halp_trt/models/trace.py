@@ -1,13 +1,14 @@
 """From a module and an example to the ChannelGraph that planning sees, proven by a trial.
 
-The labels of ``graphs.propagate`` follow every channel through the exported ONNX graph. A trial then removes half of
-every group physically and compares with masking. Where it refutes the labels, torch-pruning's dependency graph, read
+The labels of ``graphs.propagate`` follow every channel through the exported ONNX graph. A trial then removes channels
+of every group physically, once half of them and once uneven shares, and compares with masking. Where it refutes the labels, torch-pruning's dependency graph, read
 off the autograd graph, is heard as a second witness; what the trial still refutes is frozen.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -50,18 +51,18 @@ def trace(
 
     Raises:
         ModelError: the network does not run on the example or cannot be exported.
-        UnsupportedLayerError: an operator is not understood, the message names the node; or the trial fails.
+        UnsupportedLayerError: an operator is not understood, the message names the node.
         UsageError: a frozen layer does not exist.
     """
     model = export(module, example) if model is None else model
     parameters = list(module.state_dict())
     reasons = dict.fromkeys(frozen, _FROZEN_BY_USER)
     graph = channel_graph(model, parameters, source_name=source, frozen=reasons)
-    if _agrees(module, example, half_plan(graph)):
+    if _passes(module, example, graph):
         return graph
     couplings = dependency_couplings(module, example)
     coarser = channel_graph(model, parameters, source_name=source, couplings=couplings, frozen=reasons)
-    if couplings and _agrees(module, example, half_plan(coarser)):
+    if couplings and _passes(module, example, coarser):
         return coarser
     return _freeze_refuted(module, example, graph)
 
@@ -125,34 +126,56 @@ def half_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> Pruning
     return PruningPlan(graph=graph, kept=kept)
 
 
+def uneven_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> PruningPlan:
+    """Keeps another share of each group: a trial that shows what halving everything hides, such as ``shape[1] // 2``."""
+    kept = {}
+    for group in graph.groups:
+        cut = group.prunable and group.num_channels > 1 and (only is None or group.name in only)
+        chance = random.Random(group.name)
+        count = chance.randint(1, group.num_channels - 1) if cut else group.num_channels
+        kept[group.name] = tuple(sorted(chance.sample(range(group.num_channels), count)))
+    return PruningPlan(graph=graph, kept=kept)
+
+
 def _freeze_refuted(module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph) -> ChannelGraph:
     """The graph without the groups whose physical removal fails or differs from masking.
 
     Raises:
-        UnsupportedLayerError: groups pass one by one, but not together.
+        UnsupportedLayerError: the network does not even repeat its own outputs.
     """
-    bad = _find_refuted(module, example, graph, [g.name for g in graph.prunable_groups])
-    groups = tuple(replace(g, prunable=False, reason=_PARTIAL) if g.name in bad else g for g in graph.groups)
-    proven = replace(graph, groups=groups)
-    if not _agrees(module, example, half_plan(proven)):
+    if not _passes(module, example, graph, ()):
         raise UnsupportedLayerError(
-            "a trial that removed channels physically did not give the masked network's outputs, and no single group "
-            "is to blame; freeze the part of the network that computes with channel numbers"
+            "the network gives other outputs for the same input, so that pruning it cannot be checked; remove what is "
+            "random in eval mode"
         )
-    return proven
+    good = set(_grow(module, example, graph, (), [g.name for g in graph.prunable_groups]))
+    groups = tuple(
+        replace(g, prunable=False, reason=_PARTIAL) if g.prunable and g.name not in good else g for g in graph.groups
+    )
+    return replace(graph, groups=groups)
 
 
-def _find_refuted(
-    module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph, names: Sequence[str]
-) -> set[str]:
-    """The refuted ones among some groups, by halving."""
-    if not names or _agrees(module, example, half_plan(graph, names)):
-        return set()
+def _grow(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    graph: ChannelGraph,
+    good: Sequence[str],
+    names: Sequence[str],
+) -> Sequence[str]:
+    """The groups that pass together, and as many of some others as pass with them, found by halving."""
+    if not names or _passes(module, example, graph, (*good, *names)):
+        return (*good, *names)
     if len(names) == 1:
-        return set(names)
+        return good
     middle = len(names) // 2
-    halves = (names[:middle], names[middle:])
-    return set[str]().union(*(_find_refuted(module, example, graph, half) for half in halves))
+    good = _grow(module, example, graph, good, names[:middle])
+    return _grow(module, example, graph, good, names[middle:])
+
+
+def _passes(
+    module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph, only: Sequence[str] | None = None
+) -> bool:
+    return all(_agrees(module, example, make_plan(graph, only)) for make_plan in (half_plan, uneven_plan))
 
 
 def _agrees(module: nn.Module, example: Sequence[torch.Tensor], plan: PruningPlan) -> bool:

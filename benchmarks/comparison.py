@@ -1,0 +1,154 @@
+"""Prunes one network to several budgets with several methods and verifies every engine: one JSON with all results.
+
+The network on CIFAR-10 (from scratch, one seed):
+
+    python benchmarks/comparison.py cifar10-resnet20 --data cifar10:PATH --work WORK
+
+ResNet-50 at 224, random weights, no pictures:
+
+    python benchmarks/comparison.py resnet50 --work WORK
+
+Results land in benchmarks/results/<name>.json. WORK keeps what was trained and measured; a second call goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from halp_trt import __version__
+from halp_trt.models.training import TrainSettings, train_epochs
+from halp_trt.specs import Verification
+from halp_trt.store import encode, load, read_json, save_tensors, write_json
+from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.stages import deploy_run, load_network, measure_table, prune_run, verify_run
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SCHEMA = "halp-trt/comparison/1"
+CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
+    "cifar10-resnet20": (
+        Settings(
+            model="resnet20",
+            train_epochs=12,
+            train_rate=0.15,
+            steps=5,
+            minibatches=20,
+            epochs=3,
+            tune_rate=0.05,
+            step=8,
+        ),
+        (("halp", "70%"), ("uniform", "70%"), ("halp", "50%"), ("uniform", "50%")),
+    ),
+    "resnet50": (
+        Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=8),
+        (("halp", "70%"), ("halp", "45%")),
+    ),
+}
+
+
+def main() -> None:
+    """Runs one case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=sorted(CASES))
+    parser.add_argument("--data", default="none", help="a data source, as halp-trt takes it")
+    parser.add_argument("--work", type=Path, required=True, help="folder for runs, engines and the latency table")
+    arguments = parser.parse_args()
+    settings, contests = CASES[arguments.case]
+    settings = replace(settings, data=arguments.data, lut=str(arguments.work / "table.jsonl"))
+    seconds: dict[str, float] = {}
+    dense = RunFolder(path=arguments.work / "dense")
+    if settings.train_epochs:
+        _timed(seconds, "train", lambda: _train(settings, dense))
+        settings = replace(settings, weights=str(dense.trained))
+    _timed(seconds, "build-lut", lambda: measure_table(settings, None, _report("build-lut"), resume=True))
+    rows = [_contest(settings, method, budget, arguments.work) for method, budget in contests]
+    write_json(
+        RESULTS / f"{arguments.case}.json",
+        {
+            "schema": SCHEMA,
+            "command": shlex.join(["python", "benchmarks/comparison.py", arguments.case, *_public(arguments.data)]),
+            "version": __version__,
+            "settings": {**encode(settings), "weights": "", "lut": "", "data": arguments.data.partition(":")[0]},
+            "seconds": seconds,
+            "rows": rows,
+        },
+    )
+
+
+def _train(settings: Settings, run: RunFolder) -> None:
+    """Trains the dense network from scratch, unless WORK holds its weights already."""
+    if run.trained.exists():
+        return
+    network, data = load_network(settings)
+    if data is None:
+        sys.exit("error: training needs pictures; name them with --data")
+    how = TrainSettings(
+        num_epochs=settings.train_epochs,
+        learning_rate=settings.train_rate,
+        warmup_fraction=0.15,
+        seed=settings.seed,
+    )
+    train_epochs(network.module, data, how, progress=_report("train"))
+    save_tensors(run.trained, network.module.state_dict())
+
+
+def _public(data: str) -> list[str]:
+    kind = data.partition(":")[0]
+    return ["--data", f"{kind}:PATH" if ":" in data else kind, "--work", "WORK"]
+
+
+def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[str, Any]:
+    """Prunes, deploys and verifies once; a finished contest is read back."""
+    run = RunFolder(path=work / f"{method}-{budget.strip('%')}")
+    stamp = run.path / "seconds.json"
+    asked = replace(settings, method=method, budget=budget)
+    if not stamp.exists():
+        seconds: dict[str, float] = {}
+        _timed(seconds, f"prune {method} {budget}", lambda: prune_run(asked, run, _report("prune"), resume=True))
+        _timed(seconds, "deploy", lambda: deploy_run(run, asked, engines=work / "engines"))
+        _timed(seconds, "verify", lambda: verify_run(run, asked, engines=work / "engines"))
+        write_json(stamp, seconds)
+    found = load(run.verification)
+    assert isinstance(found, Verification)
+    plan = run.read_plan()
+    graph = plan.graph
+    return {
+        "method": method,
+        "budget": budget,
+        "verification": encode(found),
+        "calibration": plan.calibration,
+        "table_sum_us": {"dense": found.dense.predicted_us / plan.calibration, "pruned": plan.latency_us},
+        "kept": {group.name: [len(plan.kept[group.name]), group.num_channels] for group in graph.prunable_groups},
+        "steps": [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()],
+        "seconds": read_json(stamp),
+    }
+
+
+def _timed(seconds: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
+    started = time.perf_counter()
+    value = work()
+    seconds[stage] = round(time.perf_counter() - started, 1)
+    print(f"{stage}: {seconds[stage]} s", flush=True)
+    return value
+
+
+def _report(stage: str) -> Callable[..., None]:
+    last = [time.monotonic()]
+
+    def report(done: int, total: int, note: object = "") -> None:
+        if time.monotonic() - last[0] > 20:
+            last[0] = time.monotonic()
+            print(f"  {stage} {done}/{total} {note}", file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How the command line speaks: results on stdout, progress and errors on stderr, one sentence each."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from halp_trt.errors import HalpError
+from halp_trt.store import encode
+
+__all__ = ["EXIT_CHECK_FAILED", "EXIT_USAGE", "Progress", "VerbGroup", "print_result", "progress_bars", "stops_with"]
+
+EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class VerbGroup(click.Group):
+    """A group whose verbs end in one sentence and exit code 2 when something is wrong that the user can mend."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"halp_trt\b")
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except HalpError as error:
+                _fail(ctx, str(error))
+            except KeyboardInterrupt:
+                _fail(ctx, "stopped by Ctrl-C; nothing was half-written, run the same command again")
+            except ModuleNotFoundError as error:
+                _fail(ctx, _missing_module(error))
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    raise
+                _fail(ctx, f"{error}; check the path and the disk")
+
+
+def _fail(ctx: click.Context, sentence: str) -> None:
+    click.echo(f"error: {sentence}", err=True)
+    ctx.exit(EXIT_USAGE)
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    if (error.name or "").startswith("halp_trt"):
+        raise error
+    return f"{error.name} is not installed and this verb needs it; run: pip install 'halp-trt[all]'"
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+@contextlib.contextmanager
+def stops_with(sentence: str) -> Iterator[None]:
+    """Turns Ctrl-C inside into an error that says what is saved and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise HalpError(f"stopped by Ctrl-C; {sentence}") from error
+
+
+def print_result(value: object, text: str, *, as_json: bool) -> None:
+    """Prints a verb's result: its text, or the value as JSON."""
+    click.echo(json.dumps(encode(value), indent=2) if as_json else text)
+
+
+class Progress:
+    """Progress as plain lines, one every few seconds: what logs and pipes want.
+
+    Called with how much is done, out of how much, and a note.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now >= self._next_line:
+            self._next_line = now + _SECONDS_BETWEEN_LINES
+            click.echo(f"{self._label}: {done}/{total} {note}".rstrip(), err=True)
+
+
+class _Bar:
+    """Progress as a bar on a terminal."""
+
+    def __init__(self, label: str, bars: Any) -> None:
+        self._bars = bars
+        self._task = bars.add_task(label, total=None, note="")
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self._bars.update(self._task, completed=done, total=total, note=note)
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Any]:
+    """Gives a function from a label to its progress callback: bars on a terminal that has rich, else plain lines."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+    except ModuleNotFoundError:
+        yield Progress
+        return
+    if not sys.stderr.isatty():
+        yield Progress
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        yield lambda label: _Bar(label, bars)

@@ -1,0 +1,247 @@
+"""The verbs. Whatever needs more than numpy and click is imported inside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+import halp_trt
+from halp_trt.cli.output import EXIT_CHECK_FAILED, VerbGroup, print_result, progress_bars, stops_with
+from halp_trt.cli.settings import CONFIG_NAME, config_argument, config_option, example_toml, options
+from halp_trt.errors import UsageError
+from halp_trt.runtimes import default_runtime
+from halp_trt.specs import Budget
+from halp_trt.workflows.folder import RunFolder, Settings
+
+__all__ = ["verbs"]
+
+_NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
+_TARGET = ("runtime", "precision", "batch")
+_PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", "frozen", "on-miss")
+_TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
+_TRAINING = ("train-epochs", "train-rate")
+_PATH = click.Path(path_type=Path)
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_resume = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+_engines = click.option("--engines", type=_PATH, default=Path("engines"), show_default=True, help="Folder of engines.")
+_run = click.argument("run", type=_PATH)
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(halp_trt.__version__, prog_name="halp-trt")
+def verbs() -> None:
+    """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
+
+    Every verb reads halp.toml in the working folder; options override it. Exit codes: 0 done, 1 a check failed, 2 wrong
+    usage or input.
+    """
+
+
+@verbs.command("build-lut")
+@config_option
+@options(*_NETWORK, *_TARGET, "step", "frozen", "seed")
+@click.option("--out", type=_PATH, help="File of the table; by default luts/<target>.jsonl.")
+@_resume
+@_json
+def build_lut(out: Path | None, resume: bool, as_json: bool, **values: Any) -> None:
+    """Measure single layers into a latency table.
+
+    Every layer of the model at every channel width, in steps. Tables are shared by models: layers that are in the table
+    already are not measured again.
+    """
+    from halp_trt.report import describe
+    from halp_trt.workflows.stages import measure_table
+
+    settings = _settings(values)
+    with (
+        stops_with("every measured layer is saved, run the same command with --resume to go on"),
+        progress_bars() as bar,
+    ):
+        path, table = measure_table(settings, out, bar("build-lut"), resume=resume)
+    summary = {"file": str(path), "target": table.target, "num_rows": len(table.rows)}
+    print_result(summary, f"{describe(table)}\n\nwritten to {path}", as_json=as_json)
+
+
+@verbs.command()
+@config_option
+@options(*_NETWORK, *_TARGET, *_PRUNING, *_TUNING)
+@_resume
+@_json
+def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> None:
+    """Prune a network to a latency budget.
+
+    Step by step, with training in between and fine-tuning after; everything lands in the run's folder.
+    """
+    from halp_trt.report import describe
+    from halp_trt.workflows.stages import prune_run
+
+    settings = _settings(values)
+    run = _run_folder(run_dir, settings)
+    with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
+        plan = prune_run(settings, run, bar("prune"), resume=resume)
+    print_result(plan, f"{describe(plan)}\n\nwritten to {run.path}; next: halp-trt deploy {run.path}", as_json=as_json)
+
+
+@verbs.command()
+@config_option
+@_run
+@options("runtime", "precision")
+@_engines
+@_json
+@click.pass_context
+def deploy(ctx: click.Context, /, run: Path, engines: Path, as_json: bool, **values: Any) -> None:
+    """Build the engines of a run, dense and pruned.
+
+    RUN is a folder that prune wrote. Where TensorRT is installed the pruned network also becomes a .plan.
+    """
+    from halp_trt.report import describe
+    from halp_trt.workflows.stages import deploy_run
+
+    folder = RunFolder(path=run)
+    built = deploy_run(folder, _overridden(ctx, folder, values), engines=engines)
+    records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
+    text = "\n\n".join([*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"])
+    print_result({"engines": records, "note": built.note}, text, as_json=as_json)
+
+
+@verbs.command()
+@config_option
+@_run
+@options("runtime", "precision", "lut")
+@_engines
+@click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
+@click.option("--seconds", default=10.0, show_default=True, help="How long the engines are timed, about.")
+@_json
+@click.pass_context
+def verify(
+    ctx: click.Context, /, run: Path, engines: Path, tolerance: float, seconds: float, as_json: bool, **values: Any
+) -> None:
+    """Compare the engines of a run on this device.
+
+    Latency, throughput, accuracy, prediction error, and whether the engine still computes what the masked model does.
+    Exit code 1 if the budget is missed or the outputs differ. RUN is a folder that prune wrote.
+    """
+    from halp_trt.report import describe
+    from halp_trt.workflows.stages import verify_run
+    from halp_trt.workflows.verify import Tolerances
+
+    folder = RunFolder(path=run)
+    limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds)
+    result = verify_run(folder, _overridden(ctx, folder, values), engines=engines, tolerances=limits)
+    print_result(result, describe(result), as_json=as_json)
+    if not result.passed:
+        ctx.exit(EXIT_CHECK_FAILED)
+
+
+@verbs.command()
+@config_argument
+@options(*_NETWORK, *_TARGET, *_PRUNING, *_TRAINING, *_TUNING)
+@_engines
+@_resume
+@_json
+@click.pass_context
+def run(ctx: click.Context, /, run_dir: Path | None, engines: Path, resume: bool, as_json: bool, **values: Any) -> None:
+    """Do everything, from training to the report.
+
+    CONFIG is a file of settings, by default halp.toml in this folder, where there is one.
+    """
+    from halp_trt.report import describe
+    from halp_trt.workflows.run import run_all
+
+    settings = _settings(values)
+    folder = _run_folder(run_dir, settings)
+    click.echo(f"{settings.model} on {settings.data} to {settings.budget}, in {folder.path}", err=True)
+    with stops_with(f"what is finished is saved in {folder.path}, add --resume to go on"), progress_bars() as bar:
+        result = run_all(settings, folder, engines=engines, resume=resume, bars=bar, say=_say)
+    text = "\n".join([describe(result.verification), "", result.note, f"report: {folder.page}"])
+    summary = {"verification": result.verification, "seconds": result.seconds, "report": str(folder.page)}
+    print_result(summary, text, as_json=as_json)
+    if not result.verification.passed:
+        ctx.exit(EXIT_CHECK_FAILED)
+
+
+@verbs.command()
+@click.argument("artefact", type=_PATH)
+@click.option("--html", type=_PATH, help="Write a page to this file instead.")
+@_json
+def show(artefact: Path, html: Path | None, as_json: bool) -> None:
+    """Show any artefact, readable.
+
+    ARTEFACT is a latency table, graph, plan, engine record, verification, or a run's folder.
+    """
+    from halp_trt.workflows.show import open_artefact, page_of, text_of
+
+    opened = open_artefact(artefact)
+    if html is not None:
+        from halp_trt.store import write_text
+
+        write_text(html, page_of(opened))
+        click.echo(f"written to {html}", err=True)
+        return
+    print_result(opened.values, text_of(opened), as_json=as_json)
+
+
+@verbs.command()
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@_json
+def init(force: bool, as_json: bool) -> None:
+    """Write a halp.toml with every setting."""
+    from halp_trt.store import write_text
+
+    path = Path(CONFIG_NAME)
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; edit it, or overwrite it with --force")
+    write_text(path, example_toml())
+    print_result({"file": str(path)}, f"written to {path}", as_json=as_json)
+
+
+# ---- options to values ----------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """The settings that a verb's options spell out; what it has no option for keeps its default.
+
+    Raises:
+        UsageError: the budget or the input shape does not make sense.
+    """
+    renamed = {"classes": "num_classes", "batch": "batch_size"}
+    fields = {renamed.get(name, name): value for name, value in values.items() if value is not None}
+    fields["input_shape"] = _shape(fields.pop("input", ""))
+    fields["runtime"] = fields.get("runtime") or default_runtime()
+    for name in ("weights", "lut"):
+        if name in fields:
+            fields[name] = str(fields[name])
+    settings = Settings(**fields)
+    Budget.parse(settings.budget)
+    return settings
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if text and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise UsageError(f"input {text!r} is no shape; expected CHANNELSxHEIGHTxWIDTH such as 3x224x224")
+    return tuple(int(size) for size in text.split("x")) if text else ()
+
+
+def _run_folder(path: Path | None, settings: Settings) -> RunFolder:
+    name = re.sub(r"[^a-z0-9.]+", "-", settings.model.lower()).strip("-")
+    return RunFolder(path=path or Path("runs") / name)
+
+
+def _overridden(ctx: click.Context, run: RunFolder, values: Mapping[str, Any]) -> Settings:
+    """The settings that a run was pruned with, where the command line does not say otherwise."""
+    typed: dict[str, Any] = {
+        name: str(value)
+        for name, value in values.items()
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    return replace(run.read_settings(), **typed)

@@ -1,0 +1,163 @@
+"""One HTML file that needs nothing else: the numbers, the figures and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from halp_trt.latency import LatencyTable
+from halp_trt.report import plots, units
+from halp_trt.report.text import comparison_rows, describe, verdict
+from halp_trt.specs import PruningPlan, Target, Verification
+
+__all__ = ["Evidence", "render"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a page may show; whatever is None or empty is left out.
+
+    Attributes:
+        title: the page's heading, usually the model.
+        verification: dense against pruned.
+        plan: the kept channels.
+        table: the measured staircases.
+        log: one record per pruning step, as the run wrote them.
+        facts: further names and texts for the list of sources.
+        version: of halp-trt.
+        value: any other artefact, shown as text.
+    """
+
+    title: str
+    verification: Verification | None = None
+    plan: PruningPlan | None = None
+    table: LatencyTable | None = None
+    log: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, str] | None = None
+    version: str = ""
+    value: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tile:
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    title: str
+    caption: str
+    svg: str
+
+
+def render(evidence: Evidence) -> str:
+    """The page as HTML text."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("halp_trt.report").joinpath("page.html").read_text(encoding="utf-8"))
+    verification = evidence.verification
+    target = _target(evidence)
+    return template.render(
+        title=evidence.title,
+        target=units.target_line(target) if target else "",
+        verdict=_sentence(verification) if verification else "",
+        passed=verification.passed if verification else True,
+        tiles=list(_tiles(verification)) if verification else [],
+        comparison=comparison_rows(verification) if verification else [],
+        accuracy_note=_accuracy_note(verification) if verification else "",
+        figures=list(_figures(evidence)),
+        text=describe(evidence.value) if evidence.value is not None else "",
+        facts=list(_facts(evidence, target)),
+        version=evidence.version,
+    )
+
+
+def _target(evidence: Evidence) -> Target | None:
+    source = evidence.verification or evidence.table
+    return source.target if source else None
+
+
+def _sentence(verification: Verification) -> str:
+    text = verdict(verification).partition(": ")[2]
+    return text[:1].upper() + text[1:] + "."
+
+
+def _accuracy_note(verification: Verification) -> str:
+    if not verification.num_pictures:
+        return "No data were given, so there is no accuracy."
+    return (
+        f"Accuracy was measured on the engines themselves, over {units.count(verification.num_pictures)} test pictures."
+    )
+
+
+def _tiles(verification: Verification) -> Iterator[_Tile]:
+    dense, pruned, target = verification.dense, verification.pruned, verification.target
+    yield _Tile(
+        label="Speed-up",
+        value=f"{verification.speedup:.2f}×",
+        detail=f"{units.latency(dense.measurement.latency_us)} → {units.latency(pruned.measurement.latency_us)}",
+    )
+    yield _Tile(
+        label="Throughput",
+        value=f"{units.images_per_second(pruned.measurement, target):,.0f}",
+        detail=f"images/s, from {units.images_per_second(dense.measurement, target):,.0f}",
+    )
+    if dense.accuracy_fraction is not None and pruned.accuracy_fraction is not None:
+        change = units.signed_percent(pruned.accuracy_fraction - dense.accuracy_fraction, 2).removesuffix(" %")
+        yield _Tile(
+            label="Accuracy",
+            value=units.percent(pruned.accuracy_fraction),
+            detail=f"from {units.percent(dense.accuracy_fraction)}, {change} points",
+        )
+    yield _Tile(
+        label="Prediction error",
+        value=units.signed_percent(pruned.prediction_error_fraction),
+        detail=f"predicted {units.latency(pruned.predicted_us)}",
+    )
+
+
+def _figures(evidence: Evidence) -> Iterator[_Figure]:
+    verification, plan, table = evidence.verification, evidence.plan, evidence.table
+    drawn = [
+        (
+            "Step by step to the budget",
+            "Each step plans under a smaller budget, masks what it drops and trains on. Where engines run on this "
+            "machine, every step is also built and timed, and the difference corrects the next budget.",
+            plots.steps_figure(evidence.log),
+        ),
+        (
+            "Where the channels went",
+            "Kept channels of every group against its dense width. A group is all channels that live or die together.",
+            plots.widths_figure(plan) if plan else None,
+        ),
+        (
+            "Predicted and measured, layer by layer",
+            "What the latency table says of each layer of the pruned network, against the engine's own profile.",
+            plots.layers_figure(verification) if verification else None,
+        ),
+        (
+            "Measured staircases",
+            "Latency of single layers over their output width on this device; the band spans p10 to p90. "
+            "Pruning pays where the curve falls.",
+            plots.staircases_figure(table, plan) if table else None,
+        ),
+    ]
+    return (_Figure(title=title, caption=caption, svg=svg) for title, caption, svg in drawn if svg)
+
+
+def _facts(evidence: Evidence, target: Target | None) -> Iterator[tuple[str, str]]:
+    if target:
+        protocol = target.protocol
+        yield "device", target.device
+        yield "runtime", f"{target.runtime} {target.runtime_version}, {target.precision}, batch {target.batch_size}"
+        yield "timing", f"{protocol.method}, {protocol.num_samples} samples after {protocol.num_warmup} warm-up runs"
+    yield from (evidence.facts or {}).items()
+    if evidence.verification:
+        yield from ((name, f"SHA-256 {sha}") for name, sha in evidence.verification.parents.items())

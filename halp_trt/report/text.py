@@ -1,0 +1,202 @@
+"""Every value as plain text: what ``show`` prints. Needs nothing but Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from halp_trt.latency import LatencyTable
+from halp_trt.report import units
+from halp_trt.specs import (
+    ChannelGraph,
+    EngineCheck,
+    EngineRecord,
+    Measurement,
+    PruningPlan,
+    Saliency,
+    Target,
+    Verification,
+)
+
+__all__ = ["comparison_rows", "describe", "describe_log", "verdict"]
+
+_BAR_WIDTH = 24
+_MOST_LAYERS = 200
+
+
+def describe(value: object) -> str:
+    """A value as text of several lines.
+
+    Raises:
+        KeyError: it is none of the values that have a file.
+    """
+    return _TEXTS[type(value)](value)
+
+
+def verdict(verification: Verification) -> str:
+    """One sentence: did it meet the budget, and is it the same function?"""
+    pruned, limit = verification.pruned.measurement.latency_us, verification.limit_us
+    budget = "meets" if verification.meets_budget else "MISSES"
+    faithful = "equals" if verification.is_faithful else "DIFFERS from"
+    return (
+        f"{'passed' if verification.passed else 'FAILED'}: {units.latency(pruned)} {budget} the budget of "
+        f"{units.latency(limit)} (tolerance {units.percent(verification.tolerance_fraction, 0)}); the engine "
+        f"{faithful} the masked model (largest difference {verification.max_difference:.1e})"
+    )
+
+
+def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
+    """Dense against pruned: name, dense, pruned, and what changed. The first row is the heading."""
+    dense, pruned = verification.dense, verification.pruned
+    kept = pruned.num_parameters / dense.num_parameters if dense.num_parameters else 1.0
+    return [
+        ("", "dense", "pruned", "change"),
+        (
+            "latency, median",
+            *_both(verification, lambda c: units.latency(c.measurement.latency_us)),
+            f"{verification.speedup:.2f}× faster",
+        ),
+        ("latency, p10 – p90", *_both(verification, lambda c: units.latency_range(c.measurement)), ""),
+        ("throughput", *_both(verification, lambda c: units.throughput(c.measurement, verification.target)), ""),
+        ("predicted latency", *_both(verification, lambda c: units.latency(c.predicted_us)), ""),
+        ("prediction error", *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)), ""),
+        ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
+        (
+            "accuracy",
+            *_both(verification, lambda c: units.percent(c.accuracy_fraction)),
+            _accuracy_change(verification),
+        ),
+    ]
+
+
+def _both(verification: Verification, show: Callable[[EngineCheck], str]) -> tuple[str, str]:
+    return show(verification.dense), show(verification.pruned)
+
+
+def _accuracy_change(verification: Verification) -> str:
+    before, after = verification.dense.accuracy_fraction, verification.pruned.accuracy_fraction
+    if before is None or after is None:
+        return "no data"
+    return f"{units.signed_percent(after - before, 2).removesuffix(' %')} points"
+
+
+def _verification(value: Verification) -> str:
+    pictures = f", accuracy on {units.count(value.num_pictures)} test pictures" if value.num_pictures else ""
+    return "\n".join(
+        [
+            f"{units.target_line(value.target)}{pictures}",
+            "",
+            units.columns(comparison_rows(value)),
+            "",
+            verdict(value),
+        ]
+    )
+
+
+def _plan(value: PruningPlan) -> str:
+    dense, counts = value.graph.dense_counts(), value.counts()
+    rows = [("channel group", "kept", "of", "")]
+    for group in value.graph.prunable_groups:
+        kept = counts[group.name]
+        filled = max(1, round(_BAR_WIDTH * kept / group.num_channels))
+        rows.append((group.name, str(kept), str(dense[group.name]), "█" * filled + "░" * (_BAR_WIDTH - filled)))
+    head = f"Pruning plan for {value.graph.model or 'a network'}: {len(rows) - 1} channel groups"
+    if value.budget_us:
+        head += (
+            f", predicted {units.latency(value.latency_us * value.calibration)}"
+            f" under a budget of {units.latency(value.budget_us * value.calibration)}"
+        )
+    return f"{head}\n\n{units.columns(rows)}"
+
+
+def _graph(value: ChannelGraph) -> str:
+    rows = [("layer", "kernel", "channel groups")]
+    for layer in value.layers[:_MOST_LAYERS]:
+        rows.append((layer.name, str(layer.spec), " + ".join(name for name, _ in layer.out_groups)))
+    more = len(value.layers) - _MOST_LAYERS
+    inputs = ", ".join("×".join(map(str, shape)) for shape in value.input_shapes)
+    head = (
+        f"{value.model or 'A network'} on {inputs}: {len(value.layers)} layers, {len(value.groups)} channel groups, "
+        f"{len(value.prunable_groups)} of them prunable"
+    )
+    tail = f"\n... and {more} more" if more > 0 else ""
+    return f"{head}\n\n{units.columns(rows, right_from=9)}{tail}"
+
+
+def _table(value: LatencyTable) -> str:
+    operators = Counter(spec.operator for spec in value.rows)
+    rows = [("operator", "probes", "fastest", "slowest")]
+    for operator, number in sorted(operators.items()):
+        times = [row.latency_us for spec, row in value.rows.items() if spec.operator == operator]
+        rows.append((operator, str(number), units.latency(min(times)), units.latency(max(times))))
+    head = f"Latency table of {units.target_line(value.target)}: {len(value.rows)} probes"
+    return f"{head}\n{_protocol(value.target)}\n\n{units.columns(rows)}"
+
+
+def _protocol(target: Target) -> str:
+    protocol = target.protocol
+    return f"timed by {protocol.method}, {protocol.num_samples} samples after {protocol.num_warmup} warm-up runs"
+
+
+def _saliency(value: Saliency) -> str:
+    rows = [("channel group", "channels", "smallest", "median", "largest")]
+    for group, scores in value.scores.items():
+        ordered = sorted(scores) or [0.0]
+        middle = ordered[len(ordered) // 2]
+        rows.append((group, str(len(scores)), f"{ordered[0]:.3g}", f"{middle:.3g}", f"{ordered[-1]:.3g}"))
+    return f"Saliency of {len(value.scores)} channel groups\n\n{units.columns(rows)}"
+
+
+def _engine(value: EngineRecord) -> str:
+    place = "runs on the machine that built it" if value.runnable else "needs another machine to run on"
+    lines = [
+        f"Engine {value.file}: {units.size(value.num_bytes)}, SHA-256 {units.short_sha(value.sha256)}",
+        f"for {units.target_line(value.target)}; {place}",
+        f"built in {value.build_seconds:.1f} s",
+        *(f"made from {name} {units.short_sha(sha)}" for name, sha in value.parents.items()),
+        *(f"{name}: {text}" for name, text in value.flags.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _target(value: Target) -> str:
+    return f"{units.target_line(value)}\n{_protocol(value)}"
+
+
+def _measurement(value: Measurement) -> str:
+    return f"{units.latency(value.latency_us)} (p10 – p90: {units.latency_range(value)}, {value.num_samples} samples)"
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
+    {
+        ChannelGraph: _graph,
+        EngineRecord: _engine,
+        LatencyTable: _table,
+        Measurement: _measurement,
+        PruningPlan: _plan,
+        Saliency: _saliency,
+        Target: _target,
+        Verification: _verification,
+    }
+)
+
+
+def describe_log(records: Iterable[Mapping[str, Any]]) -> str:
+    """The steps of a run, one line each; columns are the keys that appear."""
+    records = list(records)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    rows: list[Sequence[str]] = [names]
+    rows.extend([_cell(name, record.get(name)) for name in names] for record in records)
+    return units.columns(rows) if names else "no steps yet"
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if name.endswith("_us"):
+        return units.latency(value)
+    if name.endswith("_fraction"):
+        return units.percent(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

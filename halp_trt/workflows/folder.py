@@ -1,0 +1,184 @@
+"""A run's folder: what lies where, and what was asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halp_trt.errors import ArtefactError
+from halp_trt.specs import EngineRecord, PruningPlan, Target
+from halp_trt.store import decode, encode, load, read_json, sha256_file, write_json
+
+__all__ = ["RunFolder", "Settings", "engine_path", "load_engine", "table_path"]
+
+_SCHEMA = "halp-trt/run/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run was asked for: enough to load its network and pictures again, and to repeat it.
+
+    Attributes:
+        model, weights, input_shape, num_classes: the network; empty or 0 where it is the model's own.
+        data, on_bad_picture: the pictures; ``none`` for none.
+        runtime, precision, batch_size: where it will run.
+        lut: path of the latency table.
+        step: channels between two measured widths.
+        budget, method, saliency, steps, minibatches, frozen, on_miss: how it is pruned.
+        train_epochs, train_rate: training before, where no weights are given.
+        epochs, tune_rate: training between the pruning steps and after the last one.
+        train_batch: pictures in one training step.
+        distillation: weight of the dense network's answers while fine-tuning.
+        seed: of everything random.
+    """
+
+    model: str = "demo"
+    weights: str = ""
+    input_shape: tuple[int, ...] = ()
+    num_classes: int = 0
+    data: str = "none"
+    on_bad_picture: str = "refuse"
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    batch_size: int = 1
+    lut: str = ""
+    step: int = 8
+    budget: str = "60%"
+    method: str = "halp"
+    saliency: str = "auto"
+    steps: int = 5
+    minibatches: int = 20
+    frozen: tuple[str, ...] = ()
+    on_miss: str = "measure"
+    train_epochs: int = 8
+    train_rate: float = 0.1
+    epochs: int = 8
+    tune_rate: float = 0.02
+    train_batch: int = 128
+    distillation: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What was asked for."""
+        return self.path / "run.json"
+
+    @property
+    def trained(self) -> Path:
+        """The dense network's weights, where the run trained it itself."""
+        return self.path / "dense.safetensors"
+
+    @property
+    def dense_model(self) -> Path:
+        """The dense export."""
+        return self.path / "dense.onnx"
+
+    @property
+    def graph(self) -> Path:
+        """The channel graph."""
+        return self.path / "graph.json"
+
+    @property
+    def plan(self) -> Path:
+        """The last plan."""
+        return self.path / "plan.json"
+
+    @property
+    def weights(self) -> Path:
+        """The slimmed, fine-tuned network's weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def pruned_model(self) -> Path:
+        """The rewritten network."""
+        return self.path / "pruned.onnx"
+
+    @property
+    def log(self) -> Path:
+        """One line per pruning step."""
+        return self.path / "log.jsonl"
+
+    @property
+    def verification(self) -> Path:
+        """Dense against pruned."""
+        return self.path / "verification.json"
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    def read_settings(self) -> Settings:
+        """What the run was asked for.
+
+        Raises:
+            ArtefactError: this is no run folder, or its settings are damaged.
+        """
+        if not self.settings.exists():
+            raise ArtefactError(
+                f"{self.path} is no run folder: it has no run.json; name one that 'prune' or 'run' wrote"
+            )
+        data = read_json(self.settings)
+        if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
+            raise ArtefactError(f"{self.settings} does not hold {_SCHEMA}; name a folder that 'prune' or 'run' wrote")
+        return decode(Settings, data.get("value"))
+
+    def write_settings(self, settings: Settings) -> None:
+        """Records what was asked for."""
+        write_json(self.settings, {"schema": _SCHEMA, "value": encode(settings)})
+
+    def read_plan(self) -> PruningPlan:
+        """The run's plan.
+
+        Raises:
+            ArtefactError: it is missing, damaged or something else.
+        """
+        plan: PruningPlan = _load_as(PruningPlan, self.plan)
+        return plan
+
+
+def table_path(target: Target, folder: Path = Path("luts")) -> Path:
+    """Where the latency table of a target is kept."""
+    words = (target.device, target.runtime, target.runtime_version, target.precision, f"b{target.batch_size}")
+    return folder / f"{_slug(*words, target.power_mode)}.jsonl"
+
+
+def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix: str) -> Path:
+    """Where an engine of a run lands; its record lies beside it with the suffix ``.json``."""
+    name = _slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
+    return folder / f"{name}{suffix}"
+
+
+def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
+    """An engine and its record, after checking that it is what its record says and was built from ``parent``.
+
+    Raises:
+        ArtefactError: a file is missing, damaged, or belongs to another network.
+    """
+    record = _load_as(EngineRecord, path.with_suffix(".json"))
+    if sha256_file(path) != record.sha256:
+        raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")
+    if record.parents.get(parent.name) != sha256_file(parent):
+        raise ArtefactError(f"{path} was not built from {parent} as it is now; run deploy again")
+    return record, path.read_bytes()
+
+
+def _load_as(kind: type[Any], path: Path) -> Any:
+    value = load(path)
+    if not isinstance(value, kind):
+        raise ArtefactError(f"{path} holds a {type(value).__name__}, expected a {kind.__name__}; name another file")
+    return value
+
+
+def _slug(*words: str) -> str:
+    """Words as a file name: lower case, nothing but letters, digits, dots and dashes."""
+    return re.sub(r"[^a-z0-9.]+", "-", " ".join(word for word in words if word).lower()).strip("-")

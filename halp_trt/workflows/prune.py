@@ -1,0 +1,376 @@
+"""Iterative pruning with training in between, then slimming, fine-tuning and rewriting; resumes after a kill."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.graphs.rewrite import rewrite
+from halp_trt.graphs.weights import with_weights
+from halp_trt.models.data import DataSet, num_batches
+from halp_trt.models.mask import mask
+from halp_trt.models.saliency import SaliencySums, accumulate, finish, magnitude
+from halp_trt.models.slim import slim
+from halp_trt.models.training import TrainSettings, make_optimizer, num_steps, train_step
+from halp_trt.models.weights import check_finite
+from halp_trt.models.widen import widen
+from halp_trt.planning import METHODS, channel_steps, counts_latency_us
+from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
+from halp_trt.planning.pricing import Lookup
+from halp_trt.runtimes import Array
+from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
+from halp_trt.store import encode, save, save_tensors, sha256_bytes, write_bytes, write_text
+from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.stopwatch import Stopwatch
+
+__all__ = ["SALIENCIES", "PruneRequest", "prune"]
+
+SALIENCIES = ("auto", "taylor", "magnitude")
+"""Taylor needs data; auto is Taylor where there is data, else magnitude."""
+
+CHECKPOINT = "checkpoint.safetensors"
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneRequest:
+    """What is asked of a pruning run.
+
+    Attributes:
+        budget: of the engine's latency.
+        train: of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up epoch in
+            which HALP prunes) and of fine-tuning, whose epochs it counts.
+        method: of ``METHODS``.
+        saliency: of ``SALIENCIES``.
+        num_steps: pruning steps, ``k`` in the paper.
+        num_minibatches: between two steps, ``r`` in the paper.
+        grid_step: channels between two measured widths.
+    """
+
+    budget: Budget
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(num_epochs=0, learning_rate=0.02))
+    method: str = "halp"
+    saliency: str = "auto"
+    num_steps: int = 5
+    num_minibatches: int = 20
+    grid_step: int = 8
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.saliency not in SALIENCIES:
+            raise UsageError(
+                f"method {self.method!r} and saliency {self.saliency!r} must be of {sorted(METHODS)} and {SALIENCIES}"
+            )
+        if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
+            raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
+
+    def fingerprint(self, graph: ChannelGraph) -> str:
+        """What must be equal for a run to go on."""
+        return hashlib.sha256(json.dumps([encode(self), graph.fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The network that is pruned.
+
+    Attributes:
+        module: its dense module; changed in place.
+        graph: its channel graph.
+        model: its dense export.
+        data: pictures, None for none.
+    """
+
+    module: nn.Module
+    graph: ChannelGraph
+    model: onnx.ModelProto
+    data: DataSet | None
+
+
+def _silent(done: int, total: int, note: str = "") -> None:
+    """Shows nothing."""
+
+
+def prune(
+    subject: Subject,
+    request: PruneRequest,
+    folder: RunFolder,
+    *,
+    lookup: Lookup,
+    stopwatch: Stopwatch | None = None,
+    resume: bool = False,
+    progress: Progress = _silent,
+) -> PruningPlan:
+    """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
+
+    Args:
+        subject: the network and its pictures.
+        request: what is asked for.
+        folder: where everything goes; ``checkpoint.safetensors`` in it is what a killed run goes on from.
+        lookup: measurements of layers, taken on demand or refused.
+        stopwatch: times engines, to close the loop between prediction and measurement; None trusts the table.
+        resume: whether to go on from a checkpoint, where there is one.
+        progress: called with what is done, of how much, and a note.
+
+    Raises:
+        InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
+        NonFiniteError: weights, a loss or all gradients are not finite.
+        UsageError: Taylor saliency or fine-tuning is asked for without data.
+        ArtefactError: the checkpoint belongs to another request or network.
+    """
+    if resume and folder.plan.exists() and not (folder.path / CHECKPOINT).exists():
+        return folder.read_plan()
+    use_taylor = request.saliency == "taylor" or (request.saliency == "auto" and subject.data is not None)
+    if use_taylor and subject.data is None:
+        raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
+    check_finite(dict(subject.module.state_dict()), "the network")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    run = _Run(subject, request, folder, lookup=lookup, stopwatch=stopwatch, progress=progress)
+    run.start(resume)
+    if not run.is_slim:
+        run.prune(use_taylor)
+    run.fine_tune()
+    return run.finish()
+
+
+class _Run:
+    """The state of one pruning run between its phases; what must survive a kill goes through ``_save``."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        request: PruneRequest,
+        folder: RunFolder,
+        *,
+        lookup: Lookup,
+        stopwatch: Stopwatch | None,
+        progress: Progress,
+    ) -> None:
+        self.subject, self.request, self.folder = subject, request, folder
+        self.lookup, self.stopwatch, self.progress = lookup, stopwatch, progress
+        self.module, self.data = subject.module, subject.data
+        self.dense_twin = copy.deepcopy(subject.module)
+        self.step = Step(index=0, plan=PruningPlan.dense(subject.graph))
+        self.num_minibatches = 0
+        self.calibration = 1.0
+        self.is_slim = False
+        self.log: list[dict[str, object]] = []
+        self.optimizer = make_optimizer(self.module, request.train) if subject.data is not None else None
+        self.measured: tuple[float, float] | None = None
+        self.loss = float("nan")
+
+    # ---- start and resume -------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder.path / CHECKPOINT
+
+    def start(self, resume: bool) -> None:
+        """Measures what planning needs of the dense network, and goes back to a checkpoint."""
+        graph = self.subject.graph
+        save(graph, self.folder.graph)
+        write_bytes(self.folder.dense_model, self.subject.model.SerializeToString())
+        self.dense_us = counts_latency_us(graph, self.lookup, graph.dense_counts())
+        if resume and self._checkpoint.exists():
+            self._resume()
+        elif self.stopwatch is not None:
+            dense_us, _ = self.stopwatch(self._rewritten(PruningPlan.dense(graph)))
+            self.calibration = dense_us / self.dense_us
+        target_us = self.request.budget.latency_us(self.dense_us * self.calibration) / self.calibration
+        self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
+
+    def _resume(self) -> None:
+        state = read_checkpoint(self._checkpoint)
+        if state.settings != self.request.fingerprint(self.subject.graph):
+            raise ArtefactError(
+                f"{self._checkpoint} belongs to a run with other settings; repeat them, or start without --resume"
+            )
+        plan = PruningPlan(
+            graph=self.subject.graph,
+            kept=state.kept,
+            latency_us=state.numbers["latency_us"],
+            budget_us=state.numbers["budget_us"],
+            saliency=state.numbers["saliency"],
+            bound=state.numbers["bound"],
+        )
+        self.step = Step(index=state.num_steps, plan=plan, correction=state.numbers["correction"])
+        self.calibration, self.num_minibatches = state.numbers["calibration"], state.num_minibatches
+        if state.is_slim:
+            self._slim()
+        load_checkpoint(self._checkpoint, self.module, self.optimizer)
+        self.log = [json.loads(line) for line in self.folder.log.read_text().splitlines()][: state.num_steps]
+
+    def _save(self) -> None:
+        plan = self.step.plan
+        numbers = {
+            "latency_us": plan.latency_us,
+            "budget_us": plan.budget_us,
+            "saliency": plan.saliency,
+            "bound": plan.bound,
+            "correction": self.step.correction,
+            "calibration": self.calibration,
+        }
+        state = Checkpoint(
+            settings=self.request.fingerprint(self.subject.graph),
+            num_steps=self.step.index,
+            num_minibatches=self.num_minibatches,
+            kept=plan.kept,
+            numbers=numbers,
+            is_slim=self.is_slim,
+        )
+        write_text(self.folder.log, "".join(json.dumps(line) + "\n" for line in self.log))
+        save_checkpoint(self._checkpoint, state, self.module, self.optimizer)
+
+    # ---- pruning ----------------------------------------------------------------------------------------------------
+
+    def prune(self, use_taylor: bool) -> None:
+        """All steps: train and gather saliency, plan, mask, write down."""
+        chunks = channel_steps(self.subject.graph, self.lookup, grid_step=self.request.grid_step)
+        check_reachable(self.step, self.schedule, self.lookup, chunks)
+        score = self._taylor if use_taylor else self._magnitude
+        started = time.monotonic()
+        self.progress(self.step.index, self.schedule.num_steps, "")
+        steps = iterate(
+            self.step,
+            self.schedule,
+            method=METHODS[self.request.method],
+            score=score,
+            lookup=self.lookup,
+            chunks=chunks,
+            correct=self._correction,
+        )
+        for step in steps:
+            self.step = step
+            mask(self.module, step.plan, self.optimizer)
+            self._write_down(step, time.monotonic() - started)
+            started = time.monotonic()
+            self._save()
+            share = step.plan.latency_us / self.dense_us
+            self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, f"{share:.1%} of dense")
+
+    def _taylor(self, plan: PruningPlan) -> Saliency:
+        sums = SaliencySums()
+        for _ in range(self.request.num_minibatches):
+            sums = self._train_minibatch(plan, sums)
+        return finish(sums)
+
+    def _magnitude(self, plan: PruningPlan) -> Saliency:
+        if self.data is not None:
+            for _ in range(self.request.num_minibatches):
+                self._train_minibatch(plan, None)
+        return magnitude(self.module, self.subject.graph)
+
+    def _train_minibatch(self, plan: PruningPlan, sums: SaliencySums | None) -> SaliencySums:
+        assert self.data is not None
+        assert self.optimizer is not None
+        gathered = sums or SaliencySums()
+
+        def gather() -> None:
+            nonlocal gathered
+            if sums is not None:
+                gathered = accumulate(gathered, self.module, self.subject.graph)
+
+        epochs = 1 + self.num_minibatches // num_batches(self.data.num_train, self.request.train.batch_size)
+        settings = replace(
+            self.request.train,
+            num_epochs=epochs,
+            schedule="constant",
+            warmup_fraction=0.0,
+            learning_rate=self.request.train.learning_rate / 10,
+        )
+        self.loss = train_step(
+            self.module,
+            self.optimizer,
+            self.data,
+            settings,
+            step=self.num_minibatches,
+            total=num_steps(self.data, settings),
+            after_backward=gather,
+        )
+        self.num_minibatches += 1
+        mask(self.module, plan, self.optimizer)
+        return gathered
+
+    def _correction(self, plan: PruningPlan) -> float:
+        """Times the step's engine: measured share of the dense latency over the predicted share."""
+        if self.stopwatch is None:
+            return 1.0
+        self.measured = self.stopwatch(self._rewritten(plan))
+        dense_us, pruned_us = self.measured
+        return (pruned_us / dense_us) / (plan.latency_us / self.dense_us)
+
+    def _write_down(self, step: Step, seconds: float) -> None:
+        plan = step.plan
+        row: dict[str, object] = {
+            "step": step.index,
+            "budget_us": plan.budget_us,
+            "latency_us": plan.latency_us,
+            "dense_us": self.dense_us,
+            "saliency": plan.saliency,
+            "bound": plan.bound,
+            "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
+            "seconds": round(seconds, 3),
+        }
+        if self.measured is not None:
+            row |= {"measured_dense_us": self.measured[0], "measured_us": self.measured[1]}
+        if self.data is not None and self.num_minibatches:
+            row["loss"] = self.loss
+        self.log.append(row)
+
+    # ---- fine-tuning and what remains -------------------------------------------------------------------------------
+
+    def _slim(self) -> None:
+        slim(self.module, self.step.plan, self.optimizer)
+        self.is_slim = True
+
+    def fine_tune(self) -> None:
+        """Slims the module and trains it small; a checkpoint after every epoch."""
+        if not self.is_slim:
+            self._slim()
+            self.num_minibatches = 0
+            self._save()
+        settings = self.request.train
+        if self.data is None or self.optimizer is None:
+            self.module.eval()
+            return
+        total, per_epoch = num_steps(self.data, settings), num_batches(self.data.num_train, settings.batch_size)
+        teacher = self.dense_twin if settings.distillation > 0 else None
+        for step in range(self.num_minibatches, total):
+            loss = train_step(self.module, self.optimizer, self.data, settings, step=step, total=total, teacher=teacher)
+            self.num_minibatches = step + 1
+            self.progress(step + 1, total, f"fine-tuning, loss {loss:.3f}")
+            if (step + 1) % per_epoch == 0:
+                self._save()
+        self.module.eval()
+
+    def finish(self) -> PruningPlan:
+        """Writes weights, rewritten model and plan; the plan comes last and marks the run as whole."""
+        slimmed = {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
+        check_finite(slimmed, "the fine-tuned network")
+        save_tensors(self.folder.weights, slimmed)
+        widened = widen(copy.deepcopy(self.dense_twin), self.step.plan, slimmed)
+        pruned = rewrite(with_weights(self.subject.model, _arrays(widened)), self.step.plan).SerializeToString()
+        write_bytes(self.folder.pruned_model, pruned)
+        parents = {
+            "dense.onnx": sha256_bytes(self.subject.model.SerializeToString()),
+            "pruned.onnx": sha256_bytes(pruned),
+        }
+        plan = replace(self.step.plan, calibration=self.calibration, parents=parents)
+        save(plan, self.folder.plan)
+        self._checkpoint.unlink(missing_ok=True)
+        return plan
+
+    def _rewritten(self, plan: PruningPlan) -> onnx.ModelProto:
+        return rewrite(self.subject.model, plan)
+
+
+def _arrays(module: nn.Module) -> dict[str, Array]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}

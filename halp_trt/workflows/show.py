@@ -1,0 +1,134 @@
+"""Opening any artefact to look at it: one file, or everything that a run left in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import halp_trt
+from halp_trt.errors import ArtefactError, RuntimeUnavailableError
+from halp_trt.latency import LatencyTable
+from halp_trt.report import describe, describe_log
+from halp_trt.specs import PruningPlan, Verification
+from halp_trt.store import load, read_table
+from halp_trt.workflows.folder import RunFolder, Settings
+
+__all__ = ["Opened", "open_artefact", "page_of", "read_log", "text_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What was found.
+
+    Attributes:
+        title: a heading.
+        value: the artefact, None for a run's folder.
+        settings, plan, verification, table, log: of a run's folder, as far as it has them.
+    """
+
+    title: str
+    value: object = None
+    settings: Settings | None = None
+    plan: PruningPlan | None = None
+    verification: Verification | None = None
+    table: LatencyTable | None = None
+    log: tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def values(self) -> object:
+        """What there is, for JSON."""
+        if self.value is not None:
+            return rows_of(self.value) if isinstance(self.value, LatencyTable) else self.value
+        return {"settings": self.settings, "plan": self.plan, "verification": self.verification, "log": list(self.log)}
+
+
+def rows_of(table: LatencyTable) -> object:
+    """A table as JSON can hold it: its keys are no texts."""
+    return {
+        "target": table.target,
+        "rows": [{"spec": spec, "measurement": measurement} for spec, measurement in table.rows.items()],
+    }
+
+
+def open_artefact(path: Path) -> Opened:
+    """Reads a file of any kind, or a run's folder.
+
+    Raises:
+        ArtefactError: there is nothing, or it is damaged or of an unknown kind.
+    """
+    if not path.is_dir():
+        return Opened(title=path.name, value=load(path))
+    run = RunFolder(path=path)
+    settings = run.read_settings()
+    verification = load(run.verification) if run.verification.exists() else None
+    lut = Path(settings.lut)
+    return Opened(
+        title=f"{settings.model} on {settings.data}" if settings.data != "none" else settings.model,
+        settings=settings,
+        plan=run.read_plan() if run.plan.exists() else None,
+        verification=verification,
+        table=read_table(lut) if settings.lut and lut.exists() else None,
+        log=read_log(run.log),
+    )
+
+
+def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The records of a run's log; a torn last line, which an interrupted run may leave, is left out.
+
+    Raises:
+        ArtefactError: a line before the last is damaged.
+    """
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ArtefactError(f"{path} is damaged in line {number}; run prune again") from error
+    return tuple(record for record in records if isinstance(record, dict))
+
+
+def text_of(opened: Opened) -> str:
+    """Everything as plain text."""
+    if opened.value is not None:
+        return describe(opened.value)
+    parts = [opened.title, describe_log(opened.log)]
+    parts += [describe(value) for value in (opened.plan, opened.verification) if value is not None]
+    return "\n\n".join(parts)
+
+
+def page_of(opened: Opened) -> str:
+    """Everything as one HTML page.
+
+    Raises:
+        RuntimeUnavailableError: the packages that draw it are not installed.
+    """
+    try:
+        from halp_trt.report.page import Evidence, render
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"a page needs {error.name}, which is not installed; run: pip install 'halp-trt[report]'"
+        ) from error
+    value = opened.value
+    facts = {}
+    if opened.settings is not None:
+        names = ("model", "data", "budget", "method", "saliency", "steps", "minibatches", "epochs", "seed", "lut")
+        facts = {name.replace("_", " "): str(getattr(opened.settings, name)) for name in names}
+    return render(
+        Evidence(
+            title=opened.title,
+            verification=value if isinstance(value, Verification) else opened.verification,
+            plan=value if isinstance(value, PruningPlan) else opened.plan,
+            table=value if isinstance(value, LatencyTable) else opened.table,
+            log=opened.log,
+            facts=facts,
+            version=halp_trt.__version__,
+            value=None if isinstance(value, Verification) else value,
+        )
+    )

@@ -1,0 +1,189 @@
+"""Dense against pruned on the device: timed in turns, compared with the prediction, with the model, and on pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from halp_trt.errors import NonFiniteError
+from halp_trt.latency import LatencyTable, layer_latencies_us
+from halp_trt.runtimes import Array, Session
+from halp_trt.specs import Budget, EngineCheck, EngineRecord, Layer, LayerCheck, Measurement, PruningPlan, Verification
+from halp_trt.timing import pin_to_one_core, summarise, time_interleaved
+
+__all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
+
+Inputs = Mapping[str, Array]
+_PROFILE_RUNS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One engine, loaded.
+
+    Attributes:
+        record: what stands beside its file.
+        session: ready to run.
+        model: the ONNX model that it was built from.
+    """
+
+    record: EngineRecord
+    session: Session
+    model: onnx.ModelProto
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerances:
+    """How much of a difference still passes, and how long to time.
+
+    Attributes:
+        latency_fraction: above the budget.
+        difference: between the outputs of the engine and of the masked model, relative to the largest output.
+        seconds: how long the two engines are timed, at most and about.
+    """
+
+    latency_fraction: float = 0.05
+    difference: float = 1e-4
+    seconds: float = 10.0
+
+
+def verify(
+    dense: Contender,
+    pruned: Contender,
+    plan: PruningPlan,
+    *,
+    budget: Budget,
+    table: LatencyTable,
+    masked: Callable[[Inputs], list[Array]],
+    accuracy: Callable[[Session], tuple[float | None, int]],
+    inputs: Inputs,
+    tolerances: Tolerances | None = None,
+) -> Verification:
+    """Measures both engines and compares them with what was promised.
+
+    Args:
+        dense, pruned: the engines, of one target.
+        plan: what the pruned one was made from.
+        budget: what was asked for; a fraction is taken of the dense latency measured here.
+        table: prices the layers.
+        masked: the outputs of the masked model, the reference for the pruned engine.
+        accuracy: share of right answers of an engine and the number of pictures behind it.
+        inputs: what both engines are timed and compared on.
+        tolerances: what still passes.
+
+    Raises:
+        MissingLatencyError: the table lacks a layer of the plan.
+        NonFiniteError: an engine's output is not finite.
+    """
+    tolerances = tolerances or Tolerances()
+    times = time_engines({"dense": dense.session, "pruned": pruned.session}, inputs, seconds=tolerances.seconds)
+    predicted = {
+        "dense": layer_latencies_us(plan.graph, table, plan.graph.dense_counts()),
+        "pruned": layer_latencies_us(plan.graph, table, plan.counts()),
+    }
+    checks, num_pictures = {}, 0
+    for name, contender in (("dense", dense), ("pruned", pruned)):
+        fraction, num_pictures = accuracy(contender.session)
+        checks[name] = EngineCheck(
+            sha256=contender.record.sha256,
+            measurement=times[name],
+            predicted_us=math.fsum(predicted[name].values()) * plan.calibration,
+            num_parameters=count_parameters(contender.model),
+            accuracy_fraction=fraction,
+        )
+    profile_us = pruned.session.profile(inputs, _PROFILE_RUNS)
+    layers, unmatched_us = layer_checks(plan, pruned.model, predicted["pruned"], profile_us)
+    return Verification(
+        target=pruned.record.target,
+        dense=checks["dense"],
+        pruned=checks["pruned"],
+        limit_us=budget.latency_us(times["dense"].latency_us),
+        tolerance_fraction=tolerances.latency_fraction,
+        max_difference=compare_outputs(pruned.session, masked, inputs),
+        difference_limit=tolerances.difference,
+        num_pictures=num_pictures,
+        layers=layers,
+        unmatched_us=unmatched_us,
+        parents={dense.record.file: dense.record.sha256, pruned.record.file: pruned.record.sha256},
+    )
+
+
+def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: float) -> dict[str, Measurement]:
+    """Latency of engines run in turns, with the calling thread kept on one core.
+
+    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000.
+    """
+    calls = {name: session.bind(inputs) for name, session in sessions.items()}
+    with pin_to_one_core():
+        trial = time_interleaved(calls, num_rounds=3, num_warmup=2)
+        round_us = sum(float(np.median(samples)) for samples in trial.values())
+        num_rounds = int(min(1000, max(20, seconds * 1e6 / max(round_us, 1.0))))
+        samples = time_interleaved(calls, num_rounds=num_rounds, num_warmup=max(3, num_rounds // 10))
+    return {name: summarise(times) for name, times in samples.items()}
+
+
+def compare_outputs(session: Session, masked: Callable[[Inputs], list[Array]], inputs: Inputs) -> float:
+    """Largest difference between an engine's outputs and the masked model's, relative to the largest output above 1.
+
+    Raises:
+        NonFiniteError: an output is NaN or infinite.
+    """
+    outputs = session.run(inputs)
+    worst = 0.0
+    for name, expected in zip(session.output_names, masked(inputs), strict=True):
+        found = outputs[name]
+        if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+            raise NonFiniteError(f"output {name!r} is not finite; check the weights of the network")
+        scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+        worst = max(worst, float(np.abs(found - expected).max(initial=0.0)) / scale)
+    return worst
+
+
+def layer_checks(
+    plan: PruningPlan, model: onnx.ModelProto, predicted_us: Mapping[str, float], profile_us: Mapping[str, float]
+) -> tuple[tuple[LayerCheck, ...], float]:
+    """Predicted against profiled time of every layer, and the profiled time that belongs to no layer.
+
+    Runtimes name a kernel after one of the nodes it stands for or after its output, and append to it: it belongs to the
+    layer with the longest such name that its own name starts with. Layers that the runtime fused away are left out.
+    """
+    owners = {node: layer for layer in plan.graph.layers for node in (layer.name, *layer.nodes)}
+    owners |= {output: owners[node.name] for node in model.graph.node if node.name in owners for output in node.output}
+    measured: dict[str, float] = {}
+    unmatched_us = 0.0
+    for kernel, kernel_us in profile_us.items():
+        owner = _owner(kernel, owners)
+        if owner is None:
+            unmatched_us += kernel_us
+        else:
+            measured[owner.name] = measured.get(owner.name, 0.0) + kernel_us
+    counts = plan.counts()
+    checks = tuple(
+        LayerCheck(
+            name=layer.name,
+            spec=layer.spec_at(counts),
+            predicted_us=predicted_us[layer.name],
+            measured_us=measured[layer.name],
+        )
+        for layer in plan.graph.layers
+        if layer.name in measured
+    )
+    return checks, unmatched_us
+
+
+def _owner(kernel: str, owners: Mapping[str, Layer]) -> Layer | None:
+    for length in range(len(kernel), 0, -1):
+        layer = owners.get(kernel[:length])
+        if layer is not None and kernel[length : length + 1] in ("", "_", " ", "+", "/", ":"):
+            return layer
+    return None
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """Floating-point numbers in a model's initialisers; shapes and indices are not counted."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in kinds)

@@ -1,0 +1,168 @@
+"""What is wrong, and the one sentence that says so: exit code 2, nothing on stdout, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from halp_trt.latency import LatencyTable
+from halp_trt.runtimes import synthetic
+from halp_trt.store import save
+from tests.cli.tiny import TINY, net
+
+QUICK = ("--steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--run-dir", "run")
+
+
+def _nothing(folder: Path) -> None:
+    """Needs no files."""
+
+
+def _weights(value: float) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        state = net()[0].state_dict()
+        state["8.weight"] = torch.full_like(state["8.weight"], value)
+        save_file(state, folder / "weights.safetensors")
+
+    return make
+
+
+def _table(change: Callable[[str], str]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        save(LatencyTable(target=synthetic.target("fp32", 1), rows={}), folder / "lut.jsonl")
+        text = (folder / "lut.jsonl").read_text()
+        (folder / "lut.jsonl").write_text(change(text))
+
+    return make
+
+
+def _other_target(folder: Path) -> None:
+    save(LatencyTable(target=replace(synthetic.target("fp32", 1), device="another"), rows={}), folder / "lut.jsonl")
+
+
+def _pictures(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (folder / "pictures" / split / label).mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 255, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "pictures" / split / label / f"{number}.png")
+    (folder / "pictures/train/cat/2.png").write_bytes(b"\x89PNG not a picture")
+
+
+def _empty(folder: Path) -> None:
+    (folder / "empty").mkdir()
+
+
+def _a_file(folder: Path) -> None:
+    (folder / "file").write_text("")
+
+
+CASES = {
+    "unknown model": (_nothing, ("build-lut", "--model", "resnet21"), "model 'resnet21' is not known; did you mean"),
+    "unknown torchvision model": (
+        _nothing,
+        ("build-lut", "--model", "torchvision:resnet51"),
+        "no classifier 'resnet51'",
+    ),
+    "unknown runtime": (_nothing, ("build-lut", "--runtime", "cuda"), "'cuda' is not one of"),
+    "unknown precision": (_nothing, ("build-lut", *TINY, "--precision", "fp7"), "not 'fp7'; choose fp32"),
+    "unknown data": (_nothing, ("prune", *TINY, "--data", "mnist"), "data source 'mnist' is not known"),
+    "unknown method": (_nothing, ("prune", "--method", "magic"), "'magic' is not one of"),
+    "unknown saliency": (_nothing, ("prune", *TINY, "--saliency", "luck"), "saliency 'luck'"),
+    "unknown frozen layer": (_nothing, ("build-lut", *TINY, "--frozen", "stem"), "stem"),
+    "missing data": (_nothing, ("prune", *TINY, "--data", "imagefolder:nowhere"), "nowhere"),
+    "empty data": (_empty, ("prune", *TINY, "--data", "imagefolder:empty"), "empty"),
+    "bad picture": (
+        _pictures,
+        ("prune", *TINY, *QUICK, "--data", "imagefolder:pictures", "--input", "1x8x8"),
+        "train/cat/2.png",
+    ),
+    "budget 0": (_nothing, ("prune", *TINY, "--budget", "0%"), "a budget must be positive"),
+    "budget negative": (_nothing, ("prune", *TINY, "--budget=-5%"), "a budget must be positive"),
+    "budget banana": (_nothing, ("prune", *TINY, "--budget", "banana"), "budget 'banana' is not"),
+    "budget above 100 %": (_nothing, ("prune", *TINY, "--budget", "120%"), "a budget above 100 % prunes nothing"),
+    "budget out of reach": (_nothing, ("prune", *TINY, *QUICK, "--budget", "1%"), "lowest"),
+    "bad shape": (_nothing, ("build-lut", *TINY, "--input", "3by8"), "input '3by8' is no shape"),
+    "table of another target": (_other_target, ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"), "another target"),
+    "table without header": (
+        _table(lambda text: text[:40]),
+        ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"),
+        "lut.jsonl",
+    ),
+    "table of another schema": (
+        _table(lambda text: text.replace("latency-table/1", "latency-table/9")),
+        ("show", "lut.jsonl"),
+        "latency-table/9",
+    ),
+    "damaged table": (
+        _table(lambda text: text + '{"spec": 3}\n' + text),
+        ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"),
+        "damaged in line 2",
+    ),
+    "missing table, no measuring": (
+        _nothing,
+        ("prune", *TINY, *QUICK, "--lut", "lut.jsonl", "--on-miss", "refuse"),
+        "lut.jsonl",
+    ),
+    "layer missing, no measuring": (
+        _table(lambda text: text),
+        ("prune", *TINY, *QUICK, "--lut", "lut.jsonl", "--on-miss", "refuse"),
+        "lacks",
+    ),
+    "NaN weights": (
+        _weights(float("nan")),
+        ("prune", *TINY, *QUICK, "--weights", "weights.safetensors"),
+        "'8.weight' holds NaN or infinity",
+    ),
+    "non-finite loss": (
+        _weights(3e38),
+        ("prune", *TINY, *QUICK, "--weights", "weights.safetensors"),
+        "loss nan at step 0",
+    ),
+    "missing weights": (_nothing, ("prune", *TINY, "--weights", "no.safetensors"), "no.safetensors"),
+    "operator not understood": (
+        _nothing,
+        ("build-lut", "--model", "tiny:strange", "--data", "none", "--runtime", "synthetic"),
+        "CumSum",
+    ),
+    "output folder is no folder": (_a_file, ("prune", *TINY, *QUICK, "--run-dir", "file/run"), "file/run"),
+    "table on a full disk": (_nothing, ("build-lut", *TINY, "--out", "/proc/lut.jsonl"), "/proc/lut.jsonl"),
+    "Ctrl-C": (
+        _nothing,
+        ("build-lut", "--model", "tiny:impatient", "--data", "none", "--runtime", "synthetic"),
+        "stopped by Ctrl-C; every measured layer is saved, run the same command with --resume",
+    ),
+    "no run folder": (_empty, ("deploy", "empty"), "empty is no run folder"),
+    "no artefact": (_nothing, ("show", "nothing.json"), "nothing.json"),
+    "no settings file": (_nothing, ("run", "nothing.toml"), "nothing.toml"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_sentence_and_exit_code_2(halp_trt, folder: Path, name: str) -> None:
+    make, arguments, sentence = CASES[name]
+    make(folder)
+    result = halp_trt(*arguments)
+    assert result.exit_code == 2, result.stderr
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.lower().startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bad_picture_is_skipped_on_request(halp_trt, folder: Path) -> None:
+    _pictures(folder)
+    arguments = ("--data", "imagefolder:pictures", "--input", "1x8x8", "--on-bad-picture", "skip", "--train-batch", 4)
+    result = halp_trt("prune", *TINY, *QUICK, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "warning:" in result.stderr
+    assert "2.png" in result.stderr

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import halp_trt as package
+from halp_trt.cli import verbs
+from halp_trt.specs import PruningPlan
+from halp_trt.store import load, read_table
+from tests.cli.tiny import TINY
+
+QUICK = ("--steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32)
+
+
+def test_every_verb_has_help_with_a_first_sentence(halp_trt) -> None:
+    for name in verbs.commands:
+        result = halp_trt(name, "--help")
+        assert result.exit_code == 0
+        assert re.search(r"\n  [A-Z].*\.\n", result.stdout)
+        assert "--json" in result.stdout
+
+
+def test_version(halp_trt) -> None:
+    assert package.__version__ in halp_trt("--version").stdout
+
+
+def test_an_unknown_option_is_exit_code_2(halp_trt) -> None:
+    assert halp_trt("prune", "--budgte", "60%").exit_code == 2
+
+
+def test_init_writes_settings_once(halp_trt, folder: Path) -> None:
+    assert halp_trt("init").exit_code == 0
+    again = halp_trt("init")
+    assert again.exit_code == 2
+    assert "--force" in again.stderr
+    assert halp_trt("init", "--force", "--json").exit_code == 0
+
+
+def test_build_lut_writes_a_table_and_resumes_it(halp_trt, folder: Path) -> None:
+    first = halp_trt("build-lut", *TINY, "--out", "lut.jsonl")
+    assert first.exit_code == 0, first.stderr
+    assert "synthetic staircase" in first.stdout
+    rows = read_table(folder / "lut.jsonl").rows
+    again = halp_trt("build-lut", *TINY, "--out", "lut.jsonl")
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    assert halp_trt("build-lut", *TINY, "--out", "lut.jsonl", "--resume").exit_code == 0
+    assert read_table(folder / "lut.jsonl").rows == rows
+
+
+def test_a_table_lands_under_its_target_by_default(halp_trt, folder: Path) -> None:
+    assert halp_trt("build-lut", *TINY).exit_code == 0
+    assert (folder / "luts/synthetic-staircase-synthetic-1-fp32-b1.jsonl").exists()
+
+
+def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) -> None:
+    pruned = halp_trt("prune", *TINY, *QUICK, "--run-dir", "run", "--json")
+    assert pruned.exit_code == 0, pruned.stderr
+    plan = load(folder / "run/plan.json")
+    assert isinstance(plan, PruningPlan)
+    assert plan.latency_us <= plan.budget_us
+    assert json.loads(pruned.stdout)["latency_us"] == plan.latency_us
+    shown = halp_trt("show", "run")
+    assert "tiny:net" in shown.stdout
+    assert "channel group" in shown.stdout
+    assert json.loads(halp_trt("show", "run", "--json").stdout)["settings"]["model"] == "tiny:net"
+    deployed = halp_trt("deploy", "run", "--runtime", "onnxruntime", "--engines", "out", "--json")
+    assert deployed.exit_code == 0, deployed.stderr
+    records = json.loads(deployed.stdout)["engines"]
+    assert all((folder / "out" / record["file"]).exists() for record in records)
+
+
+def test_untrained_weights_are_warned_about(halp_trt) -> None:
+    result = halp_trt("prune", *TINY, *QUICK, "--run-dir", "run")
+    assert "warning: the network has its untrained initial weights" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["luts/table.jsonl", "run/plan.json", "run/graph.json"])
+def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name: str) -> None:
+    halp_trt("build-lut", *TINY, "--out", "luts/table.jsonl")
+    halp_trt("prune", *TINY, *QUICK, "--run-dir", "run", "--lut", "luts/table.jsonl")
+    assert halp_trt("show", name).stdout.count("\n") > 3
+    assert json.loads(halp_trt("show", name, "--json").stdout)
+    assert halp_trt("show", name, "--html", "page.html").exit_code == 0
+    assert (folder / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: Path) -> None:
+    quick = ("--input", "1x16x16", "--train-epochs", 1, "--epochs", 0, "--steps", 2, "--minibatches", 1)
+    result = halp_trt("run", *quick, "--budget", "80%", "--run-dir", "run", "--json")
+    assert result.exit_code in (0, 1), result.stderr
+    summary = json.loads(result.stdout)
+    assert list(summary["seconds"]) == ["train", "build-lut", "prune", "deploy", "verify", "report"]
+    found = load(folder / "run/verification.json")
+    assert found.passed == (result.exit_code == 0)
+    assert found.is_faithful
+    assert found.num_pictures == 359
+    assert "<svg" in (folder / "run/report.html").read_text()
+    again = halp_trt("verify", "run", "--tolerance", 10000, "--seconds", 0.1)
+    assert again.exit_code == 0, again.stderr
+    assert "passed" in again.stdout
+    missed = halp_trt("verify", "run", "--tolerance", -99.9, "--seconds", 0.1)
+    assert missed.exit_code == 1
+    assert "MISSES the budget" in missed.stdout

@@ -1,0 +1,53 @@
+"""A network and pictures small enough to run every verb in a second; tests copy this file into their working folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+TINY = ("--model", "tiny:net", "--data", "tiny:pictures", "--runtime", "synthetic")
+
+
+def net(num_classes: int = 3) -> tuple[nn.Module, torch.Tensor]:
+    layers = [
+        nn.Conv2d(1, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, num_classes),
+    ]
+    return nn.Sequential(*layers), torch.zeros(1, 1, 8, 8)
+
+
+def pictures() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Noise that is brighter for higher labels."""
+    random = np.random.default_rng(0)
+    labels = np.arange(96) % 3
+    pixels = random.integers(0, 80, (96, 1, 8, 8)) + 80 * labels[:, None, None, None]
+    pixels = pixels.astype(np.uint8)
+    return pixels[:64], labels[:64], pixels[64:], labels[64:]
+
+
+class Sorted(nn.Module):
+    """Ends in an operator through which channels cannot be followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(self.conv(x), dim=1).mean(dim=(2, 3))
+
+
+def strange() -> tuple[nn.Module, torch.Tensor]:
+    return Sorted(), torch.zeros(1, 1, 8, 8)
+
+
+def impatient() -> nn.Module:
+    """What Ctrl-C while a network loads looks like."""
+    raise KeyboardInterrupt

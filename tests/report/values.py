@@ -1,0 +1,101 @@
+"""One value of every kind, small and consistent."""
+
+from __future__ import annotations
+
+import math
+
+from halp_trt.latency import LatencyTable
+from halp_trt.specs import (
+    ChannelGraph,
+    ChannelGroup,
+    EngineCheck,
+    EngineRecord,
+    Layer,
+    LayerCheck,
+    LayerSpec,
+    Measurement,
+    Protocol,
+    PruningPlan,
+    Saliency,
+    Target,
+    Verification,
+)
+
+TARGET = Target(
+    device="a processor",
+    runtime="onnxruntime",
+    runtime_version="1.0",
+    precision="fp32",
+    batch_size=2,
+    protocol=Protocol(method="by hand", num_samples=7, num_warmup=2),
+)
+
+
+def measurement(latency_us: float) -> Measurement:
+    return Measurement(latency_us=latency_us, p10_us=latency_us * 0.9, p90_us=latency_us * 1.2, num_samples=7)
+
+
+def _conv(in_channels: int, out_channels: int) -> LayerSpec:
+    return LayerSpec(
+        operator="Conv", in_channels=in_channels, out_channels=out_channels, in_size=(8, 8), kernel_size=(3, 3),
+        stride=(1, 1), padding=(1, 1, 1, 1), epilogue=("Relu",),
+    )  # fmt: skip
+
+
+GRAPH = ChannelGraph(
+    model="tests:net",
+    input_shapes=((2, 3, 8, 8),),
+    groups=(
+        ChannelGroup(name="input", num_channels=3, prunable=False, reason="the network's input"),
+        ChannelGroup(name="stem", num_channels=32),
+        ChannelGroup(name="body", num_channels=64),
+    ),
+    layers=(
+        Layer(name="stem", spec=_conv(3, 32), in_groups=(("input", 1),), out_groups=(("stem", 1),)),
+        Layer(name="body", spec=_conv(32, 64), in_groups=(("stem", 1),), out_groups=(("body", 1),)),
+    ),
+    parameters=(),
+    fingerprint="0" * 64,
+)
+PLAN = PruningPlan(
+    graph=GRAPH,
+    kept={"input": (0, 1, 2), "stem": tuple(range(16)), "body": tuple(range(48))},
+    latency_us=40,
+    budget_us=50,
+    calibration=1.1,
+)
+TABLE = LatencyTable(
+    target=TARGET, rows={_conv(32, n): measurement(10 + 5 * math.ceil(n / 16)) for n in range(8, 65, 8)}
+)
+SALIENCY = Saliency(scores={"stem": (0.5, 0.25, 1.0)})
+RECORD = EngineRecord(
+    file="net.onnx",
+    sha256="ab" * 32,
+    num_bytes=1_500_000,
+    target=TARGET,
+    build_seconds=1.25,
+    runnable=True,
+    parents={"plan.json": "cd" * 32},
+)
+VERIFICATION = Verification(
+    target=TARGET,
+    dense=EngineCheck(
+        sha256="aa" * 32,
+        measurement=measurement(1000),
+        predicted_us=1010,
+        num_parameters=200_000,
+        accuracy_fraction=0.9,
+    ),
+    pruned=EngineCheck(
+        sha256="bb" * 32, measurement=measurement(500), predicted_us=480, num_parameters=50_000, accuracy_fraction=0.89
+    ),
+    limit_us=600,
+    max_difference=1e-6,
+    num_pictures=100,
+    layers=(LayerCheck(name="stem", spec=_conv(3, 16), predicted_us=10, measured_us=12),),
+    parents={"net.onnx": "ab" * 32},
+)
+LOG = (
+    {"step": 1, "budget_us": 80.0, "latency_us": 78.0, "dense_us": 100.0, "loss": 0.7},
+    {"step": 2, "budget_us": 60.0, "latency_us": 58.5, "dense_us": 100.0, "loss": 0.9},
+)

@@ -1,0 +1,134 @@
+"""A pruning run of seconds that comes out the same every time; as a program, one that is killed again and again.
+
+``python -m tests.workflows.pruning FOLDER`` runs it undisturbed into ``FOLDER/whole``, then with kills into
+``FOLDER/killed``, and prints how many kills there were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from halp_trt.graphs.export import export
+from halp_trt.models.data import DataSet, load_data
+from halp_trt.models.pictures import ArrayPictures
+from halp_trt.models.trace import trace
+from halp_trt.models.training import TrainSettings
+from halp_trt.models.zoo import ResidualNet
+from halp_trt.planning import Lookup
+from halp_trt.runtimes import get_runtime, synthetic
+from halp_trt.specs import Budget, LayerSpec, Measurement
+from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.prune import PruneRequest, Subject, prune
+
+SHAPE = (1, 16, 16)
+REQUEST = PruneRequest(
+    budget=Budget(fraction=0.6),
+    train=TrainSettings(num_epochs=2, batch_size=32, learning_rate=0.02, precision="fp32", distillation=0.3),
+    num_steps=3,
+    num_minibatches=3,
+)
+
+
+def pictures() -> DataSet:
+    """A tenth of the digits."""
+    digits = load_data("digits", input_shape=SHAPE)
+    assert isinstance(digits.train, ArrayPictures)
+    few = ArrayPictures(pixels=digits.train.pixels[:128], labels=digits.train.labels[:128])
+    return replace(digits, train=few)
+
+
+@cache
+def _dense(seed: int) -> Subject:
+    torch.manual_seed(seed)
+    net = ResidualNet(widths=(32, 48, 64), num_blocks=1, in_channels=1, num_classes=10).eval()
+    example = (torch.zeros(1, *SHAPE),)
+    model = export(net, example)
+    return Subject(module=net, graph=trace(net, example, model=model), model=model, data=None)
+
+
+def subject(data: DataSet | None = None) -> Subject:
+    """A fresh network with the same weights each time; exported once."""
+    dense = _dense(0)
+    torch.manual_seed(0)
+    net = ResidualNet(widths=(32, 48, 64), num_blocks=1, in_channels=1, num_classes=10).eval()
+    net.load_state_dict(dense.module.state_dict())
+    return replace(dense, module=net, data=data)
+
+
+def lookup(table: Path) -> Lookup:
+    """Layers as the synthetic device prices them, through a table."""
+    return measurer(table, get_runtime("synthetic"), synthetic.target("fp32", 1))
+
+
+MOMENTS = ("ll", "plllp", "pl", "plllp", "f", "fff", "fffff")
+"""When to kill: once what a process has been at ends so; ``l`` looking up latencies, ``p`` a step done, ``f`` a step of
+fine-tuning done."""
+
+
+def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequence[str], chance: random.Random) -> int:
+    """Starts ``work`` in processes that are killed, and lets the last one end; says how many were killed.
+
+    Args:
+        work: calls what it is given with one letter whenever it gets on a little.
+        moments: for each process what it must have been at.
+        chance: draws how long it may go on from there, up to a tenth of a second.
+    """
+    num_killed = 0
+    for moment in (*moments, "never"):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            work(lambda letter: None if os.write(writing, letter.encode()) else None)
+            os._exit(0)
+        os.close(writing)
+        seen = ""
+        while not seen.endswith(moment):
+            letter = os.read(reading, 1).decode()
+            if not letter:
+                break
+            seen += letter
+        else:
+            time.sleep(chance.random() * 0.1)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(reading)
+        num_killed += os.WIFSIGNALED(status)
+        if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
+            raise RuntimeError("a run failed by itself")
+    return num_killed
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    data, table = pictures(), folder / "table.jsonl"
+    subject(data)
+
+    def work(name: str, beat: Callable[[str], None]) -> None:
+        def progress(done: int, total: int, note: str = "") -> None:
+            beat("f" if note.startswith("fine") else "p")
+
+        def priced(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+            beat("l")
+            return measure(specs)
+
+        measure, run = lookup(table), RunFolder(path=folder / name)
+        prune(subject(data), REQUEST, run, lookup=priced, resume=True, progress=progress)
+
+    run_killed(lambda beat: work("whole", beat), (), random.Random(0))
+    print(run_killed(lambda beat: work("killed", beat), MOMENTS, random.Random(0)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

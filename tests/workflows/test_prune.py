@@ -1,0 +1,217 @@
+"""Pruning runs on the deterministic device: killed and resumed ones equal an undisturbed one; what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from halp_trt.errors import ArtefactError, InfeasibleBudgetError, NonFiniteError, UsageError
+from halp_trt.graphs.rewrite import rewrite
+from halp_trt.models.reference import answers
+from halp_trt.models.slim import slim
+from halp_trt.models.widen import widen
+from halp_trt.planning import Lookup, counts_latency_us
+from halp_trt.runtimes import synthetic
+from halp_trt.specs import Budget, ChannelGraph, LayerSpec, PruningPlan
+from halp_trt.store import load_tensors
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.prune import CHECKPOINT, prune
+from tests.strategies import formula_lookup
+from tests.workflows.pruning import MOMENTS, REQUEST, SHAPE, pictures, subject
+
+FORMULA: Lookup = formula_lookup(lambda spec: synthetic.latency_us(spec, 1))
+QUICK = replace(REQUEST, saliency="magnitude", num_steps=2)
+ROOT = Path(__file__).parents[2]
+
+
+def log_rows(run: RunFolder) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in run.log.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+# ---- kills ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.workflows.pruning", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(MOMENTS)
+    whole, killed = RunFolder(path=tmp_path / "whole"), RunFolder(path=tmp_path / "killed")
+    assert killed.plan.read_bytes() == whole.plan.read_bytes()
+    assert killed.weights.read_bytes() == whole.weights.read_bytes()
+    assert killed.pruned_model.read_bytes() == whole.pruned_model.read_bytes()
+    assert log_rows(killed) == log_rows(whole)
+    assert len(log_rows(whole)) == REQUEST.num_steps
+    plan = whole.read_plan()
+    assert plan.latency_us <= 0.6 * counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
+    assert not (killed.path / CHECKPOINT).exists()
+
+
+class Stop(Exception):
+    """Ends a run from within its progress report."""
+
+
+def stop_at(place: int, *, word: str = "") -> object:
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done == place and word in note:
+            raise Stop
+
+    return progress
+
+
+def test_a_checkpoint_of_other_settings_or_another_network_is_refused(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    with pytest.raises(Stop):
+        prune(subject(), QUICK, run, lookup=FORMULA, progress=stop_at(1))
+    assert (tmp_path / CHECKPOINT).exists()
+    other = replace(QUICK, budget=Budget(fraction=0.7))
+    with pytest.raises(ArtefactError, match="other settings"):
+        prune(subject(), other, run, lookup=FORMULA, resume=True)
+    stranger = subject()
+    stranger = replace(stranger, graph=replace(stranger.graph, fingerprint="1" * 64))
+    with pytest.raises(ArtefactError, match="other settings"):
+        prune(stranger, QUICK, run, lookup=FORMULA, resume=True)
+    (tmp_path / CHECKPOINT).write_bytes(b"torn")
+    with pytest.raises(ArtefactError, match="not a whole safetensors file"):
+        prune(subject(), QUICK, run, lookup=FORMULA, resume=True)
+
+
+def test_a_run_that_starts_over_does_not_take_the_old_one_for_its_own(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    old = prune(subject(), QUICK, run, lookup=FORMULA)
+    tighter = replace(QUICK, budget=Budget(fraction=0.4))
+    with pytest.raises(Stop):
+        prune(subject(), tighter, run, lookup=FORMULA, progress=stop_at(0))
+    new = prune(subject(), tighter, run, lookup=FORMULA, resume=True)
+    assert new.latency_us < old.latency_us
+    assert run.read_plan() == new
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+def test_without_data_magnitude_prunes_and_a_finished_run_is_read_again(tmp_path: Path) -> None:
+    run, dense = RunFolder(path=tmp_path), subject()
+    plan = prune(dense, replace(QUICK, saliency="auto"), run, lookup=FORMULA)
+    assert run.read_plan() == plan
+    dense_us = counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
+    assert plan.latency_us == counts_latency_us(plan.graph, FORMULA, plan.counts()) <= 0.6 * dense_us
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    asked: list[LayerSpec] = []
+
+    def lookup(specs: Sequence[LayerSpec]) -> object:
+        asked.extend(specs)
+        return FORMULA(specs)
+
+    assert prune(subject(), replace(QUICK, saliency="auto"), run, lookup=lookup, resume=True) == plan
+    assert not asked
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_what_it_writes_is_one_network(tmp_path: Path) -> None:
+    """The slimmed module with the weights, the masked module and the rewritten model compute the same."""
+    run, data = RunFolder(path=tmp_path), pictures()
+    tune = replace(REQUEST.train, num_epochs=1, distillation=0.0)
+    plan = prune(subject(data), replace(REQUEST, train=tune, num_steps=2, num_minibatches=1), run, lookup=FORMULA)
+    weights = load_tensors(run.weights)
+    slimmed = slim(subject().module, plan)
+    slimmed.load_state_dict(weights)
+    masked = widen(subject().module, plan, weights)
+    picture = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
+    session = ort.InferenceSession(str(run.pruned_model), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: picture})
+    for module in (slimmed, masked):
+        np.testing.assert_allclose(found, answers(module, [picture])[0], rtol=0, atol=1e-4)
+    assert not np.allclose(found, answers(slim(subject().module, plan), [picture])[0], atol=1e-3), "it was trained"
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_an_unreachable_budget_names_the_lowest_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(InfeasibleBudgetError, match=r"1\.0% of the dense latency .* lowest reachable is \d+\.\d%"):
+        prune(
+            subject(pictures()),
+            replace(REQUEST, budget=Budget(fraction=0.01)),
+            RunFolder(path=tmp_path),
+            lookup=FORMULA,
+            progress=stop_at(1),
+        )
+
+
+def test_nan_weights_and_missing_pictures_are_refused(tmp_path: Path) -> None:
+    sick = subject()
+    with torch.no_grad():
+        sick.module.stem.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"stem\.weight"):
+        prune(sick, QUICK, RunFolder(path=tmp_path / "sick"), lookup=FORMULA)
+    assert not (tmp_path / "sick").exists()
+    with pytest.raises(UsageError, match="--saliency magnitude"):
+        prune(subject(), replace(QUICK, saliency="taylor"), RunFolder(path=tmp_path), lookup=FORMULA)
+
+
+@pytest.mark.parametrize("wrong", [{"method": "guess"}, {"saliency": "guess"}, {"num_steps": 0}, {"grid_step": 0}])
+def test_senseless_requests_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        replace(QUICK, **wrong)
+
+
+# ---- the closed loop ------------------------------------------------------------------------------------------------
+
+
+def counts_of(model: onnx.ModelProto, graph: ChannelGraph) -> dict[str, int]:
+    """The width of every group, read off a rewritten network's weights."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    counts = graph.dense_counts()
+    for axis in graph.parameters:
+        if axis.parameter in shapes and len(axis.runs) == 1:
+            counts[axis.runs[0].group] = shapes[axis.parameter][axis.axis] // axis.runs[0].repeat
+    return counts
+
+
+@pytest.mark.parametrize("budget", [Budget(fraction=0.7), Budget(limit_us=700.0)], ids=str)
+@pytest.mark.parametrize("slower", [1.2, 0.9])
+def test_the_loop_closes_over_engines_slower_than_predicted(tmp_path: Path, budget: Budget, slower: float) -> None:
+    """Dense engines take twice what the table says, pruned ones ``slower`` times that."""
+    dense = subject()
+    table_us = counts_latency_us(dense.graph, FORMULA, dense.graph.dense_counts())
+    timed: list[float] = []
+
+    def stopwatch(model: onnx.ModelProto) -> tuple[float, float]:
+        counts = counts_of(model, dense.graph)
+        factor = 2.0 if counts == dense.graph.dense_counts() else 2.0 * slower
+        timed.append(factor * counts_latency_us(dense.graph, FORMULA, counts))
+        return 2.0 * table_us, timed[-1]
+
+    run = RunFolder(path=tmp_path)
+    plan = prune(dense, replace(QUICK, budget=budget, grid_step=4), run, lookup=FORMULA, stopwatch=stopwatch)
+    assert plan.calibration == pytest.approx(2.0)
+    assert counts_of(rewrite(dense.model, plan), dense.graph) == plan.counts()
+    limit_us = budget.latency_us(2.0 * table_us)
+    assert timed[-1] <= limit_us * (1 + 1e-9)
+    assert timed[-1] == pytest.approx(2.0 * slower * plan.latency_us)
+    assert log_rows(run)[-1]["measured_us"] == timed[-1]
+    open_loop = prune(dense, replace(QUICK, budget=Budget(fraction=limit_us / (2 * table_us)), grid_step=4),
+                      RunFolder(path=tmp_path / "open"), lookup=FORMULA)  # fmt: skip
+    assert isinstance(open_loop, PruningPlan)
+    if slower > 1:
+        assert plan.latency_us < open_loop.latency_us

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from halp_trt.errors import ArtefactError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
+from halp_trt.latency import graph_latency_us
+from halp_trt.models.reference import answers
+from halp_trt.models.sources import load_model
+from halp_trt.models.widen import widen
+from halp_trt.runtimes import Array, get_runtime
+from halp_trt.specs import Verification
+from halp_trt.store import load, load_tensors, read_table
+from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.folder import Settings
+from halp_trt.workflows.stages import deploy_run, example_inputs, load_network, verify_run
+from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
+from tests.workflows.conftest import Pruned
+
+RUNTIME = get_runtime("onnxruntime")
+TARGET = RUNTIME.target("fp32", 1)
+QUICK = Tolerances(latency_fraction=10, seconds=0.2)
+
+
+class Clocked:
+    """A session whose runs are counted, and that answers with what it is given."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale, self.num_runs = scale, 0
+        self.input_shapes: Mapping[str, tuple[int, ...]] = {"x": (1, 2)}
+        self.output_names = ("y",)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": inputs["x"] * self.scale}
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
+        def call() -> None:
+            self.num_runs += 1
+
+        return call
+
+    def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[Verification, Settings, Path]:
+    folder = tmp_path_factory.mktemp("verify")
+    settings = replace(pruned.run.read_settings(), lut=str(folder / "lut.jsonl"))
+    graph = pruned.plan.graph
+    measure = measurer(settings.lut, RUNTIME, TARGET)
+    measure(
+        [layer.spec_at(counts) for counts in (graph.dense_counts(), pruned.plan.counts()) for layer in graph.layers]
+    )
+    deploy_run(pruned.run, settings, engines=folder / "engines")
+    return verify_run(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
+
+
+def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
+    found, settings, _ = verified
+    assert found.is_faithful
+    assert found.max_difference < 1e-5
+    assert found.passed
+    assert found.dense.num_parameters > 2 * found.pruned.num_parameters
+    assert found.pruned.num_parameters <= sum(p.numel() for p in pruned.slimmed.parameters())
+    assert found.num_pictures == 359
+    assert found.pruned.accuracy_fraction is not None
+    assert found.limit_us == found.dense.measurement.latency_us
+    table = read_table(settings.lut)
+    assert found.pruned.predicted_us == pytest.approx(graph_latency_us(pruned.plan.graph, table, pruned.plan.counts()))
+    assert load(pruned.run.verification) == found
+
+
+def test_most_layers_are_found_in_the_profile(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
+    found, _, _ = verified
+    convolutions = {layer.name for layer in pruned.plan.graph.layers if layer.spec.operator == "Conv"}
+    assert convolutions <= {check.name for check in found.layers}
+    measured = sum(check.measured_us for check in found.layers)
+    assert found.unmatched_us < measured
+
+
+def test_engines_of_another_run_are_refused(
+    verified: tuple[Verification, Settings, Path], pruned: Pruned, tmp_path: Path
+) -> None:
+    _, settings, _ = verified
+    with pytest.raises(ArtefactError, match="half-dense"):
+        verify_run(pruned.run, settings, engines=tmp_path)
+
+
+def test_a_device_without_a_clock_is_refused(
+    verified: tuple[Verification, Settings, Path], pruned: Pruned, tmp_path: Path
+) -> None:
+    _, settings, _ = verified
+    paper = replace(settings, runtime="synthetic", lut=str(tmp_path / "lut.jsonl"))
+    runtime = get_runtime("synthetic")
+    graph = pruned.plan.graph
+    measurer(paper.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
+    deploy_run(pruned.run, paper, engines=tmp_path)
+    with pytest.raises(RuntimeUnavailableError, match="has no clock"):
+        verify_run(pruned.run, paper, engines=tmp_path)
+
+
+def test_engines_are_timed_in_turns() -> None:
+    sessions = {"dense": Clocked(), "pruned": Clocked()}
+    times = time_engines(sessions, {"x": np.ones((1, 2))}, seconds=0.0)
+    assert sessions["dense"].num_runs == sessions["pruned"].num_runs
+    assert {m.num_samples for m in times.values()} == {20}
+
+
+def test_differences_are_relative_to_large_outputs() -> None:
+    inputs = {"x": np.array([[1000.0, -3.0]])}
+    assert compare_outputs(Clocked(1.001), lambda i: [i["x"]], inputs) == pytest.approx(0.001)
+    assert compare_outputs(Clocked(1.0), lambda i: [i["x"]], inputs) == 0
+    with pytest.raises(NonFiniteError, match="'y' is not finite"):
+        compare_outputs(Clocked(float("nan")), lambda i: [i["x"]], inputs)
+
+
+def test_kernels_belong_to_the_layer_whose_name_they_carry_on(pruned: Pruned) -> None:
+    model = onnx.load(pruned.run.pruned_model)
+    names = [layer.name for layer in pruned.plan.graph.layers]
+    predicted = dict.fromkeys(names, 1.0)
+    profile = {f"{names[0]}_nchwc": 3.0, f"{names[0]}xyz": 4.0, names[1]: 5.0, "ReorderOutput": 6.0}
+    checks, unmatched_us = layer_checks(pruned.plan, model, predicted, profile)
+    assert {check.name: check.measured_us for check in checks} == {names[0]: 3.0, names[1]: 5.0}
+    assert unmatched_us == 10.0
+
+
+def test_parameters_are_counted_without_shapes(pruned: Pruned) -> None:
+    model = onnx.load(pruned.run.pruned_model)
+    assert 0 < count_parameters(model) <= sum(p.numel() for p in pruned.slimmed.parameters())
+
+
+def test_widening_undoes_slimming(pruned: Pruned) -> None:
+    dense = load_model("demo", input_shape=(1, 16, 16))
+    x = np.random.default_rng(0).standard_normal((1, 1, 16, 16), np.float32)
+    masked = widen(dense.module, pruned.plan, load_tensors(pruned.run.weights))
+    np.testing.assert_allclose(answers(masked, [x])[0], answers(pruned.slimmed, [x])[0], atol=1e-5)
+    with pytest.raises(GraphMismatchError, match="do not spread"):
+        widen(dense.module, pruned.plan, {name: torch.zeros(5, 5) for name in dense.module.state_dict()})
+
+
+def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:
+    network, data = load_network(pruned.run.read_settings())
+    assert data is not None
+    session = RUNTIME.load(pruned.run.dense_model.read_bytes(), TARGET)
+    (picture,) = example_inputs(session, data).values()
+    np.testing.assert_array_equal(picture, data.test_batch([0])[0].numpy())
+    (noise,) = example_inputs(session, None).values()
+    assert noise.shape == network.example[0].shape

@@ -1,0 +1,132 @@
+"""Makes the parts of the documentation that must not drift, or checks them (--check) and runs the README's examples.
+
+Made: docs/cli.md from every verb's --help; the README's table and picture from the committed results that its markers
+name: ``<!-- table: benchmarks/demo.json -->`` ... ``<!-- end -->`` and ``<!-- picture: luts/table.jsonl -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from halp_trt.cli import verbs
+from halp_trt.latency import LatencyTable
+from halp_trt.report.plots import staircases_figure
+from halp_trt.report.text import comparison_rows
+from halp_trt.report.units import target_line
+from halp_trt.specs import Verification
+from halp_trt.store import load
+
+_ROOT = Path(__file__).resolve().parent.parent
+_README = _ROOT / "README.md"
+_MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
+_PICTURE = _ROOT / "docs/images/staircases.svg"
+_FENCED = re.compile(r"^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+_WIDTH = 100
+
+
+def cli_reference() -> str:
+    """The command line in Markdown, from its own help."""
+    parts = [
+        "# Command line",
+        "Generated from `halp-trt --help` by `tools/docs.py`; do not edit.",
+        _help("halp-trt", verbs),
+    ]
+    for name, command in sorted(verbs.commands.items()):
+        parts += [f"## halp-trt {name}", _help(f"halp-trt {name}", command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    return f"```text\n{command.get_help(context)}\n```"
+
+
+def with_tables(text: str) -> str:
+    """A page with the tables between its markers made anew."""
+    return _MARKED.sub(lambda match: f"{match[1]}{_table(_ROOT / match['source'])}{match[3]}", text)
+
+
+def _table(source: Path) -> str:
+    found = load(source)
+    if not isinstance(found, Verification):
+        sys.exit(f"error: {source} holds no verification; name one that 'halp-trt verify' wrote")
+    head, *rows = comparison_rows(found)
+    lines = [f"| {' | '.join(cell or ' ' for cell in head)} |", "|---|--:|--:|--:|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    pictures = f"; accuracy on {found.num_pictures:,} test pictures" if found.num_pictures else ""
+    return "\n".join([*lines, "", f"<sub>{target_line(found.target)}{pictures}.</sub>", ""])
+
+
+def picture(text: str) -> str:
+    """The staircases of the table that a page's marker names, on white, so that it can be read on any background."""
+    source = _PICTURED.search(text)
+    table = load(_ROOT / source["source"]) if source else None
+    svg = staircases_figure(table) if isinstance(table, LatencyTable) else None
+    if svg is None:
+        sys.exit("error: the README names no latency table with a staircase; add <!-- picture: luts/TABLE.jsonl -->")
+    return svg.replace("<svg ", '<svg style="background: white" ', 1)
+
+
+def run_examples(page: Path) -> Iterator[str]:
+    """Runs the fenced ``console`` and ``python`` blocks of a page in one empty folder; yields what failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for block in _FENCED.finditer(page.read_text(encoding="utf-8")):
+            if block["language"] == "python":
+                yield from _run([sys.executable, "-c", block["body"]], folder, block["body"])
+            else:
+                for line in block["body"].splitlines():
+                    if line.startswith("$ halp-trt "):
+                        yield from _run([sys.executable, "-m", "halp_trt", *line.split()[2:]], folder, line)
+
+
+def _run(command: list[str], folder: str, shown: str) -> Iterator[str]:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        yield f"exit code {done.returncode} from the example\n{shown}\n{done.stdout}{done.stderr}"
+
+
+def main() -> None:
+    """Writes the generated parts, or checks that they are current and that the examples run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if something is not current")
+    check = parser.parse_args().check
+    made: dict[Path, Callable[[], str]] = {
+        _ROOT / "docs/cli.md": cli_reference,
+        _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
+        _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
+    }
+    problems = []
+    for path, make in made.items():
+        text = make()
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path.relative_to(_ROOT)} is not current; run: python tools/docs.py")
+    if check:
+        problems += run_examples(_README)
+    if problems:
+        sys.exit("\n\n".join(problems))
+    print("docs are current" if check else f"wrote {', '.join(str(path.relative_to(_ROOT)) for path in made)}")
+
+
+if __name__ == "__main__":
+    main()
