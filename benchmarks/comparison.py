@@ -47,7 +47,7 @@ CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
         (("halp", "70%"), ("uniform", "70%"), ("halp", "50%"), ("uniform", "50%")),
     ),
     "resnet50": (
-        Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=8),
+        Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=16),
         (("halp", "70%"), ("halp", "45%")),
     ),
 }

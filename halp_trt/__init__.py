@@ -1,9 +1,9 @@
 """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
-This module holds what needs numpy alone: the values, their files and the errors; everything else is imported from its room:
+This module holds what needs numpy alone: values, their files and errors. Everything else is imported from its room:
 
-    from halp_trt.models import trace      # PyTorch
-    from halp_trt.graphs import rewrite    # ONNX
+    from halp_trt.models.trace import trace        # PyTorch
+    from halp_trt.graphs.rewrite import rewrite    # ONNX
     from halp_trt.runtimes import get_runtime
 
 The values are listed in data-flow order in ``halp_trt.specs``.

@@ -1,7 +1,8 @@
 """Makes the parts of the documentation that must not drift, or checks them (--check) and runs the README's examples.
 
-Made: docs/cli.md from every verb's --help; the README's table and picture from the committed results that its markers
-name: ``<!-- table: benchmarks/demo.json -->`` ... ``<!-- end -->`` and ``<!-- picture: luts/table.jsonl -->``.
+Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
+name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
+``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from halp_trt.cli import verbs
 from halp_trt.latency import LatencyTable
 from halp_trt.report.plots import staircases_figure
 from halp_trt.report.text import comparison_rows
-from halp_trt.report.units import target_line
-from halp_trt.specs import Verification
-from halp_trt.store import load
+from halp_trt.report.units import (
+    count,
+    images_per_second,
+    latency,
+    latency_range,
+    percent,
+    signed_percent,
+    target_line,
+)
+from halp_trt.specs import EngineCheck, Verification
+from halp_trt.store import decode, load, read_json
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
 _PICTURE = _ROOT / "docs/images/staircases.svg"
 _FENCED = re.compile(r"^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -53,7 +63,8 @@ def _help(path: str, command: click.Command) -> str:
 
 def with_tables(text: str) -> str:
     """A page with the tables between its markers made anew."""
-    return _MARKED.sub(lambda match: f"{match[1]}{_table(_ROOT / match['source'])}{match[3]}", text)
+    text = _MARKED.sub(lambda match: f"{match[1]}{_table(_ROOT / match['source'])}{match[3]}", text)
+    return _COMPARED.sub(lambda match: f"{match[1]}{_comparison(_ROOT / match['source'])}{match[3]}", text)
 
 
 def _table(source: Path) -> str:
@@ -65,6 +76,39 @@ def _table(source: Path) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows]
     pictures = f"; accuracy on {found.num_pictures:,} test pictures" if found.num_pictures else ""
     return "\n".join([*lines, "", f"<sub>{target_line(found.target)}{pictures}.</sub>", ""])
+
+
+def _comparison(source: Path) -> str:
+    """What benchmarks/comparison.py wrote: one row an engine, the dense one as it was timed beside the first."""
+    found = read_json(source)
+    if not isinstance(found, dict) or found.get("schema") != "halp-trt/comparison/1":
+        sys.exit(f"error: {source} holds no comparison; name one that benchmarks/comparison.py wrote")
+    head = "| engine | latency, median | p10 – p90 | of dense | images/s | predicted | parameters | accuracy |"
+    lines = [head, "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    checks = [(row, decode(Verification, row["verification"])) for row in found["rows"]]
+    first = checks[0][1]
+    lines.append(_engine_row("dense", first.dense, first, 1.0))
+    lines += [
+        _engine_row(f"{row['method']}, asked for {row['budget']}", check.pruned, check, 1 / check.speedup)
+        for row, check in checks
+    ]
+    pictures = f"; accuracy on {first.num_pictures:,} test pictures" if first.num_pictures else ""
+    made = f"Made by `{found['command']}`."
+    return "\n".join([*lines, "", f"<sub>{target_line(first.target)}{pictures}. {made}</sub>", ""])
+
+
+def _engine_row(name: str, engine: EngineCheck, check: Verification, share: float) -> str:
+    cells = (
+        name,
+        latency(engine.measurement.latency_us),
+        latency_range(engine.measurement),
+        percent(share, 1),
+        f"{images_per_second(engine.measurement, check.target):,.0f}",
+        f"{latency(engine.predicted_us)} ({signed_percent(engine.prediction_error_fraction)})",
+        count(engine.num_parameters),
+        percent(engine.accuracy_fraction),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def picture(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.pricing import Lookup
@@ -12,6 +12,9 @@ from halp_trt.planning.widths import lowest_latency_us
 from halp_trt.specs import PruningPlan, Saliency
 
 __all__ = ["Schedule", "Step", "check_reachable", "iterate"]
+
+_SPENT = 0.98
+"""A plan that uses this share of its budget is not planned again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +26,14 @@ class Schedule:
         target_us: the budget on the same scale.
         num_steps: scheduled steps.
         num_extra: how many more there may be, where the measured engine is still above the budget.
+        num_retries: how often a step is planned again where its plan leaves budget over; 0 is the papers' way.
     """
 
     dense_us: float
     target_us: float
     num_steps: int
     num_extra: int = 6
+    num_retries: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,9 @@ def iterate(
     """Plans step by step (arXiv:2210.06659, sec. 3.3): score, plan under the step's budget, hand the plan out.
 
     Between two steps the caller masks the network and trains it; ``score`` reads what that training gathered. Differs
-    from HALP in that the engine of every step may be timed: the budget is divided by how much slower than predicted it
-    ran, and steps are added until the measured engine meets it.
+    from HALP in that a step whose plan leaves budget over is planned again, and that the engine of every step may be
+    timed: the budget is divided by how much slower than predicted it ran, and steps are added until the measured engine
+    meets it.
 
     Args:
         start: ``Step(index=0, plan=PruningPlan.dense(graph))``, or where an earlier iteration stopped.
@@ -78,9 +84,38 @@ def iterate(
     step = start
     while step.index < len(budgets) or _too_slow(step, schedule):
         budget_us = budgets[min(step.index, len(budgets) - 1)] / step.correction
-        plan = method(step.plan, score(step.plan), lookup, budget_us=budget_us, steps=chunks)
+        saliency = score(step.plan)
+        from_us = step.plan.latency_us or schedule.dense_us
+        plan = _spend(
+            lambda limit_us: method(step.plan, saliency, lookup, budget_us=limit_us, steps=chunks),  # noqa: B023
+            budget_us,
+            from_us,
+            schedule.num_retries,
+        )
         step = Step(index=step.index + 1, plan=plan, correction=correct(plan))
         yield step
+
+
+def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: float, num_retries: int) -> PruningPlan:
+    """A plan that uses its budget: planned again at a higher one as long as the true latency stays within.
+
+    HALP prices a step at the input widths before it, so that its plan is faster than its budget by what the consumers
+    save; over few steps that throws saliency away. Channels that are gone do not return, so every step spends its own.
+    """
+    best = plan_at(budget_us)
+    low_us, high_us = budget_us, from_us
+    for attempt in range(num_retries):
+        if best.latency_us >= _SPENT * budget_us or high_us - low_us < (1 - _SPENT) * budget_us:
+            break
+        limit_us = (low_us + high_us) / 2
+        if attempt == 0 and best.latency_us < from_us:
+            limit_us = from_us - (from_us - budget_us) ** 2 / (from_us - best.latency_us)
+        plan = plan_at(limit_us)
+        if plan.latency_us <= budget_us:
+            low_us, best = limit_us, plan if plan.saliency > best.saliency else best
+        else:
+            high_us = limit_us
+    return replace(best, budget_us=budget_us)
 
 
 def _too_slow(step: Step, schedule: Schedule) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["layers_figure", "staircases_figure", "steps_figure", "widths_figure"
 
 INK, FAINT, GRID = "#1e293b", "#64748b", "#e2e8f0"
 DENSE, PRUNED, MEASURED = "#cbd5e1", "#0f766e", "#ea580c"
-_MOST_STAIRCASES = 9
+_MOST_STAIRCASES = 6
 _FEWEST_POINTS = 4
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
@@ -181,7 +181,7 @@ def layers_figure(verification: Verification) -> str | None:
 
 
 def staircases_figure(table: LatencyTable, plan: PruningPlan | None = None) -> str | None:
-    """Measured latency over output width for the kernels with the most measured widths; None without such a slice."""
+    """Measured latency over output width for the kernels that cost the most; None without a slice of a few widths."""
     curves = _curves(table, plan)[:_MOST_STAIRCASES]
     if not curves:
         return None
@@ -231,8 +231,7 @@ def _draw_staircase(axes: Axes, title: str, rows: _Rows, marks: _Marks) -> None:
     axes.set_title(title)
     axes.set_xlabel("output channels", fontsize=8.5)
     axes.set_ylabel(unit, fontsize=8.5)
-    axes.margins(y=0.25)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.4 * max(medians.values()))  # an outlying p90 must not flatten the curve
 
 
 def _curves(table: LatencyTable, plan: PruningPlan | None) -> list[tuple[str, _Rows, _Marks]]:
@@ -249,7 +248,7 @@ def _curves(table: LatencyTable, plan: PruningPlan | None) -> list[tuple[str, _R
         num_inputs, rows = max(by_input.items(), key=lambda item: (len(item[1]), item[0]))
         if len(rows) >= _FEWEST_POINTS:
             curves.append((_title(kernel, num_inputs), sorted(rows, key=lambda row: row[0]), marks.get(kernel, {})))
-    return sorted(curves, key=lambda curve: (-len(curve[1]), -max(m.latency_us for _, m in curve[1])))
+    return sorted(curves, key=lambda curve: -sum(m.latency_us for _, m in curve[1]))
 
 
 def _title(kernel: LayerSpec, num_inputs: int) -> str:

