@@ -376,7 +376,8 @@ class PruningPlan:
         budget_us: the limit it was planned under, on the same scale.
         saliency: total saliency of the kept channels.
         bound: upper bound on the saliency any plan could keep in the problem that was solved.
-        calibration: measured dense latency / table sum of the dense network; 1 where no engine was timed.
+        calibration, overhead_us: what engines of this network showed before this plan's own was built: a table sum
+            stands for ``overhead_us + calibration * sum`` microseconds; 1 and 0 where no engine was timed.
         parents: names and SHA-256 of what it was made from.
     """
 
@@ -387,6 +388,7 @@ class PruningPlan:
     saliency: float = 0.0
     bound: float = 0.0
     calibration: float = 1.0
+    overhead_us: float = 0.0
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -414,6 +416,10 @@ class PruningPlan:
     def counts(self) -> dict[str, int]:
         """Kept channels of every group."""
         return {name: len(kept) for name, kept in self.kept.items()}
+
+    def predicted_us(self, table_us: float) -> float:
+        """The engine's latency that a sum over the table's rows stands for, calibrated."""
+        return self.overhead_us + self.calibration * table_us
 
     def kept_positions(self, axis: ParameterAxis) -> list[int]:
         """Which positions along a parameter's axis stay, ascending."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from halp_trt.graphs.export import export
+from halp_trt.models.trace import trace
+from halp_trt.specs import ChannelGraph
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -304,6 +310,59 @@ class LayerScale(nn.Module):
         return self.head(torch.relu(self.c(0.5 * y - 1.0)))
 
 
+class ComputedSlices(nn.Module):
+    """Halves by ``shape[1] // 2``, a repeated map, a reversed one: slices whose bounds move with the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right = conv_bn(3, 12), nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 8, 1)
+        self.a, self.b, self.head = nn.Conv2d(8, 6, 1), nn.Conv2d(12, 8, 3), Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        half = x.shape[1] // 2
+        x = torch.relu(self.left(x[:, :half]) + self.right(x[:, half:]))
+        return self.head(torch.relu(self.b(torch.sigmoid(self.a(x.flip(1))).repeat(1, 2, 1, 1))))
+
+
+class UNet(nn.Module):
+    """Bilinear upsampling, a skip that is concatenated, a map shifted round in space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.up = conv_bn(3, 8), conv_bn(8, 16, 3, 2), nn.Conv2d(16, 6, 1)
+        self.mix, self.out = conv_bn(14, 10), nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        y = functional.interpolate(self.up(torch.relu(self.b(x))), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.out(torch.roll(torch.relu(self.mix(torch.cat([y, x], 1))), (1, 2), (2, 3)))
+
+
+class Attention(nn.Module):
+    """A transformer block with a relative position bias: its inner width can be pruned, its heads and norms not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm, self.qkv, self.out = (
+            nn.Conv2d(3, 16, 4, 4),
+            nn.LayerNorm(16),
+            nn.Linear(16, 48),
+            nn.Linear(16, 16),
+        )
+        self.bias = nn.Parameter(torch.randn(7, 4))
+        self.register_buffer("places", torch.randint(0, 7, (16, 16)))
+        self.up, self.down, self.head = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        n, t, c = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, t, 3, 4, c // 4).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (q @ k.transpose(-2, -1) * 0.5 + self.bias[self.places].permute(2, 0, 1)).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(n, t, c))
+        return self.head((x + self.down(functional.gelu(self.up(x)))).mean(1))
+
+
 Net = Callable[[], nn.Module]
 NETS: dict[str, Net] = {
     "chain": Chain,
@@ -324,6 +383,9 @@ NETS: dict[str, Net] = {
     "shared": Shared,
     "shuffle": Shuffle,
     "layer-scale": LayerScale,
+    "computed-slices": ComputedSlices,
+    "u-net": UNet,
+    "attention": Attention,
 }
 EXAMPLE_SHAPE = (1, 3, 16, 16)
 
@@ -339,3 +401,11 @@ def make_net(name: str, seed: int = 0) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     return net.eval()
+
+
+@cache
+def traced(name: str) -> tuple[nn.Module, onnx.ModelProto, ChannelGraph]:
+    """The net, its dense export and its graph, made once for all tests: not to be changed."""
+    net, example = make_net(name), (torch.zeros(EXAMPLE_SHAPE),)
+    model = export(net, example)
+    return net, model, trace(net, example, model=model, source=name)

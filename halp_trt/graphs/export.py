@@ -71,8 +71,9 @@ def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
     initializers = set(model.graph.initializers.values())
 
     def foldable(node: onnx_ir.Node) -> bool | None:
-        touches = any(value in initializers for value in node.inputs)
-        return False if touches and node.op_type not in ("Shape", "Size") else None
+        if any(value in initializers for value in node.inputs) and node.op_type not in ("Shape", "Size"):
+            return False
+        return True if node.op_type == "ConstantOfShape" else None  # by default the optimiser leaves it
 
     limit = 1 << 22
     with quiet():

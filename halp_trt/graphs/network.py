@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import UsageError
 from halp_trt.graphs.channels import form_groups, parameter_axes
 from halp_trt.graphs.labels import Labels
-from halp_trt.graphs.operators import PRODUCTS, shape, source
+from halp_trt.graphs.operators import PRODUCTS, fixed_tensors, shape, source
 from halp_trt.graphs.partition import find_units, make_layers
 from halp_trt.graphs.propagate import propagate
 from halp_trt.specs import ChannelGraph
@@ -58,12 +58,12 @@ def channel_graph(
     writers = _writers(graph)
     _freeze(labels, writers, frozen or {})
     channels = form_groups(labels, writers)
-    inputs = {tensor.name for tensor in graph.inputs}
+    layers = make_layers(find_units(graph), labels, channels, {t.name for t in graph.inputs}, fixed_tensors(graph))
     return ChannelGraph(
         model=source_name,
         input_shapes=tuple(shape(tensor) for tensor in graph.inputs),
         groups=channels.groups,
-        layers=make_layers(find_units(graph), labels, channels, inputs),
+        layers=layers,
         parameters=parameter_axes(labels, channels, set(parameters)),
         fingerprint=fingerprint(graph),
     )

@@ -63,6 +63,15 @@ def source(tensor: gs.Tensor, axis: int) -> tuple[str, int] | None:
     return None
 
 
+def fixed_tensors(graph: gs.Graph) -> frozenset[str]:
+    """Names of the tensors that nodes compute from weights and constants alone; they carry no channels."""
+    fixed: set[str] = set()
+    for node in graph.nodes:
+        if node.inputs and all(isinstance(t, gs.Constant) or t.is_empty() or t.name in fixed for t in node.inputs):
+            fixed.update(tensor.name for tensor in node.outputs)
+    return frozenset(fixed)
+
+
 def split_sizes(node: gs.Node) -> list[int]:
     """Sizes of a split's parts on the dense graph."""
     axis = int(node.attrs.get("axis", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
-from halp_trt.graphs.operators import PRODUCTS, VIEWS, shape, source
+from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, slice_ranges, source
 from halp_trt.specs import Attribute, Layer, LayerSpec, Operand
 
 FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"})
@@ -48,10 +48,11 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
+    fixed = fixed_tensors(graph)
     taken: set[int] = set()
     units = []
     for node in graph.nodes:
-        if id(node) in taken or node.op in NO_KERNEL or _is_constant(node):
+        if id(node) in taken or node.op in NO_KERNEL or node.outputs[0].name in fixed:
             continue
         nodes, epilogue = [node], []
         if node.op in PRODUCTS or node.op == "BatchNormalization":
@@ -72,10 +73,6 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
         taken.update(id(n) for n in nodes)
         units.append(Unit(nodes=tuple(nodes), epilogue=tuple(epilogue)))
     return tuple(units)
-
-
-def _is_constant(node: gs.Node) -> bool:
-    return all(isinstance(t, gs.Constant) or t.is_empty() for t in node.inputs) and bool(node.inputs)
 
 
 def _only_reader(node: gs.Node, outputs: set[str]) -> gs.Node | None:
@@ -103,12 +100,20 @@ def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
 
 
 def make_layers(
-    units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: set[str]
+    units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: Set[str], fixed: Set[str]
 ) -> tuple[Layer, ...]:
-    """Layers with specs at dense widths and the groups that their widths are made of."""
+    """Layers with specs at dense widths and the groups that their widths are made of.
+
+    Args:
+        units: kernels in execution order.
+        labels: of the dense graph.
+        channels: its groups.
+        network_inputs: names of the network's inputs.
+        fixed: names of tensors that are computed from constants alone.
+    """
     layers = []
     for unit in units:
-        data = _data_inputs(unit.node)
+        data = _data_inputs(unit.node, fixed)
         in_axis, out_axis = _channel_axis(unit, data[0]), _channel_axis(unit, unit.output)
         ins = _input_groups(unit, labels, channels, data, in_axis)
         outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
@@ -127,8 +132,8 @@ def make_layers(
     return tuple(layers)
 
 
-def _data_inputs(node: gs.Node) -> list[gs.Tensor]:
-    data = [t for t in node.inputs if not t.is_empty() and source(t, 0) is None]
+def _data_inputs(node: gs.Node, fixed: Set[str]) -> list[gs.Tensor]:
+    data = [t for t in node.inputs if not t.is_empty() and source(t, 0) is None and t.name not in fixed]
     return sorted(data, key=lambda t: -int(np.prod(shape(t)))) if node.op not in ("Concat", *PRODUCTS) else data
 
 
@@ -149,7 +154,7 @@ def _joins_channels(node: gs.Node) -> bool:
     return int(node.attrs["axis"]) % len(shape(node.outputs[0])) == 1
 
 
-def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: set[str], in_axis: int, out_axis: int) -> LayerSpec:
+def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int) -> LayerSpec:
     node, first = unit.node, shape(data[0])
     out = shape(unit.output)
     in_channels = first[in_axis] if first else 1
@@ -170,7 +175,12 @@ def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: set[str], in_axis: 
         return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
     if node.op in PRODUCTS and len(data) == 1:
         return replace(spec, bias=bias, attributes=epilogue)
-    operands = tuple(_operand(node, t) for t in node.inputs) if node.op != "BatchNormalization" else ()
+    is_data = {t.name for t in data}
+    operands = (
+        tuple(_operand(node, i, t.name in is_data) for i, t in enumerate(node.inputs))
+        if node.op != "BatchNormalization"
+        else ()
+    )
     return replace(spec, operands=operands, attributes=_attributes(node) + epilogue)
 
 
@@ -215,8 +225,9 @@ def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:
     return ()
 
 
-def _operand(node: gs.Node, tensor: gs.Tensor) -> Operand:
+def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
     """An input with its channel axis as -1 and its batch axis as 0; small constants keep their values."""
+    tensor = node.inputs[position]
     if tensor.is_empty():
         return Operand(shape=(), values=(), dtype="none")
     dims, dtype = list(shape(tensor)), np.dtype(tensor.dtype).name
@@ -225,12 +236,27 @@ def _operand(node: gs.Node, tensor: gs.Tensor) -> Operand:
         values = [float(v) for v in np.atleast_1d(tensor.values).reshape(-1)[:_KEPT_VALUES].tolist()]
         if node.op == "Expand" and len(values) > 1:
             values[1] = -1.0
+        if node.op == "Slice":
+            values = _slice_values(node, position)
         return Operand(shape=tuple(dims), values=tuple(values), dtype=dtype)
     rank = len(shape(node.outputs[0]))
-    if isinstance(tensor, gs.Variable) and source(tensor, 0) is None:
+    if is_data:
         dims[0] = 0
         if len(dims) > 1 and dims[1] > 1:
             dims[1] = -1
     elif rank - len(dims) <= 1 < rank:
         dims[1 - (rank - len(dims))] = -1
     return Operand(shape=tuple(dims), dtype=dtype)
+
+
+def _slice_values(node: gs.Node, position: int) -> list[float]:
+    """Bounds of a Slice within its input; on the channel axis 0 and -1 (as many as the layer writes)."""
+    columns: list[list[float]] = [[], [], [], []]
+    for axis, begin, end, step in slice_ranges(node):
+        if axis == 1 and step == 1:
+            begin, end = 0, -1
+        elif end < 0:
+            end = -(2**31)
+        for column, value in zip(columns, (begin, end, axis, step), strict=True):
+            column.append(float(value))
+    return columns[position - 1]

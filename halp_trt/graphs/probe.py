@@ -150,7 +150,7 @@ class _Drawing:
 
     def _operand_shape(self, operand: Operand, index: int) -> tuple[int, ...]:
         width = self.spec.in_channels
-        if self.spec.operator == "Concat":
+        if self.spec.operator == "Concat" and dict(self.spec.attributes).get("axis") in (1, 1 - len(operand.shape)):
             shared = [i for i, other in enumerate(self.spec.operands) if -1 in other.shape]
             if index in shared:
                 width = _share(width, len(shared))[shared.index(index)]
@@ -161,6 +161,8 @@ class _Drawing:
         spec = self.spec
         if spec.operator == "Split" and index == 1 and sum(values) != spec.in_channels:
             return tuple(_share(spec.in_channels, len(values)))
+        if spec.operator == "Slice" and index == 2:
+            return tuple(spec.out_channels if value == -1 else value for value in values)
         if spec.operator == "Resize" and index == 3 and len(values) > 2:
             return (self.batch_size, spec.in_channels, *values[2:])
         if spec.operator == "Expand" and index == 1 and len(values) > 1:

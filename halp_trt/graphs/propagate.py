@@ -17,6 +17,7 @@ from halp_trt.graphs.operators import (
     UNARY,
     VIEWS,
     constant,
+    fixed_tensors,
     permutation,
     shape,
     slice_ranges,
@@ -36,8 +37,11 @@ def propagate(graph: gs.Graph) -> Labels:
     for tensor in graph.inputs:
         if len(shape(tensor)) > 1:
             labels.put(tensor.name, 1, labels.fresh(shape(tensor)[1], "it is the network's input"))
+    fixed = fixed_tensors(graph)
     for node in graph.nodes:
         rule = RULES.get(node.op)
+        if rule is None and all(tensor.name in fixed for tensor in node.outputs):
+            continue  # whatever meets it is frozen
         if rule is None or node.domain not in (None, "", "ai.onnx"):
             raise UnsupportedLayerError(
                 f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; "
@@ -106,7 +110,7 @@ def _pool(labels: Labels, node: gs.Node) -> None:
 def _reduce(labels: Labels, node: gs.Node) -> None:
     data, output = node.inputs[0], node.outputs[0]
     rank = len(shape(data))
-    axes = constant(node, 1, "axes")
+    axes = [int(node.attrs.get("axis", 0))] if node.op in ("ArgMax", "ArgMin") else constant(node, 1, "axes")
     reduced = {a % rank for a in axes} if axes else set(range(rank))
     keep = bool(int(node.attrs.get("keepdims", 1)))
     for axis, ids in labels.axes(data.name).items():
@@ -168,16 +172,25 @@ def _split(labels: Labels, node: gs.Node) -> None:
 
 
 def _slice(labels: Labels, node: gs.Node) -> None:
+    data = node.inputs[0]
     cuts = {axis: (begin, end, step) for axis, begin, end, step in slice_ranges(node)}
-    for axis, ids in labels.axes(node.inputs[0].name).items():
+    for axis, ids in labels.axes(data.name).items():
         begin, end, step = cuts.get(axis, (0, len(ids), 1))
-        size = end - begin
         if step != 1:
             labels.freeze(ids, f"{node.name} takes channels of it in steps of {step}")
-        elif 0 < size < len(ids) and begin % size == len(ids) % size == 0:  # a share that code may have computed
-            for part in np.split(ids, len(ids) // size)[1:]:
-                labels.couple(ids[:size], part)
-        labels.put(node.outputs[0].name, axis, ids[list(range(begin, end, step))])
+        part = ids[list(range(begin, end, step))]
+        for other in _equal_slices(data, axis, len(part)):
+            labels.couple(part, ids[other])
+        labels.put(node.outputs[0].name, axis, part)
+
+
+def _equal_slices(data: gs.Tensor, axis: int, size: int) -> list[slice]:
+    """Parts of one size that are cut from a tensor: code that computes halves needs them to stay equal."""
+    nodes = [node for node in data.outputs if node.op == "Slice" and isinstance(node.inputs[1], gs.Constant)]
+    cuts = [
+        slice(begin, end) for node in nodes for at, begin, end, step in slice_ranges(node) if (at, step) == (axis, 1)
+    ]
+    return [cut for cut in cuts if cut.stop - cut.start == size]
 
 
 def _gather(labels: Labels, node: gs.Node) -> None:
@@ -265,6 +278,12 @@ def _expand(labels: Labels, node: gs.Node) -> None:
             labels.freeze(ids, f"{node.name} repeats it")
 
 
+def _tile(labels: Labels, node: gs.Node) -> None:
+    repeats = constant(node, 1) or []
+    for axis, ids in labels.axes(node.inputs[0].name).items():
+        labels.put(node.outputs[0].name, axis, np.tile(ids, repeats[axis]))
+
+
 def _pad(labels: Labels, node: gs.Node) -> None:
     data = node.inputs[0]
     rank = len(shape(data))
@@ -309,6 +328,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **dict.fromkeys(VIEWS, _view),
+    "ArgMax": _reduce,
+    "ArgMin": _reduce,
     "BatchNormalization": _channelwise,
     "Concat": _concat,
     "Conv": conv,
@@ -331,5 +352,6 @@ RULES: dict[str, Rule] = {
     "Softmax": _mixing,
     "SpaceToDepth": _depth_to_space,
     "Split": _split,
+    "Tile": _tile,
     "Transpose": _transpose,
 }

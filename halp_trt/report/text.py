@@ -105,8 +105,8 @@ def _plan(value: PruningPlan) -> str:
     head = f"Pruning plan for {value.graph.model or 'a network'}: {len(rows) - 1} channel groups"
     if value.budget_us:
         head += (
-            f", predicted {units.latency(value.latency_us * value.calibration)}"
-            f" under a budget of {units.latency(value.budget_us * value.calibration)}"
+            f", predicted {units.latency(value.predicted_us(value.latency_us))}"
+            f" under a budget of {units.latency(value.predicted_us(value.budget_us))}"
         )
     return f"{head}\n\n{units.columns(rows)}"
 

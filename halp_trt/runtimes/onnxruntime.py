@@ -32,7 +32,7 @@ _ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 _NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 
-_DISTURBED = 1.1
+_DISTURBED = 1.3
 """How much slower than at its best the reference may run before a layer is measured again."""
 _MAX_ATTEMPTS = 5
 

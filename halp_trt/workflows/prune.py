@@ -133,6 +133,9 @@ def prune(
         raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
     check_finite(dict(subject.module.state_dict()), "the network")
     folder.path.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for stale in (folder.plan, folder.path / CHECKPOINT):
+            stale.unlink(missing_ok=True)
     run = _Run(subject, request, folder, lookup=lookup, stopwatch=stopwatch, progress=progress)
     run.start(resume)
     if not run.is_slim:
@@ -363,10 +366,30 @@ class _Run:
             "dense.onnx": sha256_bytes(self.subject.model.SerializeToString()),
             "pruned.onnx": sha256_bytes(pruned),
         }
-        plan = replace(self.step.plan, calibration=self.calibration, parents=parents)
+        slope, overhead_us = self._fit()
+        plan = replace(self.step.plan, calibration=slope, overhead_us=overhead_us, parents=parents)
         save(plan, self.folder.plan)
         self._checkpoint.unlink(missing_ok=True)
         return plan
+
+    def _fit(self) -> tuple[float, float]:
+        """Slope and overhead from table sum to engine: the line through the dense engine and the last but one.
+
+        The final engine is left out, so that what is predicted for it is a prediction.
+        """
+        earlier = [row for row in self.log[:-1] if "measured_us" in row]
+        measured_us = self.dense_us * self.calibration
+        if not earlier:
+            return self.calibration, 0.0
+        row = earlier[-1]
+        saved_us = self.dense_us - float(str(row["latency_us"]))
+        slope = measured_us * (1 - self.measured_share(row)) / saved_us if saved_us > 0.05 * self.dense_us else 0.0
+        return (slope, measured_us - slope * self.dense_us) if slope > 0 else (self.calibration, 0.0)
+
+    @staticmethod
+    def measured_share(row: dict[str, object]) -> float:
+        """A step's engine's latency as a share of the dense engine's beside it."""
+        return float(str(row["measured_us"])) / float(str(row["measured_dense_us"]))
 
     def _rewritten(self, plan: PruningPlan) -> onnx.ModelProto:
         return rewrite(self.subject.model, plan)

@@ -91,7 +91,7 @@ def verify(
         checks[name] = EngineCheck(
             sha256=contender.record.sha256,
             measurement=times[name],
-            predicted_us=math.fsum(predicted[name].values()) * plan.calibration,
+            predicted_us=plan.predicted_us(math.fsum(predicted[name].values())),
             num_parameters=count_parameters(contender.model),
             accuracy_fraction=fraction,
         )

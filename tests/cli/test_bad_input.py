@@ -134,7 +134,11 @@ CASES = {
         "CumSum",
     ),
     "output folder is no folder": (_a_file, ("prune", *TINY, *QUICK, "--run-dir", "file/run"), "file/run"),
-    "table on a full disk": (_nothing, ("build-lut", *TINY, "--out", "/proc/lut.jsonl"), "/proc/lut.jsonl"),
+    "output folder that cannot be written": (
+        _nothing,
+        ("build-lut", *TINY, "--out", "/proc/lut.jsonl"),
+        "/proc/lut.jsonl",
+    ),
     "Ctrl-C": (
         _nothing,
         ("build-lut", "--model", "tiny:impatient", "--data", "none", "--runtime", "synthetic"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 
 import numpy as np
 import onnx
@@ -20,7 +19,7 @@ from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace
 from halp_trt.specs import ChannelGraph, PruningPlan
-from tests.nets import EXAMPLE_SHAPE, NETS, make_net
+from tests.nets import EXAMPLE_SHAPE, NETS, traced
 
 TOLERANCE = 1e-5
 QUICK = settings(
@@ -30,13 +29,6 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),
 )
-
-
-@cache
-def dense(name: str) -> tuple[torch.nn.Module, onnx.ModelProto, ChannelGraph]:
-    net = make_net(name)
-    model = export(net, (torch.zeros(EXAMPLE_SHAPE),))
-    return net, model, trace(net, (torch.zeros(EXAMPLE_SHAPE),), model=model, source=name)
 
 
 def picture() -> torch.Tensor:
@@ -74,7 +66,7 @@ def draw_plan(data: st.DataObject, graph: ChannelGraph) -> PruningPlan:
 @QUICK
 @given(data=st.data())
 def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) -> None:
-    net, model, graph = dense(name)
+    net, model, graph = traced(name)
     plan = draw_plan(data, graph)
     masked = copy.deepcopy(net)
     mask(masked, plan)
@@ -93,7 +85,7 @@ def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) 
 @settings(QUICK, max_examples=1)
 @given(data=st.data())
 def test_rewritten_equals_export_of_slimmed(name: str, data: st.DataObject) -> None:
-    net, model, graph = dense(name)
+    net, model, graph = traced(name)
     plan = draw_plan(data, graph)
     slimmed = slim(copy.deepcopy(net), plan)
     exported = export(slimmed, (torch.zeros(EXAMPLE_SHAPE),))
@@ -110,7 +102,7 @@ def num_weights(model: onnx.ModelProto) -> int:
 
 @pytest.mark.parametrize("name", NETS)
 def test_layers_cover_every_node_with_a_kernel(name: str) -> None:
-    _, model, graph = dense(name)
+    _, model, graph = traced(name)
     from halp_trt.graphs.partition import NO_KERNEL
 
     covered = [node for layer in graph.layers for node in layer.nodes]
@@ -144,11 +136,14 @@ EXPECTED_GROUPS = {
     "shared": {"a.0": 8, "tower": 12},
     "shuffle": {"stem.0": 4, "a.0": 4, "b.0": 8},
     "layer-scale": {"stem": 8, "c": 12},
+    "computed-slices": {"stem.0": 6, "a": 6, "b": 8},
+    "attention": {"up/MatMul": 24},
+    "u-net": {"a.0": 8, "b.0": 16, "up": 6, "mix.0": 10},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXPECTED_GROUPS)
 def test_groups(name: str) -> None:
-    _, _, graph = dense(name)
+    _, _, graph = traced(name)
     assert {g.name: g.num_channels for g in graph.prunable_groups} == EXPECTED_GROUPS[name]
     assert all(g.reason for g in graph.groups if not g.prunable)

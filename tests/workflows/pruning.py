@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -71,9 +71,9 @@ def lookup(table: Path) -> Lookup:
     return measurer(table, get_runtime("synthetic"), synthetic.target("fp32", 1))
 
 
-MOMENTS = ("ll", "plllp", "pl", "plllp", "f", "fff", "fffff")
-"""When to kill: once what a process has been at ends so; ``l`` looking up latencies, ``p`` a step done, ``f`` a step of
-fine-tuning done."""
+MOMENTS = ("l", "lplp", "lpl", "lplp", "f", "ff", "fff")
+"""When to kill: once what a process has been at ends so; ``l`` looking up latencies (once or several times), ``p`` a
+step done or none yet, ``f`` a step of fine-tuning done."""
 
 
 def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequence[str], chance: random.Random) -> int:
@@ -82,7 +82,7 @@ def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequenc
     Args:
         work: calls what it is given with one letter whenever it gets on a little.
         moments: for each process what it must have been at.
-        chance: draws how long it may go on from there, up to a tenth of a second.
+        chance: draws how long it may go on from there, up to a fiftieth of a second.
     """
     num_killed = 0
     for moment in (*moments, "never"):
@@ -90,7 +90,7 @@ def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequenc
         child = os.fork()
         if child == 0:
             os.close(reading)
-            work(lambda letter: None if os.write(writing, letter.encode()) else None)
+            work(partial(_write, writing))
             os._exit(0)
         os.close(writing)
         seen = ""
@@ -98,9 +98,9 @@ def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequenc
             letter = os.read(reading, 1).decode()
             if not letter:
                 break
-            seen += letter
+            seen += "" if letter == "l" and seen.endswith("l") else letter
         else:
-            time.sleep(chance.random() * 0.1)
+            time.sleep(chance.random() * 0.02)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         os.close(reading)
@@ -108,6 +108,10 @@ def run_killed(work: Callable[[Callable[[str], None]], object], moments: Sequenc
         if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
             raise RuntimeError("a run failed by itself")
     return num_killed
+
+
+def _write(pipe: int, letter: str) -> None:
+    os.write(pipe, letter.encode())
 
 
 def main(folder: Path) -> None:
@@ -127,7 +131,8 @@ def main(folder: Path) -> None:
         prune(subject(data), REQUEST, run, lookup=priced, resume=True, progress=progress)
 
     run_killed(lambda beat: work("whole", beat), (), random.Random(0))
-    print(run_killed(lambda beat: work("killed", beat), MOMENTS, random.Random(0)))
+    num_killed = run_killed(lambda beat: work("killed", beat), MOMENTS, random.Random(0))
+    sys.stdout.write(f"{num_killed}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning import METHODS, channel_steps, counts_latency_us, exponential_budgets, lowest_latency_us
+from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
+from halp_trt.specs import PruningPlan, Saliency
+from tests.strategies import channel_graphs, formula_lookup, graph_of, staircase_us
+
+LOOKUP = formula_lookup(lambda spec: staircase_us(spec, step=8))
+GRAPH = graph_of([("plain", 64, 0), ("residual", 64, 0), ("residual", 48, 0), ("plain", 128, 0)], stem=32)
+DENSE_US = counts_latency_us(GRAPH, LOOKUP, GRAPH.dense_counts())
+START = Step(index=0, plan=PruningPlan.dense(GRAPH))
+CHUNKS = channel_steps(GRAPH, LOOKUP)
+
+
+def score(plan: PruningPlan) -> Saliency:
+    return Saliency(scores={g.name: tuple(1 / (1 + c) for c in range(g.num_channels)) for g in plan.graph.groups})
+
+
+def steps(
+    share: float, *, num_steps: int = 5, start: Step = START, correct: Callable[[PruningPlan], float] = lambda plan: 1.0
+) -> list[Step]:
+    schedule = Schedule(dense_us=DENSE_US, target_us=share * DENSE_US, num_steps=num_steps)
+    method = METHODS["halp"]
+    return list(iterate(start, schedule, method=method, score=score, lookup=LOOKUP, chunks=CHUNKS, correct=correct))
+
+
+def test_every_step_meets_its_budget_of_the_schedule() -> None:
+    found = steps(0.4)
+    assert [step.index for step in found] == [1, 2, 3, 4, 5]
+    assert [step.plan.budget_us for step in found] == list(exponential_budgets(DENSE_US, 0.4 * DENSE_US, 5))
+    for step, budget_us in zip(found, exponential_budgets(DENSE_US, 0.4 * DENSE_US, 5), strict=True):
+        assert step.plan.latency_us <= budget_us
+        assert step.correction == 1.0
+    for before, after in pairwise(found):
+        assert all(set(after.plan.kept[group]) <= set(before.plan.kept[group]) for group in before.plan.kept)
+
+
+def test_an_iteration_goes_on_from_any_of_its_steps() -> None:
+    whole = steps(0.4)
+    for step in whole:
+        assert steps(0.4, start=step) == whole[step.index :]
+
+
+@pytest.mark.parametrize("slower", [1.05, 1.2, 1.5])
+def test_steps_are_added_until_the_measured_engine_meets_the_budget(slower: float) -> None:
+    found = steps(0.5, correct=lambda plan: slower)
+    assert found[-1].plan.latency_us * slower <= 0.5 * DENSE_US * (1 + 1e-9)
+    for before, after in pairwise(found):
+        assert after.plan.budget_us <= before.plan.budget_us
+    assert found[0].plan.budget_us == exponential_budgets(DENSE_US, 0.5 * DENSE_US, 5)[0], "nothing is measured before"
+    assert found[1].plan.budget_us == exponential_budgets(DENSE_US, 0.5 * DENSE_US, 5)[1] / slower
+
+
+def test_a_miss_found_at_the_last_step_takes_one_more() -> None:
+    (only,) = steps(0.5, num_steps=1)
+    slower = 1.01 * 0.5 * DENSE_US / only.plan.latency_us
+    first, *more = steps(0.5, num_steps=1, correct=lambda plan: slower)
+    assert first.plan == only.plan
+    assert [step.plan.budget_us for step in more] == [pytest.approx(0.5 * DENSE_US / slower)]
+    assert more[-1].plan.latency_us * slower <= 0.5 * DENSE_US * (1 + 1e-9)
+
+
+def test_engines_faster_than_predicted_keep_more() -> None:
+    assert steps(0.5, correct=lambda plan: 0.8)[-1].plan.latency_us > steps(0.5)[-1].plan.latency_us
+
+
+def test_it_gives_up_after_the_extra_steps() -> None:
+    costs = iter(range(10**6))
+    found = steps(0.7, correct=lambda plan: (0.75 + next(costs) * 1e-4) * DENSE_US / plan.latency_us)
+    assert len(found) == 5 + Schedule(dense_us=1.0, target_us=1.0, num_steps=5).num_extra
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data(), st.floats(0.0, 1.0), st.integers(1, 6))
+def test_whatever_is_reachable_is_reached(data: st.DataObject, share: float, num_steps: int) -> None:
+    graph = data.draw(channel_graphs())
+    start, chunks = Step(index=0, plan=PruningPlan.dense(graph)), channel_steps(graph, LOOKUP)
+    dense_us = counts_latency_us(graph, LOOKUP, graph.dense_counts())
+    lowest_us = lowest_latency_us(start.plan, LOOKUP, steps=chunks)
+    target_us = lowest_us + share * (dense_us - lowest_us)
+    schedule = Schedule(dense_us=dense_us, target_us=target_us, num_steps=num_steps)
+    check_reachable(start, schedule, LOOKUP, chunks)
+    found = list(iterate(start, schedule, method=METHODS["halp"], score=score, lookup=LOOKUP, chunks=chunks))
+    assert len(found) == num_steps
+    assert found[-1].plan.latency_us <= target_us
+
+
+def test_what_is_out_of_reach_is_said_at_once_and_by_the_step() -> None:
+    lowest_us = lowest_latency_us(START.plan, LOOKUP, steps=CHUNKS)
+    schedule = Schedule(dense_us=DENSE_US, target_us=lowest_us, num_steps=2)
+    check_reachable(START, schedule, LOOKUP, CHUNKS)
+    below = replace(schedule, target_us=math.nextafter(lowest_us, 0.0))
+    with pytest.raises(InfeasibleBudgetError, match=f"lowest reachable is {lowest_us / DENSE_US:.1%}"):
+        check_reachable(START, below, LOOKUP, CHUNKS)
+    with pytest.raises(InfeasibleBudgetError, match="lowest latency"):
+        steps(0.9 * lowest_us / DENSE_US)
+    with pytest.raises(InfeasibleBudgetError, match="lowest latency"):
+        steps(0.5, correct=lambda plan: 100.0)
