@@ -31,7 +31,7 @@ from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import encode, save, save_tensors, sha256_bytes, write_bytes, write_text
 from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.stopwatch import Stopwatch
+from halp_trt.workflows.stopwatch import Stopwatch, calibrate
 
 __all__ = ["SALIENCIES", "PruneRequest", "prune"]
 
@@ -39,6 +39,7 @@ SALIENCIES = ("auto", "taylor", "magnitude")
 """Taylor needs data; auto is Taylor where there is data, else magnitude."""
 
 CHECKPOINT = "checkpoint.safetensors"
+_REQUEST = "request"
 Progress = Callable[[int, int, str], None]
 
 
@@ -127,7 +128,12 @@ def prune(
         ArtefactError: the checkpoint belongs to another request or network.
     """
     if resume and folder.plan.exists() and not (folder.path / CHECKPOINT).exists():
-        return folder.read_plan()
+        done = folder.read_plan()
+        if done.parents.get(_REQUEST) != request.fingerprint(subject.graph):
+            raise ArtefactError(
+                f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
+            )
+        return done
     use_taylor = request.saliency == "taylor" or (request.saliency == "auto" and subject.data is not None)
     if use_taylor and subject.data is None:
         raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
@@ -366,30 +372,12 @@ class _Run:
             "dense.onnx": sha256_bytes(self.subject.model.SerializeToString()),
             "pruned.onnx": sha256_bytes(pruned),
         }
-        slope, overhead_us = self._fit()
+        slope, overhead_us = calibrate(self.log[:-1], dense_us=self.dense_us, slope=self.calibration)
+        parents[_REQUEST] = self.request.fingerprint(self.subject.graph)
         plan = replace(self.step.plan, calibration=slope, overhead_us=overhead_us, parents=parents)
         save(plan, self.folder.plan)
         self._checkpoint.unlink(missing_ok=True)
         return plan
-
-    def _fit(self) -> tuple[float, float]:
-        """Slope and overhead from table sum to engine: the line through the dense engine and the last but one.
-
-        The final engine is left out, so that what is predicted for it is a prediction.
-        """
-        earlier = [row for row in self.log[:-1] if "measured_us" in row]
-        measured_us = self.dense_us * self.calibration
-        if not earlier:
-            return self.calibration, 0.0
-        row = earlier[-1]
-        saved_us = self.dense_us - float(str(row["latency_us"]))
-        slope = measured_us * (1 - self.measured_share(row)) / saved_us if saved_us > 0.05 * self.dense_us else 0.0
-        return (slope, measured_us - slope * self.dense_us) if slope > 0 else (self.calibration, 0.0)
-
-    @staticmethod
-    def measured_share(row: dict[str, object]) -> float:
-        """A step's engine's latency as a share of the dense engine's beside it."""
-        return float(str(row["measured_us"])) / float(str(row["measured_dense_us"]))
 
     def _rewritten(self, plan: PruningPlan) -> onnx.ModelProto:
         return rewrite(self.subject.model, plan)

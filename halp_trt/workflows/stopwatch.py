@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import onnx
 
@@ -11,7 +12,7 @@ from halp_trt.runtimes import Array, Runtime
 from halp_trt.specs import Target
 from halp_trt.timing import pin_to_one_core, time_interleaved
 
-__all__ = ["Stopwatch", "make_stopwatch"]
+__all__ = ["Stopwatch", "calibrate", "make_stopwatch"]
 
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 """Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
@@ -43,3 +44,25 @@ def make_stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, inp
         return median(samples["dense"]), median(samples["pruned"])
 
     return compare
+
+
+def calibrate(rows: Sequence[Mapping[str, Any]], *, dense_us: float, slope: float) -> tuple[float, float]:
+    """Slope and overhead from table sum to engine: the line through the dense engine and the last of some steps.
+
+    Args:
+        rows: log rows of the steps before the final one, whose engine is left out so that it is truly predicted.
+        dense_us: the dense network by the table.
+        slope: measured dense latency over ``dense_us``; it stays where no step was measured, or none saved 5 %.
+
+    Returns:
+        ``(slope, overhead_us)``: a sum stands for ``overhead_us + slope * sum`` microseconds.
+    """
+    measured = [row for row in rows if "measured_us" in row]
+    if not measured:
+        return slope, 0.0
+    row, whole_us = measured[-1], slope * dense_us
+    saved_us = dense_us - row["latency_us"]
+    gained_us = whole_us * (1 - row["measured_us"] / row["measured_dense_us"])
+    if saved_us < 0.05 * dense_us or gained_us <= 0:
+        return slope, 0.0
+    return gained_us / saved_us, whole_us - gained_us / saved_us * dense_us

@@ -27,6 +27,7 @@ from halp_trt.specs import Budget, ChannelGraph, LayerSpec
 from halp_trt.store import load_tensors
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.prune import CHECKPOINT, prune
+from halp_trt.workflows.stopwatch import calibrate
 from tests.strategies import formula_lookup
 from tests.workflows.pruning import MOMENTS, REQUEST, SHAPE, pictures, subject
 
@@ -214,3 +215,12 @@ def test_the_loop_closes_over_engines_slower_than_predicted(tmp_path: Path, budg
         same = replace(QUICK, budget=Budget(fraction=limit_us / (2 * table_us)), grid_step=4)
         open_loop = prune(subject(), same, RunFolder(path=tmp_path / "open"), lookup=FORMULA)
         assert plan.latency_us < open_loop.latency_us
+
+
+def test_predictions_are_a_line_through_the_dense_engine_and_an_earlier_one() -> None:
+    rows = [{"latency_us": 80.0}, {"latency_us": 60.0, "measured_us": 140.0, "measured_dense_us": 200.0}]
+    slope, overhead_us = calibrate(rows, dense_us=100.0, slope=2.0)
+    assert overhead_us + slope * 100 == pytest.approx(200.0)
+    assert overhead_us + slope * 60 == pytest.approx(140.0)
+    assert calibrate(rows[:1], dense_us=100.0, slope=2.0) == (2.0, 0.0)
+    assert calibrate([{**rows[1], "latency_us": 99.0}], dense_us=100.0, slope=2.0) == (2.0, 0.0)
