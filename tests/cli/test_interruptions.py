@@ -1,0 +1,104 @@
+"""Ctrl-C and a full disk in the middle of a verb: one sentence, exit code 2, and what was finished is still there."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from halp_trt.store import read_table
+from tests.cli.tiny import TINY
+
+BUILD = ("build-lut", "--model", "tiny:net", "--runtime", "onnxruntime", "--step", "1", "--out", "table.jsonl")
+
+
+def _start(*arguments: str, preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    """The real command line in a process of its own."""
+    command = [sys.executable, "-m", "halp_trt", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, start_new_session=True
+    )
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def _refusal(process: subprocess.Popen[str]) -> str:
+    """The sentence that a verb ended with."""
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert not out
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    return sentence
+
+
+def _num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _steps(log: Path) -> list[dict[str, object]]:
+    """What a run's log says of every step, but for the time it took."""
+    return [{**json.loads(line), "seconds": 0} for line in log.read_text().splitlines()]
+
+
+def test_ctrl_c_while_measuring_keeps_every_measured_layer(folder: Path, halp_trt: Callable[..., Result]) -> None:
+    table = folder / "table.jsonl"
+    with _start(*BUILD) as process:
+        _wait_for(lambda: _num_lines(table) > 4, process)
+        process.send_signal(signal.SIGINT)
+        assert "stopped by Ctrl-C; every measured layer is saved" in _refusal(process)
+    before = read_table(table).rows
+    assert len(before) >= 4
+    resumed = halp_trt(*BUILD, "--resume", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    after = read_table(table).rows
+    assert json.loads(resumed.stdout)["num_rows"] == len(after) > len(before)
+    assert all(after[spec] == row for spec, row in before.items())
+
+
+def test_ctrl_c_while_pruning_keeps_every_finished_step(folder: Path, halp_trt: Callable[..., Result]) -> None:
+    asked = ("prune", *TINY, "--steps", "6", "--minibatches", "40", "--epochs", "1", "--run-dir", "run", "--seed", "3")
+    log, checkpoint = folder / "run" / "log.jsonl", folder / "run" / "checkpoint.safetensors"
+    with _start(*asked) as process:
+        _wait_for(checkpoint.exists, process)
+        process.send_signal(signal.SIGINT)
+        assert "stopped by Ctrl-C; every finished step is saved in run" in _refusal(process)
+    assert not (folder / "run" / "plan.json").exists()
+    before = _steps(log)
+    resumed = halp_trt(*asked, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert len(_steps(log)) == 6
+    assert _steps(log)[: len(before)] == before
+
+
+@pytest.mark.parametrize("limit", [2_000, 8_000])
+def test_a_disk_that_fills_up_loses_one_row_at_most(limit: int, folder: Path, halp_trt: Callable[..., Result]) -> None:
+    asked = ("build-lut", *TINY, "--step", "1", "--out", "table.jsonl")
+    with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) as process:
+        assert "cannot write table.jsonl" in _refusal(process)
+    size = (folder / "table.jsonl").stat().st_size
+    assert size <= limit
+    resumed = halp_trt(*asked, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "torn last line" in resumed.stderr
+    assert halp_trt("build-lut", *TINY, "--step", "1", "--out", "whole.jsonl").exit_code == 0
+    assert dict(read_table(folder / "table.jsonl").rows) == dict(read_table(folder / "whole.jsonl").rows)
+
+
+def test_a_disk_too_small_for_weights_ends_pruning_in_one_sentence(folder: Path) -> None:
+    asked = ("prune", *TINY, "--steps", "2", "--minibatches", "2", "--epochs", "0", "--run-dir", "run")
+    with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))) as process:
+        assert "cannot write" in _refusal(process)
+    assert not [path for path in folder.rglob("*.tmp") if path.name.startswith(".")]
