@@ -7,7 +7,9 @@ credited. A layer that reads the group it writes (depthwise convolution, pooling
 
 Differs from HALP in that choices are cumulative, which makes the precedence of higher-ranked channels a matter of
 course; that the knapsack is solved exactly; that a layer which writes several groups is paid for once, each choice
-adding its difference; and that the plan's true latency is what has to meet the budget.
+adding its difference; and that the plan's true latency is what has to meet the budget. Where frozen input widths put the
+budget out of reach (on a coarse staircase a narrower output may save nothing at all, while every reader of it would), a
+choice is credited with what its readers save, too.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from halp_trt.latency import graph_specs
 from halp_trt.planning.knapsack import Problem, solve
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
-from halp_trt.specs import ChannelGraph, LayerSpec, PruningPlan, Saliency
+from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["halp_step", "step_problem", "step_specs"]
 
@@ -41,9 +43,10 @@ def halp_step(
     """The most salient plan within a budget that keeps only channels of the current one.
 
     A plan that meets the budget already is returned as it is, with its latency and saliency. Where the budget is out of
-    reach at the present input widths, the step goes half of the way (geometrically) to what is in reach, and on from
-    there at the new widths; likewise where the true latency turns out above the budget, as it can where a narrower
-    layer is slower.
+    reach at the present input widths, a choice is also credited with what the layers that read the group save; such
+    credits overlap, so the true latency tends to end above the budget, and the step goes on from there at the new
+    widths. It does so, too, where a narrower layer is slower. Where no credits suffice, it goes half of the way
+    (geometrically) to what is in reach.
 
     Args:
         current: what was kept so far.
@@ -68,7 +71,9 @@ def halp_step(
     while plan.latency_us > budget_us:
         choices = _choices(plan.graph, plan.counts(), steps, min_channels)
         problem = step_problem(plan, saliency, lookup, choices)
-        saved_us = -math.fsum(min(costs) for costs in problem.costs)
+        if plan.latency_us - _most_saved_us(problem) > budget_us:
+            problem = step_problem(plan, saliency, lookup, choices, credit_readers=True)
+        saved_us = _most_saved_us(problem)
         if saved_us <= 0:
             return _narrowest(plan, saliency, lookup, lowest_counts(plan, steps=steps, min_channels=min_channels))
         halfway_us = math.sqrt(max(0.0, plan.latency_us - saved_us) * plan.latency_us)
@@ -88,7 +93,9 @@ def step_specs(
     return tuple(dict.fromkeys((*graph_specs(graph, counts), *specs)))
 
 
-def step_problem(plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices) -> Problem:
+def step_problem(
+    plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices, *, credit_readers: bool = False
+) -> Problem:
     """The knapsack of a step from ``plan``: costs are differences to its latency, so its budget is one, too (here 0).
 
     Args:
@@ -96,8 +103,9 @@ def step_problem(plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices:
         saliency: scores of all channels.
         lookup: measurements of the specs asked for.
         choices: counts that every prunable group may take, ascending, the last being the present one.
+        credit_readers: whether a choice is priced by the layers that read its group as well as by those that write it.
     """
-    priced = _priced(plan.graph, plan.counts(), choices)
+    priced = _priced(plan.graph, plan.counts(), choices, with_readers=credit_readers)
     rows = lookup([spec for options in priced.values() for option in options for spec in option])
     costs, values = [], []
     for group, options in priced.items():
@@ -115,13 +123,24 @@ def _choices(
     return {group: width_choices(counts[group], steps[group], min_channels) for group in groups}
 
 
-def _priced(graph: ChannelGraph, counts: Mapping[str, int], choices: Choices) -> dict[str, list[tuple[LayerSpec, ...]]]:
+def _most_saved_us(problem: Problem) -> float:
+    return -math.fsum(min(costs) for costs in problem.costs)
+
+
+def _priced(
+    graph: ChannelGraph, counts: Mapping[str, int], choices: Choices, *, with_readers: bool = False
+) -> dict[str, list[tuple[LayerSpec, ...]]]:
     """For every choice of every group the layers that write the group, at that count and all else at ``counts``."""
     priced = {}
     for group, options in choices.items():
-        layers = [layer for layer in graph.layers if any(name == group for name, _ in layer.out_groups)]
+        layers = [layer for layer in graph.layers if group in _groups_priced(layer, with_readers)]
         priced[group] = [tuple(layer.spec_at({**counts, group: count}) for layer in layers) for count in options]
     return priced
+
+
+def _groups_priced(layer: Layer, with_readers: bool) -> set[str]:
+    """The groups whose choices pay for a layer."""
+    return {name for name, _ in (*layer.out_groups, *(layer.in_groups if with_readers else ()))}
 
 
 def _narrowest(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:

@@ -202,3 +202,15 @@ def test_where_no_single_cut_helps_all_groups_are_cut() -> None:
     chosen = halp_step(PruningPlan.dense(graph), saliency, lookup, budget_us=15.0, steps=steps_of(graph))
     assert chosen.latency_us < 15.0
     assert {len(chosen.kept[g.name]) for g in graph.prunable_groups} == {8}
+
+
+def test_where_only_readers_gain_the_budget_is_met_without_throwing_all_away() -> None:
+    """Outputs of 32 channels cost as much as 8; inputs are paid one by one, as on a processor's wide vectors."""
+    graph = graph_of([("plain", 32, 0)] * 3, stem=32)
+    lookup = formula_lookup(lambda spec: spec.in_channels * math.ceil(spec.out_channels / 32))
+    scores = {g.name: tuple(1 / (1 + c) for c in range(32)) for g in graph.prunable_groups}
+    dense = PruningPlan.dense(graph)
+    budget = 0.7 * counts_latency_us(graph, lookup, dense.counts())
+    chosen = halp_step(dense, Saliency(scores=scores), lookup, budget_us=budget, steps=steps_of(graph))
+    assert 0.75 * budget <= chosen.latency_us <= budget
+    assert min(len(chosen.kept[g.name]) for g in graph.prunable_groups) >= 16
