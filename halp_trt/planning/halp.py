@@ -7,9 +7,9 @@ credited. A layer that reads the group it writes (depthwise convolution, pooling
 
 Differs from HALP in that choices are cumulative, which makes the precedence of higher-ranked channels a matter of
 course; that the knapsack is solved exactly; that a layer which writes several groups is paid for once, each choice
-adding its difference; and that the plan's true latency is what has to meet the budget. Where frozen input widths put the
-budget out of reach (on a coarse staircase a narrower output may save nothing at all, while every reader of it would), a
-choice is credited with what its readers save, too.
+adding its difference; and that the plan's true latency is what has to meet the budget. Where frozen input widths put
+the budget out of reach (on a coarse staircase a narrower output may save nothing at all, while every reader of it
+would), a choice is credited with what its readers save, too.
 """
 
 from __future__ import annotations

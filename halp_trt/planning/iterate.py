@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.pricing import Lookup
@@ -15,6 +18,9 @@ __all__ = ["Schedule", "Step", "check_reachable", "iterate"]
 
 _SPENT = 0.98
 """A plan that uses this share of its budget is not planned again."""
+_CLOSE, _AIM, _SAFE = 0.97, 0.985, 0.995
+"""Shares of the budget that the last step's engine, as measured, should use: at least, about, at most."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +71,8 @@ def iterate(
 
     Between two steps the caller masks the network and trains it; ``score`` reads what that training gathered. Differs
     from HALP in that a step whose plan leaves budget over is planned again, and that the engine of every step may be
-    timed: the budget is divided by how much slower than predicted it ran, and steps are added until the measured engine
-    meets it.
+    timed: the next budget is divided by how much slower than predicted it ran, the last step is planned again until its
+    engine uses the budget as measured, and steps are added while it does not meet it.
 
     Args:
         start: ``Step(index=0, plan=PruningPlan.dense(graph))``, or where an earlier iteration stopped.
@@ -83,17 +89,75 @@ def iterate(
     budgets = exponential_budgets(schedule.dense_us, schedule.target_us, schedule.num_steps)
     step = start
     while step.index < len(budgets) or _too_slow(step, schedule):
-        budget_us = budgets[min(step.index, len(budgets) - 1)] / step.correction
-        saliency = score(step.plan)
-        from_us = step.plan.latency_us or schedule.dense_us
-        plan = _spend(
-            lambda limit_us: method(step.plan, saliency, lookup, budget_us=limit_us, steps=chunks),  # noqa: B023
-            budget_us,
-            from_us,
-            schedule.num_retries,
+        plan_at = partial(
+            _plan_at, step.plan, schedule, method=method, saliency=score(step.plan), lookup=lookup, chunks=chunks
         )
-        step = Step(index=step.index + 1, plan=plan, correction=correct(plan))
+        index = step.index + 1
+        budget_us = budgets[min(step.index, len(budgets) - 1)]
+        if index < len(budgets):
+            plan = plan_at(budget_us / step.correction)
+            step = Step(index=index, plan=plan, correction=correct(plan))
+        else:
+            plan, correction = _close(plan_at, correct, budget_us, step.correction, schedule.num_retries)
+            step = Step(index=index, plan=plan, correction=correction)
         yield step
+
+
+def _plan_at(
+    current: PruningPlan,
+    schedule: Schedule,
+    budget_us: float,
+    *,
+    method: Callable[..., PruningPlan],
+    saliency: Saliency,
+    lookup: Lookup,
+    chunks: Mapping[str, int],
+) -> PruningPlan:
+    """One step's plan on the table's scale."""
+    return _spend(
+        lambda limit_us: method(current, saliency, lookup, budget_us=limit_us, steps=chunks),
+        budget_us,
+        current.latency_us or schedule.dense_us,
+        schedule.num_retries,
+    )
+
+
+def _close(
+    plan_at: Callable[[float], PruningPlan],
+    correct: Callable[[PruningPlan], float],
+    target_us: float,
+    correction: float,
+    num_retries: int,
+) -> tuple[PruningPlan, float]:
+    """The last step's plan and its correction: planned again until its engine uses the budget, as measured.
+
+    Of the plans whose engines meet the budget the most salient; the fastest if none does.
+    """
+    limit_us, low_us, high_us = target_us / correction, 0.0, math.inf
+    tried: list[tuple[float, PruningPlan, float]] = []
+    for _ in range(1 + num_retries):
+        try:
+            plan = plan_at(limit_us)
+        except InfeasibleBudgetError:
+            if not tried:
+                raise
+            break
+        if any(plan.kept == other.kept for _, other, _ in tried):
+            break
+        found = correct(plan)
+        used = plan.latency_us * found / target_us
+        tried.append((used, plan, found))
+        if _CLOSE <= used <= _SAFE:
+            break
+        low_us, high_us = (low_us, plan.latency_us) if used > 1 else (limit_us, high_us)
+        limit_us = _AIM * target_us / found
+        if not low_us < limit_us < high_us:
+            limit_us = (low_us + high_us) / 2
+        if not math.isfinite(limit_us):
+            break
+    met = [(plan.saliency, plan, found) for used, plan, found in tried if used <= 1 + _ROUNDING]
+    _, plan, correction = max(met, key=itemgetter(0)) if met else min(tried, key=itemgetter(0))
+    return plan, correction
 
 
 def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: float, num_retries: int) -> PruningPlan:
@@ -120,7 +184,7 @@ def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: f
 
 def _too_slow(step: Step, schedule: Schedule) -> bool:
     late = step.index - schedule.num_steps
-    return late < schedule.num_extra and step.plan.latency_us * step.correction > schedule.target_us * (1 + 1e-9)
+    return late < schedule.num_extra and step.plan.latency_us * step.correction > schedule.target_us * (1 + _ROUNDING)
 
 
 def check_reachable(start: Step, schedule: Schedule, lookup: Lookup, chunks: Mapping[str, int]) -> None:

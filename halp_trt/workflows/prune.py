@@ -173,7 +173,7 @@ class _Run:
         self.is_slim = False
         self.log: list[dict[str, object]] = []
         self.optimizer = make_optimizer(self.module, request.train) if subject.data is not None else None
-        self.measured: tuple[float, float] | None = None
+        self.measured: dict[tuple[tuple[str, tuple[int, ...]], ...], tuple[float, float]] = {}
         self.loss = float("nan")
 
     # ---- start and resume -------------------------------------------------------------------------------------------
@@ -312,8 +312,8 @@ class _Run:
         """Times the step's engine: measured share of the dense latency over the predicted share."""
         if self.stopwatch is None:
             return 1.0
-        self.measured = self.stopwatch(self._rewritten(plan))
-        dense_us, pruned_us = self.measured
+        dense_us, pruned_us = self.stopwatch(self._rewritten(plan))
+        self.measured[tuple(plan.kept.items())] = (dense_us, pruned_us)
         return (pruned_us / dense_us) / (plan.latency_us / self.dense_us)
 
     def _write_down(self, step: Step, seconds: float) -> None:
@@ -328,8 +328,9 @@ class _Run:
             "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
             "seconds": round(seconds, 3),
         }
-        if self.measured is not None:
-            row |= {"measured_dense_us": self.measured[0], "measured_us": self.measured[1]}
+        measured = self.measured.get(tuple(plan.kept.items()))
+        if measured is not None:
+            row |= {"measured_dense_us": measured[0], "measured_us": measured[1]}
         if self.data is not None and self.num_minibatches:
             row["loss"] = self.loss
         self.log.append(row)

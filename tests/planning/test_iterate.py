@@ -61,13 +61,31 @@ def test_steps_are_added_until_the_measured_engine_meets_the_budget(slower: floa
     assert found[1].plan.budget_us == exponential_budgets(DENSE_US, 0.5 * DENSE_US, 5)[1] / slower
 
 
-def test_a_miss_found_at_the_last_step_takes_one_more() -> None:
+def test_a_miss_found_at_the_last_step_is_planned_again() -> None:
     (only,) = steps(0.5, num_steps=1)
     slower = 1.01 * 0.5 * DENSE_US / only.plan.latency_us
-    first, *more = steps(0.5, num_steps=1, correct=lambda plan: slower)
-    assert first.plan == only.plan
-    assert [step.plan.budget_us for step in more] == [pytest.approx(0.5 * DENSE_US / slower)]
-    assert more[-1].plan.latency_us * slower <= 0.5 * DENSE_US * (1 + 1e-9)
+    (again,) = steps(0.5, num_steps=1, correct=lambda plan: slower)
+    assert again.plan.latency_us < only.plan.latency_us
+    assert again.plan.latency_us * slower <= 0.5 * DENSE_US * (1 + 1e-9)
+
+
+def test_the_last_step_uses_the_budget_as_measured() -> None:
+    """Engines that run ever faster than the table says, the narrower they are."""
+
+    def correct(plan: PruningPlan) -> float:
+        return (plan.latency_us / DENSE_US) ** 0.2
+
+    (_, *_, last) = steps(0.5, correct=correct)
+    assert 0.94 * 0.5 * DENSE_US <= last.plan.latency_us * last.correction <= 0.5 * DENSE_US
+    assert last.correction == correct(last.plan)
+
+
+def test_a_step_that_cannot_be_met_as_measured_takes_more_steps() -> None:
+    """Each engine is slower than the one before let expect, until the retries are used up."""
+    calls = iter([1.3, 1.8, 2.4, 3.0])
+    found = steps(0.5, num_steps=1, correct=lambda plan: next(calls, 1.0))
+    assert len(found) > 1
+    assert found[-1].plan.latency_us * found[-1].correction <= 0.5 * DENSE_US * (1 + 1e-9)
 
 
 def test_engines_faster_than_predicted_keep_more() -> None:
