@@ -81,7 +81,7 @@ def test_the_last_step_uses_the_budget_as_measured() -> None:
 
 
 def test_a_step_that_cannot_be_met_as_measured_takes_more_steps() -> None:
-    """Each engine is slower than the one before let expect, until the retries are used up."""
+    """Each engine is slower than the last one promised, until the retries are used up."""
     calls = iter([1.3, 1.8, 2.4, 3.0])
     found = steps(0.5, num_steps=1, correct=lambda plan: next(calls, 1.0))
     assert len(found) > 1

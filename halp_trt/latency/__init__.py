@@ -1,0 +1,22 @@
+"""Latency tables: what was measured on a target, what a network costs by it, and where its cliffs are."""
+
+from __future__ import annotations
+
+from halp_trt.latency.staircase import noise_us, staircase_step
+from halp_trt.latency.table import (
+    LatencyTable,
+    check_target,
+    graph_latency_us,
+    graph_specs,
+    layer_latencies_us,
+)
+
+__all__ = [
+    "LatencyTable",
+    "check_target",
+    "graph_latency_us",
+    "graph_specs",
+    "layer_latencies_us",
+    "noise_us",
+    "staircase_step",
+]

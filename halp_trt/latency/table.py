@@ -1,0 +1,123 @@
+"""Latency tables: what was measured on a target, and what a network costs by it.
+
+A lookup returns a measurement or raises; it never guesses and never returns a neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+from halp_trt.errors import MissingLatencyError, TargetMismatchError
+from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
+
+__all__ = [
+    "LatencyTable",
+    "check_target",
+    "graph_latency_us",
+    "graph_specs",
+    "layer_latencies_us",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyTable:
+    """Measured latencies of single layers on one target.
+
+    Attributes:
+        target: where and how they were measured.
+        rows: the measurement of every layer.
+    """
+
+    target: Target
+    rows: Mapping[LayerSpec, Measurement]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+
+    def missing(self, specs: Iterable[LayerSpec]) -> list[LayerSpec]:
+        """Those of ``specs`` that were not measured, each once, in the order given."""
+        return [spec for spec in dict.fromkeys(specs) if spec not in self.rows]
+
+    def lookup(self, specs: Iterable[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        """All rows, after making sure that ``specs`` are among them.
+
+        Raises:
+            MissingLatencyError: some are not.
+        """
+        missing = self.missing(specs)
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise MissingLatencyError(
+                f"the table of {self.target.device} ({self.target.runtime}, {self.target.precision}) has no latency of "
+                f"{missing[0]}{others}; measure with build-lut, with --resume to extend this table"
+            )
+        return self.rows
+
+    def latency_us(self, spec: LayerSpec) -> float:
+        """The measured latency of one layer in microseconds.
+
+        Raises:
+            MissingLatencyError: it was not measured.
+        """
+        return self.lookup((spec,))[spec].latency_us
+
+    def with_rows(
+        self, rows: Mapping[LayerSpec, Measurement] | Iterable[tuple[LayerSpec, Measurement]]
+    ) -> LatencyTable:
+        """This table with ``rows`` added; of a spec measured twice the new measurement counts."""
+        return LatencyTable(target=self.target, rows={**self.rows, **dict(rows)})
+
+
+def check_target(table: LatencyTable, target: Target) -> None:
+    """Makes sure that a table was measured for ``target``.
+
+    Raises:
+        TargetMismatchError: it was not; the message names every field that differs.
+    """
+    differing = list(_differences("", table.target, target))
+    if differing:
+        raise TargetMismatchError(
+            f"the latency table was measured for another target ({'; '.join(differing)}); "
+            "choose the table of this target or measure one with build-lut"
+        )
+
+
+def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
+    for name in (field.name for field in fields(found)):
+        here, there = getattr(found, name), getattr(wanted, name)
+        if is_dataclass(here):
+            yield from _differences(f"{prefix}{name}.", here, there)
+        elif here != there:
+            yield f"{prefix}{name}: table {here!r}, needed {there!r}"
+
+
+# ---- what a network costs --------------------------------------------------------------------------------------------
+
+
+def graph_specs(graph: ChannelGraph, counts: Mapping[str, int]) -> tuple[LayerSpec, ...]:
+    """The spec of every layer, in execution order, when ``counts[group]`` channels of every group are kept."""
+    return tuple(layer.spec_at(counts) for layer in graph.layers)
+
+
+def layer_latencies_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> dict[str, float]:
+    """Microseconds of every layer by name, in execution order.
+
+    Raises:
+        MissingLatencyError: a layer was not measured at these widths.
+    """
+    specs = graph_specs(graph, counts)
+    rows = table.lookup(specs)
+    return {layer.name: rows[spec].latency_us for layer, spec in zip(graph.layers, specs, strict=True)}
+
+
+def graph_latency_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> float:
+    """Microseconds of the network: the sum over its layers (arXiv:2210.06659, eq. 2), correctly rounded.
+
+    Raises:
+        MissingLatencyError: a layer was not measured at these widths.
+    """
+    return math.fsum(layer_latencies_us(graph, table, counts).values())
