@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halp_trt.errors import UsageError
+from halp_trt.latency.surface import Effort, Surface, measure_surface
+from halp_trt.runtimes.synthetic import latency_us
+from halp_trt.specs import LayerSpec, Measurement
+
+CONV = LayerSpec(
+    operator="Conv", in_channels=256, out_channels=256, in_size=(14, 14), kernel_size=(3, 3), stride=(1, 1),
+    padding=(1, 1, 1, 1), dilation=(1, 1),
+)  # fmt: skip
+Formula = Callable[[LayerSpec], float]
+
+FORMULAS: dict[str, Formula] = {
+    "staircase on both sides": lambda spec: latency_us(spec, 1),
+    "four blocks at a time": lambda spec: 3 + spec.in_channels * (-(-spec.out_channels // 16) * 0.9 + 0.3) / 50,
+    "beyond a cache": lambda spec: (
+        (5 + spec.in_channels * spec.out_channels / 500) * (1.3 if spec.in_channels * spec.out_channels > 4e4 else 1.0)
+    ),
+}
+
+
+class Device:
+    """Measures by a formula, with seeded noise, and counts."""
+
+    def __init__(self, formula: Formula, noise: float) -> None:
+        self.formula, self.noise, self.num_probes = formula, noise, 0
+        self.random = np.random.default_rng(0)
+
+    def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        self.num_probes += len(specs)
+        return {spec: self.measure(spec) for spec in specs}
+
+    def measure(self, spec: LayerSpec) -> Measurement:
+        us = self.formula(spec) * (1 + self.noise * self.random.standard_normal())
+        low, high = us * (1 - 1.28 * self.noise), us * (1 + 1.28 * self.noise)
+        return Measurement(latency_us=us, p10_us=low, p90_us=high, num_samples=20)
+
+
+def errors(surface: Surface, formula: Formula, num: int = 300) -> np.ndarray:
+    """Relative misses at random pairs of widths."""
+    random = np.random.default_rng(1)
+    pairs = [tuple(int(random.choice(axis)) for axis in (surface.in_widths, surface.out_widths)) for _ in range(num)]
+    truth = np.array([formula(surface.spec.with_widths(*pair)) for pair in pairs])
+    return np.asarray(abs(surface.latencies_us(pairs) / truth - 1))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("width", [256, 512, 2048])
+@pytest.mark.parametrize("shape", ["staircase on both sides", "four blocks at a time"])
+def test_staircases_take_few_probes(shape: str, width: int, noise: float) -> None:
+    device, widths = Device(FORMULAS[shape], noise), range(8, width + 1, 8)
+    surface = measure_surface(CONV, widths, widths, device)
+    assert device.num_probes <= 65
+    assert surface.steps[1] == 16
+    assert np.percentile(errors(surface, FORMULAS[shape]), 95) <= 0.03
+
+
+def test_more_probes_are_spent_where_the_surface_bends() -> None:
+    formula, widths = FORMULAS["beyond a cache"], range(8, 513, 8)
+    plain, bent = Device(lambda spec: 5 + spec.in_channels * spec.out_channels / 500, 0.0), Device(formula, 0.0)
+    assert np.percentile(errors(measure_surface(CONV, widths, widths, plain), plain.formula), 95) < 1e-6
+    rough = measure_surface(CONV, widths, widths, bent, effort=Effort(max_probes=64))
+    assert bent.num_probes > plain.num_probes
+    fine = measure_surface(CONV, widths, widths, bent, effort=Effort(max_probes=400))
+    assert np.mean(errors(fine, formula)) < 0.5 * np.mean(errors(rough, formula))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(FORMULAS)), st.integers(1, 20), st.integers(1, 20), st.integers(1, 40))
+def test_measured_points_are_exact_and_everything_is_covered(
+    shape: str, num_in: int, num_out: int, max_probes: int
+) -> None:
+    formula = FORMULAS[shape]
+    ins, outs = [8 * (i + 1) for i in range(num_in)], [8 * (i + 1) for i in range(num_out)]
+    surface = measure_surface(CONV, ins, outs, Device(formula, 0.0), effort=Effort(max_probes=max_probes))
+    for in_channels in ins:
+        for out_channels in outs:
+            entry = surface.at(in_channels, out_channels)
+            truth = formula(CONV.with_widths(in_channels, out_channels))
+            assert entry.latency_us == truth if entry.is_measured else entry.latency_us > 0
+    low, high = min(p.latency_us for p in surface.points.values()), max(p.latency_us for p in surface.points.values())
+    found = surface.latencies_us([(a, b) for a in ins for b in outs])
+    assert low <= found.min() + 1e-9
+    assert found.max() <= high + 1e-9
+
+
+def test_without_a_limit_every_cell_agrees_or_is_full() -> None:
+    formula, widths = FORMULAS["beyond a cache"], range(8, 129, 8)
+    effort = Effort(max_error_fraction=0.01, max_probes=10_000)
+    surface = measure_surface(CONV, widths, widths, Device(formula, 0.0), effort=effort)
+    assert all(cell.is_full or cell.error_fraction <= 0.01 for cell in surface.cells)
+    assert len(surface.points) < len(widths) ** 2
+
+
+def test_a_layer_whose_sides_are_one_has_one_axis() -> None:
+    depthwise = replace(CONV, conv_groups=256)
+    device = Device(lambda spec: latency_us(spec, 1), 0.0)
+    surface = measure_surface(depthwise, range(8, 257, 8), (), device)
+    assert device.num_probes <= 20
+    for width in range(8, 257, 8):
+        truth = latency_us(depthwise.with_widths(width, width), 1)
+        assert surface.at(width, width).latency_us == pytest.approx(truth, rel=0.03)
+
+
+def test_error_bars_hold_what_was_missed() -> None:
+    formula, widths = FORMULAS["beyond a cache"], range(8, 257, 8)
+    surface = measure_surface(CONV, widths, widths, Device(formula, 0.01))
+    pairs = [(a, b) for a in widths for b in widths]
+    entries = [surface.at(*pair) for pair in pairs]
+    misses = [abs(e.latency_us - formula(CONV.with_widths(*pair))) for e, pair in zip(entries, pairs, strict=True)]
+    covered = [miss <= 2 * entry.error_us for entry, miss in zip(entries, misses, strict=True)]
+    assert np.mean(covered) > 0.9
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    device = Device(lambda spec: 1.0, 0.0)
+    with pytest.raises(UsageError, match="must ascend"):
+        measure_surface(CONV, [16, 8], [8], device)
+    with pytest.raises(UsageError, match="does not cover 12->8"):
+        measure_surface(CONV, [8, 16], [8, 16], device).at(12, 8)
+    with pytest.raises(UsageError, match="at least 1 probe"):
+        Effort(max_probes=0)
