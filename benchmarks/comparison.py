@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,14 @@ from halp_trt.workflows.stages import deploy_run, load_network, measure_table, p
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = "halp-trt/comparison/1"
-TRAINING = (  # of the dense network, one thread: two cosine cycles
-    TrainSettings(num_epochs=12, learning_rate=0.15, warmup_fraction=0.15, seed=0),
-    TrainSettings(num_epochs=8, batch_size=64, learning_rate=0.08, warmup_fraction=0.05, label_smoothing=0.0, seed=1),
+TRAINING = (  # of the dense network
+    TrainSettings(num_epochs=56, learning_rate=0.15, warmup_fraction=0.05, label_smoothing=0.05, seed=0),
 )
 CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
     "cifar10-resnet20": (
         Settings(
             model="resnet20",
-            train_epochs=20,
+            train_epochs=56,
             steps=5,
             minibatches=20,
             epochs=3,
@@ -68,7 +68,7 @@ def main() -> None:
     seconds: dict[str, float] = {}
     dense = RunFolder(path=arguments.work / "dense")
     if settings.train_epochs:
-        _timed(seconds, "train", lambda: _train(settings, dense))
+        seconds |= _train(settings, dense)
         settings = replace(settings, weights=str(dense.trained))
     _timed(seconds, "build-lut", lambda: measure_table(settings, None, _report("build-lut"), resume=True))
     rows = [_contest(settings, method, budget, arguments.work) for method, budget in contests]
@@ -86,16 +86,20 @@ def main() -> None:
     )
 
 
-def _train(settings: Settings, run: RunFolder) -> None:
-    """Trains the dense network from scratch, unless WORK holds its weights already."""
-    if run.trained.exists():
-        return
-    network, data = load_network(settings)
-    if data is None:
-        sys.exit("error: training needs pictures; name them with --data")
-    for how in TRAINING:
-        train_epochs(network.module, data, how, progress=_report("train"))
-    save_tensors(run.trained, network.module.state_dict())
+def _train(settings: Settings, run: RunFolder) -> dict[str, float]:
+    """Trains the dense network from scratch, unless WORK holds its weights already; gives the seconds it took."""
+    stamp = run.path / "seconds.json"
+    if not run.trained.exists():
+        network, data = load_network(settings)
+        if data is None:
+            sys.exit("error: training needs pictures; name them with --data")
+        seconds: dict[str, float] = {}
+        for index, how in enumerate(TRAINING):
+            train = partial(train_epochs, network.module, data, how, progress=_report("train"))
+            _timed(seconds, f"train {index}", train)
+        write_json(stamp, {"train": sum(seconds.values())})
+        save_tensors(run.trained, network.module.state_dict())
+    return {"train": float(read_json(stamp)["train"])}
 
 
 def _public(data: str) -> list[str]:
