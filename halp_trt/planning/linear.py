@@ -1,9 +1,10 @@
 """HALP's problem: the width that a layer reads stands still while the width that it writes is chosen.
 
 A choice costs what the layers that write its group take at that width, everything else as it is now, so what narrower
-inputs save is not credited (arXiv:2210.06659, sec. 3.1). It may remove what lies inside a residual block; HALP counts
-the value of a dead block's last layer all the same. Differs from HALP in that a plan is priced at its true widths in the
-end and planned again under less budget where it breaks one, as it can where a narrower layer is slower.
+inputs save is not credited (arXiv:2210.06659, sec. 3.1). As in the papers width 0 is a choice like any other, where the
+problem offers it: it may cut a network in two, and the value of a dead block's last layer counts all the same; limits
+forbid it. Differs from HALP in that a plan is priced at its true widths in the end and planned again under less budget
+where it breaks one, as it can where a narrower layer is slower.
 """
 
 from __future__ import annotations
@@ -93,12 +94,7 @@ def _along(term: Term, group: int, full: Sequence[int], num_choices: int) -> Flo
 
 def _linear(problem: Problem) -> _Linear:
     lines = linearised(problem)
-    inside = {group for block in problem.blocks for group in block.groups}
-    allowed = problem.allowed or tuple(tuple(range(len(group.widths))) for group in problem.groups)
-    choices = tuple(
-        tuple(choice for choice in options if group.widths[choice] or index in inside)
-        for index, (group, options) in enumerate(zip(problem.groups, allowed, strict=True))
-    )
+    choices = problem.allowed or tuple(tuple(range(len(group.widths))) for group in problem.groups)
     return _Linear(
         problem=problem,
         choices=choices,
