@@ -6,56 +6,78 @@ group, or if item i-1 was taken in the cell ``(i-1, w - c_i)`` that it builds on
 the recurrence is greedy: it can miss the optimum, which is what ``exact`` finds.
 
 Differs from HALP's released form in that what must stay is paid for before anything is chosen, so that keeping it
-cannot break the budget; that costs are rounded up, never down; that one quantum is as fine as the table's size allows;
-and that cells are computed a row at a time, with one bit kept for each.
+cannot break the budget; that costs are rounded up, never down, to a quantum as fine as the table's size allows; that
+cells are computed a row at a time, with one bit kept for each; and that the best cell within the capacity is taken,
+which need not be the last one, as a greedy recurrence may do worse with more room.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["augmented_knapsack"]
 
-_MOST_CELLS = 1 << 18  # in a row
+MOST_CELLS = 1 << 18  # in a row
+_FINEST = 20  # binary digits behind the point that are looked at
 
 
 def augmented_knapsack(
-    costs: Sequence[Sequence[float]], values: Sequence[Sequence[float]], capacity: float
-) -> tuple[int, ...] | None:
-    """The choice of every group, or None where the recurrence finds none within the capacity.
+    costs: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]],
+    capacity: float,
+    *,
+    most_cells: int = MOST_CELLS,
+) -> Iterator[tuple[int, ...]]:
+    """The choice of every group: the recurrence's best plan first, then those of its other cells, of falling value.
 
     Args:
         costs, values: ``[group][choice]``, cumulative: choice k is the first of a group (which has to be paid for) and
             k chunks more.
         capacity: the most that the chosen costs may sum to.
+        most_cells: in a row of the table.
     """
     room = math.fsum([capacity, *(-group[0] for group in costs)])
-    quantum = _quantum(costs, room)
+    quantum = _quantum(costs, most_cells)
     added = [[math.ceil((cost - group[0]) / quantum) for cost in group] for group in costs]
     weights = [after - before for group in added for before, after in zip(group, group[1:], strict=False)]
     gains = [after - before for group in values for before, after in zip(group, group[1:], strict=False)]
     firsts = {sum(len(group) - 1 for group in costs[:index]) for index in range(len(costs))}
     below = sum(-weight for weight in weights if weight < 0)
-    top = max(math.floor(room / quantum), -below) + below
-    return _backtrack(costs, weights, _table(weights, gains, firsts, below, top), below, math.floor(room / quantum))
+    most = sum(max(group) for group in added)
+    last = min(math.floor(room / quantum), most)
+    value, rows = _table(weights, gains, firsts, below, max(last, -below) + below)
+    reached = value[: max(last + below + 1, 0)]
+    _, cells = np.unique(-reached, return_index=True)
+    for cell in cells[np.isfinite(reached[cells])]:
+        taken = iter(_backtrack(weights, rows, int(cell)))
+        yield tuple(sum(next(taken) for _ in group[1:]) for group in costs)
 
 
-def _quantum(costs: Sequence[Sequence[float]], room: float) -> float:
-    """One where all costs are whole and few enough, else a share of the room."""
-    whole = all(float(cost).is_integer() for group in costs for cost in group)
-    spread = math.fsum(max(group) - group[0] for group in costs)
-    reach = max(min(room, spread), 0.0)
-    return 1.0 if whole and reach < _MOST_CELLS else max(reach / _MOST_CELLS, 1e-12 * max(spread, 1.0))
+def _quantum(costs: Sequence[Sequence[float]], most_cells: int) -> float:
+    """What all costs are multiples of, where that makes few enough cells; else a share of what they span.
+
+    It does not depend on the budget, so that the same plans stand in the cells of every budget.
+    """
+    differences = [cost - group[0] for group in costs for cost in group]
+    span = math.fsum(max(group) - min(group) for group in costs)
+    for shift in range(_FINEST):
+        scaled = [math.ldexp(difference, shift) for difference in differences]
+        if all(number.is_integer() for number in scaled):
+            quantum = math.ldexp(math.gcd(*map(int, scaled)), -shift)
+            if span <= quantum * most_cells:
+                return quantum or 1.0
+            break
+    return span / most_cells or 1.0
 
 
 def _table(
     weights: Sequence[int], gains: Sequence[float], firsts: set[int], below: int, top: int
-) -> list[npt.NDArray[np.uint8]]:
-    """For every item the cells, of capacities ``-below .. top``, in which it is taken, eight to a byte.
+) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.uint8]]]:
+    """The value in every cell, of capacities ``-below .. top``, and for every item where it is taken, eight to a byte.
 
     Capacities below zero and beyond the budget are there for items that save: they build on cells with more room.
     """
@@ -73,24 +95,13 @@ def _table(
         taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
         value = np.where(taken, candidate, value)
         rows.append(np.packbits(taken))
-    return rows
+    return value, rows
 
 
-def _backtrack(
-    costs: Sequence[Sequence[float]],
-    weights: Sequence[int],
-    rows: Sequence[npt.NDArray[np.uint8]],
-    below: int,
-    room: int,
-) -> tuple[int, ...] | None:
-    cell = room + below
-    if cell < 0:
-        return None
+def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:
+    """Which items are taken on the way to a cell of the last row."""
     taken = []
     for weight, row in zip(reversed(weights), reversed(rows), strict=True):
         taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
         cell -= weight * taken[-1]
-    if cell < below:
-        return None
-    counts = iter(reversed(taken))
-    return tuple(sum(next(counts) for _ in group[1:]) for group in costs)
+    return taken[::-1]

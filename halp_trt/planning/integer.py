@@ -6,7 +6,11 @@ variables' states along each axis (the local polytope, as Koster, van Hoesel and
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,17 +69,18 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> 
     budgets = model.budgets - constant.costs
     scale = np.maximum(np.abs(budgets), 1.0)
     spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
-    found = milp(
-        -np.concatenate(values),
-        integrality=np.arange(num_columns) < starts[-1],
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(
-            vstack([ties, spent]).tocsr(),
-            np.append(right, np.full(len(budgets), -np.inf)),
-            np.append(right, budgets / scale),
-        ),
-        options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
-    )
+    with _silence():
+        found = milp(
+            -np.concatenate(values),
+            integrality=np.arange(num_columns) < starts[-1],
+            bounds=Bounds(0, 1),
+            constraints=LinearConstraint(
+                vstack([ties, spent]).tocsr(),
+                np.append(right, np.full(len(budgets), -np.inf)),
+                np.append(right, budgets / scale),
+            ),
+            options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
+        )
     if found.status == 2:
         return Outcome(point=None, bound=-math.inf)
     bound = math.inf if found.mip_dual_bound is None else float(constant.values) - float(found.mip_dual_bound)
@@ -83,3 +88,17 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> 
         return Outcome(point=None, bound=bound)
     states = [int(np.argmax(found.x[first:last])) for first, last in zip(starts[:-1], starts[1:], strict=True)]
     return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off the standard output what HiGHS writes there past Python, lest it end up in a verb's JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -198,7 +198,11 @@ def _search_in_rounds(
     while not standing.proven(0.0) and not is_late():
         target = max(top - step, standing.value, floor)
         slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
-        small = narrowed(model, [np.flatnonzero(values >= target - slack) for values in reach])
+        keep = [np.flatnonzero(values >= target - slack) for values in reach]
+        if not all(map(len, keep)):  # the bound lies below every plan's value: the budgets exclude each other
+            standing.bound = standing.value
+            return
+        small = narrowed(model, keep)
         branches = bucket_tree(small, max_entries=_MOST_ENTRIES)
         assert branches is not None
         cap = _CHEAP_LABELS if standing.proven(effort.gap) else effort.max_labels

@@ -9,9 +9,10 @@ where it breaks one, as it can where a narrower layer is slower.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +30,8 @@ __all__ = ["exact", "halp", "linearised"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_ATTEMPTS = 40
+_ATTEMPTS = 200
+_WEIGHINGS, _WEIGHED_CELLS = 24, 1 << 14
 
 
 def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -42,7 +44,7 @@ def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) 
     Raises:
         InfeasibleBudgetError: no choice meets the budgets at the present input widths.
     """
-    return _solution(problem, lambda linear, effort: _optimum(linear, effort)[0], Effort(gap=gap, seconds=seconds))
+    return _solution(problem, _optima, Effort(gap=gap, seconds=seconds))
 
 
 def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -108,32 +110,25 @@ def _linear(problem: Problem) -> _Linear:
 
 
 def _solution(
-    problem: Problem, choose: Callable[[_Linear, Effort], tuple[int, ...] | None], effort: Effort
+    problem: Problem, candidates: Callable[[_Linear, Effort], Iterator[tuple[int, ...]]], effort: Effort
 ) -> Solution:
-    """Chooses under budgets that shrink until the plan meets them at its true widths."""
+    """The first of the candidates that meets the budgets at its true widths too; they come best first."""
     started = time.perf_counter()
     linear = _linear(problem)
     bound = _optimum(linear, effort)[1]
-    limits = np.asarray(list(problem.budgets.values()))
-    tighter = linear
-    for _ in range(_ATTEMPTS):
-        try:
-            choices = choose(tighter, effort)
-        except InfeasibleBudgetError:
-            break
-        if choices is None:
-            break
-        costs = problem.costs(choices)
-        over = np.asarray(list(costs.values())) - limits
-        if (over <= 0).all():
+    for choices in itertools.islice(candidates(linear, effort), _ATTEMPTS):
+        if problem.fits(choices):
             value = problem.value(choices)
             gap = (bound - value) / abs(value or bound or 1.0)
             status = "optimal" if gap <= 1e-12 else "gap" if gap <= effort.gap else "limit"
-            seconds = time.perf_counter() - started
             return Solution(
-                choices=choices, value=value, bound=max(bound, value), costs=costs, seconds=seconds, status=status
+                choices=choices,
+                value=value,
+                bound=max(bound, value),
+                costs=problem.costs(choices),
+                seconds=time.perf_counter() - started,
+                status=status,
             )
-        tighter = replace(tighter, budgets=tighter.budgets - np.maximum(over, 0) * (1 + 1e-9))
     return _narrowest(linear, bound, started)
 
 
@@ -153,6 +148,21 @@ def _narrowest(linear: _Linear, bound: float, started: float) -> Solution:
     return Solution(
         choices=choices, value=value, bound=max(bound, value), costs=problem.costs(choices), seconds=seconds, status="limit"
     )
+
+
+def _optima(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
+    """The optimum, and where that does not meet the budgets at its true widths, the next best at less cost."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            choices, _ = _optimum(linear, effort)
+        except InfeasibleBudgetError:
+            return
+        yield choices
+        positions = [options.index(choice) for options, choice in zip(linear.choices, choices, strict=True)]
+        spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
+        span = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
+        less = 1e-9 * span if len(span) == 1 else 1e-3 * 1.1**attempt * span
+        linear = replace(linear, budgets=np.minimum(linear.budgets, spent) - less)
 
 
 def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
@@ -186,18 +196,22 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
     )
 
 
-def _augmented(linear: _Linear, effort: Effort) -> tuple[int, ...] | None:
+def _augmented(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
     """The papers' recurrence; with several resources on their sum, weighed by what they exceed their budgets."""
+    if len(linear.budgets) == 1:
+        costs = [cost[0].tolist() for cost in linear.costs]
+        plans = augmented_knapsack(costs, linear.values, float(linear.budgets[0]))
+        yield from map(linear.chosen, plans)
+        return
     weights = np.eye(len(linear.budgets))[0]
-    scale = np.maximum(np.abs(linear.budgets), 1e-12) if len(linear.budgets) > 1 else np.ones(1)
-    for _ in range(_ATTEMPTS):
+    scale = np.maximum(np.abs(linear.budgets), 1e-12)
+    for _ in range(_WEIGHINGS):
         costs = [(weights / scale @ cost).tolist() for cost in linear.costs]
-        positions = augmented_knapsack(costs, linear.values, float(weights / scale @ linear.budgets))
+        room = float(weights / scale @ linear.budgets)
+        positions = next(augmented_knapsack(costs, linear.values, room, most_cells=_WEIGHED_CELLS), None)
         if positions is None:
-            return None
+            return
+        yield linear.chosen(positions)
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
-        over = (spent - linear.budgets) / scale
-        if (over <= 1e-9).all():
-            return linear.chosen(positions)
-        weights = weights + np.maximum(over, 0) / over.max() * weights.sum() / 2
-    return None
+        over = np.maximum(spent - linear.budgets, 0) / scale
+        weights = weights + (over / over.max() if over.any() else np.ones(len(over))) * weights.sum() / 2
