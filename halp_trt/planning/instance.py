@@ -16,11 +16,9 @@ import numpy.typing as npt
 
 from halp_trt.errors import ArtefactError
 from halp_trt.planning.blocks import Wire, find_blocks
-from halp_trt.planning.problem import Axis, Block, Group, Problem, Term
+from halp_trt.planning.problem import LATENCY, Axis, Block, Group, Problem, Term
 
-__all__ = ["LATENCY", "parse_instance"]
-
-LATENCY = "latency_us"
+__all__ = ["parse_instance"]
 
 
 def parse_instance(data: object, source: str) -> Problem:

@@ -21,12 +21,12 @@ from halp_trt.planning.model import Bucket, Factor, Model, bucket_tree, model_of
 from halp_trt.planning.problem import Problem, Solution
 from halp_trt.planning.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
 
-__all__ = ["Effort", "joint", "joint_blocks", "maximise"]
+__all__ = ["MOST_ENTRIES", "Effort", "joint", "joint_blocks", "maximise"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_MOST_ENTRIES = 1 << 23
+MOST_ENTRIES = 1 << 23
 """Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
 _MOST_LABELS = 100_000
 _CHEAP_LABELS = 4_000
@@ -141,7 +141,7 @@ def maximise(
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
     model = undominated(model)
-    tree = bucket_tree(model, max_entries=_MOST_ENTRIES)
+    tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     standing = Standing(price=price)
     if tree is None:
         from halp_trt.planning.integer import maximise_by_integers
@@ -203,7 +203,7 @@ def _search_in_rounds(
             standing.bound = standing.value
             return
         small = narrowed(model, keep)
-        branches = bucket_tree(small, max_entries=_MOST_ENTRIES)
+        branches = bucket_tree(small, max_entries=MOST_ENTRIES)
         assert branches is not None
         cap = _CHEAP_LABELS if standing.proven(effort.gap) else effort.max_labels
         found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
@@ -234,7 +234,7 @@ def _infeasible(resource: str, budget: float, least: float, others: str = "") ->
 def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
     """The error where every budget can be met alone: how low the first gets when the others are met."""
     if len(resources) == 1:
-        tree = bucket_tree(model, max_entries=_MOST_ENTRIES)
+        tree = bucket_tree(model, max_entries=MOST_ENTRIES)
         least = float(lowest(model, tree, 0).costs[0]) if tree else math.nan
         return _infeasible(resources[0], float(model.budgets[0]), least)
 

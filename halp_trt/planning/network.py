@@ -14,14 +14,13 @@ from halp_trt.errors import UsageError
 from halp_trt.planning.blocks import Wire, find_blocks
 from halp_trt.planning.joint import joint
 from halp_trt.planning.pricing import Lookup
-from halp_trt.planning.problem import Axis, Block, Group, Limits, Problem, Solution, Solver, Term, choices_allowed
+from halp_trt.planning.problem import LATENCY, Axis, Block, Group, Limits, Problem, Solution, Solver, Term, choices_allowed
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
-__all__ = ["LATENCY", "Ask", "Surface", "joint_step", "network_problem", "plan_from", "surface_from"]
+__all__ = ["Ask", "Surface", "joint_step", "network_problem", "plan_from", "surface_from"]
 
-LATENCY = "latency_us"
 
 Floats = npt.NDArray[np.float64]
 Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]

@@ -18,7 +18,10 @@ import numpy.typing as npt
 
 from halp_trt.errors import UsageError
 
-__all__ = ["Axis", "Block", "Group", "Limits", "Problem", "Solution", "Solver", "Term", "choices_allowed"]
+__all__ = ["LATENCY", "Axis", "Block", "Group", "Limits", "Problem", "Solution", "Solver", "Term", "choices_allowed", "limited", "limits_from"]
+
+LATENCY = "latency_us"
+"""The name of the first resource."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -219,12 +222,14 @@ class Limits:
 
     Attributes:
         least: widths that groups may not go below.
+        least_of_all: the width that no group may go below.
         frozen: groups that keep their present width.
         group_fraction: of every group's dense width the largest part that may be gone.
         step_fraction: of every group's present width the largest part that may go now.
     """
 
     least: Mapping[str, int]
+    least_of_all: int = 0
     frozen: frozenset[str] = frozenset()
     group_fraction: float = 1.0
     step_fraction: float = 1.0
@@ -249,10 +254,28 @@ def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int,
     for group in groups:
         last = len(group.widths) - 1
         kept = (1 - limits.group_fraction) * (group.dense or group.widths[-1])
-        least = max(limits.least.get(group.name, 0), kept, (1 - limits.step_fraction) * group.widths[-1])
+        least = max(limits.least.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1])
         frozen = group.name in limits.frozen
         allowed.append(tuple(i for i, width in enumerate(group.widths) if i == last or (width >= least and not frozen)))
     return tuple(allowed)
+
+
+def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: float) -> Limits:
+    """Limits from texts: ``GROUP=WIDTH`` or ``WIDTH`` for all, names, and the largest part of a group that may go.
+
+    Raises:
+        UsageError: a text is neither.
+    """
+    widths: dict[str, int] = {}
+    for text in least:
+        name, _, width = text.rpartition("=")
+        if not width.isdecimal():
+            raise UsageError(f"least width {text!r} is neither GROUP=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
+        widths[name] = int(width)
+    least_of_all = widths.pop("", 0)
+    return Limits(
+        least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction
+    )
 
 
 def limited(problem: Problem, limits: Limits) -> Problem:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from halp_trt.planning.model import Bucket, Factor, Model, aligned
 
-__all__ = ["Direction", "Dual", "Point", "best_states", "downward", "dual", "lowest", "marginals", "point_at", "tables", "upward"]
+__all__ = ["Direction", "Dual", "Point", "best_states", "downward", "dual", "lowest", "marginals", "point_at", "solve_at", "tables", "upward"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -183,7 +183,7 @@ def point_at(model: Model, states: Indices) -> Point:
 
 def lowest(model: Model, tree: Tree, resource: int) -> Point:
     """The plan that costs least in one resource, whatever it costs in others."""
-    return _solve(model, tree, Direction(weight=0.0, prices=np.eye(len(model.budgets))[resource]))[1]
+    return solve_at(model, tree, Direction(weight=0.0, prices=np.eye(len(model.budgets))[resource]))[1]
 
 
 def dual(
@@ -208,7 +208,7 @@ def dual(
     prices = np.zeros(len(model.budgets))
     bound, at = np.inf, prices
     for _ in range(most):
-        best, point = _solve(model, tree, Direction(weight=1.0, prices=prices))
+        best, point = solve_at(model, tree, Direction(weight=1.0, prices=prices))
         points.append(point)
         if best + float(prices @ model.budgets) < bound:
             bound, at = best + float(prices @ model.budgets), prices
@@ -220,7 +220,8 @@ def dual(
     return Dual(prices=at, bound=bound, points=tuple(points))
 
 
-def _solve(model: Model, tree: Tree, direction: Direction) -> tuple[float, Point]:
+def solve_at(model: Model, tree: Tree, direction: Direction) -> tuple[float, Point]:
+    """The best that can be reached in a direction, and a plan that reaches it."""
     weighed = tables(model, direction)
     best, messages = upward(model, tree, weighed)
     return best, best_states(model, tree, weighed, messages)
