@@ -100,8 +100,14 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
 @click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
-@click.option("--max-prune", default=100.0, show_default=True, help="Percent of a group that may go at most.")
-@click.option("--gap", default=1e-4, show_default=True, help="How far below the bound the plan may lie, relatively.")
+@click.option("--max-prune", type=click.FloatRange(0, 100), default=100.0, show_default=True, help="Percent of a group that may go at most.")
+@click.option(
+    "--gap",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="How far below its bound the plan may lie, as a fraction.",
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
 @click.option("--sweep", "sweep_range", metavar="LOW..HIGH", help="The whole frontier between two budgets: 20%..90%.")
 @click.option("--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture.")

@@ -20,6 +20,8 @@ from halp_trt.planning.problem import LATENCY, Axis, Block, Group, Problem, Term
 
 __all__ = ["parse_instance"]
 
+_LARGEST = 1e15  # sums of such numbers are still exact enough to compare
+
 
 def parse_instance(data: object, source: str) -> Problem:
     """The problem that an instance states; its budget is the dense latency, to be replaced.
@@ -47,7 +49,10 @@ def parse_instance(data: object, source: str) -> Problem:
     sizes = [reader.size(choice, group) for choice, group in zip(choices, coupled, strict=True)]
     for layer in layers:
         reader.fit(layer, owner, sizes)
-    return _problem(layers, coupled, sizes, owner)
+    problem = _problem(layers, coupled, sizes, owner)
+    if not problem.budgets[LATENCY] > 0:
+        reader.fail("a dense latency of 0", "layers that take time")
+    return problem
 
 
 def _problem(
@@ -137,8 +142,8 @@ class _Reader:
         if not isinstance(value, list) or not value:
             self.fail(f"{_shown(value)} as {where}", "a list of numbers")
         for number in value:  # type: ignore[attr-defined]
-            if not isinstance(number, int | float) or isinstance(number, bool) or not 0 <= number < math.inf:
-                self.fail(f"{_shown(number)} in {where}", "finite numbers, not below 0")
+            if not isinstance(number, int | float) or isinstance(number, bool) or not 0 <= number <= _LARGEST:
+                self.fail(f"{_shown(number)} in {where}", f"numbers from 0 to {_LARGEST:g}")
         return [float(number) for number in value]  # type: ignore[attr-defined]
 
     def layer(self, row: object, index: int) -> dict[str, Any]:

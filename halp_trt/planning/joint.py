@@ -194,7 +194,7 @@ def _search_in_rounds(
     ]
     top = standing.bound
     floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
-    step = _FIRST_STEP * max(abs(top), 1e-300)
+    step = _FIRST_STEP * max(abs(top), -1e-3 * floor)
     while not standing.proven(0.0) and not is_late():
         target = max(top - step, standing.value, floor)
         slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
