@@ -30,10 +30,14 @@ MOST_ENTRIES = 1 << 23
 """Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
 _MOST_LABELS = 100_000
 _CHEAP_LABELS = 4_000
-"""Labels up to which a proof goes on past the gap that was asked for, so that small problems end with the optimum."""
+"""Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
+A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
+_MORE_SPACE, _FEW_LABELS = 5, 2_000
+_TOO_FEW_PLANS = math.log(1_000)  # which it takes little to search, so that more are taken at once
 _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
 """What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
-_FIRST_STEP, _GROWTH = 1e-5, 3.0
+_FIRST_STEP, _GROWTH, _FAST_GROWTH = 1e-6, 3.0, 10.0
+"""How far below the bound the first round looks, as a part of it, and how much further each next one."""
 _ROUNDING = 1e-12
 
 
@@ -194,7 +198,7 @@ def _search_in_rounds(
     ]
     top = standing.bound
     floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
-    step = _FIRST_STEP * max(abs(top), -1e-3 * floor)
+    step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
     while not standing.proven(0.0) and not is_late():
         target = max(top - step, standing.value, floor)
         slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
@@ -202,10 +206,13 @@ def _search_in_rounds(
         if not all(map(len, keep)):  # the bound lies below every plan's value: the budgets exclude each other
             standing.bound = standing.value
             return
+        if target > max(standing.value, floor) and sum(map(math.log, map(len, keep))) < _TOO_FEW_PLANS:
+            step *= _GROWTH
+            continue
         small = narrowed(model, keep)
         branches = bucket_tree(small, max_entries=MOST_ENTRIES)
         assert branches is not None
-        cap = _CHEAP_LABELS if standing.proven(effort.gap) else effort.max_labels
+        before = standing.value
         found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
         if found is None:
             return
@@ -216,9 +223,14 @@ def _search_in_rounds(
             unfit = max(unfit, point.value)
         reached = target if target > floor else -math.inf
         standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
-        if found.lost > -math.inf or target == floor:
+        if found.lost > -math.inf:
+            if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
+                return
+            cap = cap if standing.value > before else min(_MORE_SPACE * cap, effort.max_labels)
+        elif target == floor:
             return
-        step *= _GROWTH
+        else:
+            step *= _FAST_GROWTH if found.num_labels < _FEW_LABELS else _GROWTH
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

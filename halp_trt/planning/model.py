@@ -19,7 +19,7 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.planning.problem import Axis, Problem
 
-__all__ = ["Bucket", "Factor", "Model", "aligned", "bucket_tree", "model_of", "narrowed", "undominated"]
+__all__ = ["Bucket", "Factor", "Model", "bucket_tree", "model_of", "narrowed", "undominated"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -60,7 +60,7 @@ class Model:
         return tuple(len(states) for states in self.states)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bucket:
     """A variable with what is known about it when it is eliminated.
 
@@ -69,12 +69,34 @@ class Bucket:
         factors: the tables, by number.
         children: the buckets that hand their result to this one, by number; all of them come before it.
         parent: the bucket that gets this one's result, -1 for none.
+        factor_views, child_views: how their axes are brought into the order of the scope.
     """
 
     scope: tuple[int, ...]
     factors: tuple[int, ...]
     children: tuple[int, ...]
     parent: int
+    factor_views: tuple[View, ...]
+    child_views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Brings a table's axes into the order of another scope, with an axis of size 1 where it does not depend on it."""
+
+    order: tuple[int, ...]
+    places: tuple[slice | None, ...]
+
+    def __call__(self, table: Floats) -> Floats:
+        """The table seen so."""
+        return table.transpose(self.order)[self.places]
+
+
+def _view(scope: Sequence[int], into: Sequence[int]) -> View:
+    return View(
+        order=tuple(scope.index(variable) for variable in into if variable in scope),
+        places=tuple(slice(None) if variable in scope else None for variable in into),
+    )
 
 
 # ---- from a problem to tables ---------------------------------------------------------------------------------------
@@ -273,13 +295,13 @@ def _joined(model: Model, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:
         if factor.scope:
             factors[min(ranks[variable] for variable in factor.scope)].append(number)
     return tuple(
-        Bucket(scope=scope, factors=tuple(factors[rank]), children=tuple(children[rank]), parent=parents[rank])
+        Bucket(
+            scope=scope,
+            factors=tuple(factors[rank]),
+            children=tuple(children[rank]),
+            parent=parents[rank],
+            factor_views=tuple(_view(model.factors[number].scope, scope) for number in factors[rank]),
+            child_views=tuple(_view(scopes[child][1:], scope) for child in children[rank]),
+        )
         for rank, scope in enumerate(scopes)
     )
-
-
-def aligned(table: Floats, scope: Sequence[int], into: Sequence[int]) -> Floats:
-    """A table's axes in the order of another scope, of size 1 where it does not depend on a variable of that."""
-    order = [scope.index(variable) for variable in into if variable in scope]
-    sizes = iter([table.shape[axis] for axis in order])
-    return table.transpose(order).reshape([next(sizes) if variable in scope else 1 for variable in into])

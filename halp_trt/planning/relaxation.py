@@ -14,7 +14,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.planning.model import Bucket, Factor, Model, aligned
+from halp_trt.planning.model import Bucket, Factor, Model
 
 __all__ = ["Direction", "Dual", "Point", "best_states", "downward", "dual", "lowest", "marginals", "point_at", "solve_at", "tables", "upward"]
 
@@ -64,7 +64,7 @@ def tables(model: Model, direction: Direction) -> list[Floats]:
     """Every factor's table in a direction."""
 
     def weighed(factor: Factor) -> Floats:
-        priced = np.tensordot(direction.prices, factor.costs, axes=1)
+        priced = sum(price * costs for price, costs in zip(direction.prices, factor.costs, strict=True))
         if direction.weight:
             result: Floats = direction.weight * factor.values - priced
             return result
@@ -73,16 +73,16 @@ def tables(model: Model, direction: Direction) -> list[Floats]:
     return [weighed(factor) for factor in model.factors]
 
 
-def _parts(model: Model, tree: Tree, rank: int, weighed: list[Floats], messages: list[Floats]) -> list[Floats]:
+def _parts(tree: Tree, rank: int, weighed: list[Floats], messages: list[Floats]) -> list[Floats]:
     bucket = tree[rank]
-    parts = [aligned(weighed[number], model.factors[number].scope, bucket.scope) for number in bucket.factors]
-    return parts + [aligned(messages[child], tree[child].scope[1:], bucket.scope) for child in bucket.children]
+    parts = [view(weighed[number]) for number, view in zip(bucket.factors, bucket.factor_views, strict=True)]
+    return parts + [view(messages[child]) for child, view in zip(bucket.children, bucket.child_views, strict=True)]
 
 
 def _added(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
     """The sum of tables that broadcast to ``shape``, small ones first."""
     total = reduce(np.add, sorted(parts, key=lambda part: part.size), np.zeros((1,) * len(shape)))
-    return np.broadcast_to(total, shape)
+    return total if total.shape == shape else np.broadcast_to(total, shape)
 
 
 def _maximum(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
@@ -110,7 +110,7 @@ def upward(model: Model, tree: Tree, weighed: list[Floats]) -> tuple[float, list
     messages: list[Floats] = []
     best = float(weighed[0])
     for rank, bucket in enumerate(tree):
-        parts = _parts(model, tree, rank, weighed, messages)
+        parts = _parts(tree, rank, weighed, messages)
         messages.append(_maximum(parts, tuple(sizes[variable] for variable in bucket.scope)))
         if bucket.parent < 0:
             best += float(messages[-1])
@@ -128,7 +128,7 @@ def downward(
     outside: dict[int, Floats] = {}
     for rank in range(len(tree) - 1, -1, -1):
         bucket = tree[rank]
-        parts = _parts(model, tree, rank, weighed, messages)
+        parts = _parts(tree, rank, weighed, messages)
         rest = outside.pop(rank) if bucket.parent >= 0 else np.asarray(best - float(messages[rank]))
         reach = _added([*parts, rest[None]], tuple(sizes[variable] for variable in bucket.scope))
         for child in bucket.children:
@@ -136,7 +136,7 @@ def downward(
             others = tuple(axis for axis, variable in enumerate(bucket.scope) if variable not in shared)
             seen = reach.max(axis=others) if others else reach
             left = [variable for variable in bucket.scope if variable in shared]
-            seen = aligned(seen, left, shared)
+            seen = seen.transpose([left.index(variable) for variable in shared])
             blocked = np.isneginf(messages[child])
             outside[child] = np.where(blocked, -np.inf, seen - np.where(blocked, 0.0, messages[child]))
         visit(rank, reach)
@@ -160,7 +160,7 @@ def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[
         variable, *others = tree[rank].scope
         fixed = tuple(chosen[other] for other in others)
         total = np.zeros(len(model.states[variable]))
-        for part in _parts(model, tree, rank, weighed, messages):
+        for part in _parts(tree, rank, weighed, messages):
             place = (at if size > 1 else 0 for at, size in zip(fixed, part.shape[1:], strict=True))
             total = total + part[(slice(None), *place)]
         chosen[variable] = np.argmax(total)
