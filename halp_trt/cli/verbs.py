@@ -14,6 +14,7 @@ import halp_trt
 from halp_trt.cli.output import EXIT_CHECK_FAILED, VerbGroup, print_result, progress_bars, stops_with
 from halp_trt.cli.settings import CONFIG_NAME, config_argument, config_option, example_toml, options
 from halp_trt.errors import UsageError
+from halp_trt.planning.solvers import SOLVERS
 from halp_trt.runtimes import default_runtime
 from halp_trt.specs import Budget
 from halp_trt.workflows.folder import RunFolder, Settings
@@ -86,6 +87,73 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
     with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
         plan = prune_run(settings, run, bar("prune"), resume=resume)
     print_result(plan, f"{describe(plan)}\n\nwritten to {run.path}; next: halp-trt deploy {run.path}", as_json=as_json)
+
+
+@verbs.command()
+@config_option
+@click.argument("source", type=_PATH)
+@options("budget", "step", "frozen")
+@click.option("--saliency", "saliency_file", type=_PATH, help="The network's saliency, where SOURCE is a table.")
+@click.option("--graph", type=_PATH, help="The network's channel graph; by default graph.json beside the saliency.")
+@click.option("--solver", type=click.Choice(list(SOLVERS)), default="joint", show_default=True, help="How to plan.")
+@click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
+@click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
+@click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
+@click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
+@click.option("--max-prune", type=click.FloatRange(0, 100), default=100.0, show_default=True, help="Percent of a group that may go at most.")
+@click.option(
+    "--gap",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="How far below its bound the plan may lie, as a fraction.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
+@click.option("--sweep", "sweep_range", metavar="LOW..HIGH", help="The whole frontier between two budgets: 20%..90%.")
+@click.option("--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture.")
+@click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
+@_json
+def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: Path | None, **values: Any) -> None:
+    """Plan widths without pruning: the most saliency within the budget, with a bound on what any plan could keep.
+
+    SOURCE is a planning instance (JSON), or a latency table that has every pair of widths that a layer may take; then
+    the saliency and the channel graph are needed, too.
+    """
+    from halp_trt.planning.problem import limits_from
+    from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
+
+    names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
+    request = PlanRequest(
+        source=source,
+        saliency=values["saliency_file"],
+        graph=values["graph"],
+        budget=values["budget"],
+        others={name: values[option] for option, name in names.items() if values[option]},
+        solver=values["solver"],
+        gap=values["gap"],
+        seconds=values["seconds"],
+        limits=limits_from(values["least"], values["frozen"], values["max_prune"] / 100),
+        step=values["step"],
+    )
+    from halp_trt.report.planning import describe_answer, describe_sweep
+
+    if sweep_range is not None:
+        from halp_trt.report.plots import frontier_figure
+        from halp_trt.store import write_text
+
+        found = sweep(request, *parse_range(sweep_range))
+        write_text(plot, frontier_figure(found))
+        summary = {"solver": found.solver, "dense_us": found.dense_us, "points": found.points, "plot": str(plot)}
+        print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
+        return
+    answer, solution, pruning_plan, dense_us = make_plan(request)
+    if out is not None:
+        from halp_trt.store import save
+
+        if pruning_plan is None:
+            raise UsageError("only a plan for a network that keeps all its blocks can be written with --out")
+        save(pruning_plan, out)
+    print_result(answer, describe_answer(answer, solution, dense_us), as_json=as_json)
 
 
 @verbs.command()

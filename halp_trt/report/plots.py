@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from halp_trt.latency import LatencyTable
+from halp_trt.planning.answer import Sweep
+from halp_trt.report.units import latency
 from halp_trt.specs import Layer, LayerSpec, Measurement, PruningPlan, Verification
 
-__all__ = ["layers_figure", "staircases_figure", "steps_figure", "widths_figure"]
+__all__ = ["frontier_figure", "layers_figure", "staircases_figure", "steps_figure", "widths_figure"]
 
 INK, FAINT, GRID = "#1e293b", "#64748b", "#e2e8f0"
 DENSE, PRUNED, MEASURED = "#cbd5e1", "#0f766e", "#ea580c"
@@ -104,6 +106,24 @@ def _draw_shares(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(0, 108)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", labelcolor=FAINT)
+
+
+# ---- frontier -------------------------------------------------------------------------------------------------------
+
+
+def frontier_figure(sweep: Sweep) -> str:
+    """Kept saliency against latency, in % of the dense network's latency."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        shares = [100 * point.latency_us / sweep.dense_us for point in sweep.points]
+        values = [point.value for point in sweep.points]
+        axes.plot(shares, values, color=PRUNED, marker="o", markersize=3.5, linewidth=1.4)
+        axes.set_title(f"saliency that a latency can keep ({sweep.solver})")
+        axes.set_xlabel(f"latency in % of dense ({latency(sweep.dense_us)})")
+        axes.set_ylabel("kept saliency")
+        axes.margins(y=0.1)
+        return _svg(figure)
 
 
 # ---- widths ---------------------------------------------------------------------------------------------------------

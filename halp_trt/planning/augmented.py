@@ -1,0 +1,107 @@
+"""The papers' augmented knapsack (arXiv:2210.06659, sec. 3.2, alg. 1), as numbers only.
+
+An item is one more chunk of a group, with what it adds to value and cost. Items of a group stand in the order of their
+saliency, and ``V[i][w] = max(V[i-1][w], v_i + V[i-1][w - c_i])``, where item i may be taken if it is the first of its
+group, or if item i-1 was taken in the cell ``(i-1, w - c_i)`` that it builds on. That cell holds one best plan only, so
+the recurrence is greedy: it can miss the optimum, which is what ``exact`` finds.
+
+Differs from HALP's released form in that what must stay is paid for before anything is chosen, so that keeping it
+cannot break the budget; that costs are rounded up, never down, to a quantum as fine as the table's size allows; that
+cells are computed a row at a time, with one bit kept for each; and that the best cell within the capacity is taken,
+which need not be the last one, as a greedy recurrence may do worse with more room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["augmented_knapsack"]
+
+MOST_CELLS = 1 << 18  # in a row
+_FINEST = 20  # binary digits behind the point that are looked at
+
+
+def augmented_knapsack(
+    costs: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]],
+    capacity: float,
+    *,
+    most_cells: int = MOST_CELLS,
+) -> Iterator[tuple[int, ...]]:
+    """The choice of every group: the recurrence's best plan first, then those of its other cells, of falling value.
+
+    Args:
+        costs, values: ``[group][choice]``, cumulative: choice k is the first of a group (which has to be paid for) and
+            k chunks more.
+        capacity: the most that the chosen costs may sum to.
+        most_cells: in a row of the table.
+    """
+    room = math.fsum([capacity, *(-group[0] for group in costs)])
+    quantum = _quantum(costs, most_cells)
+    added = [[math.ceil((cost - group[0]) / quantum) for cost in group] for group in costs]
+    weights = [after - before for group in added for before, after in zip(group, group[1:], strict=False)]
+    gains = [after - before for group in values for before, after in zip(group, group[1:], strict=False)]
+    firsts = {sum(len(group) - 1 for group in costs[:index]) for index in range(len(costs))}
+    below = sum(-weight for weight in weights if weight < 0)
+    most = sum(max(group) for group in added)
+    last = min(math.floor(room / quantum), most)
+    value, rows = _table(weights, gains, firsts, below, max(last, -below) + below)
+    reached = value[: max(last + below + 1, 0)]
+    _, cells = np.unique(-reached, return_index=True)
+    for cell in cells[np.isfinite(reached[cells])]:
+        taken = iter(_backtrack(weights, rows, int(cell)))
+        yield tuple(sum(next(taken) for _ in group[1:]) for group in costs)
+
+
+def _quantum(costs: Sequence[Sequence[float]], most_cells: int) -> float:
+    """What all costs are multiples of, where that makes few enough cells; else a share of what they span.
+
+    It does not depend on the budget, so that the same plans stand in the cells of every budget.
+    """
+    differences = [cost - group[0] for group in costs for cost in group]
+    span = math.fsum(max(group) - min(group) for group in costs)
+    for shift in range(_FINEST):
+        scaled = [math.ldexp(difference, shift) for difference in differences]
+        if all(number.is_integer() for number in scaled):
+            quantum = math.ldexp(math.gcd(*map(int, scaled)), -shift)
+            if span <= quantum * most_cells:
+                return quantum or 1.0
+            break
+    return span / most_cells or 1.0
+
+
+def _table(
+    weights: Sequence[int], gains: Sequence[float], firsts: set[int], below: int, top: int
+) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.uint8]]]:
+    """The value in every cell, of capacities ``-below .. top``, and for every item where it is taken, eight to a byte.
+
+    Capacities below zero and beyond the budget are there for items that save: they build on cells with more room.
+    """
+    size = below + top + 1
+    value = np.where(np.arange(size) >= below, 0.0, -np.inf)
+    taken = np.zeros(size, bool)
+    rows = []
+    for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
+        source = np.arange(size) - weight
+        inside = source >= 0
+        source = np.clip(source, 0, size - 1)
+        candidate = np.where(inside, value[source] + gain, -np.inf)
+        if item not in firsts:
+            candidate[~taken[source]] = -np.inf
+        taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
+        value = np.where(taken, candidate, value)
+        rows.append(np.packbits(taken))
+    return value, rows
+
+
+def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:
+    """Which items are taken on the way to a cell of the last row."""
+    taken = []
+    for weight, row in zip(reversed(weights), reversed(rows), strict=True):
+        taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
+        cell -= weight * taken[-1]
+    return taken[::-1]

@@ -1,0 +1,76 @@
+"""Which layers a residual connection bypasses: found in what layers read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Bypassed", "Wire", "find_blocks"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What a layer writes and reads, as numbers of groups; ``reads`` is None for the network's input."""
+
+    name: str
+    writes: tuple[int, ...]
+    reads: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bypassed:
+    """A branch that may be removed: its last layer, and the groups inside it in the order of the data."""
+
+    layer: str
+    groups: tuple[int, ...]
+
+
+def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
+    """Every branch whose removal leaves the network whole.
+
+    A branch ends in a layer that writes a group shared with other writers. Inside it are the groups that nothing but
+    the branch reads. It is bypassed where it starts from the group that it ends in (an identity), or from where another
+    writer's branch starts as well (a projection); of branches that bypass each other the shortest has to stay.
+    """
+    branches = {}
+    for wire in wires:
+        if len(wire.writes) == 1 and sum(other.writes == wire.writes for other in wires) > 1:
+            inside = _inside(wire, wires)
+            branches[wire.name] = (wire.writes[0], inside, _sources(wire, inside, wires))
+    found = []
+    for name, (end, inside, sources) in branches.items():
+        rivals = [
+            (len(other_inside), order)
+            for order, (other_end, other_inside, other_sources) in enumerate(branches.values())
+            if other_end == end and other_sources == sources
+        ]
+        own = (len(inside), list(branches).index(name))
+        is_bypassed = sources == {end} or (sources is not None and min(rivals) < own)
+        if inside and is_bypassed:
+            found.append(Bypassed(layer=name, groups=inside))
+    return tuple(found)
+
+
+def _inside(last: Wire, wires: Sequence[Wire]) -> tuple[int, ...]:
+    """The groups that serve the branch of ``last`` alone."""
+    inside: list[int] = []
+    frontier = [last]
+    while frontier:
+        reads = [group for wire in frontier for group in wire.reads or ()]
+        new = []
+        for group in dict.fromkeys(reads):
+            readers = [wire for wire in wires if group in (wire.reads or ())]
+            serves = all(wire is last or all(g in inside or g == group for g in wire.writes) for wire in readers)
+            if serves and group not in inside and group not in last.writes:
+                new.append(group)
+        inside += new
+        frontier = [wire for wire in wires if any(group in new for group in wire.writes)]
+    return tuple(reversed(inside))
+
+
+def _sources(last: Wire, inside: Sequence[int], wires: Sequence[Wire]) -> frozenset[int] | None:
+    """The groups outside that the branch reads; None where it reads the network's input."""
+    members = [last, *(wire for wire in wires if any(group in inside for group in wire.writes))]
+    if any(wire.reads is None for wire in members):
+        return None
+    return frozenset(group for wire in members for group in wire.reads or () if group not in inside)

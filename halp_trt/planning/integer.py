@@ -1,0 +1,104 @@
+"""Mixed-integer programming by HiGHS, for graphs that tie too many groups together for a tree of buckets.
+
+Every state of every variable is a binary number and every entry of a table a share; the shares of a table sum to its
+variables' states along each axis (the local polytope, as Koster, van Hoesel and Kolen 1998 have it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.planning.model import Model
+from halp_trt.planning.relaxation import Point, point_at
+
+__all__ = ["Outcome", "maximise_by_integers"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The best plan found, None where there is none, and a bound; minus infinity where no plan fits."""
+
+    point: Point | None
+    bound: float
+
+
+def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> Outcome:
+    """The most valuable states within the budgets, to a gap or as far as the time allows."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array, vstack
+
+    starts = np.cumsum([0, *model.sizes])
+    constant = model.factors[0]
+    values, costs = [np.zeros(starts[-1])], [np.zeros((len(model.budgets), starts[-1]))]
+    rows = [np.repeat(np.arange(len(model.sizes)), model.sizes)]
+    columns, signs, ones = [np.arange(starts[-1])], [np.ones(starts[-1])], [np.ones(len(model.sizes))]
+    num_rows, num_columns = len(model.sizes), int(starts[-1])
+    for factor in model.factors[1:]:
+        entries = np.argwhere(np.isfinite(factor.values))
+        place = tuple(entries.T)
+        if len(factor.scope) == 1:
+            states = starts[factor.scope[0]] + place[0]
+            values[0][states] += factor.values[place]
+            costs[0][:, states] += factor.costs[(slice(None), *place)]
+            continue
+        values.append(factor.values[place])
+        costs.append(factor.costs[(slice(None), *place)])
+        shares = num_columns + np.arange(len(entries))
+        for variable, states in zip(factor.scope, place, strict=True):
+            size = model.sizes[variable]
+            rows += [num_rows + states, num_rows + np.arange(size)]
+            columns += [shares, starts[variable] + np.arange(size)]
+            signs += [np.ones(len(shares)), -np.ones(size)]
+            ones.append(np.zeros(size))
+            num_rows += size
+        num_columns += len(entries)
+    ties = coo_array(
+        (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns))), shape=(num_rows, num_columns)
+    )
+    right = np.concatenate(ones)
+    budgets = model.budgets - constant.costs
+    scale = np.maximum(np.abs(budgets), 1.0)
+    spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
+    with _silence():
+        found = milp(
+            -np.concatenate(values),
+            integrality=np.arange(num_columns) < starts[-1],
+            bounds=Bounds(0, 1),
+            constraints=LinearConstraint(
+                vstack([ties, spent]).tocsr(),
+                np.append(right, np.full(len(budgets), -np.inf)),
+                np.append(right, budgets / scale),
+            ),
+            options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
+        )
+    if found.status == 2:
+        return Outcome(point=None, bound=-math.inf)
+    bound = math.inf if found.mip_dual_bound is None else float(constant.values) - float(found.mip_dual_bound)
+    if found.x is None:
+        return Outcome(point=None, bound=bound)
+    states = [int(np.argmax(found.x[first:last])) for first, last in zip(starts[:-1], starts[1:], strict=True)]
+    return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off the standard output what HiGHS writes there past Python, lest it end up in a verb's JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

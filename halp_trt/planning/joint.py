@@ -1,0 +1,270 @@
+"""The optimum over the widths that layers write and read together, with a certificate.
+
+Lagrangian relaxation gives a bound and prices. A search for plans worth nearly as much as the bound follows, in rounds:
+a round that finds none lowers the bound to its target and the next looks further, until a plan and the bound meet.
+Differs from MDP (arXiv:2406.12079, sec. 3), which hands the same problem to a non-convex solver without a guarantee.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import HalpError, InfeasibleBudgetError
+from halp_trt.planning.labels import search
+from halp_trt.planning.model import Bucket, Factor, Model, bucket_tree, model_of, narrowed, undominated
+from halp_trt.planning.problem import Problem, Solution
+from halp_trt.planning.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
+
+__all__ = ["MOST_ENTRIES", "Effort", "joint", "joint_blocks", "maximise"]
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+MOST_ENTRIES = 1 << 23
+"""Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
+_MOST_LABELS = 100_000
+_CHEAP_LABELS = 4_000
+"""Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
+A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
+_MORE_SPACE, _FEW_LABELS = 5, 2_000
+_TOO_FEW_PLANS = math.log(1_000)  # which it takes little to search, so that more are taken at once
+_SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
+"""What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
+_FIRST_STEP, _GROWTH, _FAST_GROWTH = 1e-6, 3.0, 10.0
+"""How far below the bound the first round looks, as a part of it, and how much further each next one."""
+_ROUNDING = 1e-12
+
+
+def joint(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """The most valuable plan within the budgets in which every group keeps something.
+
+    Args:
+        problem: groups, layers, budgets.
+        gap: the fraction of its value by which the plan may at most lie below the bound; 0 asks for the optimum.
+        seconds: after which the best plan so far is returned, with its gap.
+
+    Raises:
+        InfeasibleBudgetError: no plan meets the budgets; names the lowest reachable cost and the budget that binds.
+    """
+    return _solution(problem, blocks=False, effort=Effort(gap=gap, seconds=seconds))
+
+
+def joint_blocks(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """Like ``joint``, and every residual block may be removed as a whole: it then neither costs nor earns anything."""
+    return _solution(problem, blocks=True, effort=Effort(gap=gap, seconds=seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """When a solver may stop.
+
+    Attributes:
+        gap: as a fraction of the value.
+        seconds: wall time, None for as long as it takes.
+        max_labels: partial plans kept at a time.
+    """
+
+    gap: float = 1e-4
+    seconds: float | None = None
+    max_labels: int = _MOST_LABELS
+
+
+def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
+    started = time.perf_counter()
+    removable = {group for block in problem.blocks for group in block.groups} if blocks else frozenset[int]()
+    model = model_of(problem, removable=removable)
+
+    def price(states: Indices) -> float | None:
+        choices = _choices(states, problem)
+        return problem.value(choices, live=True) if problem.fits(choices) else None
+
+    standing = maximise(model, price, effort, tuple(problem.budgets))
+    assert standing.states is not None
+    choices = _choices(standing.states, problem)
+    return Solution(
+        choices=choices,
+        value=standing.value,
+        bound=max(standing.bound, standing.value),
+        costs=problem.costs(choices),
+        seconds=time.perf_counter() - started,
+        status=standing.status(effort.gap),
+    )
+
+
+def _choices(states: Indices, problem: Problem) -> tuple[int, ...]:
+    return tuple(int(state) for state in states[: len(problem.groups)])
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """The best plan and the bound so far.
+
+    Attributes:
+        price: the exact value of a plan, None where it does not fit exactly.
+        bound: no plan is worth more.
+        value, states: of the best plan, states as the model names them.
+    """
+
+    price: Callable[[Indices], float | None]
+    bound: float = math.inf
+    value: float = -math.inf
+    states: Indices | None = None
+
+    def offer(self, model: Model, point: Point) -> bool:
+        """Takes a plan if it is better; tells whether it fits."""
+        states = np.asarray([names[state] for names, state in zip(model.states, point.states, strict=True)])
+        value = self.price(states)
+        if value is not None and value > self.value:
+            self.value, self.states = value, states
+        return value is not None
+
+    def proven(self, gap: float) -> bool:
+        """Whether the plan is within a gap of the bound."""
+        return self.states is not None and self.bound - self.value <= max(gap, _ROUNDING) * abs(self.value or self.bound)
+
+    def status(self, gap: float) -> str:
+        """The word for how it ended."""
+        return "optimal" if self.proven(0.0) else "gap" if self.proven(gap) else "limit"
+
+
+def maximise(
+    model: Model, price: Callable[[Indices], float | None], effort: Effort, resources: tuple[str, ...]
+) -> Standing:
+    """The best states of a model within its budgets.
+
+    Raises:
+        InfeasibleBudgetError: there are none.
+        HalpError: none was found in time, but there may be some.
+    """
+    started = time.perf_counter()
+    is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
+    model = undominated(model)
+    tree = bucket_tree(model, max_entries=MOST_ENTRIES)
+    standing = Standing(price=price)
+    if tree is None:
+        from halp_trt.planning.integer import maximise_by_integers
+
+        found = maximise_by_integers(model, gap=effort.gap, seconds=effort.seconds)
+        if found.point is not None:
+            standing.offer(model, found.point)
+        standing.bound = found.bound
+    else:
+        _by_tree(model, tree, standing, effort, is_late, resources)
+    if standing.states is None:
+        if standing.bound > -math.inf:
+            raise HalpError("no plan within the budgets was found in the time given, though there may be one; allow more")
+        raise _infeasible_together(model, effort, resources)
+    return standing
+
+
+def _by_tree(
+    model: Model,
+    tree: tuple[Bucket, ...],
+    standing: Standing,
+    effort: Effort,
+    is_late: Callable[[], bool],
+    resources: tuple[str, ...],
+) -> None:
+    cheapest = [lowest(model, tree, resource) for resource in range(len(resources))]
+    for resource, (point, name) in enumerate(zip(cheapest, resources, strict=True)):
+        if point.costs[resource] > model.budgets[resource] * (1 + _ROUNDING) + _ROUNDING:
+            raise _infeasible(name, float(model.budgets[resource]), float(point.costs[resource]))
+    relaxed = dual(model, tree, cheapest, is_late=is_late)
+    standing.bound = relaxed.bound
+    for point in sorted(relaxed.points, key=lambda point: -point.value):
+        if (point.costs <= model.budgets).all() and standing.offer(model, point):
+            break
+    _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
+
+
+def _search_in_rounds(
+    model: Model,
+    tree: tuple[Bucket, ...],
+    prices: Floats,
+    standing: Standing,
+    effort: Effort,
+    is_late: Callable[[], bool],
+) -> None:
+    weighed = tables(model, Direction(weight=1.0, prices=prices))
+    best, messages = upward(model, tree, weighed)
+    reach = [
+        values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)
+    ]
+    top = standing.bound
+    floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
+    step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
+    while not standing.proven(0.0) and not is_late():
+        target = max(top - step, standing.value, floor)
+        slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
+        keep = [np.flatnonzero(values >= target - slack) for values in reach]
+        if not all(map(len, keep)):  # the bound lies below every plan's value: the budgets exclude each other
+            standing.bound = standing.value
+            return
+        if target > max(standing.value, floor) and sum(map(math.log, map(len, keep))) < _TOO_FEW_PLANS:
+            step *= _GROWTH
+            continue
+        small = narrowed(model, keep)
+        branches = bucket_tree(small, max_entries=MOST_ENTRIES)
+        assert branches is not None
+        before = standing.value
+        found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
+        if found is None:
+            return
+        unfit = -math.inf
+        for point in found.points:  # most valuable first; all but rounding cases fit at once
+            if standing.offer(small, point):
+                break
+            unfit = max(unfit, point.value)
+        reached = target if target > floor else -math.inf
+        standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        if found.lost > -math.inf:
+            if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
+                return
+            cap = cap if standing.value > before else min(_MORE_SPACE * cap, effort.max_labels)
+        elif target == floor:
+            return
+        else:
+            step *= _FAST_GROWTH if found.num_labels < _FEW_LABELS else _GROWTH
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
+    return InfeasibleBudgetError(
+        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise the "
+        "budget, or relax widths that have to stay"
+    )
+
+
+def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
+    """The error where every budget can be met alone: how low the first gets when the others are met."""
+    if len(resources) == 1:
+        tree = bucket_tree(model, max_entries=MOST_ENTRIES)
+        least = float(lowest(model, tree, 0).costs[0]) if tree else math.nan
+        return _infeasible(resources[0], float(model.budgets[0]), least)
+
+    def turned(factor: Factor) -> Factor:
+        values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
+        return Factor(scope=factor.scope, values=values, costs=factor.costs[1:])
+
+    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=model.budgets[1:])
+
+    def price(states: Indices) -> float | None:
+        at = np.asarray([np.flatnonzero(names == state)[0] for names, state in zip(rest.states, states, strict=True)])
+        point = point_at(rest, at)
+        return point.value if (point.costs <= rest.budgets).all() else None
+
+    try:
+        least = -maximise(rest, price, effort, resources[1:]).value
+    except InfeasibleBudgetError as error:
+        return error
+    return _infeasible(
+        resources[0], float(model.budgets[0]), least, f" while {' and '.join(resources[1:])} meet theirs"
+    )

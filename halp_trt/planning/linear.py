@@ -1,0 +1,217 @@
+"""HALP's problem: the width that a layer reads stands still while the width that it writes is chosen.
+
+A choice costs what the layers that write its group take at that width, everything else as it is now, so what narrower
+inputs save is not credited (arXiv:2210.06659, sec. 3.1). As in the papers width 0 is a choice like any other, where the
+problem offers it: it may cut a network in two, and the value of a dead block's last layer counts all the same; limits
+forbid it. Differs from HALP in that a plan is priced at its true widths in the end and planned again under less budget
+where it breaks one, as it can where a narrower layer is slower.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning import knapsack
+from halp_trt.planning.augmented import augmented_knapsack
+from halp_trt.planning.joint import Effort, maximise
+from halp_trt.planning.model import model_of
+from halp_trt.planning.problem import Axis, Problem, Solution, Term
+
+__all__ = ["exact", "halp", "linearised"]
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+_ATTEMPTS = 200
+_WEIGHINGS, _WEIGHED_CELLS = 24, 1 << 14
+
+
+def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """The optimum of HALP's problem.
+
+    Args:
+        problem: groups, layers, budgets.
+        gap, seconds: see ``joint``; with one resource the optimum is found anyhow.
+
+    Raises:
+        InfeasibleBudgetError: no choice meets the budgets at the present input widths.
+    """
+    return _solution(problem, _optima, Effort(gap=gap, seconds=seconds))
+
+
+def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """What the papers' augmented knapsack chooses; its bound is the optimum of the same problem.
+
+    The papers know one resource. Here several are summed, each weighed so that none exceeds its budget.
+    """
+    return _solution(problem, _augmented, Effort(gap=gap, seconds=seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Linear:
+    """HALP's problem: ``costs[group][resource, choice]`` of the choices allowed, and what is left of the budgets."""
+
+    problem: Problem
+    choices: tuple[tuple[int, ...], ...]
+    costs: tuple[Floats, ...]
+    values: tuple[tuple[float, ...], ...]
+    budgets: Floats
+
+    def chosen(self, positions: Sequence[int]) -> tuple[int, ...]:
+        return tuple(choices[position] for choices, position in zip(self.choices, positions, strict=True))
+
+
+def linearised(problem: Problem) -> Problem:
+    """HALP's problem as one in which every group has costs of its own, beside what cannot be changed."""
+    full = [len(group.widths) - 1 for group in problem.groups]
+    dense = np.sum([term.at(full) for term in problem.terms], axis=0) + np.zeros(len(problem.budgets))
+    costs = [np.zeros((len(problem.budgets), len(group.widths))) for group in problem.groups]
+    for term in problem.terms:
+        for group in term.writes.groups:
+            costs[group] += _along(term, group, full, len(problem.groups[group].widths))
+    terms = [Term(name="the network as it is", costs=dense[:, None, None])]
+    for index, (group, cost) in enumerate(zip(problem.groups, costs, strict=True)):
+        axis = Axis(groups=(index,), parts=(group.widths,))
+        terms.append(Term(name=group.name, costs=cost[:, :, None], writes=axis))
+    return replace(problem, terms=tuple(terms), blocks=())
+
+
+def _along(term: Term, group: int, full: Sequence[int], num_choices: int) -> Floats:
+    """What a layer costs more than now when one of the groups that it writes is at each of its choices."""
+    rows = []
+    for choice in range(num_choices):
+        chosen = list(full)
+        chosen[group] = choice
+        rows.append(term.costs[:, term.writes.position(chosen), -1])
+    return np.stack(rows, axis=1) - rows[-1][:, None]
+
+
+def _linear(problem: Problem) -> _Linear:
+    lines = linearised(problem)
+    choices = problem.allowed or tuple(tuple(range(len(group.widths))) for group in problem.groups)
+    return _Linear(
+        problem=problem,
+        choices=choices,
+        costs=tuple(term.costs[:, list(options), 0] for term, options in zip(lines.terms[1:], choices, strict=True)),
+        values=tuple(
+            tuple(group.values[choice] for choice in options)
+            for group, options in zip(problem.groups, choices, strict=True)
+        ),
+        budgets=np.asarray(list(problem.budgets.values())) - lines.terms[0].costs[:, 0, 0],
+    )
+
+
+def _solution(
+    problem: Problem, candidates: Callable[[_Linear, Effort], Iterator[tuple[int, ...]]], effort: Effort
+) -> Solution:
+    """The first of the candidates that meets the budgets at its true widths too; they come best first."""
+    started = time.perf_counter()
+    linear = _linear(problem)
+    bound = _optimum(linear, effort)[1]
+    for choices in itertools.islice(candidates(linear, effort), _ATTEMPTS):
+        if problem.fits(choices):
+            value = problem.value(choices)
+            gap = (bound - value) / abs(value or bound or 1.0)
+            status = "optimal" if gap <= 1e-12 else "gap" if gap <= effort.gap else "limit"
+            return Solution(
+                choices=choices,
+                value=value,
+                bound=max(bound, value),
+                costs=problem.costs(choices),
+                seconds=time.perf_counter() - started,
+                status=status,
+            )
+    return _narrowest(linear, bound, started)
+
+
+def _narrowest(linear: _Linear, bound: float, started: float) -> Solution:
+    """The last resort: every group at its cheapest, by its share of the first budget."""
+    problem = linear.problem
+    choices = linear.chosen([int(np.argmin(costs[0])) for costs in linear.costs])
+    if not problem.fits(choices):
+        costs = problem.costs(choices)
+        name = next(name for name, cost in costs.items() if cost > problem.budgets[name])
+        raise InfeasibleBudgetError(
+            f"no plan found meets the budget of {problem.budgets[name]:.6g} for {name}: the lowest that HALP's costs "
+            f"reach is {costs[name]:.6g}; raise the budget, or choose the solver joint"
+        )
+    seconds = time.perf_counter() - started
+    value = problem.value(choices)
+    return Solution(
+        choices=choices, value=value, bound=max(bound, value), costs=problem.costs(choices), seconds=seconds, status="limit"
+    )
+
+
+def _optima(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
+    """The optimum, and where that does not meet the budgets at its true widths, the next best at less cost."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            choices, _ = _optimum(linear, effort)
+        except InfeasibleBudgetError:
+            return
+        yield choices
+        positions = [options.index(choice) for options, choice in zip(linear.choices, choices, strict=True)]
+        spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
+        span = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
+        less = 1e-9 * span if len(span) == 1 else 1e-3 * 1.1**attempt * span
+        linear = replace(linear, budgets=np.minimum(linear.budgets, spent) - less)
+
+
+def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
+    """The best choices of the linear problem, and a bound."""
+    if len(linear.budgets) == 1:
+        budget = float(linear.budgets[0])
+        costs = tuple(tuple(cost[0].tolist()) for cost in linear.costs)
+        least = math.fsum(min(cost) for cost in costs)
+        if least > budget:
+            raise _out_of_reach(linear, least - budget)
+        found = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=budget))
+        return linear.chosen(found.choices), found.bound
+    lines = linearised(linear.problem)
+    names = tuple(linear.problem.budgets)
+    limits = linear.budgets + lines.terms[0].costs[:, 0, 0]
+    lines = replace(lines, allowed=linear.choices, budgets=dict(zip(names, limits.tolist(), strict=True)))
+
+    def price(states: Indices) -> float | None:
+        return lines.value(states) if lines.fits(states) else None
+
+    standing = maximise(model_of(lines, removable=range(len(lines.groups))), price, effort, names)
+    assert standing.states is not None
+    return tuple(int(state) for state in standing.states[: len(lines.groups)]), standing.bound
+
+
+def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
+    name, budget = next(iter(linear.problem.budgets.items()))
+    return InfeasibleBudgetError(
+        f"no plan meets the budget of {budget:.6g} for {name}: the lowest reachable at the present input widths is "
+        f"{budget + missing:.6g}; raise the budget, or choose the solver joint, which counts what narrower inputs save"
+    )
+
+
+def _augmented(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
+    """The papers' recurrence; with several resources on their sum, weighed by what they exceed their budgets."""
+    if len(linear.budgets) == 1:
+        costs = [cost[0].tolist() for cost in linear.costs]
+        plans = augmented_knapsack(costs, linear.values, float(linear.budgets[0]))
+        yield from map(linear.chosen, plans)
+        return
+    weights = np.eye(len(linear.budgets))[0]
+    scale = np.maximum(np.abs(linear.budgets), 1e-12)
+    for _ in range(_WEIGHINGS):
+        costs = [(weights / scale @ cost).tolist() for cost in linear.costs]
+        room = float(weights / scale @ linear.budgets)
+        positions = next(augmented_knapsack(costs, linear.values, room, most_cells=_WEIGHED_CELLS), None)
+        if positions is None:
+            return
+        yield linear.chosen(positions)
+        spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
+        over = np.maximum(spent - linear.budgets, 0) / scale
+        weights = weights + (over / over.max() if over.any() else np.ones(len(over))) * weights.sum() / 2

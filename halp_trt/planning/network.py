@@ -1,0 +1,220 @@
+"""A network's planning problem, from its graph, saliency and latencies at both widths; and the plan from a solution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import UsageError
+from halp_trt.planning.blocks import Wire, find_blocks
+from halp_trt.planning.joint import joint
+from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.problem import LATENCY, Axis, Block, Group, Limits, Problem, Solution, Solver, Term, choices_allowed
+from halp_trt.planning.resources import RESOURCES
+from halp_trt.planning.widths import check_request, narrow, width_choices
+from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
+
+__all__ = ["Ask", "Surface", "joint_step", "network_problem", "plan_from", "surface_from"]
+
+
+Floats = npt.NDArray[np.float64]
+Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
+"""``surface(spec, widths)``: microseconds of a layer at every ``(in_channels, out_channels)`` of ``widths``."""
+
+
+def surface_from(lookup: Lookup) -> Surface:
+    """The surface of measured rows; it refuses or measures what is missing, as the lookup does."""
+
+    def surface(spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
+        specs = [spec.with_widths(*pair) for pair in widths]
+        rows = lookup(specs)
+        return np.asarray([rows[at].latency_us for at in specs])
+
+    return surface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a plan must keep to.
+
+    Attributes:
+        budgets: of ``latency_us`` and of any of ``RESOURCES``.
+        steps: chunk of every prunable group.
+        min_channels: no group becomes narrower than this.
+        limits: what else must stay.
+        batch_size: of the target, for the resources.
+        removes_blocks: whether groups inside residual blocks have removal among their choices, for ``joint_blocks``.
+    """
+
+    budgets: Mapping[str, float]
+    steps: Mapping[str, int]
+    min_channels: int | None = None
+    limits: Limits = field(default_factory=lambda: Limits(least={}))
+    batch_size: int = 1
+    removes_blocks: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budgets", MappingProxyType(dict(self.budgets)))
+        object.__setattr__(self, "steps", MappingProxyType(dict(self.steps)))
+
+
+def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, ask: Ask) -> Problem:
+    """Every prunable group cut to its most salient remaining channels, every layer priced at both widths.
+
+    Groups stand in the order of the graph. What a block earns outside is not known from scores of coupled channels, so
+    a dead block loses the value of its own groups alone.
+
+    Args:
+        current: what is kept now.
+        saliency: scores of all channels.
+        surface: latencies of a layer at pairs of widths.
+        ask: budgets, chunks and limits.
+
+    Raises:
+        GraphMismatchError: the scores are not this network's.
+        UsageError: a budget, a chunk or a limit makes no sense.
+    """
+    check_request(current, saliency, budget_us=ask.budgets[LATENCY], steps=ask.steps)
+    graph = current.graph
+    numbers = {group.name: number for number, group in enumerate(graph.groups)}
+    blocks = _blocks(graph, numbers) if ask.removes_blocks else ()
+    removable = {number for block in blocks for number in block.groups}
+    groups = [
+        _group(current, saliency, ask, group, is_removable=number in removable)
+        for number, group in enumerate(graph.groups)
+    ]
+    pricer = _Pricer(surface=surface, resources=tuple(ask.budgets), batch_size=ask.batch_size)
+    return Problem(
+        groups=tuple(groups),
+        terms=tuple(pricer.term(layer, numbers, groups) for layer in graph.layers),
+        budgets=dict(ask.budgets),
+        blocks=blocks,
+        allowed=choices_allowed(groups, ask.limits),
+    )
+
+
+def _group(
+    current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool
+) -> Group:
+    kept = current.kept[group.name]
+    if not group.prunable:
+        return Group(name=group.name, widths=(len(kept),), values=(0.0,), dense=group.num_channels)
+    scores = sorted((saliency.scores[group.name][channel] for channel in kept), reverse=True)
+    widths = width_choices(len(kept), ask.steps[group.name], ask.min_channels)
+    widths = (0, *widths) if is_removable else widths
+    values = tuple(math.fsum(scores[:width]) for width in widths)
+    return Group(name=group.name, widths=widths, values=values, dense=group.num_channels)
+
+
+def plan_from(
+    current: PruningPlan, saliency: Saliency, lookup: Lookup, problem: Problem, solution: Solution
+) -> PruningPlan:
+    """The plan that a solution stands for: the most salient channels of every group, with its bound.
+
+    Raises:
+        UsageError: the solution removes a block; plans keep a channel of every group.
+    """
+    dead = [block.name for block in problem.blocks if block.is_dead(solution.choices, problem.groups)]
+    if dead:
+        raise UsageError(
+            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a pruning plan cannot hold; use solver joint"
+        )
+    chosen = {
+        group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)
+    }
+    plan = narrow(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)
+    return replace(plan, bound=max(solution.bound, plan.saliency))
+
+
+def joint_step(
+    current: PruningPlan,
+    saliency: Saliency,
+    lookup: Lookup,
+    *,
+    budget_us: float,
+    steps: Mapping[str, int],
+    min_channels: int | None = None,
+    solver: Solver = joint,
+) -> PruningPlan:
+    """One pruning step over both widths: takes, gives and raises what ``halp_step`` does.
+
+    It asks ``lookup`` for every pair of widths that a layer may have.
+    """
+    ask = Ask(budgets={LATENCY: budget_us}, steps=steps, min_channels=min_channels)
+    problem = network_problem(current, saliency, surface_from(lookup), ask)
+    return plan_from(current, saliency, lookup, problem, solver(problem))
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pricer:
+    """Prices layers; equal layers at equal widths once."""
+
+    surface: Surface
+    resources: tuple[str, ...]
+    batch_size: int
+    known: dict[tuple[LayerSpec, tuple[tuple[int, int], ...]], Floats] = field(default_factory=dict)
+
+    def term(self, layer: Layer, numbers: Mapping[str, int], groups: Sequence[Group]) -> Term:
+        """What a layer costs at every width that it may write and read."""
+        writes, reads = (_axis(pairs, numbers, groups) for pairs in (layer.out_groups, layer.in_groups))
+        pairs: list[tuple[int, int]]
+        if writes == reads:
+            pairs = [(level, level) for level in writes.levels] if writes.groups else []
+            shape, reads = (len(writes.levels), 1), _axis((), numbers, groups)
+        else:
+            in_levels = reads.levels if reads.groups else (layer.spec.in_channels,)
+            out_levels = writes.levels if writes.groups else (layer.spec.out_channels,)
+            pairs = [(level, other) for other in out_levels for level in in_levels]
+            shape = (len(writes.levels), len(reads.levels))
+        pairs = pairs or [(layer.spec.in_channels, layer.spec.out_channels)]
+        return Term(name=layer.name, costs=self.prices(layer.spec, tuple(pairs)).reshape(-1, *shape),
+                    writes=writes, reads=reads)  # fmt: skip
+
+    def prices(self, spec: LayerSpec, pairs: tuple[tuple[int, int], ...]) -> Floats:
+        """``[resource, pair]``."""
+        key = (spec.with_widths(*pairs[-1]), pairs)
+        if key not in self.known:
+            alive = [position for position, pair in enumerate(pairs) if all(pair)]  # what is removed costs nothing
+            priced = np.zeros((len(self.resources), len(pairs)))
+            for row, name in zip(priced, self.resources, strict=True):
+                row[alive] = self.price(name, spec, [pairs[position] for position in alive])
+            self.known[key] = priced
+        return self.known[key]
+
+    def price(self, resource: str, spec: LayerSpec, pairs: Sequence[tuple[int, int]]) -> Floats:
+        if resource == LATENCY:
+            return self.surface(spec, pairs)
+        return np.asarray([RESOURCES[resource](spec.with_widths(*pair), self.batch_size) for pair in pairs])
+
+
+def _axis(pairs: Sequence[tuple[str, int]], numbers: Mapping[str, int], groups: Sequence[Group]) -> Axis:
+    times: dict[int, int] = {}
+    for name, multiplicity in pairs:
+        times[numbers[name]] = times.get(numbers[name], 0) + multiplicity
+    return Axis(
+        groups=tuple(times),
+        parts=tuple(tuple(width * count for width in groups[number].widths) for number, count in times.items()),
+    )
+
+
+def _blocks(graph: ChannelGraph, numbers: Mapping[str, int]) -> tuple[Block, ...]:
+    frozen = {numbers[group.name] for group in graph.groups if not group.prunable}
+    wires = [
+        Wire(
+            name=layer.name,
+            writes=tuple(numbers[name] for name, _ in layer.out_groups),
+            reads=tuple(numbers[name] for name, _ in layer.in_groups) or None,
+        )
+        for layer in graph.layers
+    ]
+    return tuple(
+        Block(name=found.layer, groups=found.groups) for found in find_blocks(wires) if not frozen & {*found.groups}
+    )

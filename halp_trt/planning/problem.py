@@ -1,0 +1,285 @@
+"""What every solver is given and what it gives back: groups with choices, layers with costs, budgets. Numbers only.
+
+A group has one choice to make, among ascending widths; width 0 means that it is removed. A layer's cost depends on the
+width it writes and on the width it reads, together (arXiv:2406.12079 prices a layer so; HALP lets the width read stand
+still). A width is one group's, or the sum of several groups' where a layer reads or writes a concatenation. Costs are
+counted in several resources at once (latency, memory, parameters ...), each with its budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import UsageError
+
+__all__ = ["LATENCY", "Axis", "Block", "Group", "Limits", "Problem", "Solution", "Solver", "Term", "choices_allowed", "limited", "limits_from"]
+
+LATENCY = "latency_us"
+"""The name of the first resource."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Channels that live or die together.
+
+    Attributes:
+        name: of its first layer.
+        widths: what each choice keeps, ascending; 0 is removal, the last is the present width.
+        values: what each choice is worth.
+        dense: the width before any pruning; 0 stands for the present width.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    values: tuple[float, ...]
+    dense: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.values) or not self.widths:
+            raise UsageError(f"group {self.name!r} has {len(self.widths)} widths and {len(self.values)} values")
+        if list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 0:
+            raise UsageError(f"group {self.name!r}: widths must ascend from 0 or more, got {self.widths[:8]}")
+        if not all(map(math.isfinite, self.values)):
+            raise UsageError(f"group {self.name!r} has a value that is not finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """The width along one axis of a layer's costs.
+
+    Attributes:
+        groups: the groups that make it up, by number, each once.
+        parts: for each of them what its choices add to the width, strictly ascending.
+    """
+
+    groups: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """Every width that occurs, ascending: the positions along the axis."""
+        levels = {0}
+        for parts in self.parts:
+            levels = {level + part for level in levels for part in parts}
+        return tuple(sorted(levels))
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {level: position for position, level in enumerate(self.levels)}
+
+    def position(self, choices: Sequence[int]) -> int:
+        """Where the chosen width stands, ``choices`` being one index per group of the problem."""
+        parts = zip(self.groups, self.parts, strict=True)
+        return self._positions[sum(part[choices[group]] for group, part in parts)]
+
+
+_POINT = Axis(groups=(), parts=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Term:
+    """What one layer costs.
+
+    Attributes:
+        name: of the layer.
+        costs: ``[resource, position on writes, position on reads]``.
+        writes, reads: the widths that it depends on. A layer that reads what it writes (depthwise convolution,
+            pooling) depends on ``writes`` alone; without either it always costs the same.
+    """
+
+    name: str
+    costs: Floats
+    writes: Axis = _POINT
+    reads: Axis = _POINT
+
+    def __post_init__(self) -> None:
+        if self.costs.shape[1:] != (len(self.writes.levels), len(self.reads.levels)):
+            raise UsageError(
+                f"layer {self.name!r}: costs of shape {self.costs.shape[1:]}, expected "
+                f"{(len(self.writes.levels), len(self.reads.levels))}, one for every width written and read"
+            )
+        if not np.isfinite(self.costs).all():
+            raise UsageError(f"layer {self.name!r} has a cost that is not finite")
+
+    def at(self, choices: Sequence[int]) -> Floats:
+        """Its cost in every resource."""
+        cost: Floats = self.costs[:, self.writes.position(choices), self.reads.position(choices)]
+        return cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Layers that a residual connection bypasses, so that they may be removed together (arXiv:2406.12079, sec. 3).
+
+    Attributes:
+        name: of the last layer in it.
+        groups: the groups inside, by number: removed all or none.
+        shares: of groups outside, by number, what of each choice's value the block earns, and only while it lives.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    shares: tuple[tuple[int, tuple[float, ...]], ...] = ()
+
+    def is_dead(self, choices: Sequence[int], groups: Sequence[Group]) -> bool:
+        """Whether nothing passes through it."""
+        return any(groups[index].widths[choices[index]] == 0 for index in self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A network to plan.
+
+    Attributes:
+        groups: one choice has to be made in each.
+        terms: what the layers cost.
+        budgets: for every resource the most that its costs may sum to, in the order of the terms' first axis.
+        blocks: what may be removed as a whole.
+        allowed: for every group the choices that may be taken; all where it is None.
+    """
+
+    groups: tuple[Group, ...]
+    terms: tuple[Term, ...]
+    budgets: Mapping[str, float]
+    blocks: tuple[Block, ...] = ()
+    allowed: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.budgets.values())):
+            raise UsageError(f"budgets must be finite, got {dict(self.budgets)}")
+        for term in self.terms:
+            if len(term.costs) != len(self.budgets):
+                raise UsageError(f"layer {term.name!r} has {len(term.costs)} costs for {len(self.budgets)} budgets")
+
+    def costs(self, choices: Sequence[int]) -> dict[str, float]:
+        """What the choices cost in every resource, at their true widths, correctly rounded."""
+        rows = [term.at(choices) for term in self.terms]
+        return {name: math.fsum(float(row[index]) for row in rows) for index, name in enumerate(self.budgets)}
+
+    def value(self, choices: Sequence[int], *, live: bool = False) -> float:
+        """What the choices are worth, correctly rounded.
+
+        Args:
+            choices: one index per group.
+            live: whether a dead block loses what it would have earned; HALP counts it all the same.
+        """
+        values = [group.values[choice] for group, choice in zip(self.groups, choices, strict=True)]
+        dead = [block for block in self.blocks if live and block.is_dead(choices, self.groups)]
+        lost = [-values[choices[group]] for block in dead for group, values in block.shares]
+        return math.fsum([*values, *lost])
+
+    def fits(self, choices: Sequence[int]) -> bool:
+        """Whether no budget is exceeded."""
+        return all(cost <= self.budgets[name] for name, cost in self.costs(choices).items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """A plan, with the proof of how good it is.
+
+    Attributes:
+        choices: the chosen index in every group.
+        value: what they are worth, as the solver's problem counts it.
+        bound: no plan within the budgets is worth more in that problem.
+        costs: in every resource, at true widths: never above the budgets.
+        seconds: wall time of the solver.
+        status: ``optimal`` (proven), ``gap`` (proven to the gap asked for), ``limit`` (time or space ran out).
+    """
+
+    choices: tuple[int, ...]
+    value: float
+    bound: float
+    costs: Mapping[str, float]
+    seconds: float
+    status: str
+
+    @property
+    def gap(self) -> float:
+        """By which fraction of its value the plan may lie below the best: 0 where it is proven optimal."""
+        if self.bound <= self.value:
+            return 0.0
+        return (self.bound - self.value) / abs(self.value or self.bound)
+
+
+Solver = Callable[..., Solution]
+"""``solver(problem, *, gap=1e-4, seconds=None)``: the best plan found. Deterministic unless the time runs out."""
+
+
+# ---- constraints ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What else a plan must respect. Limits take choices away, so that no solver can break them or trade them in.
+
+    Attributes:
+        least: widths that groups may not go below.
+        least_of_all: the width that no group may go below.
+        frozen: groups that keep their present width.
+        group_fraction: of every group's dense width the largest part that may be gone.
+        step_fraction: of every group's present width the largest part that may go now.
+    """
+
+    least: Mapping[str, int]
+    least_of_all: int = 0
+    frozen: frozenset[str] = frozenset()
+    group_fraction: float = 1.0
+    step_fraction: float = 1.0
+
+
+def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int, ...], ...]:
+    """For every group the choices that limits leave; the present width always stays.
+
+    Raises:
+        UsageError: a limit names an unknown group, or a fraction lies outside 0..1.
+    """
+    unknown = ({*limits.least} | limits.frozen) - {group.name for group in groups}
+    if unknown:
+        raise UsageError(
+            f"no channel group {sorted(unknown)[0]!r}; this network has {[group.name for group in groups][:8]} ..."
+        )
+    if not (0 <= limits.group_fraction <= 1 and 0 <= limits.step_fraction <= 1):
+        raise UsageError(
+            f"the largest part to prune must lie in 0..1, got {limits.group_fraction} and {limits.step_fraction}"
+        )
+    allowed = []
+    for group in groups:
+        last = len(group.widths) - 1
+        kept = (1 - limits.group_fraction) * (group.dense or group.widths[-1])
+        least = max(limits.least.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1])
+        frozen = group.name in limits.frozen
+        allowed.append(tuple(i for i, width in enumerate(group.widths) if i == last or (width >= least and not frozen)))
+    return tuple(allowed)
+
+
+def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: float) -> Limits:
+    """Limits from texts: ``GROUP=WIDTH`` or ``WIDTH`` for all, names, and the largest part of a group that may go.
+
+    Raises:
+        UsageError: a text is neither.
+    """
+    widths: dict[str, int] = {}
+    for text in least:
+        name, _, width = text.rpartition("=")
+        if not width.isdecimal():
+            raise UsageError(f"least width {text!r} is neither GROUP=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
+        widths[name] = int(width)
+    least_of_all = widths.pop("", 0)
+    return Limits(
+        least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction
+    )
+
+
+def limited(problem: Problem, limits: Limits) -> Problem:
+    """The problem under more limits."""
+    before = problem.allowed or tuple(tuple(range(len(group.widths))) for group in problem.groups)
+    after = choices_allowed(problem.groups, limits)
+    return replace(problem, allowed=tuple(tuple(sorted({*a} & {*b})) for a, b in zip(before, after, strict=True)))

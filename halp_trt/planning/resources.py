@@ -1,0 +1,60 @@
+"""What a layer takes besides time: sums over layers, so that they can be budgeted like latency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from halp_trt.specs import LayerSpec
+
+__all__ = ["RESOURCES", "flops", "memory_bytes", "parameters"]
+
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_BYTES = 4  # of a number in fp32
+
+
+def _num_weights(spec: LayerSpec) -> int:
+    if spec.operator not in _WEIGHTED:
+        return 0
+    return spec.out_channels * (spec.in_channels // spec.conv_groups) * math.prod(spec.kernel_size)
+
+
+def _out_positions(spec: LayerSpec) -> int:
+    """Positions of the output per channel, as in torch's formulas."""
+    if not spec.kernel_size or not spec.in_size:
+        return math.prod(spec.in_size)
+    rank = len(spec.in_size)
+    stride, dilation = spec.stride or (1,) * rank, spec.dilation or (1,) * rank
+    padding = spec.padding or (0,) * (2 * rank)
+    sizes = []
+    for axis, size in enumerate(spec.in_size):
+        reach = dilation[axis] * (spec.kernel_size[axis] - 1)
+        pad = padding[axis] + padding[axis + rank]
+        if spec.operator == "ConvTranspose":
+            sizes.append((size - 1) * stride[axis] - pad + reach + 1)
+        else:
+            sizes.append((size + pad - reach - 1) // stride[axis] + 1)
+    return math.prod(max(size, 1) for size in sizes)
+
+
+def parameters(spec: LayerSpec, batch_size: int = 1) -> float:
+    """Weights and biases of a layer."""
+    return float(_num_weights(spec) + (spec.out_channels if spec.bias and spec.operator in _WEIGHTED else 0))
+
+
+def flops(spec: LayerSpec, batch_size: int = 1) -> float:
+    """Two for every multiplication of a convolution or matrix product with its addition; other layers count nothing."""
+    positions = math.prod(spec.in_size) if spec.operator == "ConvTranspose" else _out_positions(spec)
+    return 2.0 * batch_size * _num_weights(spec) * positions
+
+
+def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
+    """Bytes of a layer's weights and of what it writes, in fp32; nothing is reused, so a runtime needs less."""
+    return _BYTES * (parameters(spec) + batch_size * spec.out_channels * _out_positions(spec))
+
+
+RESOURCES: Mapping[str, Callable[[LayerSpec, int], float]] = MappingProxyType(
+    {"memory_bytes": memory_bytes, "parameters": parameters, "flops": flops}
+)
+"""By name: a function of a layer and the batch size."""

@@ -1,0 +1,45 @@
+"""Plans and frontiers as plain text."""
+
+from __future__ import annotations
+
+from halp_trt.planning.answer import Answer, Sweep
+from halp_trt.planning.problem import Solution
+from halp_trt.report import units
+
+__all__ = ["describe_answer", "describe_sweep"]
+
+_PROOFS = {
+    "optimal": "proven optimal",
+    "gap": "proven to the gap asked for",
+    "limit": "not proven to the gap asked for",
+}
+
+
+def describe_answer(answer: Answer, solution: Solution, dense_us: float) -> str:
+    """What a plan keeps, costs and is worth, and how good it is known to be."""
+    share = units.percent(answer.latency_us / dense_us, 1)
+    rows = [
+        ("saliency", f"{answer.value:.6g}, {_PROOFS[solution.status]}: no plan keeps more than {answer.bound:.6g}"),
+        ("gap", f"{answer.gap:.2e}"),
+        ("latency", f"{units.latency(answer.latency_us)}, {share} of dense, budget {units.latency(answer.budget_us)}"),
+    ]
+    rows += [(name, f"{cost:.6g}") for name, cost in list(solution.costs.items())[1:]]
+    rows += [("solved in", f"{answer.seconds:.2f} s"), ("", ""), ("group", "kept")]
+    rows += [(group, str(kept)) for group, kept in answer.kept.items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in rows)
+
+
+def describe_sweep(sweep: Sweep) -> str:
+    """A frontier, one line a plan."""
+    rows = [("of dense", "latency", "saliency", "gap")]
+    rows += [
+        (
+            units.percent(point.latency_us / sweep.dense_us, 1),
+            units.latency(point.latency_us),
+            f"{point.value:.6g}",
+            f"{point.gap:.1e}",
+        )
+        for point in sweep.points
+    ]
+    return units.columns(rows)

@@ -1,0 +1,190 @@
+"""Planning alone: from a planning instance, or from a latency table, a network's graph and its saliency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.latency import LatencyTable, graph_latency_us
+from halp_trt.planning.answer import Answer, Sweep, answer_from
+from halp_trt.planning.frontier import frontier
+from halp_trt.planning.instance import parse_instance
+from halp_trt.planning.network import Ask, network_problem, plan_from, surface_from
+from halp_trt.planning.problem import LATENCY, Limits, Problem, Solution, limited
+from halp_trt.planning.resources import RESOURCES
+from halp_trt.planning.solvers import SOLVERS
+from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
+from halp_trt.store import load, read_json
+
+__all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """What is planned, and how.
+
+    Attributes:
+        source: a planning instance, or a latency table.
+        saliency, graph: files, for a latency table; the graph lies beside the saliency by default.
+        budget: of latency.
+        others: budgets of ``RESOURCES``: a share of the dense network's, or a number.
+        solver: of ``SOLVERS``.
+        gap: to which the plan is proven.
+        seconds: that the solver may take, None for as long as it needs.
+        limits: what has to stay.
+        step: channels between two widths, with a table.
+    """
+
+    source: Path
+    budget: str
+    saliency: Path | None = None
+    graph: Path | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
+    solver: str = "joint"
+    gap: float = 1e-4
+    seconds: float | None = None
+    limits: Limits = field(default_factory=lambda: Limits(least={}))
+    step: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A problem under no budget yet, and what it came from.
+
+    Attributes:
+        problem: whose budgets are the dense network's costs.
+        dense: the plan that keeps everything, and what else there is of a network; None for an instance.
+    """
+
+    problem: Problem
+    dense: PruningPlan | None = None
+    saliency: Saliency | None = None
+    table: LatencyTable | None = None
+
+
+def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | None, float]:
+    """The answer, the solution behind it, the pruning plan where there is a network, and the dense latency.
+
+    Raises:
+        ArtefactError: a file is damaged or something else than it should be.
+        InfeasibleBudgetError: no plan meets the budgets.
+        UsageError: options do not make sense together.
+        MissingLatencyError: the table lacks a pair of widths.
+    """
+    opened = open_problem(request)
+    dense_us = opened.problem.budgets[LATENCY]
+    problem = _budgeted(opened.problem, request)
+    solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
+    plan = None
+    if opened.dense is not None and opened.saliency is not None and opened.table is not None:
+        if not any(block.is_dead(solution.choices, problem.groups) for block in problem.blocks):
+            plan = plan_from(opened.dense, opened.saliency, opened.table.lookup, problem, solution)
+    return answer_from(problem, solution, problem.budgets[LATENCY]), solution, plan, dense_us
+
+
+def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
+    """The frontier between two shares of the dense latency; raises what :func:`make_plan` does."""
+    opened = open_problem(request)
+    dense_us = opened.problem.budgets[LATENCY]
+    problem = _budgeted(opened.problem, replace(request, budget="100%"))
+    points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us)
+    return Sweep(
+        solver=request.solver,
+        dense_us=dense_us,
+        seconds=math.fsum(point.solution.seconds for point in points),
+        points=tuple(answer_from(problem, point.solution, point.budget) for point in points),
+    )
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Reads ``20%..90%``.
+
+    Raises:
+        UsageError: it is no such range.
+    """
+    low, dots, high = text.partition("..")
+    try:
+        shares = [Budget.parse(part).fraction for part in (low, high)] if dots else []
+    except UsageError as error:
+        raise UsageError(f"sweep {text!r} is no range of shares: {error}") from error
+    if len(shares) != 2 or shares[0] is None or shares[1] is None or shares[0] > shares[1]:
+        raise UsageError(f"sweep {text!r} is no range of shares of the dense latency; try '20%..90%'")
+    return shares[0], shares[1]
+
+
+# ---- from files to a problem ----------------------------------------------------------------------------------------
+
+
+def open_problem(request: PlanRequest) -> Opened:
+    """The problem that the request's files state, with the dense network's costs as budgets."""
+    if _is_table(request.source):
+        return _of_network(request)
+    if request.saliency is not None or request.graph is not None:
+        raise UsageError(f"{request.source} is no latency table, so --saliency and --graph have no use; leave them out")
+    if request.others:
+        raise UsageError(f"a planning instance knows latencies alone; leave out the budget for {min(request.others)}")
+    data = read_json(request.source)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema is not None:
+        raise ArtefactError(
+            f"{request.source} has schema {schema!r}, expected a planning instance or a latency table; name another file"
+        )
+    return Opened(problem=limited(parse_instance(data, str(request.source)), request.limits))
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b'"halp-trt/latency-table/' in file.readline(4096)
+    except OSError:
+        return False  # whoever reads it next says what is wrong with it
+
+
+def _of_network(request: PlanRequest) -> Opened:
+    if request.saliency is None:
+        raise UsageError(f"{request.source} is a latency table; name the network's saliency with --saliency, too")
+    graph_path = request.graph or request.saliency.with_name("graph.json")
+    table = _load(LatencyTable, request.source)
+    saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, graph_path)
+    dense = PruningPlan.dense(graph)
+    steps = {group.name: request.step for group in graph.prunable_groups}
+    names = (LATENCY, *(name for name in RESOURCES if name in request.others))
+    ask = Ask(
+        budgets=dict.fromkeys(names, graph_latency_us(graph, table, graph.dense_counts())),
+        steps=steps,
+        limits=request.limits,
+        batch_size=table.target.batch_size,
+        removes_blocks=request.solver == "joint-blocks",
+    )
+    problem = network_problem(dense, saliency, surface_from(table.lookup), ask)
+    full = [len(group.widths) - 1 for group in problem.groups]
+    return Opened(problem=replace(problem, budgets=problem.costs(full)), dense=dense, saliency=saliency, table=table)
+
+
+def _load(kind: type[Any], path: Path) -> Any:
+    value = load(path)
+    if not isinstance(value, kind):
+        raise ArtefactError(f"{path} holds a {type(value).__name__}, expected a {kind.__name__}; name another file")
+    return value
+
+
+def _budgeted(problem: Problem, request: PlanRequest) -> Problem:
+    budgets = {LATENCY: Budget.parse(request.budget).latency_us(problem.budgets[LATENCY])}
+    for name, text in request.others.items():
+        budgets[name] = _amount(name, text, problem.budgets[name])
+    return replace(problem, budgets={name: budgets[name] for name in problem.budgets})
+
+
+def _amount(name: str, text: str, dense: float) -> float:
+    share = text.strip().endswith("%")
+    try:
+        number = float(text.strip().removesuffix("%"))
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise UsageError(f"budget {text!r} for {name} is neither a share of the dense network's nor a number; try '60%'")
+    return number / 100 * dense if share else number

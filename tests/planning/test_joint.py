@@ -1,0 +1,169 @@
+"""What brute force cannot reach: bigger problems, limits of time and space, graphs that HiGHS solves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.planning.small_problems import alive, everything, random_problem
+
+from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning.frontier import frontier
+from halp_trt.planning.integer import maximise_by_integers
+from halp_trt.planning.joint import Effort, joint, maximise
+from halp_trt.planning.model import bucket_tree, model_of, undominated
+from halp_trt.planning.problem import Axis, Group, Limits, Problem, Term, choices_allowed, limited, limits_from
+
+
+def chain(num_groups: int, num_choices: int, seed: int = 0, *, share: float = 0.5) -> Problem:
+    """A plain network with noisy staircases."""
+    rng = np.random.default_rng(seed)
+    widths = tuple(range(1, num_choices + 1))
+    groups = [
+        Group(name=f"g{i}", widths=widths, values=tuple(np.cumsum(np.sort(rng.gamma(0.5, 1, num_choices))[::-1]).tolist()))
+        for i in range(num_groups)
+    ]
+    axes = [Axis(groups=(i,), parts=(widths,)) for i in range(num_groups)]
+    stairs = np.ceil(np.asarray(widths) / 3)
+    terms = [
+        Term(
+            name=f"l{i}",
+            costs=np.round(np.outer(stairs, stairs) * rng.lognormal(3, 1) * rng.normal(1, 0.05, (num_choices,) * 2))[None],
+            writes=axes[i + 1],
+            reads=axes[i],
+        )
+        for i in range(num_groups - 1)
+    ]
+    dense = math.fsum(float(term.costs[0, -1, -1]) for term in terms)
+    return Problem(groups=tuple(groups), terms=tuple(terms), budgets={"r0": share * dense})
+
+
+def test_several_hundred_groups_are_solved_to_the_gap() -> None:
+    solution = joint(chain(400, 16))
+    assert solution.gap <= 1e-4
+    assert solution.status != "limit"
+    assert solution.costs["r0"] <= chain(400, 16).budgets["r0"]
+
+
+def test_the_same_problem_gives_the_same_plan() -> None:
+    problem = chain(40, 12)
+    assert joint(problem).choices == joint(problem).choices
+
+
+def test_when_the_time_is_up_the_best_plan_so_far_has_an_honest_gap() -> None:
+    problem = chain(60, 24)
+    hurried, proven = joint(problem, seconds=1e-9), joint(problem, gap=0.0)
+    assert problem.fits(hurried.choices)
+    assert hurried.status == "limit"
+    assert hurried.value <= proven.value <= proven.bound <= hurried.bound * (1 + 1e-9)
+    assert hurried.gap > 1e-4
+
+
+def test_without_space_for_labels_the_bound_stays_true() -> None:
+    problem = chain(30, 8, share=0.4)
+    model = undominated(model_of(problem))
+    optimum = joint(problem, gap=0.0).value
+
+    def price(states: np.ndarray) -> float | None:
+        choices = tuple(int(state) for state in states[: len(problem.groups)])
+        return problem.value(choices) if problem.fits(choices) else None
+
+    for max_labels in (1, 3, 10):
+        standing = maximise(model, price, Effort(gap=0.0, max_labels=max_labels), ("r0",))
+        assert standing.value <= optimum <= standing.bound * (1 + 1e-9)
+
+
+def test_integer_programming_gives_the_same_optimum() -> None:
+    solved = 0
+    for seed in range(60):
+        problem = random_problem(seed, blocks=False)
+        truth = everything(problem)
+        best = truth.best(alive(problem, truth), np.asarray(list(problem.budgets.values())), live=True)
+        found = maximise_by_integers(model_of(problem), gap=0.0, seconds=None)
+        if best == -math.inf:
+            assert found.point is None
+            continue
+        assert found.point is not None
+        assert found.point.value == pytest.approx(best)
+        assert found.bound >= best - 1e-6
+        solved += 1
+    assert solved > 30
+
+
+def test_a_graph_that_ties_everything_together_goes_to_integer_programming() -> None:
+    problem = chain(14, 6)
+    axes = [Axis(groups=(i,), parts=(group.widths,)) for i, group in enumerate(problem.groups)]
+    rng = np.random.default_rng(1)
+    tangle = [
+        Term(name=f"t{i}.{j}", costs=np.sort(rng.integers(0, 9, (1, 6, 6)), axis=1) * 1.0, writes=axes[i], reads=axes[j])
+        for i in range(14)
+        for j in range(i)
+    ]
+    problem = replace(problem, terms=(*problem.terms, *tangle), budgets={"r0": problem.budgets["r0"] + 200})
+    assert bucket_tree(model_of(problem), max_entries=1 << 23) is None
+    solution = joint(problem, gap=0.05, seconds=20)
+    assert problem.fits(solution.choices)
+    assert solution.bound >= solution.value > 0
+
+
+def test_budgets_that_exclude_each_other_are_named() -> None:
+    widths = (1, 2)
+    groups = (Group(name="a", widths=widths, values=(1.0, 2.0)),)
+    axis = Axis(groups=(0,), parts=(widths,))
+    costs = np.asarray([[[4.0], [1.0]], [[1.0], [4.0]]])  # cheap in one resource where it is dear in the other
+    problem = Problem(groups=groups, terms=(Term(name="l", costs=costs, writes=axis),), budgets={"us": 3.0, "mb": 3.0})
+    with pytest.raises(InfeasibleBudgetError, match="3 for us: the lowest reachable is 4 while mb meet"):
+        joint(problem)
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_limits_take_choices_away() -> None:
+    group = Group(name="a", widths=(0, 2, 4, 6, 8), values=(0.0,) * 5, dense=16)
+    assert choices_allowed([group], Limits(least={"a": 3})) == ((2, 3, 4),)
+    assert choices_allowed([group], Limits(least={}, frozen=frozenset({"a"}))) == ((4,),)
+    assert choices_allowed([group], Limits(least={}, step_fraction=0.25)) == ((3, 4),)
+    assert choices_allowed([group], Limits(least={}, group_fraction=0.75)) == ((2, 3, 4),)
+    assert choices_allowed([group], Limits(least={"a": 99})) == ((4,),)
+    assert limits_from(["a=3", "1"], ["b"], 0.5) == Limits(
+        least={"a": 3}, least_of_all=1, frozen=frozenset({"b"}), group_fraction=0.5
+    )
+
+
+def test_limits_hold_for_the_optimum() -> None:
+    problem = chain(12, 6, share=0.7)
+    free = joint(problem)
+    kept = limited(problem, Limits(least={"g3": 6}, least_of_all=3))
+    solution = joint(replace(kept, budgets={"r0": 1.1 * problem.budgets["r0"]}), gap=0.0)
+    assert min(solution.choices) >= 2
+    assert solution.choices[3] == 5
+    assert solution.choices != free.choices
+
+
+# ---- frontier -------------------------------------------------------------------------------------------------------
+
+
+def test_every_point_of_the_frontier_is_the_optimum_for_its_cost() -> None:
+    problem = chain(10, 8)
+    dense = 2 * problem.budgets["r0"]
+    points = frontier(problem, "joint", 0.2 * dense, 0.9 * dense, dense=dense)
+    assert len(points) > 10
+    values = [point.solution.value for point in points]
+    assert values == sorted(values)
+    for point in points:
+        assert 0.2 * dense <= point.budget <= 0.9 * dense or point.budget == pytest.approx(0.2 * dense)
+        best = joint(replace(problem, budgets={"r0": point.budget}), gap=0.0)
+        assert point.solution.value == pytest.approx(best.value, rel=1e-4)
+        assert point.solution.costs["r0"] <= point.budget
+
+
+@pytest.mark.parametrize("solver", ["halp", "exact"])
+def test_linear_solvers_have_a_frontier_too(solver: str) -> None:
+    problem = chain(8, 6)
+    dense = 2 * problem.budgets["r0"]
+    points = frontier(problem, solver, 0.3 * dense, dense, dense=dense)
+    assert len(points) > 3
+    assert all(point.solution.costs["r0"] <= point.budget for point in points)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
+
+from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning.linear import linearised
+from halp_trt.planning.problem import Problem, Solution
+from halp_trt.planning.solvers import SOLVERS
+
+
+def budgets_of(problem: Problem) -> np.ndarray:
+    return np.asarray(list(problem.budgets.values()))
+
+
+def assert_sound(problem: Problem, solution: Solution, *, live: bool) -> None:
+    assert solution.costs == problem.costs(solution.choices)
+    assert all(cost <= problem.budgets[name] for name, cost in solution.costs.items())
+    assert solution.value == problem.value(solution.choices, live=live)
+    assert solution.bound >= solution.value
+
+
+@pytest.mark.parametrize("name", ["joint", "joint-blocks"])
+@pytest.mark.parametrize("chunk", range(8))
+def test_joint_equals_brute_force(name: str, chunk: int) -> None:
+    for seed in range(chunk * 100, (chunk + 1) * 100):
+        problem = random_problem(seed)
+        truth = everything(problem)
+        kind = alive(problem, truth) if name == "joint" else whole_blocks(problem, truth)
+        best = truth.best(kind, budgets_of(problem), live=True)
+        if best == -math.inf:
+            with pytest.raises(InfeasibleBudgetError):
+                SOLVERS[name](problem, gap=0.0)
+            continue
+        solution = SOLVERS[name](problem, gap=0.0)
+        assert_sound(problem, solution, live=True)
+        assert solution.value == best, seed
+        assert solution.bound == pytest.approx(best, rel=1e-9, abs=1e-9), seed
+        assert solution.status == "optimal"
+
+
+@pytest.mark.parametrize("chunk", range(3))
+def test_exact_is_the_optimum_of_the_linearised_problem(chunk: int) -> None:
+    for seed in range(chunk * 100, (chunk + 1) * 100):
+        problem = linearised(random_problem(seed))
+        truth = everything(problem)
+        best = truth.best(np.ones(len(truth.values), bool), budgets_of(problem), live=False)
+        if best == -math.inf:
+            with pytest.raises(InfeasibleBudgetError):
+                SOLVERS["exact"](problem, gap=0.0)
+            continue
+        solution = SOLVERS["exact"](problem, gap=0.0)
+        assert_sound(problem, solution, live=False)
+        assert solution.value == best, seed
+        assert solution.bound == pytest.approx(best, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["halp", "exact"])
+def test_linear_solvers_meet_the_budgets_at_true_widths(name: str) -> None:
+    solved = 0
+    for seed in range(300):
+        problem = random_problem(seed)
+        truth = everything(problem)
+        fitting = truth.best(np.ones(len(truth.values), bool), budgets_of(problem), live=False)
+        try:
+            solution = SOLVERS[name](problem)
+        except InfeasibleBudgetError:
+            continue
+        solved += 1
+        assert_sound(problem, solution, live=False)
+        assert solution.value <= fitting
+    assert solved > 100
+
+
+def test_halp_is_never_better_than_exact() -> None:
+    gaps = []
+    for seed in range(200):
+        problem = linearised(random_problem(seed, num_resources=1))
+        try:
+            optimum = SOLVERS["exact"](problem)
+        except InfeasibleBudgetError:
+            continue
+        solution = SOLVERS["halp"](problem)
+        assert solution.value <= optimum.value
+        assert solution.bound == optimum.bound
+        gaps.append(solution.gap)
+    assert max(gaps) > 0  # the recurrence is greedy
+    assert np.median(gaps) == 0
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_more_budget_is_never_worth_less(name: str) -> None:
+    compared = 0
+    for seed in range(80):
+        problem = random_problem(seed, num_resources=1)
+        value = -math.inf
+        for extra in (0.0, 0.125, 0.5, 2.0, 8.0):
+            budget = problem.budgets["r0"] + extra
+            try:
+                solution = SOLVERS[name](replace(problem, budgets={"r0": budget}))
+            except InfeasibleBudgetError:
+                assert value == -math.inf
+                continue
+            assert solution.value >= value, seed
+            compared += value > -math.inf
+            value = solution.value
+    assert compared > 200
