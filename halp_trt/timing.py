@@ -142,7 +142,7 @@ def take_turns(
     attempt counts in any case.
 
     Args:
-        launches: what to time, by name; all on one device.
+        launches: what to time, by name; those of different devices never overlap.
         num_rounds: timed rounds; each starts every run once.
         num_warmup: untimed rounds before them.
         rotate: whether each round starts one run later than the last, so that none always follows the same other.
@@ -171,6 +171,8 @@ def take_turns(
     for index in range(-num_warmup, num_rounds):
         shift = index % len(turns) if rotate else 0
         for name, launch in turns[shift:] + turns[:shift]:
+            while pending and launches[pending[-1][0]].device is not launch.device:
+                read()
             start(name, index >= 0, 1)
             while len(pending) >= launch.device.num_in_flight:
                 read()

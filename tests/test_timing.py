@@ -126,6 +126,14 @@ def test_every_pipeline_reads_every_run_of_every_round(
     assert sum(entry.startswith("-") for entry in device.log) == device.num_started
 
 
+def test_runs_of_two_devices_never_overlap() -> None:
+    first = Pipeline()
+    second = Pipeline(log=first.log)
+    launches = {"a": Launch(run=lambda: "a", device=first), "b": Launch(run=lambda: "b", device=second)}
+    take_turns(launches, num_rounds=2, rotate=False)
+    assert " ".join(first.log) == "+a1 -a1 +b1 -b1 +a2 -a2 +b2 -b2"
+
+
 def test_a_sample_of_many_executions_is_divided() -> None:
     launch = Launch(run=lambda: "a", device=Pipeline(num_in_flight=1), num_executions=4)
     assert take_turns({"a": launch}, num_rounds=2)["a"] == [

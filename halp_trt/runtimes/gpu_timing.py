@@ -11,17 +11,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from halp_trt.errors import MeasurementError
-from halp_trt.runtimes.conditions import Watch
-from halp_trt.runtimes.cuda import Stream
+from halp_trt.runtimes.conditions import Watch, watch
+from halp_trt.runtimes.cuda import Cuda, Stream, open_cuda
 from halp_trt.specs import Conditions, Measurement, Protocol
 from halp_trt.timing import Launch, Sample, summarise, take_turns, warm_up
 
-__all__ = ["PROTOCOL", "Bench", "GpuDevice", "doubts", "make_launch"]
+__all__ = ["PROTOCOL", "Bench", "Gpu", "GpuDevice", "doubts", "make_launch", "open_gpu"]
 
 PROTOCOL = Protocol(
     method="gpu-events",
@@ -90,6 +91,30 @@ class GpuDevice:
         return self.watch.read()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """This machine's GPU, opened.
+
+    Attributes:
+        cuda: its memory.
+        device: the one stream that everything runs on, so that two engines never run at once.
+    """
+
+    cuda: Cuda
+    device: GpuDevice
+
+
+@cache
+def open_gpu() -> Gpu:
+    """The GPU of this process; the same one every time.
+
+    Raises:
+        RuntimeUnavailableError: there is none; the sentence says what is missing.
+    """
+    cuda = open_cuda()
+    return Gpu(cuda=cuda, device=GpuDevice(cuda.stream(), watch(cuda.device().pci_bus_id)))
+
+
 def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executions: int = 0) -> tuple[Launch, bool]:
     """A launch of as many executions as make a sample long enough, and whether it is a CUDA graph.
 
@@ -110,8 +135,17 @@ def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executi
             enqueue()
 
     graph = _captured(device.stream, repeat)
-    run = graph or (enqueue if num_executions == 1 else repeat)
+    run = (enqueue if num_executions == 1 else repeat) if graph is None else _replay(graph, enqueue)
     return Launch(run=run, device=device, num_executions=num_executions), graph is not None
+
+
+def _replay(graph: Callable[[], None], owner: object) -> Callable[[], None]:
+    """A launch of the graph; it holds on to the memory that the graph only points to."""
+
+    def run(_owner: object = owner) -> None:
+        graph()
+
+    return run
 
 
 def _captured(stream: Stream, work: Callable[[], None]) -> Callable[[], None] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,8 +12,19 @@ import onnx
 from halp_trt.errors import NonFiniteError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session
-from halp_trt.specs import Budget, EngineCheck, EngineRecord, Layer, LayerCheck, Measurement, PruningPlan, Verification
-from halp_trt.timing import pin_to_one_core, summarise, time_interleaved
+from halp_trt.runtimes.gpu_timing import doubts
+from halp_trt.specs import (
+    Budget,
+    Conditions,
+    EngineCheck,
+    EngineRecord,
+    Layer,
+    LayerCheck,
+    Measurement,
+    PruningPlan,
+    Verification,
+)
+from halp_trt.timing import Launch, pin_to_one_core, summarise, time_interleaved
 
 __all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
 
@@ -115,15 +126,28 @@ def verify(
 def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: float) -> dict[str, Measurement]:
     """Latency of engines run in turns, with the calling thread kept on one core.
 
-    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000.
+    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000. What a GPU timed
+    carries the GPU's conditions on both sides, and a doubt where they or the spread give cause.
     """
     calls = {name: session.bind(inputs) for name, session in sessions.items()}
     with pin_to_one_core():
         trial = time_interleaved(calls, num_rounds=3, num_warmup=2)
         round_us = sum(float(np.median(samples)) for samples in trial.values())
         num_rounds = int(min(1000, max(20, seconds * 1e6 / max(round_us, 1.0))))
+        before = {name: _conditions(call) for name, call in calls.items()}
         samples = time_interleaved(calls, num_rounds=num_rounds, num_warmup=max(3, num_rounds // 10))
-    return {name: summarise(times) for name, times in samples.items()}
+    rows = {
+        name: replace(summarise(times), before=before[name], after=_conditions(calls[name]))
+        for name, times in samples.items()
+    }
+    return {
+        name: replace(row, doubt="; ".join(doubts(row, calm_us=math.inf))) if isinstance(calls[name], Launch) else row
+        for name, row in rows.items()
+    }
+
+
+def _conditions(call: Callable[[], None]) -> Conditions | None:
+    return call.device.conditions() if isinstance(call, Launch) else None
 
 
 def compare_outputs(session: Session, masked: Callable[[Inputs], list[Array]], inputs: Inputs) -> float:

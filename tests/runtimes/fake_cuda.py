@@ -122,7 +122,7 @@ class FakeCuda:
 
     def malloc(self, num_bytes: int) -> int:
         address = self.next_address
-        self.next_address += -(-num_bytes // 256 + 1) * 256
+        self.next_address += (-(-num_bytes // 256) + 1) * 256
         self.memory[address] = bytearray(num_bytes)
         return address
 
