@@ -47,6 +47,8 @@ def open_device() -> BindingsCuda:
         raise RuntimeUnavailableError(_ABSENT.format(reason=str(absent))) from absent
     if error != rt.cudaError_t.cudaSuccess or not count:
         reason = "it sees no GPU" if error == rt.cudaError_t.cudaSuccess else _text(error)
+        if rt.cudaDriverGetVersion()[1] == 0:
+            reason = "no driver is installed"
         raise RuntimeUnavailableError(_ABSENT.format(reason=reason))
     return BindingsCuda()
 
