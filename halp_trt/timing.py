@@ -27,6 +27,7 @@ __all__ = [
     "Launch",
     "Processor",
     "Sample",
+    "as_launches",
     "involuntary_switches",
     "pin_to_one_core",
     "summarise",
@@ -122,11 +123,13 @@ class Launch:
         run: starts the work.
         device: what the work is done on.
         num_executions: executions in one run; samples are divided by it.
+        uses_graph: whether a run is one launch of a CUDA graph.
     """
 
     run: Callable[[], object]
     device: Device
     num_executions: int = 1
+    uses_graph: bool = False
 
     def __call__(self) -> None:
         """One run, over when this returns."""
@@ -207,6 +210,12 @@ def warm_up(launches: Mapping[str, Launch], *, busy_us: float) -> int:
     return num_rounds
 
 
+def as_launches(runs: Mapping[str, Callable[[], object]], processor: Processor | None = None) -> dict[str, Launch]:
+    """Every call with the device that times it: a :class:`Launch` keeps its own, others are the processor's."""
+    device = processor or Processor()
+    return {name: call if isinstance(call, Launch) else Launch(run=call, device=device) for name, call in runs.items()}
+
+
 def time_interleaved(
     runs: Mapping[str, Callable[[], object]],
     *,
@@ -229,10 +238,7 @@ def time_interleaved(
     Returns:
         For each name its samples in microseconds, in the order taken.
     """
-    device = Processor(clock_ns, interruptions)
-    launches = {
-        name: call if isinstance(call, Launch) else Launch(run=call, device=device) for name, call in runs.items()
-    }
+    launches = as_launches(runs, Processor(clock_ns, interruptions))
     samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
     return {name: [sample.elapsed_us for sample in taken] for name, taken in samples.items()}
 

@@ -143,9 +143,7 @@ def _table(value: LatencyTable) -> str:
 
 
 def _protocol(target: Target) -> str:
-    protocol = target.protocol
-    warmup = f"{protocol.warmup_ms:g} ms" if protocol.warmup_ms else f"{protocol.num_warmup} runs"
-    return f"timed by {protocol.method}, {protocol.num_samples} samples after a warm-up of {warmup}"
+    return f"timed by {units.protocol_line(target.protocol)}"
 
 
 def _saliency(value: Saliency) -> str:

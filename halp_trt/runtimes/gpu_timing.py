@@ -115,8 +115,8 @@ def open_gpu() -> Gpu:
     return Gpu(cuda=cuda, device=GpuDevice(cuda.stream(), watch(cuda.device().pci_bus_id)))
 
 
-def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executions: int = 0) -> tuple[Launch, bool]:
-    """A launch of as many executions as make a sample long enough, and whether it is a CUDA graph.
+def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executions: int = 0) -> Launch:
+    """A launch of as many executions as make a sample long enough, as one CUDA graph where that is possible.
 
     Args:
         device: what to launch on.
@@ -136,7 +136,7 @@ def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executi
 
     graph = _captured(device.stream, repeat)
     run = (enqueue if num_executions == 1 else repeat) if graph is None else _replay(graph, enqueue)
-    return Launch(run=run, device=device, num_executions=num_executions), graph is not None
+    return Launch(run=run, device=device, num_executions=num_executions, uses_graph=graph is not None)
 
 
 def _replay(graph: Callable[[], None], owner: object) -> Callable[[], None]:
@@ -177,8 +177,8 @@ class Bench:
         A doubtful measurement is taken again, up to three times in all; the one that varies least is kept, with its
         doubt.
         """
-        launch, uses_graph = make_launch(self.device, enqueue, num_executions=self.protocol.num_executions)
-        done = replace(self.protocol, num_executions=launch.num_executions, uses_graph=uses_graph)
+        launch = make_launch(self.device, enqueue, num_executions=self.protocol.num_executions)
+        done = replace(self.protocol, num_executions=launch.num_executions, uses_graph=launch.uses_graph)
         attempts: list[Measurement] = []
         while len(attempts) < _ATTEMPTS and not (attempts and attempts[-1].is_trusted):
             attempts.append(self._attempt(launch, done))

@@ -112,7 +112,7 @@ class PlanSession:
             UsageError: as :meth:`run`.
         """
         self._copy_in(inputs)
-        return make_launch(self._gpu.device, self.enqueue, num_executions=1)[0]
+        return make_launch(self._gpu.device, self.enqueue, num_executions=1)
 
     def enqueue(self) -> None:
         """Puts one execution on the GPU's stream and does not wait for it.

@@ -70,7 +70,7 @@ class PlanProber:
     def __init__(self, trt: ModuleType, target: Target, build: Build, gpu: Gpu) -> None:
         self._trt, self._target, self._build, self._gpu = trt, target, build, gpu
         self._random = np.random.default_rng(0)
-        reference, _ = make_launch(gpu.device, self._open(reference_network()).enqueue)
+        reference = make_launch(gpu.device, self._open(reference_network()).enqueue)
         self._bench = Bench(device=gpu.device, protocol=target.protocol, reference=reference)
 
     def measure(self, probe: bytes) -> Measurement:

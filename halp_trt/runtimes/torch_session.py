@@ -93,7 +93,7 @@ class TorchSession:
         enqueue = self.enqueuer(inputs)
         if self._gpu is None:
             return enqueue
-        return make_launch(self._gpu, enqueue, num_executions=1)[0]
+        return make_launch(self._gpu, enqueue, num_executions=1)
 
     def enqueuer(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
         """A call that is one execution, which on a GPU it only starts.
@@ -129,7 +129,10 @@ class TorchSession:
         found = {name: tuple(np.shape(value)) for name, value in inputs.items()}
         if found != dict(self.input_shapes):
             raise UsageError(f"the engine refuses its inputs {found}; feed {dict(self.input_shapes)}")
-        return [self._placed(np.array(inputs[name], order="C")) for name in self.input_shapes]
+        tensors = [self._placed(np.array(inputs[name], order="C")) for name in self.input_shapes]
+        if self._gpu is not None:
+            torch.cuda.synchronize()  # weights and inputs were put there by another stream
+        return tensors
 
     def _placed(self, value: Array) -> torch.Tensor:
         tensor = torch.from_numpy(value)
@@ -204,7 +207,7 @@ class TorchProber:
         reference = self._bound(_network("Conv", (1, 128, 28, 28), (128, 128, 3, 3)))
         self._bench: Bench | ProcessorBench
         if gpu is not None:
-            self._bench = Bench(device=gpu, protocol=target.protocol, reference=make_launch(gpu, reference)[0])
+            self._bench = Bench(device=gpu, protocol=target.protocol, reference=make_launch(gpu, reference))
         else:
             empty = self._bound(_network("Identity", (1,)))
             self._bench = ProcessorBench(protocol=target.protocol, reference=reference, empty=empty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,19 +12,28 @@ import onnx
 from halp_trt.errors import NonFiniteError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session
+from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
 from halp_trt.runtimes.gpu_timing import doubts
 from halp_trt.specs import (
     Budget,
-    Conditions,
     EngineCheck,
     EngineRecord,
     Layer,
     LayerCheck,
     Measurement,
+    Protocol,
     PruningPlan,
     Verification,
 )
-from halp_trt.timing import Launch, pin_to_one_core, summarise, time_interleaved
+from halp_trt.timing import (
+    Launch,
+    Sample,
+    as_launches,
+    pin_to_one_core,
+    summarise,
+    take_turns,
+    time_interleaved,
+)
 
 __all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
 
@@ -134,20 +143,33 @@ def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: fl
         trial = time_interleaved(calls, num_rounds=3, num_warmup=2)
         round_us = sum(float(np.median(samples)) for samples in trial.values())
         num_rounds = int(min(1000, max(20, seconds * 1e6 / max(round_us, 1.0))))
-        before = {name: _conditions(call) for name, call in calls.items()}
-        samples = time_interleaved(calls, num_rounds=num_rounds, num_warmup=max(3, num_rounds // 10))
-    rows = {
-        name: replace(summarise(times), before=before[name], after=_conditions(calls[name]))
-        for name, times in samples.items()
-    }
-    return {
-        name: replace(row, doubt="; ".join(doubts(row, calm_us=math.inf))) if isinstance(calls[name], Launch) else row
-        for name, row in rows.items()
-    }
+        num_warmup = max(3, num_rounds // 10)
+        launches = as_launches(calls)
+        before = {name: launch.device.conditions() for name, launch in launches.items()}
+        samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup)
+    rows = {}
+    for name, launch in launches.items():
+        row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
+        rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if isinstance(calls[name], Launch) else row
+    return rows
 
 
-def _conditions(call: Callable[[], None]) -> Conditions | None:
-    return call.device.conditions() if isinstance(call, Launch) else None
+def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], num_warmup: int) -> Measurement:
+    """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
+    taken = replace(
+        row,
+        after=launch.device.conditions(),
+        enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
+        protocol=Protocol(
+            method=GPU_PROTOCOL.method,
+            num_samples=row.num_samples,
+            num_warmup=num_warmup,
+            num_executions=launch.num_executions,
+            num_in_flight=launch.device.num_in_flight,
+            uses_graph=launch.uses_graph,
+        ),
+    )
+    return replace(taken, doubt="; ".join(doubts(taken, calm_us=math.inf)))
 
 
 def compare_outputs(session: Session, masked: Callable[[Inputs], list[Array]], inputs: Inputs) -> float:

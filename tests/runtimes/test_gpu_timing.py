@@ -26,7 +26,7 @@ def kernel(stream: FakeStream, *durations_us: float) -> Callable[[], None]:
 
 
 def bench_on(device: GpuDevice, reference_us: float = 100.0) -> Bench:
-    reference, _ = make_launch(device, kernel(device.stream, reference_us))
+    reference = make_launch(device, kernel(device.stream, reference_us))
     return Bench(device=device, protocol=replace(PROTOCOL, num_samples=20, warmup_ms=5.0), reference=reference)
 
 
@@ -37,8 +37,8 @@ def test_a_sample_lasts_half_a_millisecond_but_no_more_than_128_executions(
     kernel_us: float, num_executions: int
 ) -> None:
     device = open_device(FakeCuda())
-    launch, is_graph = make_launch(device, kernel(device.stream, kernel_us))
-    assert (launch.num_executions, is_graph) == (num_executions, True)
+    launch = make_launch(device, kernel(device.stream, kernel_us))
+    assert (launch.num_executions, launch.uses_graph) == (num_executions, True)
 
 
 def test_the_median_is_the_kernel_s_time_to_the_bit() -> None:
@@ -58,7 +58,7 @@ def test_with_two_launches_in_flight_the_gpu_never_waits_for_the_host() -> None:
         cuda = FakeCuda(enqueue_us=40.0)
         stream = cuda.stream()
         device = GpuDevice(stream, QUIET, num_in_flight=num_in_flight, clock_ns=cuda.clock_ns)
-        launch, _ = make_launch(device, kernel(stream, 100.0), num_executions=1)
+        launch = make_launch(device, kernel(stream, 100.0), num_executions=1)
         stream.wait()
         before = stream.idle_us
         samples = take_turns({"a": launch}, num_rounds=50)["a"]
@@ -80,8 +80,8 @@ def test_without_graphs_every_execution_is_enqueued_and_the_row_says_so() -> Non
 def test_work_that_cannot_be_captured_is_enqueued_plainly() -> None:
     cuda = FakeCuda(refuses_capture=True, enqueue_us=1.0)
     device = open_device(cuda)
-    launch, is_graph = make_launch(device, kernel(device.stream, 250.0))
-    assert (launch.num_executions, is_graph) == (2, False)
+    launch = make_launch(device, kernel(device.stream, 250.0))
+    assert (launch.num_executions, launch.uses_graph) == (2, False)
     launch()
     assert device.stream.queue == []
 
@@ -120,9 +120,9 @@ def test_a_clock_that_keeps_moving_leaves_its_doubt_in_the_row() -> None:
 def test_a_reference_that_slows_down_is_drift() -> None:
     device = open_device(FakeCuda())
     bench = bench_on(device)
-    bench.reference, _ = make_launch(device, kernel(device.stream, 1000.0))
+    bench.reference = make_launch(device, kernel(device.stream, 1000.0))
     assert bench.measure(kernel(device.stream, 10.0)).is_trusted
-    bench.reference, _ = make_launch(device, kernel(device.stream, 1040.0))
+    bench.reference = make_launch(device, kernel(device.stream, 1040.0))
     assert bench.measure(kernel(device.stream, 10.0)).doubt == "the reference was 4.0% slower than at its best"
 
 

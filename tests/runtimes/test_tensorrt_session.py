@@ -161,7 +161,7 @@ def test_a_layer_is_measured_without_its_markers(cuda: FakeCuda, gpu: Gpu) -> No
     def build(model: bytes, target: Target) -> bytes:
         assert target is TARGET
         built.append(onnx.load_from_string(model))
-        return make_plan(model)
+        return make_plan(model, lanes=8)
 
     with open_prober(fake_trt(cuda), TARGET, build, gpu=gpu) as prober:
         taken = prober.measure(make_probe(CONV, 1))

@@ -15,7 +15,7 @@ from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
 from halp_trt.runtimes import Array, get_runtime
-from halp_trt.runtimes.gpu_timing import GpuDevice, make_launch
+from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
 from halp_trt.specs import Conditions, Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
@@ -124,7 +124,7 @@ class OnGpu(Clocked):
         self.device, self.latency_us = device, latency_us
 
     def bind(self, inputs: Mapping[str, Array]) -> Launch:
-        return make_launch(self.device, lambda: self.device.stream.kernel(self.latency_us), num_executions=1)[0]
+        return make_launch(self.device, lambda: self.device.stream.kernel(self.latency_us), num_executions=1)
 
 
 def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> None:
@@ -135,6 +135,8 @@ def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> 
     assert {name: row.latency_us for name, row in times.items()} == {"dense": 900.0, "pruned": 300.0}
     assert times["dense"].num_samples == 83
     assert (times["dense"].before, times["dense"].after, times["dense"].doubt) == (states[0], states[2], "")
+    assert times["pruned"].protocol == replace(PROTOCOL, num_samples=83, num_warmup=8, warmup_ms=0.0, num_executions=1)
+    assert times["pruned"].enqueue_us == cuda.enqueue_us
     assert times["pruned"].doubt == "the core clock went from 1400 to 1100 MHz, lock it"
 
 
