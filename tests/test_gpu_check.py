@@ -70,7 +70,7 @@ def test_a_check_that_fails_is_recorded_and_the_others_go_on(capsys: pytest.Capt
     ],
 )
 def test_trtexec_s_median_is_read(printed: str, found: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_check.ask_trtexec(b"plan") == "absent" or gpu_check.shutil.which("trtexec")
+    assert gpu_check.ask_trtexec(b"plan") == "absent" or gpu_check.find_trtexec()
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: "/usr/bin/trtexec")
     commands = []
     answer = SimpleNamespace(stdout=printed, stderr="")

@@ -32,7 +32,6 @@ import numpy as np
 from halp_trt import __version__
 from halp_trt.errors import HalpError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.export import export
-from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.latency import noise_us, staircase_step
 from halp_trt.models.sources import load_model
@@ -41,8 +40,9 @@ from halp_trt.report.units import latency
 from halp_trt.runtimes import RUNTIMES, Runtime, get_runtime
 from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cuda import CudaDevice, require_device
-from halp_trt.specs import LayerSpec, PruningPlan, Target
+from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
+from halp_trt.workflows.build_lut import measurer
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.run import run_all
 from halp_trt.workflows.verify import time_engines
@@ -122,8 +122,8 @@ def describe_machine(gpu: CudaDevice | None, absence: str) -> dict[str, Any]:
     print("; ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"GPU: {gpu.name if gpu else absence}")
     print(f"conditions: {conditions.source}")
-    trtexec = shutil.which("trtexec")
-    print(f"trtexec: {'on PATH' if trtexec else 'absent: not on PATH'}", flush=True)
+    trtexec = find_trtexec()
+    print(f"trtexec: {'here' if trtexec else 'absent: neither on PATH nor where JetPack has it'}", flush=True)
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -132,8 +132,13 @@ def describe_machine(gpu: CudaDevice | None, absence: str) -> dict[str, Any]:
         "cuda_bindings": absence or "work",
         "conditions": {"source": conditions.source, "now": encode(conditions.read())},
         "power_mode": power_mode(),
-        "trtexec": "on PATH" if trtexec else "absent",
+        "trtexec": "here" if trtexec else "absent",
     }
+
+
+def find_trtexec() -> str | None:
+    """Trtexec on PATH, or where JetPack and NVIDIA's packages put it."""
+    return shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
 
 
 def package_version(name: str) -> str:
@@ -199,15 +204,22 @@ def attempt(title: str, work: Callable[[], Any]) -> Any:
 
 def measure_layers(runtime: Runtime, target: Target, layers: Mapping[str, LayerSpec]) -> dict[str, Any]:
     """A row for every layer, with its protocol, conditions and doubts."""
-    with runtime.prober(target) as prober:
-        return {key: encode(prober.measure(make_probe(spec, target.batch_size))) for key, spec in layers.items()}
+    rows = measure_specs(runtime, target, list(layers.values()))
+    return {key: encode(rows[spec]) for key, spec in layers.items()}
+
+
+def measure_specs(runtime: Runtime, target: Target, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+    """Measures layers as build-lut does, into a table that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        return measurer(Path(folder) / "table.jsonl", runtime, target)(specs)
 
 
 def measure_staircase(runtime: Runtime, target: Target, num_widths: int) -> dict[str, Any]:
     """A convolution at every width, 8 channels apart, and the step that the detector sees."""
     widths = [8 * (index + 1) for index in range(num_widths)]
-    with runtime.prober(target) as prober:
-        rows = [prober.measure(make_probe(CONV.with_widths(128, width), target.batch_size)) for width in widths]
+    specs = [CONV.with_widths(128, width) for width in widths]
+    found = measure_specs(runtime, target, specs)
+    rows = [found[spec] for spec in specs]
     times = [row.latency_us for row in rows]
     step = staircase_step(widths, times, [noise_us(row) for row in rows])
     return {"widths": widths, "rows": [encode(row) for row in rows], "step": step}
@@ -215,6 +227,8 @@ def measure_staircase(runtime: Runtime, target: Target, num_widths: int) -> dict
 
 def time_network(runtime: Runtime, target: Target, source: str, seconds: float) -> dict[str, Any]:
     """Builds a network, compares its outputs with ONNX Runtime's, times it, and asks trtexec where that is here."""
+    if runtime.suffix == ".plan" and target.precision not in ("fp32", "tf32"):
+        return {"skipped": "plans of this precision are built from typed graphs: the chain builds and times one"}
     network = load_model(source)
     model = export(network.module, network.example)
     graph = trace(network.module, network.example, source=source, model=model)
@@ -252,7 +266,7 @@ def relative_difference(found: Any, expected: Any) -> float:
 
 def ask_trtexec(plan: bytes) -> Any:
     """The median of GPU compute time, microseconds, that trtexec reports for a plan, timed as ours: docs/timing.md."""
-    program = shutil.which("trtexec")
+    program = find_trtexec()
     if program is None:
         return "absent"
     with tempfile.TemporaryDirectory() as folder:
