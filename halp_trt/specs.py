@@ -16,6 +16,7 @@ __all__ = [
     "Budget",
     "ChannelGraph",
     "ChannelGroup",
+    "Conditions",
     "EngineCheck",
     "EngineRecord",
     "Layer",
@@ -248,12 +249,20 @@ class Protocol:
         num_samples: timed samples of each probe.
         num_warmup: untimed runs before them.
         num_threads: threads the runtime may use.
+        warmup_ms: how long the device itself is kept busy before the first timed sample; 0 where runs are counted.
+        num_executions: executions in one sample, by which it is divided; 0 in a target, where each row chooses.
+        num_in_flight: samples that the device holds at once, so that it never waits for the host.
+        uses_graph: whether a sample is one launch of a CUDA graph, not one call for every execution.
     """
 
     method: str
     num_samples: int = 20
     num_warmup: int = 3
     num_threads: int = 1
+    warmup_ms: float = 0.0
+    num_executions: int = 1
+    num_in_flight: int = 1
+    uses_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +293,24 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """The state of a device at one moment; what its system does not tell is None.
+
+    Attributes:
+        clock_mhz, memory_mhz: of its cores and of its memory.
+        temperature_c: of the chip.
+        power_w: drawn by it, or by its board.
+        slowed_by: why it runs below the clock it was asked for, in words; empty where it does not.
+    """
+
+    clock_mhz: float | None = None
+    memory_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    slowed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Latency of one probe or engine.
 
@@ -292,6 +319,11 @@ class Measurement:
         p10_us, p90_us: percentiles, corrected likewise.
         num_samples: how many runs stand behind it.
         reference_us: median of the interleaved reference network, to see drift; 0 where there was none.
+        variation: coefficient of variation of the samples: their standard deviation over their mean.
+        enqueue_us: median time the host spends to start one execution; 0 where it waits for the end.
+        before, after: the device's conditions on both sides of the samples; None where nothing tells them.
+        protocol: how this row was taken, where it is more than the target's protocol says.
+        doubt: why the row is not to be trusted, in words; empty where it is.
     """
 
     latency_us: float
@@ -299,11 +331,22 @@ class Measurement:
     p90_us: float
     num_samples: int
     reference_us: float = 0.0
+    variation: float = 0.0
+    enqueue_us: float = 0.0
+    before: Conditions | None = None
+    after: Conditions | None = None
+    protocol: Protocol | None = None
+    doubt: str = ""
 
     def __post_init__(self) -> None:
-        values = (self.latency_us, self.p10_us, self.p90_us, self.reference_us)
+        values = (self.latency_us, self.p10_us, self.p90_us, self.reference_us, self.variation, self.enqueue_us)
         if not all(math.isfinite(v) and v >= 0 for v in values) or self.num_samples < 1:
             raise UsageError(f"a measurement needs finite, non-negative microseconds and samples, got {self}")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether spread and conditions leave no doubt about it."""
+        return not self.doubt
 
 
 # ---- planning -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.specs import (
     ChannelGraph,
     ChannelGroup,
+    Conditions,
     Layer,
     LayerSpec,
     Measurement,
@@ -91,7 +92,19 @@ def measurements(draw: st.DrawFn) -> Measurement:
     p10, median, p90 = sorted(draw(st.tuples(microseconds, microseconds, microseconds)))
     return Measurement(
         latency_us=median, p10_us=p10, p90_us=p90,
-        num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds),
+        num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds), enqueue_us=draw(microseconds),
+        variation=draw(st.floats(0, 2)), before=draw(st.none() | conditions()), after=draw(st.none() | conditions()),
+        protocol=draw(st.none() | st.just(Protocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True))),
+        doubt=draw(st.sampled_from(["", "the clock moved"])),
+    )  # fmt: skip
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> Conditions:
+    number = st.none() | st.floats(0, 1e4)
+    return Conditions(
+        clock_mhz=draw(number), memory_mhz=draw(number), temperature_c=draw(number), power_w=draw(number),
+        slowed_by=draw(st.sampled_from([(), ("heat",), ("power cap", "heat")])),
     )  # fmt: skip
 
 

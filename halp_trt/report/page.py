@@ -154,10 +154,9 @@ def _figures(evidence: Evidence) -> Iterator[_Figure]:
 
 def _facts(evidence: Evidence, target: Target | None) -> Iterator[tuple[str, str]]:
     if target:
-        protocol = target.protocol
         yield "device", target.device
         yield "runtime", f"{target.runtime} {target.runtime_version}, {target.precision}, batch {target.batch_size}"
-        yield "timing", f"{protocol.method}, {protocol.num_samples} samples after {protocol.num_warmup} warm-up runs"
+        yield "timing", units.protocol_line(target.protocol)
     yield from (evidence.facts or {}).items()
     if evidence.verification:
         yield from ((name, f"SHA-256 {sha}") for name, sha in evidence.verification.parents.items())

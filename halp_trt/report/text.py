@@ -90,6 +90,11 @@ def _verification(value: Verification) -> str:
             "",
             units.columns(comparison_rows(value)),
             "",
+            *(
+                f"the {name} engine's latency is not to be trusted: {check.measurement.doubt}"
+                for name, check in (("dense", value.dense), ("pruned", value.pruned))
+                if not check.measurement.is_trusted
+            ),
             verdict(value),
         ]
     )
@@ -132,12 +137,13 @@ def _table(value: LatencyTable) -> str:
         times = [row.latency_us for spec, row in value.rows.items() if spec.operator == operator]
         rows.append((operator, str(number), units.latency(min(times)), units.latency(max(times))))
     head = f"Latency table of {units.target_line(value.target)}: {len(value.rows)} probes"
-    return f"{head}\n{_protocol(value.target)}\n\n{units.columns(rows)}"
+    doubtful = [(spec, row.doubt) for spec, row in value.rows.items() if not row.is_trusted]
+    note = f"\n{len(doubtful)} not to be trusted, first {doubtful[0][0]}: {doubtful[0][1]}" if doubtful else ""
+    return f"{head}\n{_protocol(value.target)}{note}\n\n{units.columns(rows)}"
 
 
 def _protocol(target: Target) -> str:
-    protocol = target.protocol
-    return f"timed by {protocol.method}, {protocol.num_samples} samples after {protocol.num_warmup} warm-up runs"
+    return f"timed by {units.protocol_line(target.protocol)}"
 
 
 def _saliency(value: Saliency) -> str:
@@ -166,7 +172,8 @@ def _target(value: Target) -> str:
 
 
 def _measurement(value: Measurement) -> str:
-    return f"{units.latency(value.latency_us)} (p10 – p90: {units.latency_range(value)}, {value.num_samples} samples)"
+    text = f"{units.latency(value.latency_us)} (p10 – p90: {units.latency_range(value)}, {value.num_samples} samples)"
+    return text + (f"; not to be trusted: {value.doubt}" if value.doubt else "")
 
 
 _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halp_trt.specs import Measurement, Target
+from halp_trt.specs import Measurement, Protocol, Target
 
 __all__ = [
     "columns",
@@ -13,6 +13,7 @@ __all__ = [
     "latency",
     "latency_range",
     "percent",
+    "protocol_line",
     "short_sha",
     "signed_percent",
     "size",
@@ -94,6 +95,12 @@ def target_line(target: Target) -> str:
         target.power_mode,
     ]
     return ", ".join(word for word in words if word)
+
+
+def protocol_line(protocol: Protocol) -> str:
+    """How latencies are taken, in a few words."""
+    warmup = f"{protocol.warmup_ms:g} ms" if protocol.warmup_ms else f"{protocol.num_warmup} runs"
+    return f"{protocol.method}, {protocol.num_samples} samples after a warm-up of {warmup}"
 
 
 def columns(rows: Sequence[Sequence[str]], *, rule_after: int | None = 0, right_from: int = 1) -> str:

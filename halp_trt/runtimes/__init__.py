@@ -38,6 +38,9 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "onnxruntime": ("onnxruntime", "onnx"),
         "tensorrt-rtx": ("tensorrt_rtx",),
+        "torch": ("torch", "onnx"),
+        "torch-nchw": ("torch", "onnx"),
+        "torch-compile": ("torch", "onnx"),
         "synthetic": ("onnx",),
     }
 )
@@ -144,7 +147,7 @@ def get_runtime(name: str) -> Runtime:
     try:
         return cast(Runtime, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
     except ImportError as error:
-        extra = "onnx" if name == "synthetic" else name
+        extra = {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name)
         raise RuntimeUnavailableError(
             f"runtime {name} needs {' and '.join(RUNTIMES[name])} ({error}); run: pip install 'halp-trt[{extra}]'"
         ) from error

@@ -71,7 +71,7 @@ def _marker_edges(optimised: onnx.ModelProto, producers: dict[str, onnx.NodeProt
             raise MeasurementError(f"{_REPORT}: expected a convolution behind {output.name}, found {found}")
         plain = [dimension.dim_value for dimension in output.type.tensor_type.shape.dim]
         shape = [plain[0], weights[node.input[1]].dims[0], *plain[2:]]
-        edges[name] = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        edges[name] = onnx.helper.make_tensor_value_info(name, output.type.tensor_type.elem_type, shape)
     return edges
 
 

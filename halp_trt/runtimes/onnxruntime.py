@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import platform
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +17,9 @@ import onnxruntime as ort
 from halp_trt.errors import BuildError, MeasurementError, UsageError
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.blocked_edges import cut_to_layer
+from halp_trt.runtimes.processor_bench import COLD, ProcessorBench, processor_name
 from halp_trt.specs import Measurement, Protocol, Target
-from halp_trt.timing import pin_to_one_core, summarise, time_interleaved
+from halp_trt.timing import pin_to_one_core
 
 __all__ = ["build", "load", "name", "prober", "suffix", "target"]
 
@@ -31,10 +29,6 @@ suffix = ".onnx"
 _ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 _NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
-
-_DISTURBED = 1.3
-"""How much slower than at its best the reference may run before a layer is measured again."""
-_MAX_ATTEMPTS = 5
 
 
 def target(precision: str, batch_size: int) -> Target:
@@ -46,12 +40,12 @@ def target(precision: str, batch_size: int) -> Target:
     if precision != "fp32":
         raise UsageError(f"onnxruntime on the CPU runs fp32, not {precision!r}; choose fp32 or another runtime")
     return Target(
-        device=_processor(),
+        device=processor_name(),
         runtime=name,
         runtime_version=ort.__version__,
         precision=precision,
         batch_size=batch_size,
-        protocol=Protocol(method="interleaved-reference"),
+        protocol=Protocol(method=COLD),
     )
 
 
@@ -140,22 +134,20 @@ def prober(target: Target) -> Iterator[CpuProber]:
 
 
 class CpuProber:
-    """Measures layers by the protocol ``interleaved-reference``.
+    """Measures layers with a ``ProcessorBench``. Reference: a 1x1 convolution, 512 to 512 at 7x7: 1 MiB.
 
-    One sample runs a reference network (1x1 convolution 512 to 512 at 7x7, 1 MiB of weights) twice, an empty session,
-    and the layer. The first reference run takes the layer's weights out of the nearest caches, as the rest of a network
-    does. The second finds its own there and shows how fast the machine is at the moment: layers met by a slow moment
-    are measured again. The empty session is what calling the runtime costs; its median is taken off. All layers read
-    and write the same buffers, as in a network's arena: activations are warm, weights are cold.
+    All layers read and write the same buffers, as in a network's arena: activations are warm, weights are cold.
     """
 
     def __init__(self, target: Target) -> None:
         self._protocol = target.protocol
         self._random = np.random.default_rng(0)
         self._arena = [np.empty(0, np.float32) for _ in range(3)]
-        self._reference = self._bind_whole(_reference_network())
-        self._empty = self._bind_whole(_empty_network())
-        self._calm_us = math.inf
+        self._bench = ProcessorBench(
+            protocol=target.protocol,
+            reference=self._bind_whole(_reference_network()),
+            empty=self._bind_whole(_empty_network()),
+        )
 
     def measure(self, probe: bytes) -> Measurement:
         """Latency of the layer in a probe.
@@ -166,28 +158,7 @@ class CpuProber:
         """
         cut = cut_to_layer(self._optimise(probe))
         session = _open(cut.SerializeToString(), self._protocol.num_threads, _NONE)
-        layer = self._bind_to_arena(session, in_place=_adds_in_place(cut))
-        best = self._sample(layer)
-        for attempt in range(1, _MAX_ATTEMPTS):
-            self._calm_us = min(self._calm_us, best.reference_us)
-            if best.reference_us <= _DISTURBED * self._calm_us:
-                break
-            time.sleep(0.1 * attempt)
-            best = min(best, self._sample(layer), key=lambda measurement: measurement.reference_us)
-        return best
-
-    def _sample(self, layer: Callable[[], None]) -> Measurement:
-        samples = time_interleaved(
-            {"evict": self._reference, "reference": self._reference, "empty": self._empty, "layer": layer},
-            num_rounds=self._protocol.num_samples,
-            num_warmup=self._protocol.num_warmup,
-            rotate=False,
-        )
-        return summarise(
-            samples["layer"],
-            overhead_us=float(np.median(samples["empty"])),
-            reference_us=float(np.median(samples["reference"])),
-        )
+        return self._bench.measure(self._bind_to_arena(session, in_place=_adds_in_place(cut)))
 
     def _optimise(self, probe: bytes) -> onnx.ModelProto:
         with tempfile.TemporaryDirectory() as folder:
@@ -290,16 +261,6 @@ def _runner(session: ort.InferenceSession, binding: ort.IOBinding, memory: objec
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _reference_network() -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,8 +12,28 @@ import onnx
 from halp_trt.errors import NonFiniteError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session
-from halp_trt.specs import Budget, EngineCheck, EngineRecord, Layer, LayerCheck, Measurement, PruningPlan, Verification
-from halp_trt.timing import pin_to_one_core, summarise, time_interleaved
+from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
+from halp_trt.runtimes.gpu_timing import doubts
+from halp_trt.specs import (
+    Budget,
+    EngineCheck,
+    EngineRecord,
+    Layer,
+    LayerCheck,
+    Measurement,
+    Protocol,
+    PruningPlan,
+    Verification,
+)
+from halp_trt.timing import (
+    Launch,
+    Sample,
+    as_launches,
+    pin_to_one_core,
+    summarise,
+    take_turns,
+    time_interleaved,
+)
 
 __all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
 
@@ -115,15 +135,41 @@ def verify(
 def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: float) -> dict[str, Measurement]:
     """Latency of engines run in turns, with the calling thread kept on one core.
 
-    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000.
+    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000. What a GPU timed
+    carries the GPU's conditions on both sides, and a doubt where they or the spread give cause.
     """
     calls = {name: session.bind(inputs) for name, session in sessions.items()}
     with pin_to_one_core():
         trial = time_interleaved(calls, num_rounds=3, num_warmup=2)
         round_us = sum(float(np.median(samples)) for samples in trial.values())
         num_rounds = int(min(1000, max(20, seconds * 1e6 / max(round_us, 1.0))))
-        samples = time_interleaved(calls, num_rounds=num_rounds, num_warmup=max(3, num_rounds // 10))
-    return {name: summarise(times) for name, times in samples.items()}
+        num_warmup = max(3, num_rounds // 10)
+        launches = as_launches(calls)
+        before = {name: launch.device.conditions() for name, launch in launches.items()}
+        samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup)
+    rows = {}
+    for name, launch in launches.items():
+        row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
+        rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if isinstance(calls[name], Launch) else row
+    return rows
+
+
+def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], num_warmup: int) -> Measurement:
+    """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
+    taken = replace(
+        row,
+        after=launch.device.conditions(),
+        enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
+        protocol=Protocol(
+            method=GPU_PROTOCOL.method,
+            num_samples=row.num_samples,
+            num_warmup=num_warmup,
+            num_executions=launch.num_executions,
+            num_in_flight=launch.device.num_in_flight,
+            uses_graph=launch.uses_graph,
+        ),
+    )
+    return replace(taken, doubt="; ".join(doubts(taken, calm_us=math.inf)))
 
 
 def compare_outputs(session: Session, masked: Callable[[Inputs], list[Array]], inputs: Inputs) -> float:

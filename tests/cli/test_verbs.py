@@ -105,3 +105,19 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
     missed = halp_trt("verify", "run", "--tolerance", -99.9, "--seconds", 0.1)
     assert missed.exit_code == 1
     assert "MISSES the budget" in missed.stdout
+
+
+def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
+    network = ("--model", "tiny:net", "--data", "tiny:pictures", "--runtime", "torch")
+    built = halp_trt("build-lut", *network, "--step", 16, "--out", "lut.jsonl")
+    assert built.exit_code == 0, built.stderr
+    assert read_table(folder / "lut.jsonl").target.runtime == "torch"
+    quick = ("--steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--budget", "95%", "--step", 16)
+    pruned = halp_trt("prune", *network, *quick, "--lut", "lut.jsonl", "--run-dir", "run")
+    assert pruned.exit_code == 0, pruned.stderr
+    assert halp_trt("deploy", "run").exit_code == 0
+    verified = halp_trt("verify", "run", "--seconds", 0.2, "--tolerance", 10000)
+    assert verified.exit_code == 0, verified.stderr
+    found = load(folder / "run/verification.json")
+    assert found.is_faithful
+    assert len(found.layers) == 4

@@ -56,3 +56,13 @@ def test_the_log_is_a_table_with_units() -> None:
     assert text.splitlines()[0].split() == ["step", "budget_us", "latency_us", "dense_us", "loss"]
     assert "58.5 µs" in text
     assert describe_log([]) == "no steps yet"
+
+
+def test_what_is_not_to_be_trusted_is_said() -> None:
+    doubtful = replace(measurement(3), doubt="the core clock moved")
+    spec = next(iter(TABLE.rows))
+    assert describe(doubtful).endswith("; not to be trusted: the core clock moved")
+    assert f"1 not to be trusted, first {spec}: the core clock moved" in describe(TABLE.with_rows({spec: doubtful}))
+    shaken = replace(VERIFICATION, pruned=replace(VERIFICATION.pruned, measurement=doubtful))
+    assert "the pruned engine's latency is not to be trusted: the core clock moved" in describe(shaken)
+    assert "not to be trusted" not in describe(VERIFICATION) + describe(TABLE)
