@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,22 @@ def test_a_table_cut_anywhere_loses_at_most_its_last_row(tmp_path: Path) -> None
                 assert list(store.read_table(path).rows) == specs[:complete]
         store.append_rows(path, [(spec, ROW[1]) for spec in specs[complete:]])
         assert path.read_bytes() == whole
+
+
+def test_who_adds_to_a_table_waits_for_another_who_does(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    store.create_table(path, TARGET)
+    first, second = (LayerSpec(operator="Conv", in_channels=1, out_channels=n) for n in (1, 2))
+    store.append_rows(path, [(first, ROW[1])])
+    size = path.stat().st_size
+    later = threading.Thread(target=store.append_rows, args=(path, [(second, ROW[1])]))
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        later.start()
+        later.join(timeout=0.2)
+        assert path.stat().st_size == size
+    later.join()
+    assert list(store.read_table(path).rows) == [first, second]
 
 
 def test_a_torn_line_that_got_its_newline_is_cut_too(tmp_path: Path) -> None:

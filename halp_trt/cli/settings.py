@@ -48,6 +48,7 @@ _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
 _FRACTION = click.FloatRange(min=0, max=1)
+_SEED = click.IntRange(min=0, max=2**63 - 1)  # what PyTorch's generators take
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {
@@ -98,7 +99,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             help="What to do when a plan needs a width that the table lacks.",
         ),
         "run-dir": Setting(kind=_PATH, help="The folder of this run; by default runs/<model>."),
-        "seed": Setting(default=0, kind=int, help="Seed of everything random."),
+        "seed": Setting(default=0, kind=_SEED, help="Seed of everything random."),
     }
 )
 
@@ -152,6 +153,8 @@ def _read_defaults(context: click.Context, _: click.Parameter, path: Path | None
 def read_config(path: Path, *, required: bool) -> dict[str, Any]:
     """The settings in a TOML file, checked; empty where an optional file is missing.
 
+    An empty text leaves a setting that has no default as if it were not there: the example spells them so.
+
     Raises:
         UsageError: the file is missing, not TOML, or holds an unknown setting or one of the wrong kind.
     """
@@ -167,7 +170,7 @@ def read_config(path: Path, *, required: bool) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {error}; see 'halp-trt init' for an example") from error
     for name, value in values.items():
         _check(path, name, value)
-    return values
+    return {name: value for name, value in values.items() if value != "" or SETTINGS[name].default is not None}
 
 
 def _check(path: Path, name: str, value: object) -> None:
@@ -177,9 +180,15 @@ def _check(path: Path, name: str, value: object) -> None:
         raise UsageError(f"{path}: unknown setting {name!r}; {advice}")
     is_list = SETTINGS[name].is_list
     items = value if is_list and isinstance(value, list) else [value]
-    if is_list != isinstance(value, list) or not all(isinstance(item, str | int | float) for item in items):
+    if is_list != isinstance(value, list) or not all(_is_plain(item) for item in items):
         expected = "a list of texts" if is_list else "one text or number"
         raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected}")
+    if isinstance(value, float) and isinstance(SETTINGS[name].kind, click.IntRange):  # click would cut it off
+        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected a whole number")
+
+
+def _is_plain(item: object) -> bool:
+    return isinstance(item, str | int | float) and not isinstance(item, bool)
 
 
 def example_toml() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from halp_trt.errors import DataError
+from halp_trt.errors import DataError, HalpError
 from halp_trt.models import augment
 from halp_trt.models.cifar import load_cifar
 from halp_trt.models.factories import import_factory, is_factory
@@ -31,6 +31,7 @@ InputShape = tuple[int, int, int]
 
 _DIGITS_SPLIT_SEED = 0
 _MEMORY_LIMIT_BYTES = 512 * 1024**2
+_MAX_CLASSES = 10**6  # more is a mistake, such as a label that is an identifier
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -254,7 +255,15 @@ def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path]
 
 
 def _load_factory(source: str, input_shape: InputShape | None) -> DataSet:
-    made = import_factory(source, DataError)()
+    factory = import_factory(source, DataError)
+    try:
+        made = factory()
+    except HalpError:
+        raise
+    except Exception as cause:
+        raise DataError(
+            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
+        ) from cause
     if isinstance(made, DataSet):
         return made
     if not isinstance(made, tuple) or len(made) != 4:
@@ -262,11 +271,14 @@ def _load_factory(source: str, input_shape: InputShape | None) -> DataSet:
             f"{source!r} returned {type(made).__name__}; expected a DataSet or arrays "
             f"(train_pixels, train_labels, test_pixels, test_labels)"
         )
-    arrays = [np.asarray(array) for array in made]
-    train = ArrayPictures(pixels=arrays[0], labels=arrays[1].astype(np.int64))
-    test = ArrayPictures(pixels=arrays[2], labels=arrays[3].astype(np.int64))
+    train, test = _arrays(source, *made[:2]), _arrays(source, *made[2:])
     if len(train) == 0:
         raise DataError(f"{source!r} returned no training pictures; expected at least one")
+    if len(test) and test.pixels.shape[1:] != train.pixels.shape[1:]:
+        raise DataError(
+            f"{source!r} returned training pictures {train.pixels.shape[1:]} and test pictures "
+            f"{test.pixels.shape[1:]}; bring them to one shape"
+        )
     channels, height, width = train.pixels.shape[1:]
     return DataSet(
         name=source,
@@ -277,6 +289,28 @@ def _load_factory(source: str, input_shape: InputShape | None) -> DataSet:
         mean=tuple(float(m) / 255 for m in train.pixels.mean(axis=(0, 2, 3))),
         std=tuple(max(float(s) / 255, 1e-6) for s in train.pixels.std(axis=(0, 2, 3))),
     )
+
+
+def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
+    """One split that a factory returned.
+
+    Raises:
+        DataError: the pixels are no array of pictures, or the labels are not 0, 1, 2 ...
+    """
+    try:
+        array, numbers = np.asarray(pixels), np.asarray(labels)
+    except ValueError as cause:
+        raise DataError(
+            f"{source!r} returned pictures of several shapes ({cause}); expected one array [N, C, H, W]"
+        ) from cause
+    if not np.issubdtype(numbers.dtype, np.integer) and not (numbers.dtype.kind == "f" and (numbers % 1 == 0).all()):
+        raise DataError(f"{source!r} returned labels of type {numbers.dtype}; expected whole numbers from 0")
+    found = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
+    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < _MAX_CLASSES:
+        raise DataError(
+            f"{source!r} returned labels from {found.labels.min()} to {found.labels.max()}; expected 0, 1, 2 ..."
+        )
+    return found
 
 
 _Loader = Callable[[Path, "InputShape | None", OnBadPicture, "Path | None"], DataSet]

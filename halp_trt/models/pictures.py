@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["ArrayPictures", "FolderPictures", "OnBadPicture", "Pictures", "decode", "in_memory", "scan_folder"]
 
@@ -117,7 +120,7 @@ def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> 
 
     try:
         with Image.open(source) as opened:
-            picture = opened.convert("L" if shape[0] == 1 else "RGB")
+            picture = _eight_bit(opened).convert("L" if shape[0] == 1 else "RGB")
     except Exception as cause:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(
             f"picture {name} cannot be read ({type(cause).__name__}: {cause}); replace it, or skip bad pictures"
@@ -127,6 +130,21 @@ def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> 
         picture = ImageOps.fit(picture, size, method=Image.Resampling.BILINEAR)
     pixels = np.asarray(picture, dtype=np.uint8)
     return pixels[None] if shape[0] == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """A picture of at most 8 bits per channel: Pillow would cut 16 bits off at 255, which leaves white.
+
+    Raises:
+        ValueError: its pixels are 32-bit numbers, whose range is not known.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its pixels are 32-bit numbers (mode {picture.mode}), expected 8 or 16 bits")
+    return picture
 
 
 def decode_or_skip(
@@ -169,6 +187,10 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
         paths = sorted(
             path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
         )
+        if not paths and classes is None:
+            warnings.warn(
+                f"class folder {folder / name} holds no picture; the network gets a class that is never seen", stacklevel=2
+            )
         files.extend(paths)
         labels.extend([label] * len(paths))
     if not files:
@@ -182,5 +204,7 @@ def in_memory(pictures: FolderPictures) -> ArrayPictures:
     Raises:
         DataError: as :meth:`FolderPictures.read`.
     """
+    if not pictures.files:
+        return ArrayPictures(pixels=np.zeros((0, *pictures.shape), np.uint8), labels=np.zeros(0, np.int64))
     pixels, labels = pictures.read(range(len(pictures)))
     return ArrayPictures(pixels=pixels, labels=labels)

@@ -23,8 +23,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ArtefactError: the file is missing, damaged, or holds objects instead of tensors.
     """
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
+    if path.suffix.lower() == ".safetensors":
+        return _plain_names(load_tensors(path))
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:
@@ -37,9 +37,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             stored = stored[key]
     if not isinstance(stored, Mapping) or not stored or not all(isinstance(v, torch.Tensor) for v in stored.values()):
         raise ArtefactError(f"weights {path} hold no state dict of tensors; save model.state_dict()")
-    if all(str(name).startswith("module.") for name in stored):
-        return {str(name).removeprefix("module."): value for name, value in stored.items()}
-    return {str(name): value for name, value in stored.items()}
+    return _plain_names(stored)
+
+
+def _plain_names(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = "module." if all(str(name).startswith("module.") for name in stored) else ""
+    return {str(name).removeprefix(prefix): value for name, value in stored.items()}
 
 
 def load_weights(module: nn.Module, path: Path, *, drop: Sequence[str] = ()) -> None:

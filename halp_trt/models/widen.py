@@ -29,18 +29,21 @@ def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tens
     Raises:
         GraphMismatchError: the tensors are not those of this network slimmed by this plan.
     """
-    kept: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+    tensors = named_tensors(module)
+    kept: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)  # by tensor: a tied weight has several names
     for axis in plan.graph.parameters:
-        kept[axis.parameter].append((axis.axis, torch.tensor(plan.kept_positions(axis), dtype=torch.long)))
+        if axis.parameter in tensors:
+            positions = torch.tensor(plan.kept_positions(axis), dtype=torch.long)
+            kept[id(tensors[axis.parameter])][axis.axis] = positions
     with torch.no_grad():
-        for name, tensor in named_tensors(module).items():
+        for name, tensor in tensors.items():
             if name in slimmed:
-                tensor.copy_(_spread(name, slimmed[name], tensor, kept.get(name, [])))
+                tensor.copy_(_spread(name, slimmed[name], tensor, kept.get(id(tensor), {})))
     return module.eval()
 
 
-def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
-    for axis, positions in kept:
+def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    for axis, positions in kept.items():
         if narrow.ndim <= axis or narrow.shape[axis] != len(positions):
             break
         shape = list(narrow.shape)

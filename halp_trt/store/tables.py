@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import warnings
@@ -45,12 +46,15 @@ def write_table(path: str | Path, table: LatencyTable) -> None:
 def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]]) -> None:
     """Adds rows to a table; they are on the disk when it returns. A torn last line is cut off first.
 
+    Processes that add to one table at the same time wait for each other, so that none writes into another's rows.
+
     Raises:
         ArtefactError: the file is missing or cannot be written.
     """
     data = b"".join(_row(spec, measurement) for spec, measurement in rows)
     try:
         with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process dies
             end, sound = file.seek(0, os.SEEK_END), _sound_length(file)
             if file.seek(sound) < end:
                 file.truncate()

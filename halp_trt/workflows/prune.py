@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -74,9 +73,17 @@ class PruneRequest:
         if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
             raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
 
-    def fingerprint(self, graph: ChannelGraph) -> str:
-        """What must be equal for a run to go on."""
-        return hashlib.sha256(json.dumps([encode(self), graph.fingerprint], sort_keys=True).encode()).hexdigest()
+    def fingerprint(self, subject: Subject) -> str:
+        """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""
+        graph, data = subject.graph, subject.data
+        rows = [
+            encode(self),
+            graph.fingerprint,
+            [[group.name, group.num_channels, group.prunable] for group in graph.groups],
+            {name: sha256_bytes(array.tobytes()) for name, array in _arrays(subject.module).items()},
+            [data.name, data.fingerprint, data.num_train] if data is not None else [],
+        ]
+        return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,10 @@ def _silent(done: int, total: int, note: str = "") -> None:
     """Shows nothing."""
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 def prune(
     subject: Subject,
     request: PruneRequest,
@@ -109,8 +120,11 @@ def prune(
     stopwatch: Stopwatch | None = None,
     resume: bool = False,
     progress: Progress = _silent,
+    begin: Callable[[], None] = _nothing,
 ) -> PruningPlan:
     """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
+
+    What an earlier run left in the folder stays as it is until nothing refuses this one any more.
 
     Args:
         subject: the network and its pictures.
@@ -120,6 +134,7 @@ def prune(
         stopwatch: times engines, to close the loop between prediction and measurement; None trusts the table.
         resume: whether to go on from a checkpoint, where there is one.
         progress: called with what is done, of how much, and a note.
+        begin: called before the first file is written, unless the run was finished already.
 
     Raises:
         InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
@@ -129,7 +144,7 @@ def prune(
     """
     if resume and folder.plan.exists() and not (folder.path / CHECKPOINT).exists():
         done = folder.read_plan()
-        if done.parents.get(_REQUEST) != request.fingerprint(subject.graph):
+        if done.parents.get(_REQUEST) != request.fingerprint(subject):
             raise ArtefactError(
                 f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
             )
@@ -138,12 +153,10 @@ def prune(
     if use_taylor and subject.data is None:
         raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
     check_finite(dict(subject.module.state_dict()), "the network")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for stale in (folder.plan, folder.path / CHECKPOINT):
-            stale.unlink(missing_ok=True)
     run = _Run(subject, request, folder, lookup=lookup, stopwatch=stopwatch, progress=progress)
     run.start(resume)
+    begin()
+    run.write_start(resume)
     if not run.is_slim:
         run.prune(use_taylor)
     run.fine_tune()
@@ -167,10 +180,12 @@ class _Run:
         self.lookup, self.stopwatch, self.progress = lookup, stopwatch, progress
         self.module, self.data = subject.module, subject.data
         self.dense_twin = copy.deepcopy(subject.module)
+        self.fingerprint = request.fingerprint(subject)
         self.step = Step(index=0, plan=PruningPlan.dense(subject.graph))
         self.num_minibatches = 0
         self.calibration = 1.0
         self.is_slim = False
+        self.chunks: dict[str, int] = {}
         self.log: list[dict[str, object]] = []
         self.optimizer = make_optimizer(self.module, request.train) if subject.data is not None else None
         self.measured: dict[tuple[tuple[str, tuple[int, ...]], ...], tuple[float, float]] = {}
@@ -183,10 +198,12 @@ class _Run:
         return self.folder.path / CHECKPOINT
 
     def start(self, resume: bool) -> None:
-        """Measures what planning needs of the dense network, and goes back to a checkpoint."""
+        """Measures what planning needs of the dense network, goes back to a checkpoint; writes no file.
+
+        Raises:
+            InfeasibleBudgetError, ArtefactError: as :func:`prune`.
+        """
         graph = self.subject.graph
-        save(graph, self.folder.graph)
-        write_bytes(self.folder.dense_model, self.subject.model.SerializeToString())
         self.dense_us = counts_latency_us(graph, self.lookup, graph.dense_counts())
         if resume and self._checkpoint.exists():
             self._resume()
@@ -195,10 +212,22 @@ class _Run:
             self.calibration = dense_us / self.dense_us
         target_us = self.request.budget.latency_us(self.dense_us * self.calibration) / self.calibration
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
+        if not self.is_slim:
+            self.chunks = channel_steps(graph, self.lookup, grid_step=self.request.grid_step)
+            check_reachable(self.step, self.schedule, self.lookup, self.chunks)
+
+    def write_start(self, resume: bool) -> None:
+        """Writes the dense network; one that starts over first removes what would speak of an earlier run."""
+        folder = self.folder
+        if not resume:
+            for stale in (folder.plan, self._checkpoint, folder.log, folder.verification, folder.page):
+                stale.unlink(missing_ok=True)
+        save(self.subject.graph, folder.graph)
+        write_bytes(folder.dense_model, self.subject.model.SerializeToString())
 
     def _resume(self) -> None:
         state = read_checkpoint(self._checkpoint)
-        if state.settings != self.request.fingerprint(self.subject.graph):
+        if state.settings != self.fingerprint:
             raise ArtefactError(
                 f"{self._checkpoint} belongs to a run with other settings; repeat them, or start without --resume"
             )
@@ -215,7 +244,10 @@ class _Run:
         if state.is_slim:
             self._slim()
         load_checkpoint(self._checkpoint, self.module, self.optimizer)
-        self.log = [json.loads(line) for line in self.folder.log.read_text().splitlines()][: state.num_steps]
+        try:
+            self.log = [json.loads(line) for line in self.folder.log.read_text().splitlines()][: state.num_steps]
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{self.folder.log} is missing or damaged ({error}); start without --resume") from error
 
     def _save(self) -> None:
         plan = self.step.plan
@@ -228,7 +260,7 @@ class _Run:
             "calibration": self.calibration,
         }
         state = Checkpoint(
-            settings=self.request.fingerprint(self.subject.graph),
+            settings=self.fingerprint,
             num_steps=self.step.index,
             num_minibatches=self.num_minibatches,
             kept=plan.kept,
@@ -242,8 +274,6 @@ class _Run:
 
     def prune(self, use_taylor: bool) -> None:
         """All steps: train and gather saliency, plan, mask, write down."""
-        chunks = channel_steps(self.subject.graph, self.lookup, grid_step=self.request.grid_step)
-        check_reachable(self.step, self.schedule, self.lookup, chunks)
         score = self._taylor if use_taylor else self._magnitude
         started = time.monotonic()
         self.progress(self.step.index, self.schedule.num_steps, "")
@@ -253,7 +283,7 @@ class _Run:
             method=METHODS[self.request.method],
             score=score,
             lookup=self.lookup,
-            chunks=chunks,
+            chunks=self.chunks,
             correct=self._correction,
         )
         for step in steps:
@@ -374,7 +404,7 @@ class _Run:
             "pruned.onnx": sha256_bytes(pruned),
         }
         slope, overhead_us = calibrate(self.log[:-1], dense_us=self.dense_us, slope=self.calibration)
-        parents[_REQUEST] = self.request.fingerprint(self.subject.graph)
+        parents[_REQUEST] = self.fingerprint
         plan = replace(self.step.plan, calibration=slope, overhead_us=overhead_us, parents=parents)
         save(plan, self.folder.plan)
         self._checkpoint.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
     """
     if not path.exists():
         return ()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -220,7 +220,7 @@ def prune_run(
     path = table_of(settings, target)
     lookup = measurer(path, runtime, target, on_miss=settings.on_miss)
     dense = rewrite(model, PruningPlan.dense(graph))
-    run.write_settings(replace(settings, lut=str(path), runtime=runtime.name))
+    asked = replace(settings, lut=str(path), runtime=runtime.name)
     return prune(
         Subject(module=network.module, graph=graph, model=model, data=data),
         request,
@@ -229,6 +229,7 @@ def prune_run(
         stopwatch=_stopwatch(dense, runtime, target, data),
         resume=resume,
         progress=progress,
+        begin=lambda: run.write_settings(asked),
     )
 
 

@@ -31,6 +31,8 @@ def test_a_missing_file_is_no_settings_unless_it_was_asked_for(tmp_path: Path) -
         ("budget = ['60%']", "setting 'budget' is .*; expected one text or number"),
         ("frozen = 'stem'", "setting 'frozen' is 'stem'; expected a list of texts"),
         ("[model]\nname = 'demo'", "setting 'model' is .*; expected one text or number"),
+        ("epochs = true", "setting 'epochs' is True; expected one text or number"),
+        ("seed = 1.7", "setting 'seed' is 1.7; expected a whole number"),
         ("model =", "is not TOML"),
     ],
 )
@@ -39,6 +41,19 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) 
     path.write_text(text)
     with pytest.raises(UsageError, match=sentence):
         read_config(path, required=True)
+
+
+def test_an_empty_text_is_no_setting_where_there_is_no_default(tmp_path: Path) -> None:
+    path = tmp_path / "halp.toml"
+    path.write_text("lut = ''\nrun-dir = ''\nbudget = ''\ntrain-rate = 1\n")
+    assert read_config(path, required=True) == {"budget": "", "train-rate": 1}
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_a_seed_that_no_generator_takes_is_refused(halp_trt, seed: str) -> None:
+    refused = halp_trt("build-lut", "--model", "tiny:net", "--data", "none", f"--seed={seed}")
+    assert refused.exit_code == 2
+    assert "not in the range" in refused.stderr
 
 
 def test_options_override_the_file_and_the_file_the_defaults(halp_trt, folder: Path) -> None:

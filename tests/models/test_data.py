@@ -1,4 +1,5 @@
 import io
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from halp_trt.errors import DataError
 from halp_trt.models import augment
 from halp_trt.models.data import batch_indices, load_data, num_batches
-from halp_trt.models.pictures import ArrayPictures, FolderPictures
+from halp_trt.models.pictures import ArrayPictures, FolderPictures, decode
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10.tar.xz"
 
@@ -255,6 +256,27 @@ def test_arrays_from_a_users_factory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("1 / 0", r"'bad_pictures:make' failed \(ZeroDivisionError"),
+        ("([[1], [1, 2]], [0, 1], p, y)", "pictures of several shapes"),
+        ("(p, ['cat', 'dog'] * 2, p, y)", "labels of type <U3; expected whole numbers"),
+        ("(p, y - 1, p, y)", "labels from -1 to 0; expected 0, 1, 2"),
+        ("(p, y * 10**12, p, y)", "labels from 0 to 1000000000000"),
+        ("(p, y, np.zeros((4, 3, 9, 9), np.uint8), y)", r"pictures \(1, 8, 8\) and test pictures \(3, 9, 9\)"),
+    ],
+)
+def test_a_factory_that_goes_wrong_is_one_sentence(tmp_path, monkeypatch, made, message):
+    (tmp_path / "bad_pictures.py").write_text(
+        f"import numpy as np\np, y = np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2\ndef make():\n    return {made}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad_pictures", raising=False)
+    with pytest.raises(DataError, match=message):
+        load_data("bad_pictures:make")
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("banana", "not known"),
@@ -280,6 +302,27 @@ def test_empty_folders_are_refused(tmp_path):
         load_data(f"imagefolder:{tmp_path}")
     with pytest.raises(DataError, match="holds no picture"):
         load_data(f"cifar10:{tmp_path}")
+
+
+def test_one_picture_of_each_class_leaves_none_to_test_with(tmp_path):
+    with pytest.raises(DataError, match="needs training and test pictures, got 2 and 0"):
+        load_data(f"imagefolder:{layout(tmp_path, {'': 1}, classes=('cat', 'dog'))}", input_shape=(3, 8, 8))
+
+
+def test_a_class_folder_without_pictures_is_warned_about(tmp_path):
+    root = layout(tmp_path, {"": 5})
+    (root / "zebra").mkdir()
+    with pytest.warns(UserWarning, match="zebra holds no picture"):
+        assert load_data(f"imagefolder:{root}", input_shape=(3, 8, 8)).classes[-1] == "zebra"
+
+
+def test_pictures_of_16_bits_are_scaled_and_of_32_refused(tmp_path):
+    pixels = (np.arange(64).reshape(8, 8) * 1000).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    assert np.array_equal(decode(tmp_path / "deep.png", "deep", (1, 8, 8))[0], pixels // 256)
+    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "deeper.tiff")
+    with pytest.raises(DataError, match="deeper cannot be read .*32-bit numbers"):
+        decode(tmp_path / "deeper.tiff", "deeper", (1, 8, 8))
 
 
 def test_single_class_is_refused(tmp_path):

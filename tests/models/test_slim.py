@@ -12,7 +12,7 @@ from torch import nn
 from halp_trt.models.mask import mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
-from halp_trt.models.trace import half_plan, uneven_plan
+from halp_trt.models.trace import half_plan, trace, uneven_plan
 from halp_trt.models.widen import widen
 from halp_trt.specs import PruningPlan
 from halp_trt.store import load, load_tensors, save, save_tensors
@@ -123,3 +123,30 @@ def test_a_slimmed_network_comes_back_from_its_plan_and_weights(name: str, tmp_p
         for one, other, third in zip(*(flatten(n.eval()(PICTURES)) for n in (net, again, wide)), strict=True):
             assert torch.equal(one, other)
             torch.testing.assert_close(one, third, rtol=1e-4, atol=1e-5)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight: the export knows it under one of its two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = (nn.Conv2d(n, 8, 3, padding=1) for n in (3, 8, 8))
+        self.two.weight = self.one.weight
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.one(torch.relu(self.stem(x))))
+        return self.head(torch.relu(self.two(y)))
+
+
+def test_a_weight_under_two_names_comes_back() -> None:
+    torch.manual_seed(0)
+    net, example = Tied().eval(), torch.randn(1, 3, 6, 6)
+    graph = trace(net, (example,))
+    assert graph.prunable_groups
+    plan = half_plan(graph)
+    slimmed = slim(copy.deepcopy(net), plan)
+    wide = widen(copy.deepcopy(net), plan, slimmed.state_dict())
+    assert slimmed.one.weight is slimmed.two.weight
+    with torch.no_grad():
+        torch.testing.assert_close(wide(example), slimmed(example), rtol=1e-5, atol=1e-6)

@@ -135,16 +135,25 @@ def test_nan_weights_of_a_factory_are_refused(factories):
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["safetensors", "state_dict", "data_parallel", "checkpoint"])
-def test_weights_of_every_form_load_exactly(tmp_path, form):
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [
+        ("safetensors", "w.safetensors"),
+        ("safetensors", "W.SafeTensors"),
+        ("data_parallel", "w.safetensors"),
+        ("state_dict", "w.pth"),
+        ("data_parallel", "w.pth"),
+        ("checkpoint", "w.pth"),
+    ],
+)
+def test_weights_of_every_form_load_exactly(tmp_path, form, file):
     saved = load_model("demo", seed=4).module.state_dict()
-    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
-    if form == "safetensors":
-        save_tensors(path, saved)
-    elif form == "state_dict":
-        torch.save(saved, path)
+    path = tmp_path / file
+    save = torch.save if path.suffix == ".pth" else lambda tensors, path: save_tensors(path, tensors)
+    if form in ("safetensors", "state_dict"):
+        save(saved, path)
     elif form == "data_parallel":
-        torch.save({f"module.{name}": value for name, value in saved.items()}, path)
+        save({f"module.{name}": value for name, value in saved.items()}, path)
     else:
         torch.save({"epoch": 3, "state_dict": saved}, path)
     loaded = load_model("demo", weights=path, seed=0).module.state_dict()

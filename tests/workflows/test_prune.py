@@ -107,6 +107,61 @@ def test_a_run_that_starts_over_does_not_take_the_old_one_for_its_own(tmp_path: 
     assert run.read_plan() == new
 
 
+def test_a_refused_run_leaves_an_earlier_one_as_it_was(tmp_path: Path) -> None:
+    run, begun = RunFolder(path=tmp_path), []
+    prune(subject(), QUICK, run, lookup=FORMULA, begin=lambda: begun.append(1))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    hopeless = replace(QUICK, budget=Budget(fraction=0.001))
+    with pytest.raises(InfeasibleBudgetError):
+        prune(subject(), hopeless, run, lookup=FORMULA, begin=lambda: begun.append(2))
+    with pytest.raises(ArtefactError, match="other settings"):
+        prune(subject(), hopeless, run, lookup=FORMULA, resume=True, begin=lambda: begun.append(3))
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert begun == [1]
+
+
+def test_a_run_that_starts_over_leaves_nothing_that_speaks_of_the_old_one(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    prune(subject(), QUICK, run, lookup=FORMULA)
+    stale = (run.verification, run.page, run.plan, run.log)
+    for path in stale:
+        path.write_text("of the first run")
+    with pytest.raises(Stop):
+        prune(subject(), QUICK, run, lookup=FORMULA, progress=stop_at(0))
+    assert not any(path.exists() for path in stale)
+
+
+@pytest.mark.parametrize("change", ["weights", "frozen", "pictures"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_goes_on_only_with_the_network_and_pictures_it_began_with(
+    change: str, finished: bool, tmp_path: Path
+) -> None:
+    run, asked = RunFolder(path=tmp_path), replace(QUICK, num_minibatches=1)
+    if finished:
+        prune(subject(), asked, run, lookup=FORMULA)
+    else:
+        with pytest.raises(Stop):
+            prune(subject(), asked, run, lookup=FORMULA, progress=stop_at(1))
+    other = subject(pictures() if change == "pictures" else None)
+    if change == "weights":
+        with torch.no_grad():
+            next(other.module.parameters()).mul_(2)
+    if change == "frozen":
+        groups = tuple(replace(group, prunable=False, reason="frozen") for group in other.graph.groups)
+        other = replace(other, graph=replace(other.graph, groups=groups))
+    with pytest.raises(ArtefactError, match="other settings"):
+        prune(other, asked, run, lookup=FORMULA, resume=True)
+
+
+def test_a_damaged_log_stops_a_resumed_run(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    with pytest.raises(Stop):
+        prune(subject(), QUICK, run, lookup=FORMULA, progress=stop_at(1))
+    run.log.write_bytes(b"\xff{")
+    with pytest.raises(ArtefactError, match=r"log\.jsonl is missing or damaged"):
+        prune(subject(), QUICK, run, lookup=FORMULA, resume=True)
+
+
 # ---- results --------------------------------------------------------------------------------------------------------
 
 

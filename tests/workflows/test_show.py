@@ -29,6 +29,9 @@ def test_a_torn_last_log_line_is_left_out_and_damage_refused(tmp_path: Path) -> 
     assert read_log(log) == ()
     log.write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert [record["step"] for record in read_log(log)] == [1, 2]
+    log.write_bytes(b"\xff\xfe\n{}\n")
+    with pytest.raises(ArtefactError, match="damaged in line 1"):
+        read_log(log)
     log.write_text('{"step": 1}\nxx\n{"step": 2}\n')
     with pytest.raises(ArtefactError, match="damaged in line 2"):
         read_log(log)
