@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from halp_trt.errors import BuildError, UnsupportedLayerError
+from halp_trt.errors import BuildError, UnsupportedLayerError, UsageError
 from halp_trt.graphs.operators import PRODUCTS
 from halp_trt.graphs.ranges import tensor_ranges
 
@@ -104,7 +104,8 @@ def to_half(
         keep: names of nodes that are to stay in fp32.
 
     Raises:
-        UnsupportedLayerError: the graph has control flow, or ``keep`` names no node.
+        UnsupportedLayerError: the graph has control flow.
+        UsageError: ``keep`` names no node.
         BuildError: the typed graph is not valid ONNX.
     """
     half = HALVES[precision]
@@ -140,7 +141,7 @@ def _checked(typed: onnx.ModelProto, precision: str) -> onnx.ModelProto:
 def _kept_nodes(graph: gs.Graph, half: Half, precision: str, keep: Collection[str]) -> dict[str, str]:
     names = {node.name for node in graph.nodes}
     if unknown := sorted(set(keep) - names):
-        raise UnsupportedLayerError(f"no node {unknown[0]!r} to keep in fp32; this graph has {sorted(names)[:8]} ...")
+        raise UsageError(f"no node {unknown[0]!r} to keep in fp32; this graph has {sorted(names)[:8]} ...")
     kept = {}
     for node in graph.nodes:
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
@@ -175,7 +176,7 @@ def _float_constants(node: gs.Node) -> list[gs.Constant]:
 
 
 def _out_of_range(graph: gs.Graph, half: Half, ranges: Mapping[str, float], kept: Mapping[str, str]) -> dict[str, str]:
-    """Nodes that read or write a tensor whose largest value on the examples, with a factor of 2 to spare, is too large."""
+    """Nodes that read or write a tensor that is too large on the examples, with a factor of 2 to spare."""
     return {
         node.name: f"{tensor.name} reaches {ranges[tensor.name]:.3g} on the examples"
         for node in graph.nodes

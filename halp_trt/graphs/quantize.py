@@ -12,7 +12,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,7 +54,11 @@ asymmetric unsigned ones and everything quantised for ONNX Runtime's kernels on 
 
 
 def quantize(
-    model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]], *, style: str = "tensorrt"
+    model: onnx.ModelProto,
+    examples: Sequence[Mapping[str, Any]],
+    *,
+    style: str = "tensorrt",
+    keep: Collection[str] = (),
 ) -> Typed:
     """The network with quantised convolutions and matrix products, and residual additions and max poolings among them.
 
@@ -64,14 +68,19 @@ def quantize(
         model: in fp32, folded, with static shapes, opset 13 or later; its opset stays.
         examples: inputs by name, of the kind the network will see.
         style: a key of ``STYLES``.
+        keep: names of nodes that are to stay in fp32.
 
     Raises:
-        UsageError: there are no examples.
+        UsageError: there are no examples, or ``keep`` names no node.
         BuildError: the quantiser refuses the network, or its result is not valid ONNX.
     """
     if not examples:
         raise UsageError("int8 is calibrated on pictures and there are none; name some with --data, or choose fp16")
-    names = _quantised_nodes(model)
+    if unknown := sorted(set(keep) - {node.name for node in model.graph.node}):
+        raise UsageError(f"no node {unknown[0]!r} to keep in fp32; use the names of the ONNX model")
+    names = [name for name in _quantised_nodes(model) if name not in keep]
+    if not names:
+        raise BuildError("this network has nothing to quantise; choose another precision")
     quantised = _quantise(model, examples, names, STYLES[style])
     if style == "tensorrt":
         quantised = _thin_out(quantised)
@@ -82,7 +91,11 @@ def quantize(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(f"the quantised network is not valid ONNX: {error}; please report the network") from error
     types = compute_types(quantised)
-    kept = {name: "its weights are computed, or it is transposed" for name, kind in types.items() if "8" not in kind}
+    kept = {
+        name: "asked for" if name in keep else "its weights are computed, or it is transposed"
+        for name, kind in types.items()
+        if kind == "fp32"
+    }
     return Typed(model=quantised, kept=kept)
 
 
@@ -93,11 +106,9 @@ def _quantised_nodes(model: onnx.ModelProto) -> list[str]:
     for node in graph.nodes:
         is_product = node.op in _PRODUCTS and isinstance(node.inputs[1], gs.Constant)
         is_residual = node.op == "Add" and any(_writer(tensor) == "Conv" for tensor in node.inputs)
-        is_residual = is_residual and all(isinstance(tensor, gs.Variable) and tensor.inputs for tensor in node.inputs)
+        is_residual = is_residual and all(isinstance(tensor, gs.Variable) for tensor in node.inputs)
         if is_product or is_residual or (node.op == "MaxPool" and len(node.outputs) == 1):
             names.append(node.name)
-    if not names:
-        raise BuildError("this network has no convolution or matrix product to quantise; choose another precision")
     return names
 
 
@@ -159,7 +170,7 @@ def _thin_out(quantised: onnx.ModelProto) -> onnx.ModelProto:
                 node.inputs[position] = source
                 break
     graph.cleanup().toposort()
-    thinned = gs.export_onnx(graph, do_type_check=False)
+    thinned: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     thinned.ir_version = quantised.ir_version
     return thinned
 

@@ -25,6 +25,7 @@ __all__ = [
     "MARKER",
     "RUNTIMES",
     "SPEC_KEY",
+    "TENSORRT",
     "Array",
     "BuildOptions",
     "Built",
@@ -51,6 +52,9 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """The runtimes by name, with the packages each needs. Its module bears its name, with underscores."""
+
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+"""The runtimes that build TensorRT plans."""
 
 SPEC_KEY = "halp_trt.spec"
 """Metadata of a probe: the layer it holds, as JSON."""
