@@ -28,6 +28,7 @@ from halp_trt import __version__
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.specs import Verification
 from halp_trt.store import encode, load, read_json, save_tensors, write_json
+from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.stages import deploy_run, load_network, measure_table, prune_run, verify_run
 
@@ -115,7 +116,7 @@ def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[s
     if not stamp.exists():
         seconds: dict[str, float] = {}
         _timed(seconds, f"prune {method} {budget}", lambda: prune_run(asked, run, _report("prune"), resume=True))
-        _timed(seconds, "deploy", lambda: deploy_run(run, asked, engines=work / "engines"))
+        _timed(seconds, "deploy", lambda: deploy_run(run, asked, Order(engines=work / "engines")))
         _timed(seconds, "verify", lambda: verify_run(run, asked, engines=work / "engines"))
         write_json(stamp, seconds)
     found = load(run.verification)

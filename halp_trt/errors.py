@@ -53,5 +53,9 @@ class BuildError(HalpError):
     """A runtime refused to build an engine or a probe."""
 
 
+class PrecisionError(HalpError):
+    """An engine does not compute in the number formats that were asked for."""
+
+
 class MeasurementError(HalpError):
     """A measurement failed or cannot be trusted."""

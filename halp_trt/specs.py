@@ -13,6 +13,7 @@ from types import MappingProxyType
 from halp_trt.errors import GraphMismatchError, UsageError
 
 __all__ = [
+    "PRECISIONS",
     "Budget",
     "ChannelGraph",
     "ChannelGroup",
@@ -34,6 +35,10 @@ __all__ = [
 ]
 
 Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...]]
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+"""Number formats of an engine: ``tf32`` is fp32 whose products may be rounded to 10 bits of mantissa, ``int8`` has
+quantised convolutions and matrix products in an fp32 network. A runtime may offer some of them."""
 
 
 # ---- the network: layers and channel groups -----------------------------------------------------------------------
@@ -272,10 +277,12 @@ class Target:
     Attributes:
         device: processor or GPU model as the system reports it.
         runtime, runtime_version: what executes the engine.
-        precision: ``fp32`` (others follow the runtime).
+        precision: one of ``PRECISIONS``.
         batch_size: pictures in one run.
         protocol: how it is timed.
         compute_capability, power_mode: of a GPU, empty where there is none.
+        optimization_level: how hard the builder looks for kernels, where it can be told; None is its own choice. Tables
+            and engines of different levels run different kernels.
     """
 
     device: str
@@ -286,6 +293,7 @@ class Target:
     protocol: Protocol
     compute_capability: str = ""
     power_mode: str = ""
+    optimization_level: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -484,7 +492,18 @@ class PruningPlan:
 class EngineRecord:
     """What stands beside an engine file: its target, how it was built, and its parents by SHA-256.
 
-    ``runnable`` says whether this machine could load it (a TensorRT plan needs a GPU).
+    Attributes:
+        file: name of the engine's file.
+        sha256, num_bytes: of the engine.
+        target: what it was built for.
+        build_seconds: how long that took.
+        runnable: whether this machine could load it (a TensorRT plan needs a GPU).
+        parents: names and SHA-256 of what it was made from.
+        flags: what the builder was told, in words.
+        types: how many convolutions and matrix products compute in each number format.
+        evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
+        kept: nodes that stay in fp32 though the precision is lower, with the reason.
+        formats: number format and memory layout of inputs and outputs.
     """
 
     file: str
@@ -495,10 +514,14 @@ class EngineRecord:
     runnable: bool
     parents: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+    evidence: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
-        object.__setattr__(self, "flags", MappingProxyType(dict(self.flags)))
+        for name in ("parents", "flags", "types", "kept", "formats"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
 # ---- verification -------------------------------------------------------------------------------------------------

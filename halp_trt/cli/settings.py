@@ -71,7 +71,14 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             help="What to do with a picture that cannot be read.",
         ),
         "runtime": Setting(kind=click.Choice(list(RUNTIMES)), help="What runs the engine; picked by what is present."),
-        "precision": Setting(default="fp32", help="Number format of the engine."),
+        "precision": Setting(
+            default="fp32",
+            help="Number format of the engine: fp32, tf32, fp16, bf16 or int8, as far as the runtime goes.",
+        ),
+        "optimization-level": Setting(
+            kind=click.IntRange(0, 5),
+            help="How hard TensorRT looks for kernels, 0 to 5; the same for table and engine.",
+        ),
         "batch": Setting(default=1, kind=_POSITIVE, help="Pictures in one run of the engine."),
         "step": Setting(default=8, kind=_POSITIVE, help="Channels between two measured widths of a layer."),
         "lut": Setting(kind=_PATH, help="The latency table to use; by default the one of this target in luts/."),

@@ -15,18 +15,20 @@ from halp_trt.cli.output import EXIT_CHECK_FAILED, VerbGroup, print_result, prog
 from halp_trt.cli.settings import CONFIG_NAME, config_argument, config_option, example_toml, options
 from halp_trt.errors import UsageError
 from halp_trt.planning.solvers import SOLVERS
-from halp_trt.runtimes import default_runtime
+from halp_trt.runtimes import choose_runtime
 from halp_trt.specs import Budget
 from halp_trt.workflows.folder import RunFolder, Settings
 
 __all__ = ["verbs"]
 
 _NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
-_TARGET = ("runtime", "precision", "batch")
+_TARGET = ("runtime", "precision", "batch", "optimization-level")
 _PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", "frozen", "on-miss")
 _TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
 _TRAINING = ("train-epochs", "train-rate")
 _PATH = click.Path(path_type=Path)
+_BUILDS = "Engines to build of each network, where TensorRT's differ; the one of median latency is kept."
+_PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _resume = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
@@ -159,20 +161,46 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
 @verbs.command()
 @config_option
 @_run
-@options("runtime", "precision")
+@options("runtime", "precision", "optimization-level")
 @_engines
+@click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
+@click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)
+@click.option("--portable", type=click.Choice(["versions", "gpus", "both"]), help=_PORTABLE)
+@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Memory for kernels; by default all.")
 @_json
 @click.pass_context
-def deploy(ctx: click.Context, /, run: Path, engines: Path, as_json: bool, **values: Any) -> None:
+def deploy(
+    ctx: click.Context,
+    /,
+    run: Path,
+    engines: Path,
+    keep: tuple[str, ...],
+    builds: int,
+    portable: str | None,
+    workspace: int | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
     """Build the engines of a run, dense and pruned.
 
-    RUN is a folder that prune wrote. Where TensorRT is installed the pruned network also becomes a .plan.
+    RUN is a folder that prune wrote. Where TensorRT is installed the pruned network also becomes a .plan. The number
+    format of every engine is proven and recorded.
     """
     from halp_trt.report import describe
+    from halp_trt.runtimes import BuildOptions
+    from halp_trt.workflows.deploy import Order
     from halp_trt.workflows.stages import deploy_run
 
     folder = RunFolder(path=run)
-    built = deploy_run(folder, _overridden(ctx, folder, values), engines=engines)
+    with progress_bars() as bar:
+        options = BuildOptions(
+            version_compatible=portable in ("versions", "both"),
+            hardware_compatible=portable in ("gpus", "both"),
+            workspace_bytes=workspace << 20 if workspace else None,
+            progress=bar("deploy"),
+        )
+        order = Order(engines=engines, keep=keep, options=options, num_builds=builds)
+        built = deploy_run(folder, _overridden(ctx, folder, values), order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     text = "\n\n".join([*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"])
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
@@ -285,7 +313,10 @@ def _settings(values: Mapping[str, Any]) -> Settings:
     renamed = {"classes": "num_classes", "batch": "batch_size"}
     fields = {renamed.get(name, name): value for name, value in values.items() if value is not None}
     fields["input_shape"] = _shape(fields.pop("input", ""))
-    fields["runtime"] = fields.get("runtime") or default_runtime()
+    if not fields.get("runtime"):
+        choice = choose_runtime()
+        click.echo(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
+        fields["runtime"] = choice.name
     for name in ("weights", "lut"):
         if name in fields:
             fields[name] = str(fields[name])
@@ -308,7 +339,7 @@ def _run_folder(path: Path | None, settings: Settings) -> RunFolder:
 def _overridden(ctx: click.Context, run: RunFolder, values: Mapping[str, Any]) -> Settings:
     """The settings that a run was pruned with, where the command line does not say otherwise."""
     typed: dict[str, Any] = {
-        name: str(value)
+        name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }

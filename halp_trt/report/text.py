@@ -162,9 +162,20 @@ def _engine(value: EngineRecord) -> str:
         f"for {units.target_line(value.target)}; {place}",
         f"built in {value.build_seconds:.1f} s",
         *(f"made from {name} {units.short_sha(sha)}" for name, sha in value.parents.items()),
+        *_proof(value),
         *(f"{name}: {text}" for name, text in value.flags.items()),
     ]
     return "\n".join(lines)
+
+
+def _proof(value: EngineRecord) -> list[str]:
+    """In which number formats the engine computes, and how that is known."""
+    if not value.types:
+        return []
+    counts = ", ".join(f"{number} in {name}" for name, number in sorted(value.types.items()))
+    edges = ", ".join(f"{name} {text}" for name, text in value.formats.items())
+    kept = [f"{name} stays in fp32: {reason}" for name, reason in value.kept.items()]
+    return [f"products by number format: {counts} (read from the {value.evidence})", f"edges: {edges}", *kept]
 
 
 def _target(value: Target) -> str:

@@ -7,11 +7,13 @@ imported only when it is asked for.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -23,13 +25,20 @@ __all__ = [
     "MARKER",
     "RUNTIMES",
     "SPEC_KEY",
+    "TENSORRT",
     "Array",
+    "BuildOptions",
+    "Built",
+    "Choice",
+    "Compiler",
     "Prober",
     "Runtime",
     "Session",
     "available_runtimes",
+    "choose_runtime",
     "default_runtime",
     "get_runtime",
+    "has_nvidia_gpu",
 ]
 
 Array = NDArray[Any]
@@ -37,6 +46,7 @@ Array = NDArray[Any]
 RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "onnxruntime": ("onnxruntime", "onnx"),
+        "tensorrt": ("tensorrt",),
         "tensorrt-rtx": ("tensorrt_rtx",),
         "torch": ("torch", "onnx"),
         "torch-nchw": ("torch", "onnx"),
@@ -45,6 +55,9 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """The runtimes by name, with the packages each needs. Its module bears its name, with underscores."""
+
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+"""The runtimes that build TensorRT plans."""
 
 SPEC_KEY = "halp_trt.spec"
 """Metadata of a probe: the layer it holds, as JSON."""
@@ -135,6 +148,56 @@ class Runtime(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What a compiler may be asked for beyond the target.
+
+    Attributes:
+        version_compatible: the engine also loads in later versions of the runtime.
+        hardware_compatible: the engine also loads on other GPUs of the same and later generations.
+        workspace_bytes: memory that kernels may use beside their tensors; None for all of the device's.
+        timing_cache: file of kernel timings, shared by builds for one target; None for none.
+        progress: called with steps done, steps in all, and the phase's name.
+    """
+
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    workspace_bytes: int | None = None
+    timing_cache: Path | None = None
+    progress: Callable[[int, int, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An engine and what its building showed.
+
+    Attributes:
+        engine: its bytes.
+        types: number format in which each convolution and matrix product of the parsed network reads its data, by the
+            name of its ONNX node.
+        formats: number format and memory layout of inputs and outputs, by name.
+        flags: what the builder was told, in words.
+    """
+
+    engine: bytes
+    types: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """A runtime whose engines are compiled ahead of time, and can say how."""
+
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+        """The engine of a typed ONNX model, and what its building showed.
+
+        Raises:
+            BuildError: the runtime refuses the model, or lacks what the options ask for.
+        """
+        ...
+
+
 def get_runtime(name: str) -> Runtime:
     """The runtime of that name.
 
@@ -146,7 +209,7 @@ def get_runtime(name: str) -> Runtime:
         raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
     try:
         return cast(Runtime, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: bindings whose libraries are missing or of another CUDA
         extra = {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name)
         raise RuntimeUnavailableError(
             f"runtime {name} needs {' and '.join(RUNTIMES[name])} ({error}); run: pip install 'halp-trt[{extra}]'"
@@ -159,5 +222,39 @@ def available_runtimes() -> tuple[str, ...]:
 
 
 def default_runtime() -> str:
-    """The runtime to take when none is named: ONNX Runtime, which executes on every machine."""
-    return "onnxruntime"
+    """The runtime to take when none is named: TensorRT where it is installed beside a GPU, else ONNX Runtime."""
+    return choose_runtime().name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A runtime that was chosen, and why."""
+
+    name: str
+    reason: str
+
+
+def choose_runtime(available: Collection[str] | None = None, root: Path = Path("/")) -> Choice:
+    """The runtime to take when none is named, with the reason in words; nothing is imported to find out.
+
+    Args:
+        available: the installed runtimes; by default those of this machine.
+        root: of the file system in which device files are looked for.
+    """
+    available = available_runtimes() if available is None else available
+    has_gpu = has_nvidia_gpu(root)
+    if "tensorrt" in available and has_gpu:
+        return Choice(name="tensorrt", reason="TensorRT is installed and there is an NVIDIA GPU")
+    if "tensorrt" in available:
+        return Choice(name="onnxruntime", reason="TensorRT is installed, but there is no NVIDIA GPU")
+    if has_gpu:
+        return Choice(name="onnxruntime", reason="there is an NVIDIA GPU, but TensorRT is not installed")
+    return Choice(name="onnxruntime", reason="neither TensorRT nor an NVIDIA GPU is here")
+
+
+_GPU_FILES = ("dev/nvidia[0-9]*", "dev/nvgpu/igpu*", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so*")
+
+
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
+    """Whether the driver shows an NVIDIA GPU: a discrete one, a Jetson's, or one lent to Windows' Linux."""
+    return any(next(root.glob(pattern), None) is not None for pattern in _GPU_FILES)

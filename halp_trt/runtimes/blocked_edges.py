@@ -42,12 +42,18 @@ def cut_to_layer(optimised: onnx.ModelProto) -> onnx.ModelProto:
     if not nodes:
         raise MeasurementError(f"{_REPORT}: nothing is left between markers and output")
     return onnx.helper.make_model(
-        onnx.helper.make_graph(
-            nodes, "layer", inputs, [onnx.helper.make_empty_tensor_value_info(name) for name in outputs], weights
-        ),
+        onnx.helper.make_graph(nodes, "layer", inputs, [_described(graph, name) for name in outputs], weights),
         opset_imports=optimised.opset_import,
         ir_version=optimised.ir_version,
     )
+
+
+def _described(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
+    """A tensor with the type and shape that the graph knows of it; none for blocked ones, which have others."""
+    known: dict[str, onnx.ValueInfoProto] = {value.name: value for value in (*graph.value_info, *graph.output)}
+    if name in known and not any(node.domain for node in graph.node):
+        return known[name]
+    return onnx.helper.make_empty_tensor_value_info(name)
 
 
 _REPORT = "this ONNX Runtime optimises probes in an unknown way, please report it with its version"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "read_json",
     "sha256_bytes",
     "sha256_file",
+    "update_bytes",
     "write_bytes",
     "write_durably",
     "write_json",
@@ -63,6 +66,24 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def update_bytes(path: str | Path, change: Callable[[bytes], bytes]) -> None:
+    """Replaces a file by what ``change`` makes of its bytes (none where it is missing), one process after the other.
+
+    The lock is a file beside it, which stays; it falls with the process that holds it.
+
+    Raises:
+        ArtefactError: the file cannot be read or written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_name(f"{path.name}.lock"), "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_bytes(path, change(path.read_bytes() if path.exists() else b""))
     except OSError as error:
         raise file_error(path, "write", error) from error
 

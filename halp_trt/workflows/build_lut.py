@@ -8,10 +8,12 @@ from pathlib import Path
 
 from halp_trt.errors import MissingLatencyError, UsageError
 from halp_trt.graphs.probe import make_probe
+from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.latency import LatencyTable, check_target
-from halp_trt.runtimes import Runtime
+from halp_trt.runtimes import TENSORRT, Runtime
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
+from halp_trt.workflows.precision import parser_opset
 
 __all__ = ["ON_MISS", "build_lut", "measurer", "slice_specs"]
 
@@ -123,10 +125,17 @@ def _measure_rows(
         return rows
     with runtime.prober(target) as prober:
         for spec in specs:
-            rows[spec] = prober.measure(make_probe(spec, target.batch_size))
+            rows[spec] = prober.measure(_probe(spec, target))
             append_rows(path, [(spec, rows[spec])])
             report(len(rows))
     return rows
+
+
+def _probe(spec: LayerSpec, target: Target) -> bytes:
+    """One layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
+    if target.runtime not in TENSORRT:
+        return make_probe(spec, target.batch_size)
+    return make_typed_probe(spec, target.batch_size, target.precision, opset=parser_opset(target))
 
 
 def slice_specs(graph: ChannelGraph, step: int) -> tuple[LayerSpec, ...]:

@@ -1,25 +1,52 @@
-"""Building the engines of a run: dense and pruned, each with a record that names its parents."""
+"""Building the engines of a run: dense and pruned, in the target's precision, each with a record that says how."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median_low
+from typing import Any
 
+import numpy as np
 import onnx
 
-from halp_trt.errors import ArtefactError, BuildError, RuntimeUnavailableError
-from halp_trt.graphs.opset import convert_opset
+from halp_trt.errors import ArtefactError, HalpError, RuntimeUnavailableError, UsageError
+from halp_trt.graphs.precision import Typed
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.runtimes import Runtime, available_runtimes, get_runtime
+from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session, available_runtimes, get_runtime
+from halp_trt.runtimes.engine_types import engine_formats, engine_types
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import save, sha256_bytes, sha256_file, write_bytes
-from halp_trt.workflows.folder import RunFolder, engine_path
+from halp_trt.workflows.folder import RunFolder, engine_path, timings_path
+from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
+from halp_trt.workflows.verify import time_engines
 
-__all__ = ["Deployment", "build_engine", "deploy", "read_model", "tensorrt_plan"]
+__all__ = ["Deployment", "Order", "build_engine", "deploy", "read_model", "tensorrt_plan"]
 
-_TENSORRT_OPSET = 17  # what TensorRT 8.5, the oldest still on devices, reads
 _HOW_TO_GET_TENSORRT = "no TensorRT here: pip install 'halp-trt[tensorrt-rtx]', then deploy again, also gives a .plan"
+_SECONDS_PER_BUILD = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """How engines are to be built, beyond run and target.
+
+    Attributes:
+        engines: folder of the engines.
+        examples: inputs that calibrate low precisions.
+        keep: nodes that stay in fp32.
+        options: of the compiler; its timing cache is the target's file among the engines.
+        num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
+    """
+
+    engines: Path = Path("engines")
+    examples: Examples = no_examples
+    keep: Collection[str] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    num_builds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,56 +65,67 @@ class Deployment:
     note: str = ""
 
 
-def deploy(run: RunFolder, runtime: Runtime, target: Target, *, engines: Path = Path("engines")) -> Deployment:
+def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None = None) -> Deployment:
     """Builds both engines of a run, and the pruned one for TensorRT too where it is installed.
 
     Raises:
         ArtefactError: the run has no plan or models, or a file cannot be written.
         GraphMismatchError: the plan is not the models'.
         BuildError: the runtime refuses a model.
+        PrecisionError: an engine does not compute in the number formats it was given.
+        UsageError: the runtime lacks what is asked for, or there is nothing to calibrate on.
     """
+    order = order or Order()
     plan = run.read_plan()
     dense = rewrite(read_model(run.dense_model), PruningPlan.dense(plan.graph))
     pruned = read_model(run.pruned_model)
     records = {}
     for role, model, parent in (("dense", dense, run.dense_model), ("pruned", pruned, run.pruned_model)):
-        path = engine_path(engines, run, role, target, runtime.suffix)
+        path = engine_path(order.engines, run, role, target, runtime.suffix)
         parents = {parent.name: sha256_file(parent), run.plan.name: sha256_file(run.plan)}
-        records[role] = build_engine(model, path, runtime, target, parents)
+        records[role] = build_engine(model, path, runtime, target, parents, order)
     extra, note = (None, "")
     if runtime.suffix != ".plan":
-        extra, note = tensorrt_plan(pruned, run, target, engines)
+        extra, note = tensorrt_plan(pruned, run, target, order)
     return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
 
 
 def build_engine(
-    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, parents: dict[str, str]
+    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, parents: dict[str, str], order: Order
 ) -> EngineRecord:
-    """Builds one engine, writes it and its record, and tries to load it.
+    """Builds one engine of a folded fp32 network, proves its precision, writes it and its record.
 
     Raises:
-        BuildError: the runtime refuses the model.
+        BuildError, PrecisionError, UsageError: as :func:`deploy`.
         ArtefactError: a file cannot be written.
     """
+    typed = preparer(target, order.examples, order.keep)(model)
+    options = replace(order.options, timing_cache=timings_path(order.engines, target))
     started = time.perf_counter()
-    engine = runtime.build(model.SerializeToString(), target)
+    built, session = _build(typed, runtime, target, options, order.num_builds)
     seconds = time.perf_counter() - started
+    types, evidence, formats = _prove(typed, built, session, target)
     record = EngineRecord(
         file=path.name,
-        sha256=sha256_bytes(engine),
-        num_bytes=len(engine),
+        sha256=sha256_bytes(built.engine),
+        num_bytes=len(built.engine),
         target=target,
         build_seconds=round(seconds, 3),
-        runnable=_can_load(runtime, engine, target),
+        runnable=session is not None,
         parents=parents,
+        flags=built.flags,
+        types=Counter(types.values()),
+        evidence=evidence,
+        kept=typed.kept,
+        formats=formats,
     )
-    write_bytes(path, engine)
+    write_bytes(path, built.engine)
     save(record, path.with_suffix(".json"))
     return record
 
 
 def tensorrt_plan(
-    pruned: onnx.ModelProto, run: RunFolder, target: Target, engines: Path
+    pruned: onnx.ModelProto, run: RunFolder, target: Target, order: Order
 ) -> tuple[EngineRecord | None, str]:
     """The pruned network as a ``.plan`` through TensorRT for RTX, which builds without a GPU; or why there is none."""
     if "tensorrt-rtx" not in available_runtimes():
@@ -95,10 +133,10 @@ def tensorrt_plan(
     try:
         runtime = get_runtime("tensorrt-rtx")
         own = runtime.target(target.precision, target.batch_size)
-        path = engine_path(engines, run, "pruned", own, runtime.suffix)
+        path = engine_path(order.engines, run, "pruned", own, runtime.suffix)
         parents = {run.pruned_model.name: sha256_file(run.pruned_model), run.plan.name: sha256_file(run.plan)}
-        record = build_engine(convert_opset(pruned, _TENSORRT_OPSET), path, runtime, own, parents)
-    except (BuildError, RuntimeUnavailableError) as error:
+        record = build_engine(pruned, path, runtime, own, parents, order)
+    except HalpError as error:
         return None, f"no TensorRT plan: {error}"
     place = "" if record.runnable else "; it needs an NVIDIA GPU to run"
     return record, f"TensorRT plan {path} written{place}"
@@ -116,9 +154,73 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ArtefactError(f"cannot read the model {path} ({error}); run prune again") from error
 
 
-def _can_load(runtime: Runtime, engine: bytes, target: Target) -> bool:
+# ---- building and proving -------------------------------------------------------------------------------------------
+
+
+def _build(
+    typed: Typed, runtime: Runtime, target: Target, options: BuildOptions, num_builds: int
+) -> tuple[Built, Session | None]:
+    """The engine and, where this machine runs it, its session; of several builds the one of median latency.
+
+    TensorRT times kernels while it builds, so that two builds of one network may differ in speed. Where nothing can be
+    timed the first is kept.
+    """
+    compile_once = _compile_function(typed.model.SerializeToString(), runtime, target, options)
+    built = compile_once()
+    session = _load(runtime, built.engine, target)
+    if num_builds < 2:
+        return built, session
+    if session is None:
+        words = f"1 of {num_builds}, the first: no device here can time them"
+        return replace(built, flags={**built.flags, "builds": words}), session
+    builds, sessions = {"0": built}, {"0": session}
+    for index in range(1, num_builds):
+        builds[str(index)] = compile_once()
+        sessions[str(index)] = runtime.load(builds[str(index)].engine, target)
+    times = time_engines(sessions, _noise(session), seconds=_SECONDS_PER_BUILD * num_builds)
+    latencies = {name: measurement.latency_us for name, measurement in times.items()}
+    best = min(latencies, key=lambda name: abs(latencies[name] - median_low(latencies.values())))
+    words = f"{', '.join(f'{latency:.1f}' for latency in latencies.values())} us, the median kept"
+    return replace(builds[best], flags={**builds[best].flags, "builds": words}), sessions[best]
+
+
+def _compile_function(model: bytes, runtime: Runtime, target: Target, options: BuildOptions) -> Callable[[], Built]:
+    if isinstance(runtime, Compiler):
+        return lambda: runtime.compile(model, target, options)
+    if options.version_compatible or options.hardware_compatible or options.workspace_bytes is not None:
+        raise UsageError(f"{runtime.name} does not compile engines ahead of time; choose --runtime tensorrt for that")
+    return lambda: Built(engine=runtime.build(model, target))
+
+
+def _noise(session: Session) -> Mapping[str, Any]:
+    random = np.random.default_rng(0)
+    return {name: random.standard_normal(shape, np.float32) for name, shape in session.input_shapes.items()}
+
+
+def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
     try:
-        runtime.load(engine, target)
+        return runtime.load(engine, target)
     except RuntimeUnavailableError:
-        return False
-    return True
+        return None
+
+
+def _prove(
+    typed: Typed, built: Built, session: Session | None, target: Target
+) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
+    """The number formats that products compute in, what proves them, and the formats of inputs and outputs.
+
+    Raises:
+        PrecisionError: the parsed network or the engine contradicts the model.
+    """
+    if not built.types:
+        return {}, "", built.formats
+    check_types(typed, built.types, target.precision, where="the parsed network")
+    inspect: Callable[[], Mapping[str, Any]] | None = getattr(session, "inspect", None)
+    inspected = inspect() if inspect is not None else {}
+    seen = engine_types(inspected)
+    shown = {node: seen[node] for node in built.types if node in seen}
+    if not shown:
+        return built.types, "parsed network", built.formats
+    check_types(typed, shown, target.precision, where="the built engine", is_whole=False)
+    evidence = f"engine, {len(shown)} of {len(built.types)} products; parsed network"
+    return {**built.types, **shown}, evidence, {**built.formats, **engine_formats(inspected)}

@@ -11,7 +11,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import decode, encode, load, read_json, sha256_file, write_json
 
-__all__ = ["RunFolder", "Settings", "engine_path", "load_engine", "table_path"]
+__all__ = ["RunFolder", "Settings", "engine_path", "load_engine", "table_path", "timings_path"]
 
 _SCHEMA = "halp-trt/run/1"
 
@@ -23,7 +23,7 @@ class Settings:
     Attributes:
         model, weights, input_shape, num_classes: the network; empty or 0 where it is the model's own.
         data, on_bad_picture: the pictures; ``none`` for none.
-        runtime, precision, batch_size: where it will run.
+        runtime, precision, batch_size, optimization_level: where it will run.
         lut: path of the latency table.
         step: channels between two measured widths.
         budget, method, saliency, steps, minibatches, frozen, on_miss: how it is pruned.
@@ -43,6 +43,7 @@ class Settings:
     runtime: str = "onnxruntime"
     precision: str = "fp32"
     batch_size: int = 1
+    optimization_level: int | None = None
     lut: str = ""
     step: int = 8
     budget: str = "60%"
@@ -149,7 +150,13 @@ class RunFolder:
 def table_path(target: Target, folder: Path = Path("luts")) -> Path:
     """Where the latency table of a target is kept."""
     words = (target.device, target.runtime, target.runtime_version, target.precision, f"b{target.batch_size}")
-    return folder / f"{_slug(*words, target.power_mode)}.jsonl"
+    level = "" if target.optimization_level is None else f"o{target.optimization_level}"
+    return folder / f"{_slug(*words, target.power_mode, level)}.jsonl"
+
+
+def timings_path(folder: Path, target: Target) -> Path:
+    """Where TensorRT's kernel timings for a target are kept, of all precisions and batch sizes together."""
+    return folder / f"{_slug(target.device, target.runtime, target.runtime_version)}.timings"
 
 
 def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix: str) -> Path:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from halp_trt.specs import Verification
 from halp_trt.store import write_text
+from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.stages import deploy_run, measure_table, prune_run, train_dense, verify_run
@@ -83,7 +84,7 @@ def run_all(
     )
     settings = replace(settings, lut=str(path))
     plan = timed("prune", lambda: prune_run(settings, run, bars("prune"), resume=resume), lambda _: str(run.path))
-    built = timed("deploy", lambda: deploy_run(run, settings, engines=engines), lambda _: str(engines))
+    built = timed("deploy", lambda: deploy_run(run, settings, Order(engines=engines)), lambda _: str(engines))
     result = timed("verify", lambda: verify_run(run, settings, engines=engines), lambda v: f"{v.speedup:.2f}x faster")
     timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
     say(f"{'total':<10} {sum(seconds.values()):7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")

@@ -23,18 +23,20 @@ from halp_trt.models.sources import LoadedModel, load_model
 from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.models.widen import widen
-from halp_trt.runtimes import Array, Runtime, Session, default_runtime, get_runtime
+from halp_trt.runtimes import Array, Compiler, Runtime, Session, default_runtime, get_runtime
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Target, Verification
 from halp_trt.store import load_tensors, read_table, save, save_tensors
 from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
-from halp_trt.workflows.deploy import Deployment, deploy, read_model
+from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
+from halp_trt.workflows.precision import preparer
 from halp_trt.workflows.prune import PruneRequest, Subject, prune
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.verify import Contender, Tolerances, verify
 
 __all__ = [
     "NO_DATA",
+    "calibration_inputs",
     "deploy_run",
     "find_target",
     "load_network",
@@ -58,7 +60,12 @@ def find_target(settings: Settings) -> tuple[Runtime, Target]:
         RuntimeUnavailableError: its package is not installed.
     """
     runtime = get_runtime(settings.runtime or default_runtime())
-    return runtime, runtime.target(settings.precision, settings.batch_size)
+    target = runtime.target(settings.precision, settings.batch_size)
+    if settings.optimization_level is None:
+        return runtime, target
+    if not isinstance(runtime, Compiler):
+        raise UsageError(f"{runtime.name} has no optimisation levels; leave --optimization-level out")
+    return runtime, replace(target, optimization_level=settings.optimization_level)
 
 
 def table_of(settings: Settings, target: Target) -> Path:
@@ -236,20 +243,53 @@ def prune_run(
 def _stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, data: DataSet | None) -> Stopwatch | None:
     """Times engines while pruning, or None where this machine cannot execute them."""
     try:
-        session = runtime.load(runtime.build(dense.SerializeToString(), target), target)
-        return make_stopwatch(dense, runtime, target, example_inputs(session, data))
+        prepare = preparer(target, lambda: calibration_inputs(dense, data))
+        session = runtime.load(runtime.build(prepare(dense).model.SerializeToString(), target), target)
+        return make_stopwatch(dense, runtime, target, example_inputs(session, data), prepare)
     except RuntimeUnavailableError:
         return None
 
 
-def deploy_run(run: RunFolder, settings: Settings, *, engines: Path) -> Deployment:
-    """Builds the engines of a run.
+def deploy_run(run: RunFolder, settings: Settings, order: Order) -> Deployment:
+    """Builds the engines of a run, calibrated on its training pictures where the precision asks for that.
 
     Raises:
-        ArtefactError, GraphMismatchError, BuildError: as ``halp_trt.workflows.deploy.deploy``.
+        ArtefactError, GraphMismatchError, BuildError, PrecisionError: as ``halp_trt.workflows.deploy.deploy``.
+        UsageError: the precision is calibrated on pictures and the run has none.
     """
     runtime, target = find_target(settings)
-    return deploy(run, runtime, target, engines=engines)
+
+    def examples() -> list[dict[str, Array]]:
+        return calibration_inputs(read_model(run.dense_model), _pictures_of(settings, run))
+
+    return deploy(run, runtime, target, replace(order, examples=examples))
+
+
+def _pictures_of(settings: Settings, run: RunFolder) -> DataSet | None:
+    """The pictures of a run, in the shape its dense model reads."""
+    if settings.data == NO_DATA:
+        return None
+    shape = _image_shape(read_model(run.dense_model))
+    return load_pictures(settings, shape[1:])
+
+
+def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_pictures: int = 256) -> list[dict[str, Array]]:
+    """Training pictures as inputs of a network, spread over the split; none where there are no data."""
+    if data is None:
+        return []
+    (name, *_), batch = (value.name for value in model.graph.input), _image_shape(model)[0]
+    num_batches = -(-min(num_pictures, data.num_train) // batch)
+    picked = np.linspace(0, data.num_train - 1, num_batches * batch).astype(np.int64).reshape(num_batches, batch)
+    return [{name: data.train_batch(indices)[0].numpy()} for indices in picked]
+
+
+def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    if len(model.graph.input) != 1:
+        raise UsageError(
+            f"calibrating needs a network with one input, this one has {len(model.graph.input)}; "
+            "choose another precision"
+        )
+    return tuple(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim)
 
 
 # ---- verification ---------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from typing import Any
 
 import onnx
 
-from halp_trt.runtimes import Array, Runtime
+from halp_trt.runtimes import Array, Runtime, Session
 from halp_trt.specs import Target
 from halp_trt.timing import pin_to_one_core, time_interleaved
+from halp_trt.workflows.precision import Prepare, as_is
 
 __all__ = ["Stopwatch", "calibrate", "make_stopwatch"]
 
@@ -20,7 +21,13 @@ Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 _SECONDS = 2.0
 
 
-def make_stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, inputs: Mapping[str, Array]) -> Stopwatch:
+def make_stopwatch(
+    dense: onnx.ModelProto,
+    runtime: Runtime,
+    target: Target,
+    inputs: Mapping[str, Array],
+    prepare: Prepare = as_is,
+) -> Stopwatch:
     """A stopwatch that keeps the dense engine loaded.
 
     Args:
@@ -28,14 +35,19 @@ def make_stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, inp
         runtime: builds and runs both.
         target: of both.
         inputs: what both are run on.
+        prepare: gives both the types of the target.
 
     Raises:
         RuntimeUnavailableError: the runtime cannot run engines on this machine.
     """
-    run_dense = runtime.load(runtime.build(dense.SerializeToString(), target), target).bind(inputs)
+
+    def load(model: onnx.ModelProto) -> Session:
+        return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
+
+    run_dense = load(dense).bind(inputs)
 
     def compare(model: onnx.ModelProto) -> tuple[float, float]:
-        run = runtime.load(runtime.build(model.SerializeToString(), target), target).bind(inputs)
+        run = load(model).bind(inputs)
         runs = {"dense": run_dense, "pruned": run}
         with pin_to_one_core():
             trial = time_interleaved(runs, num_rounds=3, num_warmup=2)

@@ -34,6 +34,7 @@ from halp_trt.timing import (
     take_turns,
     time_interleaved,
 )
+from halp_trt.workflows.precision import DIFFERENCES
 
 __all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
 
@@ -62,12 +63,13 @@ class Tolerances:
 
     Attributes:
         latency_fraction: above the budget.
-        difference: between the outputs of the engine and of the masked model, relative to the largest output.
+        difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
+            what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
         seconds: how long the two engines are timed, at most and about.
     """
 
     latency_fraction: float = 0.05
-    difference: float = 1e-4
+    difference: float | None = None
     seconds: float = 10.0
 
 
@@ -124,7 +126,9 @@ def verify(
         limit_us=budget.latency_us(times["dense"].latency_us),
         tolerance_fraction=tolerances.latency_fraction,
         max_difference=compare_outputs(pruned.session, masked, inputs),
-        difference_limit=tolerances.difference,
+        difference_limit=(
+            DIFFERENCES[pruned.record.target.precision] if tolerances.difference is None else tolerances.difference
+        ),
         num_pictures=num_pictures,
         layers=layers,
         unmatched_us=unmatched_us,

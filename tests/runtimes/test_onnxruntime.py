@@ -134,5 +134,7 @@ def test_bad_models_and_inputs_are_one_sentence() -> None:
     session = runtime.load(make_probe(SPECS["linear"], 1), TARGET)
     with pytest.raises(UsageError, match="refuses its inputs"):
         session.run({"input_0": np.ones((1, 51), np.float32)})
-    with pytest.raises(UsageError, match="fp32"):
-        runtime.target("int8", 1)
+    with pytest.raises(UsageError, match="runs fp32, fp16, int8, not 'bf16'"):
+        runtime.target("bf16", 1)
+    with pytest.raises(UsageError, match="measures layers in fp32, not 'int8'"):
+        runtime.prober(runtime.target("int8", 1)).__enter__()

@@ -11,7 +11,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, sha256_file
-from halp_trt.workflows.deploy import deploy
+from halp_trt.workflows.deploy import Order, deploy
 from halp_trt.workflows.folder import RunFolder, load_engine
 from tests.workflows.conftest import Pruned
 
@@ -20,7 +20,7 @@ TARGET = RUNTIME.target("fp32", 1)
 
 
 def test_both_engines_run_and_name_their_parents(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, engines=tmp_path)
+    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
     for record, parent in ((built.dense, pruned.run.dense_model), (built.pruned, pruned.run.pruned_model)):
         path = tmp_path / record.file
         assert load(path.with_suffix(".json")) == record
@@ -32,7 +32,7 @@ def test_both_engines_run_and_name_their_parents(pruned: Pruned, tmp_path: Path)
 
 
 def test_the_dense_engine_computes_what_the_dense_export_does(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, engines=tmp_path)
+    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
     engine = RUNTIME.load((tmp_path / built.dense.file).read_bytes(), TARGET)
     export = RUNTIME.load(pruned.run.dense_model.read_bytes(), TARGET)
     inputs = {name: np.ones(shape, np.float32) for name, shape in engine.input_shapes.items()}
@@ -42,7 +42,7 @@ def test_the_dense_engine_computes_what_the_dense_export_does(pruned: Pruned, tm
 
 @pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 def test_where_tensorrt_is_installed_there_is_a_plan_too(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, engines=tmp_path)
+    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
     assert isinstance(built.plan, EngineRecord), built.note
     path = tmp_path / built.plan.file
     assert path.suffix == ".plan"
@@ -52,13 +52,13 @@ def test_where_tensorrt_is_installed_there_is_a_plan_too(pruned: Pruned, tmp_pat
 
 @pytest.mark.skipif("tensorrt-rtx" in available_runtimes(), reason="TensorRT for RTX is installed")
 def test_where_it_is_not_one_line_says_how_to_get_it(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, engines=tmp_path)
+    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
     assert built.plan is None
     assert "pip install 'halp-trt[tensorrt-rtx]'" in built.note
 
 
 def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, engines=tmp_path)
+    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
     path = tmp_path / built.pruned.file
     with pytest.raises(ArtefactError, match=r"was not built from .*dense\.onnx"):
         load_engine(path, pruned.run.dense_model)
@@ -70,10 +70,10 @@ def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
 def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None:
     run = replace(pruned.run, path=tmp_path / "empty")
     with pytest.raises(ArtefactError, match=r"plan\.json"):
-        deploy(run, RUNTIME, TARGET, engines=tmp_path)
+        deploy(run, RUNTIME, TARGET, Order(engines=tmp_path))
     lone = RunFolder(path=tmp_path / "lone")
     lone.path.mkdir()
     lone.plan.write_bytes(pruned.run.plan.read_bytes())
     with pytest.raises(ArtefactError, match=r"cannot read the model .*dense\.onnx"):
-        deploy(lone, RUNTIME, TARGET, engines=tmp_path)
+        deploy(lone, RUNTIME, TARGET, Order(engines=tmp_path))
     assert onnx.load(pruned.run.dense_model).graph.node

@@ -20,6 +20,7 @@ from halp_trt.specs import Conditions, Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
 from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import Settings
 from halp_trt.workflows.stages import deploy_run, example_inputs, load_network, verify_run
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
@@ -61,7 +62,7 @@ def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     measure(
         [layer.spec_at(counts) for counts in (graph.dense_counts(), pruned.plan.counts()) for layer in graph.layers]
     )
-    deploy_run(pruned.run, settings, engines=folder / "engines")
+    deploy_run(pruned.run, settings, Order(engines=folder / "engines"))
     return verify_run(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
 
 
@@ -104,7 +105,7 @@ def test_a_device_without_a_clock_is_refused(
     runtime = get_runtime("synthetic")
     graph = pruned.plan.graph
     measurer(paper.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
-    deploy_run(pruned.run, paper, engines=tmp_path)
+    deploy_run(pruned.run, paper, Order(engines=tmp_path))
     with pytest.raises(RuntimeUnavailableError, match="has no clock"):
         verify_run(pruned.run, paper, engines=tmp_path)
 

@@ -1,0 +1,45 @@
+"""How large the tensors of a network become on examples, seen with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from halp_trt.errors import NonFiniteError
+
+__all__ = ["tensor_ranges"]
+
+
+def tensor_ranges(model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The largest absolute value of every fp32 tensor that a node writes, over all examples.
+
+    Raises:
+        NonFiniteError: a tensor is NaN or infinite already in fp32.
+    """
+    import onnxruntime as ort  # beside its own runtime, only what looks into a network needs it
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    known = {output.name for output in inferred.graph.output}
+    names = [
+        name
+        for node in inferred.graph.node
+        for name in node.output
+        if name in known or kinds.get(name) == onnx.TensorProto.FLOAT
+    ]
+    inferred.graph.output.extend(value for value in inferred.graph.value_info if value.name in set(names) - known)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ranges = dict.fromkeys(names, 0.0)
+    for example in examples:
+        for name, value in zip(names, session.run(names, dict(example)), strict=True):
+            largest = float(np.max(np.abs(value), initial=0.0))
+            if not np.isfinite(largest):
+                raise NonFiniteError(f"tensor {name!r} is NaN or infinite in fp32; check the weights and the examples")
+            ranges[name] = max(ranges[name], largest)
+    return ranges

@@ -1,0 +1,126 @@
+"""One-layer models as strongly typed runtimes measure them: the layer alone, in the types it has inside a network.
+
+Inside an fp16 network a layer reads and writes fp16, inside a quantised one 8 bits; a lone layer with fp32 edges would
+be charged for conversions that its network does not have. What the network converts too, its own input, stays.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+
+from halp_trt.graphs.opset import convert_opset
+from halp_trt.graphs.precision import HALVES, to_half
+from halp_trt.graphs.probe import make_probe
+from halp_trt.graphs.quantize import quantize
+from halp_trt.runtimes import SPEC_KEY, Array
+from halp_trt.runtimes.blocked_edges import cut_to_layer
+from halp_trt.specs import LayerSpec
+from halp_trt.store import encode
+
+__all__ = ["make_typed_probe"]
+
+_QUANTISED = ("Conv", "MaxPool", "Gemm", "MatMul")
+_WRITES_8_BITS = ("Conv", "MaxPool")
+_OUTPUT_SCALE = np.float32(0.05)
+
+
+def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset: int | None = None) -> bytes:
+    """The ONNX model of one layer whose inputs and outputs are in the types that they have in a network.
+
+    Args:
+        spec: the layer.
+        batch_size: pictures in one run.
+        precision: of the network.
+        opset: 17 for parsers that read no newer one.
+
+    Raises:
+        UnsupportedLayerError: no such model can be made.
+        BuildError: the layer has no form in that precision.
+    """
+    cut = cut_to_layer(onnx.load_from_string(make_probe(spec, batch_size)))
+    model = onnx.shape_inference.infer_shapes(cut, strict_mode=True)
+    if opset is not None:
+        model = convert_opset(model, opset)
+    if precision in HALVES:
+        model = _without_casts(to_half(model, precision).model, spec)
+    elif precision == "int8" and spec.operator in _QUANTISED and not spec.operands:
+        model = _without_pairs(quantize(model, [_noise(model)]).model, spec)
+    model = _named(model)
+    onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(encode(spec))})
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _noise(model: onnx.ModelProto) -> dict[str, Array]:
+    random = np.random.default_rng(0)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    return {
+        name: random.standard_normal([size.dim_value for size in shape], np.float32) for name, shape in shapes.items()
+    }
+
+
+def _without_casts(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
+    """Takes the casts off the edges; a layer that reads the network's own input keeps the one that the network has."""
+    if not spec.plain_input:
+        _drop_first(model.graph, "Cast")
+    _drop_last(model.graph, "Cast")
+    return _checked(model)
+
+
+def _without_pairs(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
+    """Leaves the 8-bit tensors between the pairs as edges, and quantises what the next layer would read so."""
+    graph = model.graph
+    if not spec.plain_input:
+        _drop_first(graph, "QuantizeLinear")
+    _drop_last(graph, "DequantizeLinear")
+    for output in graph.output:
+        if output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and spec.operator in _WRITES_8_BITS:
+            constants: dict[str, Array] = {"scale": np.array(_OUTPUT_SCALE), "zero": np.array(0, np.int8)}
+            for name, value in constants.items():
+                graph.initializer.append(onnx.numpy_helper.from_array(value, f"{output.name}.{name}"))
+            sources = [output.name, *(f"{output.name}.{name}" for name in constants)]
+            output.name = f"{output.name}.int8"
+            output.type.tensor_type.elem_type = onnx.TensorProto.INT8
+            graph.node.append(onnx.helper.make_node("QuantizeLinear", sources, [output.name], output.name))
+    return _checked(model)
+
+
+def _drop_first(graph: onnx.GraphProto, operator: str) -> None:
+    """Removes nodes of the operator that alone read an input: what they write becomes the input."""
+    known = {value.name: value for value in graph.value_info}
+    for index, value in enumerate(graph.input):
+        readers = [node for node in graph.node if value.name in node.input]
+        if len(readers) == 1 and readers[0].op_type == operator and readers[0].output[0] in known:
+            graph.input[index].CopyFrom(known[readers[0].output[0]])
+            graph.node.remove(readers[0])
+
+
+def _drop_last(graph: onnx.GraphProto, operator: str) -> None:
+    """Removes nodes of the operator that write an output: what they read becomes the output."""
+    known = {value.name: value for value in graph.value_info}
+    for index, value in enumerate(graph.output):
+        writer = next(node for node in graph.node if value.name in node.output)
+        if writer.op_type == operator and writer.input[0] in known:
+            graph.output[index].CopyFrom(known[writer.input[0]])
+            graph.node.remove(writer)
+
+
+def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    used = {name for node in model.graph.node for name in node.input}
+    for weight in [weight for weight in model.graph.initializer if weight.name not in used]:
+        model.graph.initializer.remove(weight)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Gives the inputs names of their own: they are no markers any more."""
+    names = {value.name: f"edge_{index}" for index, value in enumerate(model.graph.input)}
+    for value in model.graph.input:
+        value.name = names[value.name]
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = names.get(name, name)
+    return model

@@ -1,0 +1,158 @@
+"""The Python bindings of TensorRT 8.5 to 11 and of TensorRT for RTX as one surface, looked up by name.
+
+Members move between versions: strong typing is bit 1 in TensorRT 10 and bit 0 in 11, where bit 1 asks for something
+else; ``FP16`` and ``INT8`` are gone in 11; others are not yet in 8.5. So numbers are never written down, every name
+that is called stands in ``SURFACE`` or ``OPTIONAL``, and the tests hold both against the bindings of real versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from halp_trt.errors import BuildError
+
+__all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_log", "make_monitor", "need"]
+
+SURFACE = tuple(
+    """Builder.build_serialized_network Builder.create_builder_config Builder.create_network BuilderFlag.TF32
+    DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8 IBuilderConfig.clear_flag
+    IBuilderConfig.create_timing_cache IBuilderConfig.get_timing_cache IBuilderConfig.profiling_verbosity
+    IBuilderConfig.set_flag IBuilderConfig.set_memory_pool_limit IBuilderConfig.set_timing_cache
+    ILayer.get_input ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
+    ILogger.Severity INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.get_output
+    INetworkDefinition.num_inputs INetworkDefinition.num_layers INetworkDefinition.num_outputs
+    ITensor.allowed_formats ITensor.dtype ITensor.name ITensor.shape ITimingCache.combine ITimingCache.serialize
+    LayerType.CONVOLUTION LayerType.DECONVOLUTION LayerType.DEQUANTIZE LayerType.MATRIX_MULTIPLY
+    LayerType.SHUFFLE MemoryPoolType.WORKSPACE OnnxParser.get_error OnnxParser.num_errors OnnxParser.parse
+    ParserError.code ParserError.desc ParserError.node ProfilingVerbosity.DETAILED TensorFormat.CHW32
+    TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
+)
+"""Every name that building calls in all versions."""
+
+OPTIONAL = tuple(
+    """BuilderFlag.BF16 BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.OBEY_PRECISION_CONSTRAINTS
+    BuilderFlag.VERSION_COMPATIBLE ComputeCapability DataType.BF16 HardwareCompatibilityLevel.AMPERE_PLUS
+    IBuilderConfig.builder_optimization_level IBuilderConfig.hardware_compatibility_level
+    IBuilderConfig.num_compute_capabilities IBuilderConfig.progress_monitor
+    IBuilderConfig.set_compute_capability ILayer.precision IProgressMonitor LayerType.FULLY_CONNECTED
+    NetworkDefinitionCreationFlag.EXPLICIT_BATCH NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905
+)
+"""Names that some versions lack; :func:`find` and :func:`need` look them up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """One of the two packages.
+
+    Attributes:
+        name: of the runtime.
+        title: of the library, for people.
+        module: its bindings.
+        has_timing_cache: whether kernels are timed while building; TensorRT for RTX picks them on the user's GPU.
+    """
+
+    name: str
+    title: str
+    module: ModuleType
+    has_timing_cache: bool = True
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Its version as numbers."""
+        return tuple(int(part) for part in re.findall(r"\d+", self.module.__version__)[:3])
+
+    @property
+    def is_strongly_typed(self) -> bool:
+        """Whether the types in the model are law: where TensorRT 10 and later have that; 9 had it half done."""
+        return (self.name != "tensorrt" or self.version >= (10,)) and (
+            find(self.module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") is not None
+        )
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.module.__version__}"
+
+
+def find(trt: ModuleType, name: str) -> Any:
+    """A member that some versions lack, such as ``BuilderFlag.FP16``, or None."""
+    assert name in OPTIONAL, f"{name} is missing in OPTIONAL"
+    value: Any = trt
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def need(library: Library, name: str, what: str) -> Any:
+    """A member that some versions lack.
+
+    Raises:
+        BuildError: this one lacks it; the sentence says what cannot be had.
+    """
+    value = find(library.module, name)
+    if value is None:
+        raise BuildError(f"{library} has no {what} ({name} is missing); leave that out or use another version")
+    return value
+
+
+def bits(*flags: Any) -> int:
+    """Flags as the bit mask that some calls take; those that are None are left out."""
+    return sum(1 << int(flag) for flag in flags if flag is not None)
+
+
+def make_log(trt: ModuleType) -> Any:
+    """A logger that keeps errors instead of printing them."""
+
+    class Log(trt.ILogger):  # type: ignore[misc,name-defined]  # the class comes from the bindings that are passed in
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by the library."""
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+
+        def last(self) -> str:
+            """The last error, in one line."""
+            return self.errors[-1][:300] if self.errors else "it gives no reason"
+
+    return Log()
+
+
+def make_monitor(trt: ModuleType, progress: Callable[[int, int, str], None]) -> Any:
+    """What the builder tells its progress to, or None where this version has no such thing.
+
+    Phases lie inside one another: the steps of the outermost are counted, the innermost is the note.
+    """
+    base = find(trt, "IProgressMonitor")
+    if base is None:
+        return None
+
+    class Monitor(base):  # type: ignore[misc,valid-type]  # as above
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.outer, self.done, self.total = "", 0, 1
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """Called by the library."""
+            if not parent_phase:
+                self.outer, self.done, self.total = phase_name, 0, num_steps
+            progress(self.done, self.total, phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """Called by the library; True lets it go on."""
+            if phase_name == self.outer:
+                self.done = min(step + 1, self.total)
+                progress(self.done, self.total, phase_name)
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Called by the library."""
+            if phase_name == self.outer:
+                progress(self.total, self.total, phase_name)
+
+    return Monitor()

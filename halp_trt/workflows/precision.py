@@ -1,0 +1,105 @@
+"""A network in the number format of its target: what a runtime is given to build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+
+import onnx
+
+from halp_trt.errors import PrecisionError
+from halp_trt.graphs.opset import convert_opset
+from halp_trt.graphs.precision import HALVES, Typed, compute_types, to_half
+from halp_trt.graphs.quantize import quantize
+from halp_trt.runtimes import TENSORRT, Array
+from halp_trt.specs import Target
+
+__all__ = ["DIFFERENCES", "Examples", "Prepare", "as_is", "check_types", "no_examples", "parser_opset", "preparer"]
+
+Examples = Callable[[], Sequence[Mapping[str, Array]]]
+"""Inputs of the kind the network will see, made when they are needed."""
+Prepare = Callable[[onnx.ModelProto], Typed]
+"""Gives a folded fp32 network the types of a target."""
+
+DIFFERENCES: Mapping[str, float] = MappingProxyType(
+    {"fp32": 1e-4, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.25}
+)
+"""How far the outputs of an engine may lie from fp32's, relative to the largest output: what counts as the same."""
+
+_NUM_RANGE_EXAMPLES = 4
+_OLD_PARSER_OPSET = 17  # of TensorRT before version 10
+
+
+def no_examples() -> tuple[Mapping[str, Array], ...]:
+    """None."""
+    return ()
+
+
+def as_is(model: onnx.ModelProto) -> Typed:
+    """The network in fp32, as it is."""
+    return Typed(model=model)
+
+
+def preparer(target: Target, examples: Examples = no_examples, keep: Collection[str] = ()) -> Prepare:
+    """What gives networks the types of a target, in an opset that its parser reads.
+
+    Args:
+        target: names the precision and the runtime.
+        examples: calibrate 8-bit networks, and show where 16 bits do not reach.
+        keep: names of nodes that stay in fp32.
+    """
+    once = cache(examples)
+
+    def prepare(model: onnx.ModelProto) -> Typed:
+        opset = parser_opset(target)
+        lowered = model if opset is None else convert_opset(model, opset)
+        if target.precision in HALVES:
+            return to_half(lowered, target.precision, examples=once()[:_NUM_RANGE_EXAMPLES], keep=keep)
+        if target.precision == "int8":
+            style = "tensorrt" if target.runtime in TENSORRT else "onnxruntime"
+            return quantize(lowered, once(), style=style, keep=keep)
+        return as_is(lowered)
+
+    return prepare
+
+
+def parser_opset(target: Target) -> int | None:
+    """The opset that the target's parser needs, None where it reads what is exported.
+
+    TensorRT's parsers before version 10 read newer opsets wrongly without a word.
+    """
+    is_old = target.runtime == "tensorrt" and int(target.runtime_version.partition(".")[0]) < 10
+    return _OLD_PARSER_OPSET if is_old else None
+
+
+def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where: str, is_whole: bool = True) -> None:
+    """Compares the number formats that a network computes in with those it was given.
+
+    Args:
+        typed: what was given.
+        found: number format of each product by node, as TensorRT has it.
+        precision: what was asked for.
+        where: what ``found`` was read from, for the sentence.
+        is_whole: whether every product must be found; an engine hides those that it fused into larger kernels.
+
+    Raises:
+        PrecisionError: a product computes in something else, or stays in fp32 without a reason.
+    """
+    intended = compute_types(typed.model)
+    wanted = "fp32" if precision == "tf32" else precision
+    for node, kind in intended.items():
+        if node not in found:
+            if is_whole:
+                raise PrecisionError(
+                    f"{where} has no node {node!r}, so its {kind} is unproven; please report the network"
+                )
+        elif found[node] != kind:
+            raise PrecisionError(
+                f"node {node!r} computes in {found[node]} in {where}, and in {kind} in the model; keep it in fp32 with "
+                f"--keep-fp32 {node}, or choose another precision or runtime"
+            )
+        elif kind != wanted and node not in typed.kept:
+            raise PrecisionError(
+                f"node {node!r} computes in {kind} where {wanted} was asked for; please report the network"
+            )
