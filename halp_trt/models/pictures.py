@@ -189,7 +189,8 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
         )
         if not paths and classes is None:
             warnings.warn(
-                f"class folder {folder / name} holds no picture; the network gets a class that is never seen", stacklevel=2
+                f"class folder {folder / name} holds no picture; the network gets a class that is never seen",
+                stacklevel=2,
             )
         files.extend(paths)
         labels.extend([label] * len(paths))

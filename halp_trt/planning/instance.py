@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from halp_trt.errors import ArtefactError
 from halp_trt.planning.blocks import Wire, find_blocks
@@ -40,8 +39,12 @@ def parse_instance(data: object, source: str) -> Problem:
     layers = [reader.layer(row, index) for index, row in enumerate(reader.member(top, "layers", list, "the file"))]
     names = [layer["name"] for layer in layers]
     if len(set(names)) != len(names) or not names:
-        reader.fail("no layer" if not names else f"two layers named {_repeated(names)!r}", "layers with names of their own")
-    coupled = [reader.names(group, f"group {i}") for i, group in enumerate(reader.member(top, "groups", list, "the file"))]
+        reader.fail(
+            "no layer" if not names else f"two layers named {_repeated(names)!r}", "layers with names of their own"
+        )
+    coupled = [
+        reader.names(group, f"group {i}") for i, group in enumerate(reader.member(top, "groups", list, "the file"))
+    ]
     choices = reader.member(top, "choices", list, "the file")
     owner = reader.owners(coupled, names)
     if len(choices) != len(coupled):
@@ -56,7 +59,10 @@ def parse_instance(data: object, source: str) -> Problem:
 
 
 def _problem(
-    layers: Sequence[Mapping[str, Any]], coupled: Sequence[Sequence[str]], sizes: Sequence[int], owner: Mapping[str, int]
+    layers: Sequence[Mapping[str, Any]],
+    coupled: Sequence[Sequence[str]],
+    sizes: Sequence[int],
+    owner: Mapping[str, int],
 ) -> Problem:
     saliency = {layer["name"]: layer["saliency"] for layer in layers}
     groups = tuple(

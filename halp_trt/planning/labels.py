@@ -215,9 +215,7 @@ def _finish(model: Model, tree: Sequence[Bucket], rank: int, opened: tuple[_Labe
     return _undominated(replace(labels, places=separators[labels.places]))
 
 
-def _close(
-    model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress
-) -> _Labels:
+def _close(model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress) -> _Labels:
     """The labels of all trees together: whole plans."""
     constant = model.factors[0]
     whole = _Labels(
@@ -284,9 +282,7 @@ def _joined(
     return _thinned(_undominated(_stacked(kept)) if len(kept) > 2 else kept[-1], rest, bounds, progress)
 
 
-def _promising(
-    places: Indices, costs: Floats, values: Floats, rest: Floats, bounds: _Bounds
-) -> npt.NDArray[np.bool_]:
+def _promising(places: Indices, costs: Floats, values: Floats, rest: Floats, bounds: _Bounds) -> npt.NDArray[np.bool_]:
     promising = np.ones(len(places), bool)
     for direction, limit, more in zip(bounds.directions, bounds.thresholds, rest, strict=True):
         promising &= direction.weight * values - costs @ direction.prices + more[places] >= limit

@@ -146,7 +146,12 @@ def _narrowest(linear: _Linear, bound: float, started: float) -> Solution:
     seconds = time.perf_counter() - started
     value = problem.value(choices)
     return Solution(
-        choices=choices, value=value, bound=max(bound, value), costs=problem.costs(choices), seconds=seconds, status="limit"
+        choices=choices,
+        value=value,
+        bound=max(bound, value),
+        costs=problem.costs(choices),
+        seconds=seconds,
+        status="limit",
     )
 
 

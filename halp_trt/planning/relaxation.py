@@ -16,7 +16,20 @@ import numpy.typing as npt
 
 from halp_trt.planning.model import Bucket, Factor, Model
 
-__all__ = ["Direction", "Dual", "Point", "best_states", "downward", "dual", "lowest", "marginals", "point_at", "solve_at", "tables", "upward"]
+__all__ = [
+    "Direction",
+    "Dual",
+    "Point",
+    "best_states",
+    "downward",
+    "dual",
+    "lowest",
+    "marginals",
+    "point_at",
+    "solve_at",
+    "tables",
+    "upward",
+]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

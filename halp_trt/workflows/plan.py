@@ -186,5 +186,7 @@ def _amount(name: str, text: str, dense: float) -> float:
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise UsageError(f"budget {text!r} for {name} is neither a share of the dense network's nor a number; try '60%'")
+        raise UsageError(
+            f"budget {text!r} for {name} is neither a share of the dense network's nor a number; try '60%'"
+        )
     return number / 100 * dense if share else number

@@ -34,9 +34,7 @@ def random_problem(seed: int, *, num_resources: int | None = None, blocks: bool 
         values = numbers(size)
         values = np.sort(values) if rng.random() < 0.7 else values
         first = ([0], [0.0]) if removable else ([], [])
-        groups.append(
-            Group(name=f"g{len(groups)}", widths=(*first[0], *widths), values=(*first[1], *values.tolist()))
-        )
+        groups.append(Group(name=f"g{len(groups)}", widths=(*first[0], *widths), values=(*first[1], *values.tolist())))
         return len(groups) - 1
 
     def axis(*members: int) -> Axis:
