@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import onnx
+import torch
 
 from halp_trt.errors import DataError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.export import export
@@ -96,6 +97,7 @@ def load_network(settings: Settings, run: RunFolder | None = None) -> tuple[Load
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
+        UsageError: the network has several inputs, and there are pictures.
         DataError: as :func:`load_pictures`.
     """
     data = load_pictures(settings)
@@ -108,6 +110,10 @@ def load_network(settings: Settings, run: RunFolder | None = None) -> tuple[Load
         num_classes=classes or None,
         seed=settings.seed,
     )
+    if data is not None and len(network.example) != 1:
+        raise UsageError(
+            f"{settings.model} has {len(network.example)} inputs, pictures can feed a network with one; use data none"
+        )
     if data is not None and data.input_shape != network.input_shape:
         data = load_pictures(settings, network.input_shape)
     if settings.batch_size > 1:
@@ -226,18 +232,20 @@ def prune_run(
         request,
         run,
         lookup=lookup,
-        stopwatch=_stopwatch(dense, runtime, target, data),
+        stopwatch=_stopwatch(dense, runtime, target, lambda session: example_inputs(session, data, network.example)),
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
     )
 
 
-def _stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, data: DataSet | None) -> Stopwatch | None:
+def _stopwatch(
+    dense: onnx.ModelProto, runtime: Runtime, target: Target, inputs: Callable[[Session], dict[str, Array]]
+) -> Stopwatch | None:
     """Times engines while pruning, or None where this machine cannot execute them."""
     try:
         session = runtime.load(runtime.build(dense.SerializeToString(), target), target)
-        return make_stopwatch(dense, runtime, target, example_inputs(session, data))
+        return make_stopwatch(dense, runtime, target, inputs(session))
     except RuntimeUnavailableError:
         return None
 
@@ -283,7 +291,7 @@ def verify_run(
         table=table,
         masked=lambda inputs: answers(masked, inputs.values()),
         accuracy=lambda session: _accuracy(session, data),
-        inputs=example_inputs(dense.session, data),
+        inputs=example_inputs(dense.session, data, network.example),
         tolerances=tolerances,
     )
     save(result, run.verification)
@@ -296,15 +304,24 @@ def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target
     return Contender(record=record, session=runtime.load(engine, target), model=read_model(parent))
 
 
-def example_inputs(session: Session, data: DataSet | None) -> dict[str, Array]:
-    """Test pictures for an engine's one input where there are data, else normal random numbers."""
+def example_inputs(session: Session, data: DataSet | None, example: Sequence[torch.Tensor] = ()) -> dict[str, Array]:
+    """Test pictures for an engine's one input where there are data, else normal random numbers.
+
+    An input of whole numbers or truth values (a mask, an index) gets the network's own example.
+    """
     shapes = session.input_shapes
     if data is not None and len(shapes) == 1:
         (name, shape), *_ = shapes.items()
         pictures, _ = data.test_batch(np.arange(shape[0]) % data.num_test)
         return {name: pictures.numpy()}
     random = np.random.default_rng(_INPUT_SEED)
-    return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    given = dict(zip(shapes, example, strict=True)) if len(example) == len(shapes) else {}
+    return {
+        name: random.standard_normal(shape, np.float32)
+        if name not in given or given[name].is_floating_point()
+        else given[name].numpy()
+        for name, shape in shapes.items()
+    }
 
 
 def _accuracy(session: Session, data: DataSet | None) -> tuple[float | None, int]:
