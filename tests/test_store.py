@@ -176,6 +176,8 @@ def test_a_torn_line_that_got_its_newline_is_cut_too(tmp_path: Path) -> None:
         ('{"schema": "halp-trt/latency-table/9", "target": {}}\n', "'halp-trt/latency-table/9'"),
         ('{"schema": "halp-trt/pruning-plan/1"}\n', "'halp-trt/pruning-plan/1'"),
         ('{"schema": "halp-trt/latency-table/1", "target": {}}\n', "damaged in line 1: Target lacks its field"),
+        ("HEADER", "is cut off in its first line"),
+        ("[" * 100_000, "has no halp-trt schema"),
         ("HEADER\n{}\n{}\n", "damaged in line 2"),
         ("HEADER\n[broken\n{}\n", "damaged in line 2"),
         ('HEADER\n{"spec": {"operator": 3}, "measurement": {}}\n', "LayerSpec lacks its field 'in_channels'"),
@@ -197,6 +199,7 @@ def test_damaged_tables_are_one_sentence(text: str, words: str, tmp_path: Path) 
     [
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {"a": [1', "is not whole JSON"),
         ("[]", "has no halp-trt schema"),
+        ("[" * 100_000, "is not whole JSON"),
         ('{"schema": "halp-trt/saliency/2", "value": {}}', "has schema 'halp-trt/saliency/2'; expected version 1"),
         ('{"schema": "halp-trt/saliency/1", "value": {}}', "lacks its field 'scores'"),
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {}, "b": 1}}', "no field 'b'; a newer halp-trt"),
@@ -226,6 +229,8 @@ def test_missing_files_and_wrong_places_are_one_sentence(tmp_path: Path) -> None
         store.append_rows(tmp_path / "none.jsonl", [ROW])
     with pytest.raises(ArtefactError, match="it is a folder"):
         store.write_text(tmp_path, "x")
+    with pytest.raises(ArtefactError, match="it is a folder"):
+        store.write_text(".", "x")
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError, match="cannot write"):
         store.write_text(tmp_path / "file" / "below", "x")

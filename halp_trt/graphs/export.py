@@ -55,7 +55,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
         with quiet():
             program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
             f"PyTorch's ONNX exporter cannot trace the network ({reason}); torch.export must accept it: "
             "remove data-dependent control flow"
@@ -133,11 +133,12 @@ def _unique(name: str, taken: set[str]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter off the terminal; its errors are raised."""
+    """Keeps the exporter's chatter off the terminal; its errors are raised, so it need not log them as well."""
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        chatter = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(chatter), contextlib.redirect_stderr(chatter):
             warnings.simplefilter("ignore")
             yield
     finally:

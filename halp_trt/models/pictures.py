@@ -187,15 +187,16 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
         paths = sorted(
             path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
         )
-        if not paths and classes is None:
-            warnings.warn(
-                f"class folder {folder / name} holds no picture; the network gets a class that is never seen",
-                stacklevel=2,
-            )
         files.extend(paths)
         labels.extend([label] * len(paths))
     if not files:
         raise DataError(f"data folder {folder} holds no picture; expected {folder}/<class>/<picture>.jpg")
+    empty = [name for label, name in enumerate(known) if label not in set(labels)]
+    if empty and classes is None:
+        warnings.warn(
+            f"class folder {folder / empty[0]} holds no picture; the network gets a class that is never seen",
+            stacklevel=2,
+        )
     return known, files, labels
 
 

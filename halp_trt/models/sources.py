@@ -96,6 +96,7 @@ def load_model(
             example = (torch.randn(1, *wanted),)
     if weights is not None:
         load_weights(module, weights, drop=_AUXILIARY.get(name, ()))
+    _check_single_precision(module, source)
     check_finite(module.state_dict(), source if weights is None else str(weights))
     module.eval()
     _check_example(module, example, source)
@@ -168,6 +169,15 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
             f"{source!r} returned {type(made).__name__}; expected an nn.Module or (nn.Module, example tensors)"
         )
     return module, None if example is None else tuple(example)
+
+
+def _check_single_precision(module: nn.Module, source: str) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(
+                f"{source!r}: {name!r} is {tensor.dtype}, expected torch.float32; call .float() on the network and its "
+                f"example, an engine's number format is chosen with the precision"
+            )
 
 
 def _all_tensors(example: object) -> bool:

@@ -18,7 +18,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from halp_trt.errors import UnsupportedLayerError
+from halp_trt.errors import NonFiniteError, UnsupportedLayerError
 from halp_trt.graphs.export import export, quiet
 from halp_trt.graphs.network import Coupling, channel_graph
 from halp_trt.models.mask import mask
@@ -54,6 +54,7 @@ def trace(
         ModelError: the network does not run on the example or cannot be exported.
         UnsupportedLayerError: an operator is not understood, the message names the node.
         UsageError: a frozen layer does not exist.
+        NonFiniteError: the network answers its example with NaN or infinity.
     """
     model = export(module, example) if model is None else model
     parameters = list(module.state_dict())
@@ -148,8 +149,13 @@ def _freeze_refuted(module: nn.Module, example: Sequence[torch.Tensor], graph: C
     """The graph without the groups whose physical removal fails or differs from masking.
 
     Raises:
+        NonFiniteError: its outputs are NaN or infinite, so that nothing can be compared.
         UnsupportedLayerError: the network does not even repeat its own outputs.
     """
+    with torch.no_grad():
+        outputs = flatten(copy.deepcopy(module).eval()(*example))
+    if not all(bool(torch.isfinite(output).all()) for output in outputs):
+        raise NonFiniteError("the network's outputs for its example input hold NaN or infinity; load sound weights")
     if not _passes(module, example, graph, ()):
         raise UnsupportedLayerError(
             "the network gives other outputs for the same input, so that pruning it cannot be checked; remove what is "

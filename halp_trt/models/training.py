@@ -253,7 +253,12 @@ def logits_of(output: object) -> torch.Tensor:
 
 
 def _check_logits(logits: torch.Tensor, data: DataSet) -> None:
-    if logits.ndim != 2 or logits.shape[1] < data.num_classes:
+    if logits.ndim != 2:
+        raise ModelError(
+            f"the network's first output is {tuple(logits.shape)}, expected one row of logits per picture: only "
+            f"classifiers are trained here; use data none"
+        )
+    if logits.shape[1] < data.num_classes:
         raise ModelError(
             f"the network's output is {tuple(logits.shape)}, but {data.name!r} has {data.num_classes} classes; set the "
             f"number of classes of the model"

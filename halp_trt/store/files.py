@@ -56,6 +56,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         ArtefactError: the folder is read-only or full, or the path is a folder.
     """
     path = Path(path)
+    if not path.name:  # "." or "/"
+        raise file_error(path, "write", IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,7 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path} is not whole JSON ({error}); it was cut off or is another kind of file, make it again"
         ) from error

@@ -75,6 +75,8 @@ def read_table(path: str | Path) -> LatencyTable:
     torn = lines.pop()
     if not torn and len(lines) > 1 and not _is_json(lines[-1]):
         torn = lines.pop()
+    if not lines and schema_in(torn) == schema_of(TABLE_KIND):
+        raise ArtefactError(f"{path} is cut off in its first line, which holds the target; build the table again")
     if not lines or schema_in(lines[0]) != schema_of(TABLE_KIND):
         raise ArtefactError(wrong_schema(path, schema_in(lines[0] if lines else torn), TABLE_KIND))
     if torn:
@@ -117,7 +119,7 @@ def _line(value: object) -> bytes:
 def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

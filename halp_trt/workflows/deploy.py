@@ -149,9 +149,12 @@ def read_model(path: Path) -> onnx.ModelProto:
         ArtefactError: it is missing or damaged.
     """
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
     except Exception as error:  # protobuf's own errors have no common root with the system's
         raise ArtefactError(f"cannot read the model {path} ({error}); run prune again") from error
+    if not model.opset_import:  # an empty file is a sound protobuf message
+        raise ArtefactError(f"{path} holds no ONNX model; run prune again")
+    return model
 
 
 # ---- building and proving -------------------------------------------------------------------------------------------

@@ -131,7 +131,10 @@ class RunFolder:
         data = read_json(self.settings)
         if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
             raise ArtefactError(f"{self.settings} does not hold {_SCHEMA}; name a folder that 'prune' or 'run' wrote")
-        return decode(Settings, data.get("value"))
+        try:
+            return decode(Settings, data.get("value"))
+        except ArtefactError as error:
+            raise ArtefactError(f"{self.settings} is damaged: {error}; run prune again") from error
 
     def write_settings(self, settings: Settings) -> None:
         """Records what was asked for."""

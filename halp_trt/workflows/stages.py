@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import onnx
+import torch
 
 from halp_trt.errors import DataError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.export import export
@@ -29,7 +30,7 @@ from halp_trt.store import load_tensors, read_table, save, save_tensors
 from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
-from halp_trt.workflows.precision import preparer
+from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prune import PruneRequest, Subject, prune
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.verify import Contender, Tolerances, verify
@@ -103,6 +104,7 @@ def load_network(settings: Settings, run: RunFolder | None = None) -> tuple[Load
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
+        UsageError: the network has several inputs, and there are pictures.
         DataError: as :func:`load_pictures`.
     """
     data = load_pictures(settings)
@@ -115,6 +117,10 @@ def load_network(settings: Settings, run: RunFolder | None = None) -> tuple[Load
         num_classes=classes or None,
         seed=settings.seed,
     )
+    if data is not None and len(network.example) != 1:
+        raise UsageError(
+            f"{settings.model} has {len(network.example)} inputs, pictures can feed a network with one; use data none"
+        )
     if data is not None and data.input_shape != network.input_shape:
         data = load_pictures(settings, network.input_shape)
     if settings.batch_size > 1:
@@ -233,19 +239,31 @@ def prune_run(
         request,
         run,
         lookup=lookup,
-        stopwatch=_stopwatch(dense, runtime, target, data),
+        stopwatch=_stopwatch(
+            dense,
+            runtime,
+            target,
+            inputs=lambda session: example_inputs(session, data, network.example),
+            prepare=preparer(target, lambda: calibration_inputs(dense, data)),
+        ),
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
     )
 
 
-def _stopwatch(dense: onnx.ModelProto, runtime: Runtime, target: Target, data: DataSet | None) -> Stopwatch | None:
+def _stopwatch(
+    dense: onnx.ModelProto,
+    runtime: Runtime,
+    target: Target,
+    *,
+    inputs: Callable[[Session], dict[str, Array]],
+    prepare: Prepare,
+) -> Stopwatch | None:
     """Times engines while pruning, or None where this machine cannot execute them."""
     try:
-        prepare = preparer(target, lambda: calibration_inputs(dense, data))
         session = runtime.load(runtime.build(prepare(dense).model.SerializeToString(), target), target)
-        return make_stopwatch(dense, runtime, target, example_inputs(session, data), prepare)
+        return make_stopwatch(dense, runtime, target, inputs(session), prepare)
     except RuntimeUnavailableError:
         return None
 
@@ -323,7 +341,7 @@ def verify_run(
         table=table,
         masked=lambda inputs: answers(masked, inputs.values()),
         accuracy=lambda session: _accuracy(session, data),
-        inputs=example_inputs(dense.session, data),
+        inputs=example_inputs(dense.session, data, network.example),
         tolerances=tolerances,
     )
     save(result, run.verification)
@@ -336,15 +354,24 @@ def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target
     return Contender(record=record, session=runtime.load(engine, target), model=read_model(parent))
 
 
-def example_inputs(session: Session, data: DataSet | None) -> dict[str, Array]:
-    """Test pictures for an engine's one input where there are data, else normal random numbers."""
+def example_inputs(session: Session, data: DataSet | None, example: Sequence[torch.Tensor] = ()) -> dict[str, Array]:
+    """Test pictures for an engine's one input where there are data, else normal random numbers.
+
+    An input of whole numbers or truth values (a mask, an index) gets the network's own example.
+    """
     shapes = session.input_shapes
     if data is not None and len(shapes) == 1:
         (name, shape), *_ = shapes.items()
         pictures, _ = data.test_batch(np.arange(shape[0]) % data.num_test)
         return {name: pictures.numpy()}
     random = np.random.default_rng(_INPUT_SEED)
-    return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    given = dict(zip(shapes, example, strict=True)) if len(example) == len(shapes) else {}
+    return {
+        name: random.standard_normal(shape, np.float32)
+        if name not in given or given[name].is_floating_point()
+        else given[name].numpy()
+        for name, shape in shapes.items()
+    }
 
 
 def _accuracy(session: Session, data: DataSet | None) -> tuple[float | None, int]:

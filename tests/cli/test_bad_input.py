@@ -24,10 +24,10 @@ def _nothing(folder: Path) -> None:
     """Needs no files."""
 
 
-def _weights(value: float) -> Callable[[Path], None]:
+def _weights(value: float, name: str = "8.weight") -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         state = net()[0].state_dict()
-        state["8.weight"] = torch.full_like(state["8.weight"], value)
+        state[name] = torch.full_like(state[name], value)
         save_file(state, folder / "weights.safetensors")
 
     return make
@@ -133,6 +133,31 @@ CASES = {
         ("build-lut", "--model", "tiny:strange", "--data", "none", "--runtime", "synthetic"),
         "CumSum",
     ),
+    "several inputs and pictures": (
+        _nothing,
+        ("prune", "--model", "tiny:two_inputs", *TINY[2:], *QUICK),
+        "tiny:two_inputs has 2 inputs, pictures can feed a network with one",
+    ),
+    "not single precision": (
+        _nothing,
+        ("build-lut", "--model", "tiny:doubled", "--data", "none", "--runtime", "synthetic"),
+        "'0.weight' is torch.float64, expected torch.float32",
+    ),
+    "no classifier, but pictures": (
+        _nothing,
+        ("prune", "--model", "tiny:picture_to_picture", *TINY[2:], *QUICK, "--budget", "100%"),
+        "only classifiers are trained here",
+    ),
+    "network that branches": (
+        _nothing,
+        ("build-lut", "--model", "tiny:deciding", "--data", "none", "--runtime", "synthetic"),
+        "data-dependent control flow",
+    ),
+    "outputs that are no numbers": (
+        _weights(-1, "1.running_var"),
+        ("prune", *TINY[:2], "--data", "none", *TINY[4:], *QUICK, "--epochs", "0", "--weights", "weights.safetensors"),
+        "outputs for its example input hold NaN or infinity",
+    ),
     "output folder is no folder": (_a_file, ("prune", *TINY, *QUICK, "--run-dir", "file/run"), "file/run"),
     "output folder that cannot be written": (
         _nothing,
@@ -161,6 +186,10 @@ def test_bad_input_is_one_sentence_and_exit_code_2(halp_trt, folder: Path, name:
     assert len(errors) == 1
     assert sentence in errors[0]
     assert "Traceback" not in result.stderr
+    assert all(
+        line.startswith(("error: ", "Error: ", "warning: ", "Usage: ", "Try ", "prune: ")) or not line.strip()
+        for line in result.stderr.splitlines()
+    )
 
 
 def test_a_bad_picture_is_skipped_on_request(halp_trt, folder: Path) -> None:

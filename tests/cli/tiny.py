@@ -48,6 +48,45 @@ def strange() -> tuple[nn.Module, torch.Tensor]:
     return Sorted(), torch.zeros(1, 1, 8, 8)
 
 
+class Summed(nn.Module):
+    """Takes two pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()[0]
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.net(x + y)
+
+
+def two_inputs() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    return Summed(), (torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
+def doubled() -> tuple[nn.Module, torch.Tensor]:
+    return net()[0].double(), torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+
+
+def picture_to_picture() -> tuple[nn.Module, torch.Tensor]:
+    return nn.Sequential(*list(net()[0])[:6]), torch.zeros(1, 1, 8, 8)
+
+
+class Deciding(nn.Module):
+    """Branches on what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y if y.mean() > 0 else -y
+
+
+def deciding() -> tuple[nn.Module, torch.Tensor]:
+    return Deciding(), torch.zeros(1, 1, 8, 8)
+
+
 def impatient() -> nn.Module:
     """What Ctrl-C while a network loads looks like."""
     raise KeyboardInterrupt

@@ -267,9 +267,8 @@ def test_arrays_from_a_users_factory(tmp_path, monkeypatch):
     ],
 )
 def test_a_factory_that_goes_wrong_is_one_sentence(tmp_path, monkeypatch, made, message):
-    (tmp_path / "bad_pictures.py").write_text(
-        f"import numpy as np\np, y = np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2\ndef make():\n    return {made}\n"
-    )
+    arrays = "import numpy as np\np, y = np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2\n"
+    (tmp_path / "bad_pictures.py").write_text(f"{arrays}def make():\n    return {made}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "bad_pictures", raising=False)
     with pytest.raises(DataError, match=message):
@@ -321,7 +320,7 @@ def test_pictures_of_16_bits_are_scaled_and_of_32_refused(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "deep.png")
     assert np.array_equal(decode(tmp_path / "deep.png", "deep", (1, 8, 8))[0], pixels // 256)
     Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "deeper.tiff")
-    with pytest.raises(DataError, match="deeper cannot be read .*32-bit numbers"):
+    with pytest.raises(DataError, match=r"deeper cannot be read .*32-bit numbers"):
         decode(tmp_path / "deeper.tiff", "deeper", (1, 8, 8))
 
 

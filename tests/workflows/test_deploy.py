@@ -11,7 +11,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, sha256_file
-from halp_trt.workflows.deploy import Order, deploy
+from halp_trt.workflows.deploy import Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, load_engine
 from tests.workflows.conftest import Pruned
 
@@ -65,6 +65,12 @@ def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ArtefactError, match="is not the engine that its record names"):
         load_engine(path, pruned.run.pruned_model)
+
+
+def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "dense.onnx").touch()
+    with pytest.raises(ArtefactError, match="holds no ONNX model"):
+        read_model(tmp_path / "dense.onnx")
 
 
 def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         run.read_settings()
 
 
+def test_damaged_settings_name_their_file(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    write_json(run.settings, {"schema": "halp-trt/run/1", "value": {"model": 3}})
+    with pytest.raises(ArtefactError, match=r"run\.json is damaged: Settings\.model: expected str"):
+        run.read_settings()
+
+
 def test_names_are_plain_and_tell_targets_apart() -> None:
     path = table_path(TARGET)
     assert path == Path("luts/synthetic-staircase-synthetic-1-fp32-b4.jsonl")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -181,3 +182,13 @@ def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:
     np.testing.assert_array_equal(picture, data.test_batch([0])[0].numpy())
     (noise,) = example_inputs(session, None).values()
     assert noise.shape == network.example[0].shape
+
+
+def test_inputs_that_are_no_floats_are_the_networks_own() -> None:
+    example = (torch.zeros(1, 3, 8, 8), torch.tensor([2]), torch.ones(1, 8, dtype=torch.bool))
+    session = SimpleNamespace(input_shapes={"x": (1, 3, 8, 8), "index": (1,), "mask": (1, 8)}, output_names=("y",))
+    found = example_inputs(session, None, example)
+    assert found["x"].dtype == np.float32
+    assert found["x"].std() > 0.5
+    assert found["index"].tolist() == [2]
+    assert found["mask"].dtype == np.bool_
