@@ -83,9 +83,7 @@ def integer_programme(instance: Instance, budget_us: float, *, gap: float, secon
     )
     if found.x is None:
         return {"value": None, "bound": None, "kept": None}
-    kept = [
-        options[int(np.argmax(found.x[first[index] : first[index + 1]]))] for index, options in enumerate(choices)
-    ]
+    kept = [options[int(np.argmax(found.x[first[index] : first[index + 1]]))] for index, options in enumerate(choices)]
     return {"value": -float(found.fun), "bound": -float(found.mip_dual_bound), "kept": kept}
 
 
@@ -107,7 +105,9 @@ def papers_knapsack(instance: Instance, budget_us: float) -> dict[str, Any]:
         if any(layer["reads"] is None for layer in layers):
             capacity -= round(sum(layer["latency_us"][-1] for layer in layers))
             continue
-        latency = [round(sum(layer["latency_us"][k][-1] for layer in layers)) for k in range(instance["choices"][index])]
+        latency = [
+            round(sum(layer["latency_us"][k][-1] for layer in layers)) for k in range(instance["choices"][index])
+        ]
         saliency = [sum(layer["saliency"][k] for layer in layers) for k in range(instance["choices"][index])]
         for k in range(1, len(latency)):
             items.append((latency[k] - latency[k - 1], saliency[k] - saliency[k - 1], k == 1, index))

@@ -100,7 +100,13 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
 @click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
-@click.option("--max-prune", type=click.FloatRange(0, 100), default=100.0, show_default=True, help="Percent of a group that may go at most.")
+@click.option(
+    "--max-prune",
+    type=click.FloatRange(0, 100),
+    default=100.0,
+    show_default=True,
+    help="Percent of a group that may go at most.",
+)
 @click.option(
     "--gap",
     type=click.FloatRange(min=0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +126,9 @@ class Standing:
 
     def proven(self, gap: float) -> bool:
         """Whether the plan is within a gap of the bound."""
-        return self.states is not None and self.bound - self.value <= max(gap, _ROUNDING) * abs(self.value or self.bound)
+        return self.states is not None and self.bound - self.value <= max(gap, _ROUNDING) * abs(
+            self.value or self.bound
+        )
 
     def status(self, gap: float) -> str:
         """The word for how it ended."""
@@ -158,7 +160,7 @@ def maximise(
         _by_tree(model, tree, standing, effort, is_late, resources)
     if standing.states is None:
         if standing.bound > -math.inf:
-            raise HalpError("no plan within the budgets was found in the time given, though there may be one; allow more")
+            raise HalpError("no plan within the budgets was found in the time given; there may be one, so allow more")
         raise _infeasible_together(model, effort, resources)
     return standing
 
@@ -193,9 +195,7 @@ def _search_in_rounds(
 ) -> None:
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
-    reach = [
-        values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)
-    ]
+    reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
     top = standing.bound
     floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
     step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
@@ -238,8 +238,8 @@ def _search_in_rounds(
 
 def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
     return InfeasibleBudgetError(
-        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise the "
-        "budget, or relax widths that have to stay"
+        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise "
+        "the budget, or relax widths that have to stay"
     )
 
 

@@ -147,7 +147,9 @@ def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], targ
     magnitudes = np.sum([np.abs(f.costs).reshape(len(f.costs), -1).max(axis=1) for f in model.factors], axis=0)
     alive: list[Indices] = [np.zeros(0, np.intp)] * len(tree)
     reach: list[list[Floats]] = [[] for _ in tree]
-    messages, best, thresholds = [], [], []
+    messages: list[list[Floats]] = []
+    best: list[float] = []
+    thresholds: list[float] = []
     for direction in directions:
         weighed = tables(model, direction)
         top, sent = upward(model, tree, weighed)
@@ -188,7 +190,7 @@ def _open(
     count = len(bounds.alive[rank])
     values, costs = np.zeros(count), np.zeros((count, len(model.budgets)))
     for factor in (model.factors[number] for number in bucket.factors):
-        place = tuple(at[variable] for variable in factor.scope)
+        place: tuple[Any, ...] = tuple(at[variable] for variable in factor.scope)
         values += factor.values[place]
         costs += factor.costs[(slice(None), *place)].T
     labels = _Labels(
@@ -215,9 +217,7 @@ def _finish(model: Model, tree: Sequence[Bucket], rank: int, opened: tuple[_Labe
     return _undominated(replace(labels, places=separators[labels.places]))
 
 
-def _close(
-    model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress
-) -> _Labels:
+def _close(model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress) -> _Labels:
     """The labels of all trees together: whole plans."""
     constant = model.factors[0]
     whole = _Labels(
@@ -284,9 +284,7 @@ def _joined(
     return _thinned(_undominated(_stacked(kept)) if len(kept) > 2 else kept[-1], rest, bounds, progress)
 
 
-def _promising(
-    places: Indices, costs: Floats, values: Floats, rest: Floats, bounds: _Bounds
-) -> npt.NDArray[np.bool_]:
+def _promising(places: Indices, costs: Floats, values: Floats, rest: Floats, bounds: _Bounds) -> npt.NDArray[np.bool_]:
     promising = np.ones(len(places), bool)
     for direction, limit, more in zip(bounds.directions, bounds.thresholds, rest, strict=True):
         promising &= direction.weight * values - costs @ direction.prices + more[places] >= limit

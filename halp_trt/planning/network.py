@@ -14,7 +14,18 @@ from halp_trt.errors import UsageError
 from halp_trt.planning.blocks import Wire, find_blocks
 from halp_trt.planning.joint import joint
 from halp_trt.planning.pricing import Lookup
-from halp_trt.planning.problem import LATENCY, Axis, Block, Group, Limits, Problem, Solution, Solver, Term, choices_allowed
+from halp_trt.planning.problem import (
+    LATENCY,
+    Axis,
+    Block,
+    Group,
+    Limits,
+    Problem,
+    Solution,
+    Solver,
+    Term,
+    choices_allowed,
+)
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
@@ -98,9 +109,7 @@ def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, 
     )
 
 
-def _group(
-    current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool
-) -> Group:
+def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool) -> Group:
     kept = current.kept[group.name]
     if not group.prunable:
         return Group(name=group.name, widths=(len(kept),), values=(0.0,), dense=group.num_channels)
@@ -122,11 +131,9 @@ def plan_from(
     dead = [block.name for block in problem.blocks if block.is_dead(solution.choices, problem.groups)]
     if dead:
         raise UsageError(
-            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a pruning plan cannot hold; use solver joint"
+            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a plan cannot hold; use solver joint"
         )
-    chosen = {
-        group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)
-    }
+    chosen = {group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)}
     plan = narrow(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)
     return replace(plan, bound=max(solution.bound, plan.saliency))
 

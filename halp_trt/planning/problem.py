@@ -18,7 +18,20 @@ import numpy.typing as npt
 
 from halp_trt.errors import UsageError
 
-__all__ = ["LATENCY", "Axis", "Block", "Group", "Limits", "Problem", "Solution", "Solver", "Term", "choices_allowed", "limited", "limits_from"]
+__all__ = [
+    "LATENCY",
+    "Axis",
+    "Block",
+    "Group",
+    "Limits",
+    "Problem",
+    "Solution",
+    "Solver",
+    "Term",
+    "choices_allowed",
+    "limited",
+    "limits_from",
+]
 
 LATENCY = "latency_us"
 """The name of the first resource."""
@@ -254,7 +267,9 @@ def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int,
     for group in groups:
         last = len(group.widths) - 1
         kept = (1 - limits.group_fraction) * (group.dense or group.widths[-1])
-        least = max(limits.least.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1])
+        least = max(
+            limits.least.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1]
+        )
         frozen = group.name in limits.frozen
         allowed.append(tuple(i for i, width in enumerate(group.widths) if i == last or (width >= least and not frozen)))
     return tuple(allowed)
@@ -273,9 +288,7 @@ def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: flo
             raise UsageError(f"least width {text!r} is neither GROUP=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
         widths[name] = int(width)
     least_of_all = widths.pop("", 0)
-    return Limits(
-        least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction
-    )
+    return Limits(least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction)
 
 
 def limited(problem: Problem, limits: Limits) -> Problem:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.planning.small_problems import alive, everything, random_problem
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.frontier import frontier
@@ -15,6 +14,7 @@ from halp_trt.planning.integer import maximise_by_integers
 from halp_trt.planning.joint import Effort, joint, maximise
 from halp_trt.planning.model import bucket_tree, model_of, undominated
 from halp_trt.planning.problem import Axis, Group, Limits, Problem, Term, choices_allowed, limited, limits_from
+from tests.planning.small_problems import alive, everything, random_problem
 
 
 def chain(num_groups: int, num_choices: int, seed: int = 0, *, share: float = 0.5) -> Problem:
@@ -22,7 +22,9 @@ def chain(num_groups: int, num_choices: int, seed: int = 0, *, share: float = 0.
     rng = np.random.default_rng(seed)
     widths = tuple(range(1, num_choices + 1))
     groups = [
-        Group(name=f"g{i}", widths=widths, values=tuple(np.cumsum(np.sort(rng.gamma(0.5, 1, num_choices))[::-1]).tolist()))
+        Group(
+            name=f"g{i}", widths=widths, values=tuple(np.cumsum(np.sort(rng.gamma(0.5, 1, num_choices))[::-1]).tolist())
+        )
         for i in range(num_groups)
     ]
     axes = [Axis(groups=(i,), parts=(widths,)) for i in range(num_groups)]
@@ -30,7 +32,9 @@ def chain(num_groups: int, num_choices: int, seed: int = 0, *, share: float = 0.
     terms = [
         Term(
             name=f"l{i}",
-            costs=np.round(np.outer(stairs, stairs) * rng.lognormal(3, 1) * rng.normal(1, 0.05, (num_choices,) * 2))[None],
+            costs=np.round(np.outer(stairs, stairs) * rng.lognormal(3, 1) * rng.normal(1, 0.05, (num_choices,) * 2))[
+                None
+            ],
             writes=axes[i + 1],
             reads=axes[i],
         )
@@ -97,7 +101,9 @@ def test_a_graph_that_ties_everything_together_goes_to_integer_programming() -> 
     axes = [Axis(groups=(i,), parts=(group.widths,)) for i, group in enumerate(problem.groups)]
     rng = np.random.default_rng(1)
     tangle = [
-        Term(name=f"t{i}.{j}", costs=np.sort(rng.integers(0, 9, (1, 6, 6)), axis=1) * 1.0, writes=axes[i], reads=axes[j])
+        Term(
+            name=f"t{i}.{j}", costs=np.sort(rng.integers(0, 9, (1, 6, 6)), axis=1) * 1.0, writes=axes[i], reads=axes[j]
+        )
         for i in range(14)
         for j in range(i)
     ]

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.linear import linearised
 from halp_trt.planning.problem import Problem, Solution
 from halp_trt.planning.solvers import SOLVERS
+from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
 
 
 def budgets_of(problem: Problem) -> np.ndarray:
