@@ -21,7 +21,10 @@ import numpy.typing as npt
 from halp_trt.planning.model import Model
 from halp_trt.planning.relaxation import Point, point_at
 
-__all__ = ["Outcome", "maximise_by_integers"]
+__all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
+
+TOLERANCE = 1e-6
+"""To which HiGHS meets a constraint; budgets are scaled to 1."""
 
 Floats = npt.NDArray[np.float64]
 

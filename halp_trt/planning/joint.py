@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -150,12 +150,7 @@ def maximise(
     tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     standing = Standing(price=price)
     if tree is None:
-        from halp_trt.planning.integer import maximise_by_integers
-
-        found = maximise_by_integers(model, gap=effort.gap, seconds=effort.seconds)
-        if found.point is not None:
-            standing.offer(model, found.point)
-        standing.bound = found.bound
+        _by_integers(model, standing, effort)
     else:
         _by_tree(model, tree, standing, effort, is_late, resources)
     if standing.states is None:
@@ -163,6 +158,18 @@ def maximise(
             raise HalpError("no plan within the budgets was found in the time given; there may be one, so allow more")
         raise _infeasible_together(model, effort, resources)
     return standing
+
+
+def _by_integers(model: Model, standing: Standing, effort: Effort) -> None:
+    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it."""
+    from halp_trt.planning.integer import TOLERANCE, maximise_by_integers
+
+    for reserve in (0.0, 2 * TOLERANCE):
+        budgets = model.budgets - reserve * np.maximum(np.abs(model.budgets), 1.0)
+        found = maximise_by_integers(replace(model, budgets=budgets), gap=effort.gap, seconds=effort.seconds)
+        standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
+        if found.point is None or standing.offer(model, found.point):
+            return
 
 
 def _by_tree(
