@@ -189,7 +189,13 @@ def _by_tree(
     for point in sorted(relaxed.points, key=lambda point: -point.value):
         if (point.costs <= model.budgets).all() and standing.offer(model, point):
             break
-    _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
+    priced = relaxed.prices > 0
+    if 0 < priced.sum() < len(priced):  # the other budgets do not bind: without them far fewer plans compare
+        fewer = [replace(factor, costs=factor.costs[priced]) for factor in model.factors]
+        simpler = Model(states=model.states, factors=tuple(fewer), budgets=model.budgets[priced])
+        _search_in_rounds(simpler, tree, relaxed.prices[priced], standing, effort, is_late, is_whole=False)
+    if not standing.proven(effort.gap):
+        _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
 
 
 def _search_in_rounds(
@@ -199,7 +205,10 @@ def _search_in_rounds(
     standing: Standing,
     effort: Effort,
     is_late: Callable[[], bool],
+    *,
+    is_whole: bool = True,
 ) -> None:
+    """Searches further and further below the bound; not ``is_whole``, where budgets are left out, until a plan breaks one."""
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
@@ -230,6 +239,8 @@ def _search_in_rounds(
             unfit = max(unfit, point.value)
         reached = target if target > floor else -math.inf
         standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        if not is_whole and unfit > -math.inf:
+            return
         if found.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
                 return

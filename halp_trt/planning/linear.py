@@ -217,7 +217,8 @@ def _augmented(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
         positions = next(augmented_knapsack(costs, linear.values, room, most_cells=_WEIGHED_CELLS), None)
         if positions is None:
             return
-        yield linear.chosen(positions)
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
         over = np.maximum(spent - linear.budgets, 0) / scale
+        if not over.any():
+            yield linear.chosen(positions)
         weights = weights + (over / over.max() if over.any() else np.ones(len(over))) * weights.sum() / 2
