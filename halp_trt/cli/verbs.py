@@ -14,7 +14,7 @@ import halp_trt
 from halp_trt.cli.output import EXIT_CHECK_FAILED, VerbGroup, print_result, progress_bars, stops_with
 from halp_trt.cli.settings import CONFIG_NAME, config_argument, config_option, example_toml, options
 from halp_trt.errors import UsageError
-from halp_trt.planning.solvers import SOLVERS
+from halp_trt.planning import SOLVERS
 from halp_trt.runtimes import choose_runtime
 from halp_trt.specs import Budget
 from halp_trt.workflows.folder import RunFolder, Settings

@@ -8,23 +8,31 @@ from typing import Protocol
 
 from halp_trt.planning.chunks import channel_steps, slice_specs
 from halp_trt.planning.halp import halp_step, step_specs
+from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from, surface_from
 from halp_trt.planning.pricing import Lookup, counts_latency_us
 from halp_trt.planning.schedule import exponential_budgets
+from halp_trt.planning.solvers import SOLVERS
 from halp_trt.planning.uniform import uniform_step
 from halp_trt.planning.widths import lowest_latency_us
 from halp_trt.specs import PruningPlan, Saliency
 
 __all__ = [
     "METHODS",
+    "SOLVERS",
+    "Ask",
     "Lookup",
     "Method",
     "channel_steps",
     "counts_latency_us",
     "exponential_budgets",
     "halp_step",
+    "joint_step",
     "lowest_latency_us",
+    "network_problem",
+    "plan_from",
     "slice_specs",
     "step_specs",
+    "surface_from",
     "uniform_step",
 ]
 

@@ -13,6 +13,7 @@ which need not be the last one, as a greedy recurrence may do worse with more ro
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -43,8 +44,8 @@ def augmented_knapsack(
     room = math.fsum([capacity, *(-group[0] for group in costs)])
     quantum = _quantum(costs, most_cells)
     added = [[math.ceil((cost - group[0]) / quantum) for cost in group] for group in costs]
-    weights = [after - before for group in added for before, after in zip(group, group[1:], strict=False)]
-    gains = [after - before for group in values for before, after in zip(group, group[1:], strict=False)]
+    weights = [after - before for group in added for before, after in itertools.pairwise(group)]
+    gains = [after - before for group in values for before, after in itertools.pairwise(group)]
     firsts = {sum(len(group) - 1 for group in costs[:index]) for index in range(len(costs))}
     below = sum(-weight for weight in weights if weight < 0)
     most = sum(max(group) for group in added)

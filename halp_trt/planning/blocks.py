@@ -45,7 +45,7 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
             if other_end == end and other_sources == sources
         ]
         own = (len(inside), list(branches).index(name))
-        is_bypassed = sources == {end} or (sources is not None and min(rivals) < own)
+        is_bypassed = sources == frozenset({end}) or (sources is not None and min(rivals) < own)
         if inside and is_bypassed:
             found.append(Bypassed(layer=name, groups=inside))
     return tuple(found)

@@ -1,15 +1,16 @@
 """Planning instances as JSON: the solver inputs of a network on a device, without the network.
 
 The format: ``layers``, each with its ``name``, what it ``reads`` (names of coupled layers, or null for the network's
-input), ``latency_us[kept chunks written][kept chunks read]`` (of the input's readers: ``[kept chunks written]``) and its
-cumulative ``saliency``; ``groups`` of coupled layers' names, and each group's number of ``choices``. Index 0 is removal.
+input), ``latency_us[kept chunks written][kept chunks read]`` (of the input's readers: ``[kept chunks written]``) and
+its cumulative ``saliency``; ``groups`` of coupled layers' names, and each group's number of ``choices``. Index 0 is
+removal.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -126,7 +127,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
 
-    def fail(self, found: str, expected: str) -> None:
+    def fail(self, found: str, expected: str) -> NoReturn:
         raise ArtefactError(f"{self.source} is no sound planning instance: found {found}, expected {expected}; mend it")
 
     def expect(self, value: object, kind: type, expected: str, where: str) -> Any:
@@ -139,18 +140,18 @@ class _Reader:
             self.fail(f"no {key!r} in {where}", f"the key {key!r}")
         return self.expect(row[key], kind, f"{key!r} as {'a list' if kind is list else 'text'}", where)
 
-    def names(self, value: object, where: str) -> list[str]:
+    def names(self, value: Any, where: str) -> list[str]:
         if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
             self.fail(f"{_shown(value)} as {where}", "a list of layer names")
-        return list(value)  # type: ignore[call-overload]
+        return list(value)
 
-    def numbers(self, value: object, where: str) -> list[float]:
+    def numbers(self, value: Any, where: str) -> list[float]:
         if not isinstance(value, list) or not value:
             self.fail(f"{_shown(value)} as {where}", "a list of numbers")
-        for number in value:  # type: ignore[attr-defined]
+        for number in value:
             if not isinstance(number, int | float) or isinstance(number, bool) or not 0 <= number <= _LARGEST:
                 self.fail(f"{_shown(number)} in {where}", f"numbers from 0 to {_LARGEST:g}")
-        return [float(number) for number in value]  # type: ignore[attr-defined]
+        return [float(number) for number in value]
 
     def layer(self, row: object, index: int) -> dict[str, Any]:
         fields = self.expect(row, dict, "an object for every layer", f"layer {index}")
@@ -187,10 +188,10 @@ class _Reader:
                 self.fail(f"layer {name!r} in no group", "every layer in one group")
         return owner
 
-    def size(self, choice: object, group: Sequence[str]) -> int:
+    def size(self, choice: Any, group: Sequence[str]) -> int:
         if not isinstance(choice, int) or isinstance(choice, bool) or choice < 2:
             self.fail(f"{_shown(choice)} choices of group {group[0]!r}", "a whole number from 2")
-        return int(choice)  # type: ignore[call-overload]
+        return int(choice)
 
     def fit(self, layer: Mapping[str, Any], owner: Mapping[str, int], sizes: Sequence[int]) -> None:
         """The layer's table and saliency have one place for every choice that they depend on."""

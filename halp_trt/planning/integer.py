@@ -7,11 +7,13 @@ variables' states along each axis (the local polytope, as Koster, van Hoesel and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,10 @@ import numpy.typing as npt
 from halp_trt.planning.model import Model
 from halp_trt.planning.relaxation import Point, point_at
 
-__all__ = ["Outcome", "maximise_by_integers"]
+__all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
+
+TOLERANCE = 1e-6
+"""To which HiGHS meets a constraint; budgets are scaled to 1."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +50,7 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> 
     num_rows, num_columns = len(model.sizes), int(starts[-1])
     for factor in model.factors[1:]:
         entries = np.argwhere(np.isfinite(factor.values))
-        place = tuple(entries.T)
+        place: tuple[Any, ...] = tuple(entries.T)
         if len(factor.scope) == 1:
             states = starts[factor.scope[0]] + place[0]
             values[0][states] += factor.values[place]
@@ -86,7 +91,7 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> 
     bound = math.inf if found.mip_dual_bound is None else float(constant.values) - float(found.mip_dual_bound)
     if found.x is None:
         return Outcome(point=None, bound=bound)
-    states = [int(np.argmax(found.x[first:last])) for first, last in zip(starts[:-1], starts[1:], strict=True)]
+    states = [int(np.argmax(found.x[first:last])) for first, last in itertools.pairwise(starts)]
     return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
 
 

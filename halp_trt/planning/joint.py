@@ -150,21 +150,26 @@ def maximise(
     tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     standing = Standing(price=price)
     if tree is None:
-        from halp_trt.planning.integer import maximise_by_integers
-
-        found = maximise_by_integers(model, gap=effort.gap, seconds=effort.seconds)
-        if found.point is not None:
-            standing.offer(model, found.point)
-        standing.bound = found.bound
+        _by_integers(model, standing, effort)
     else:
         _by_tree(model, tree, standing, effort, is_late, resources)
     if standing.states is None:
         if standing.bound > -math.inf:
-            raise HalpError(
-                "no plan within the budgets was found in the time given, though there may be one; allow more"
-            )
+            raise HalpError("no plan within the budgets was found in the time given; there may be one, so allow more")
         raise _infeasible_together(model, effort, resources)
     return standing
+
+
+def _by_integers(model: Model, standing: Standing, effort: Effort) -> None:
+    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it."""
+    from halp_trt.planning.integer import TOLERANCE, maximise_by_integers
+
+    for reserve in (0.0, 2 * TOLERANCE):
+        budgets = model.budgets - reserve * np.maximum(np.abs(model.budgets), 1.0)
+        found = maximise_by_integers(replace(model, budgets=budgets), gap=effort.gap, seconds=effort.seconds)
+        standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
+        if found.point is None or standing.offer(model, found.point):
+            return
 
 
 def _by_tree(
@@ -184,7 +189,13 @@ def _by_tree(
     for point in sorted(relaxed.points, key=lambda point: -point.value):
         if (point.costs <= model.budgets).all() and standing.offer(model, point):
             break
-    _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
+    priced = relaxed.prices > 0
+    if 0 < priced.sum() < len(priced):  # the other budgets do not bind: without them far fewer plans compare
+        fewer = [replace(factor, costs=factor.costs[priced]) for factor in model.factors]
+        simpler = Model(states=model.states, factors=tuple(fewer), budgets=model.budgets[priced])
+        _search_in_rounds(simpler, tree, relaxed.prices[priced], standing, effort, is_late, is_whole=False)
+    if not standing.proven(effort.gap):
+        _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
 
 
 def _search_in_rounds(
@@ -194,7 +205,10 @@ def _search_in_rounds(
     standing: Standing,
     effort: Effort,
     is_late: Callable[[], bool],
+    *,
+    is_whole: bool = True,
 ) -> None:
+    """Searches further and further below the bound; not ``is_whole``, where budgets are left out, until a plan breaks one."""
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
@@ -225,6 +239,8 @@ def _search_in_rounds(
             unfit = max(unfit, point.value)
         reached = target if target > floor else -math.inf
         standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        if not is_whole and unfit > -math.inf:
+            return
         if found.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
                 return
@@ -240,8 +256,8 @@ def _search_in_rounds(
 
 def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
     return InfeasibleBudgetError(
-        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise the "
-        "budget, or relax widths that have to stay"
+        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise "
+        "the budget, or relax widths that have to stay"
     )
 
 

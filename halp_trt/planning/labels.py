@@ -147,7 +147,9 @@ def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], targ
     magnitudes = np.sum([np.abs(f.costs).reshape(len(f.costs), -1).max(axis=1) for f in model.factors], axis=0)
     alive: list[Indices] = [np.zeros(0, np.intp)] * len(tree)
     reach: list[list[Floats]] = [[] for _ in tree]
-    messages, best, thresholds = [], [], []
+    messages: list[list[Floats]] = []
+    best: list[float] = []
+    thresholds: list[float] = []
     for direction in directions:
         weighed = tables(model, direction)
         top, sent = upward(model, tree, weighed)
@@ -188,7 +190,7 @@ def _open(
     count = len(bounds.alive[rank])
     values, costs = np.zeros(count), np.zeros((count, len(model.budgets)))
     for factor in (model.factors[number] for number in bucket.factors):
-        place = tuple(at[variable] for variable in factor.scope)
+        place: tuple[Any, ...] = tuple(at[variable] for variable in factor.scope)
         values += factor.values[place]
         costs += factor.costs[(slice(None), *place)].T
     labels = _Labels(

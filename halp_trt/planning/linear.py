@@ -78,9 +78,9 @@ def linearised(problem: Problem) -> Problem:
         for group in term.writes.groups:
             costs[group] += _along(term, group, full, len(problem.groups[group].widths))
     terms = [Term(name="the network as it is", costs=dense[:, None, None])]
-    for index, (group, cost) in enumerate(zip(problem.groups, costs, strict=True)):
-        axis = Axis(groups=(index,), parts=(group.widths,))
-        terms.append(Term(name=group.name, costs=cost[:, :, None], writes=axis))
+    for index, (member, cost) in enumerate(zip(problem.groups, costs, strict=True)):
+        axis = Axis(groups=(index,), parts=(member.widths,))
+        terms.append(Term(name=member.name, costs=cost[:, :, None], writes=axis))
     return replace(problem, terms=tuple(terms), blocks=())
 
 
@@ -186,7 +186,8 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
     lines = replace(lines, allowed=linear.choices, budgets=dict(zip(names, limits.tolist(), strict=True)))
 
     def price(states: Indices) -> float | None:
-        return lines.value(states) if lines.fits(states) else None
+        choices = states.tolist()
+        return lines.value(choices) if lines.fits(choices) else None
 
     standing = maximise(model_of(lines, removable=range(len(lines.groups))), price, effort, names)
     assert standing.states is not None
@@ -216,7 +217,8 @@ def _augmented(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
         positions = next(augmented_knapsack(costs, linear.values, room, most_cells=_WEIGHED_CELLS), None)
         if positions is None:
             return
-        yield linear.chosen(positions)
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
         over = np.maximum(spent - linear.budgets, 0) / scale
+        if not over.any():
+            yield linear.chosen(positions)
         weights = weights + (over / over.max() if over.any() else np.ones(len(over))) * weights.sum() / 2

@@ -1,9 +1,9 @@
 """A problem as a graph of variables and tables, and the tree along which such a graph is solved.
 
-Variables are groups and sums of groups (a concatenation's width; layers that read prefixes of one concatenation, as in
-DenseNet, share the prefixes' sums). Tables depend on one, two or, for a sum, three of them. Eliminating variables one by
-one (Bertele and Brioschi 1972; Dechter 1999) turns the graph into a tree of buckets: along a chain of residual stages
-each holds few variables.
+Variables are groups and sums of groups (a concatenation's width; layers that read prefixes of one concatenation, as
+in DenseNet, share the prefixes' sums). Tables depend on one, two or, for a sum, three of them. Eliminating variables
+one by one (Bertele and Brioschi 1972; Dechter 1999) turns the graph into a tree of buckets: along a chain of residual
+stages each holds few variables.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def _add_blocks(builder: _Builder) -> None:
     groups = builder.problem.groups
 
     def removed(group: int) -> npt.NDArray[np.bool_]:
-        return np.asarray(groups[group].widths)[builder.states[group]] == 0
+        is_removed: npt.NDArray[np.bool_] = np.asarray(groups[group].widths)[builder.states[group]] == 0
+        return is_removed
 
     for block in builder.problem.blocks:
         for first, second in zip(block.groups, block.groups[1:], strict=False):
@@ -221,8 +222,8 @@ def narrowed(model: Model, keep: Sequence[Indices]) -> Model:
 def undominated(model: Model) -> Model:
     """The model without states that another of the same variable makes useless.
 
-    The other is worth no less and costs no more, whatever the variables beside it do. Variables in a sum are left alone,
-    because their states are not interchangeable there.
+    The other is worth no less and costs no more, whatever the variables beside it do. Variables in a sum are left
+    alone, because their states are not interchangeable there.
     """
     summed = {variable for factor in model.factors if len(factor.scope) > 2 for variable in factor.scope}
     near: dict[int, list[tuple[Floats, Floats]]] = defaultdict(list)

@@ -131,7 +131,7 @@ def plan_from(
     dead = [block.name for block in problem.blocks if block.is_dead(solution.choices, problem.groups)]
     if dead:
         raise UsageError(
-            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a pruning plan cannot hold; use solver joint"
+            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a plan cannot hold; use solver joint"
         )
     chosen = {group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)}
     plan = narrow(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)

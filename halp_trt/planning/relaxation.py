@@ -1,8 +1,8 @@
 """Lagrangian relaxation: budgets become prices, and what is left is solved exactly along the tree of buckets.
 
 For prices ``p >= 0`` the best of ``value - p·(costs - budgets)`` is an upper bound on the value of every plan within
-the budgets (Everett 1963). The lowest such bound is the dual. A direction ``(a, p)`` weighs values by ``a`` and costs by
-``-p``; with ``a = 0`` it asks for the lowest costs.
+the budgets (Everett 1963). The lowest such bound is the dual. A direction ``(a, p)`` weighs values by ``a`` and costs
+by ``-p``; with ``a = 0`` it asks for the lowest costs.
 """
 
 from __future__ import annotations
@@ -94,14 +94,15 @@ def _parts(tree: Tree, rank: int, weighed: list[Floats], messages: list[Floats])
 
 def _added(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
     """The sum of tables that broadcast to ``shape``, small ones first."""
-    total = reduce(np.add, sorted(parts, key=lambda part: part.size), np.zeros((1,) * len(shape)))
+    total: Floats = reduce(np.add, sorted(parts, key=lambda part: part.size), np.zeros((1,) * len(shape)))
     return total if total.shape == shape else np.broadcast_to(total, shape)
 
 
 def _maximum(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
     """The sum of tables, maximised over its first axis."""
     if np.prod(shape) <= _AT_ONCE:
-        return _added(parts, shape).max(axis=0)
+        at_once: Floats = _added(parts, shape).max(axis=0)
+        return at_once
     fixed = _added([part[0] for part in parts if part.shape[0] == 1], shape[1:])
     by_shape: dict[tuple[int, ...], Floats] = {}
     for part in (part for part in parts if part.shape[0] > 1):

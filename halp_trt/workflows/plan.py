@@ -80,9 +80,9 @@ def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | Non
     problem = _budgeted(opened.problem, request)
     solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
     plan = None
-    if opened.dense is not None and opened.saliency is not None and opened.table is not None:
-        if not any(block.is_dead(solution.choices, problem.groups) for block in problem.blocks):
-            plan = plan_from(opened.dense, opened.saliency, opened.table.lookup, problem, solution)
+    is_whole = not any(block.is_dead(solution.choices, problem.groups) for block in problem.blocks)
+    if opened.dense is not None and opened.saliency is not None and opened.table is not None and is_whole:
+        plan = plan_from(opened.dense, opened.saliency, opened.table.lookup, problem, solution)
     return answer_from(problem, solution, problem.budgets[LATENCY]), solution, plan, dense_us
 
 
@@ -131,7 +131,7 @@ def open_problem(request: PlanRequest) -> Opened:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema is not None:
         raise ArtefactError(
-            f"{request.source} has schema {schema!r}, expected a planning instance or a latency table; name another file"
+            f"{request.source} has schema {schema!r}, expected a planning instance or a latency table; name another"
         )
     return Opened(problem=limited(parse_instance(data, str(request.source)), request.limits))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def random_problem(seed: int, *, num_resources: int | None = None, blocks: bool = True) -> Problem:
-    """Up to seven groups of up to five widths; layers of one, two or several groups; ties and useless widths.
+    """Up to seven groups of up to five widths; layers of one, two or more groups; ties, useless widths.
 
-    Numbers lie on a binary grid, so that sums are exact and ties are true. Costs and values rise with the width, or not.
+    Numbers lie on a binary grid, so that sums are exact and ties are true. Costs and values may fall.
     """
     rng = np.random.default_rng(seed)
     resources = num_resources or int(rng.choice([1, 1, 2, 3]))
@@ -54,7 +55,7 @@ def random_problem(seed: int, *, num_resources: int | None = None, blocks: bool 
     outer = [new(removable=False) for _ in range(num_outer)]
     for group in outer:
         layer(axis(group), point)
-    for first, second in zip(outer, outer[1:], strict=False):
+    for first, second in itertools.pairwise(outer):
         layer(axis(second), axis(first))
     if len(outer) > 2 and rng.random() < 0.6:
         layer(axis(outer[2]), axis(outer[0], outer[1]))

@@ -70,7 +70,7 @@ def instances(draw: st.DrawFn) -> Instance:
 
 
 def price(instance: Instance, kept: Mapping[str, int]) -> tuple[float, float]:
-    """Latency and saliency of a plan from the JSON alone; a block whose inner layers are removed neither costs nor earns."""
+    """Latency and saliency of a plan from the JSON alone; a block without its inner layers neither costs nor earns."""
     owner = {name: group[0] for group in instance["groups"] for name in group}
     latency = saliency = 0.0
     for layer in instance["layers"]:

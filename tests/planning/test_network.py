@@ -130,7 +130,7 @@ def test_removed_blocks_cost_nothing_and_are_refused_as_plans() -> None:
     inside = [layer for layer in graph.layers if layer.name in ("b1.inner", "b1")]
     assert problem.costs(dead)[LATENCY] == pytest.approx(dense - sum(rows[layer.spec].latency_us for layer in inside))
     solution = joint_blocks(replace(problem, budgets={LATENCY: problem.costs(dead)[LATENCY] * 0.2}))
-    with pytest.raises(UsageError, match="removes [12] blocks"):
+    with pytest.raises(UsageError, match=r"removes [12] blocks"):
         plan_from(plan, saliency, UNEVEN, problem, solution)
 
 
@@ -139,6 +139,6 @@ def test_a_request_that_makes_no_sense_is_refused() -> None:
     plan = PruningPlan.dense(graph)
     with pytest.raises(GraphMismatchError, match="saliency scores"):
         joint_step(plan, Saliency(scores={}), UNEVEN, budget_us=1.0, steps=steps_of(graph))
+    ask = Ask(budgets={LATENCY: 1.0}, steps=steps_of(graph), limits=Limits(least={"x": 8}))
     with pytest.raises(UsageError, match="no channel group 'x'"):
-        ask = Ask(budgets={LATENCY: 1.0}, steps=steps_of(graph), limits=Limits(least={"x": 8}))
         network_problem(plan, even_saliency(graph), surface_from(UNEVEN), ask)
