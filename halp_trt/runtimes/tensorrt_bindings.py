@@ -18,18 +18,20 @@ from halp_trt.errors import BuildError
 __all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_log", "make_monitor", "need"]
 
 SURFACE = tuple(
-    """Builder.build_serialized_network Builder.create_builder_config Builder.create_network BuilderFlag.TF32
-    DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8 IBuilderConfig.clear_flag
-    IBuilderConfig.create_timing_cache IBuilderConfig.get_timing_cache IBuilderConfig.profiling_verbosity
-    IBuilderConfig.set_flag IBuilderConfig.set_memory_pool_limit IBuilderConfig.set_timing_cache
-    ILayer.get_input ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
-    ILogger.Severity INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.get_output
+    """Builder.build_serialized_network Builder.create_builder_config Builder.create_network
+    BuilderFlag.TF32 DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8
+    IBuilderConfig.clear_flag IBuilderConfig.create_timing_cache IBuilderConfig.get_timing_cache
+    IBuilderConfig.profiling_verbosity IBuilderConfig.set_flag
+    IBuilderConfig.set_memory_pool_limit IBuilderConfig.set_timing_cache ILayer.get_input
+    ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
+    ILogger.Severity ILogger.Severity.ERROR ILogger.Severity.INTERNAL_ERROR
+    INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.get_output
     INetworkDefinition.num_inputs INetworkDefinition.num_layers INetworkDefinition.num_outputs
-    ITensor.allowed_formats ITensor.dtype ITensor.name ITensor.shape ITimingCache.combine ITimingCache.serialize
-    LayerType.CONVOLUTION LayerType.DECONVOLUTION LayerType.DEQUANTIZE LayerType.MATRIX_MULTIPLY
-    LayerType.SHUFFLE MemoryPoolType.WORKSPACE OnnxParser.get_error OnnxParser.num_errors OnnxParser.parse
-    ParserError.code ParserError.desc ParserError.node ProfilingVerbosity.DETAILED TensorFormat.CHW32
-    TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
+    ITensor.allowed_formats ITensor.dtype ITensor.name ITensor.shape ITimingCache.combine
+    ITimingCache.serialize LayerType.CONVOLUTION LayerType.DECONVOLUTION LayerType.DEQUANTIZE
+    LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE MemoryPoolType.WORKSPACE OnnxParser.get_error
+    OnnxParser.num_errors OnnxParser.parse ParserError.code ParserError.desc ParserError.node
+    ProfilingVerbosity.DETAILED TensorFormat.CHW32 TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
 )
 """Every name that building calls in all versions."""
 
