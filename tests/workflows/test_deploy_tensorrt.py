@@ -146,7 +146,7 @@ def test_an_illegal_graph_is_one_sentence(tmp_path: Path) -> None:
     )
     half = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT16)
     add.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(numbers(3).astype(half), "w"))
-    with pytest.raises(BuildError, match="TensorRT for RTX (refuses node sum|cannot)"):
+    with pytest.raises(BuildError, match=r"TensorRT for RTX (refuses node sum|cannot)"):
         get_runtime("tensorrt-rtx").build(add.SerializeToString(), get_runtime("tensorrt-rtx").target("fp32", 1))
     assert not list(tmp_path.iterdir())
 
