@@ -32,6 +32,7 @@ from halp_trt.specs import (
     Saliency,
     Target,
 )
+from halp_trt.store import update_bytes
 
 floats = st.floats(allow_nan=False)
 sizes = st.lists(st.integers(1, 99), max_size=3).map(tuple)
@@ -280,3 +281,20 @@ def test_tensors_survive(tmp_path: Path) -> None:
     for act in (store.load_tensors, store.load_tensor_metadata):
         with pytest.raises(ArtefactError, match="not a whole safetensors file"):
             act(path)
+
+
+def test_updates_of_one_file_follow_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "numbers"
+
+    def add(number: int) -> None:
+        for _ in range(5):
+            update_bytes(path, lambda old: old + bytes([number]))
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.read_bytes()) == sorted(list(range(4)) * 5)
+    with pytest.raises(ArtefactError, match="cannot write"):
+        update_bytes(path / "below", lambda old: old)

@@ -2,10 +2,6 @@
 
 Where networks are strongly typed (TensorRT 10 and later, TensorRT for RTX) the types in the ONNX model are law. Before,
 builder flags of the same precision allow them and every product is held to the type it has in the model.
-
-Polygraphy wraps the same calls, but settles for the whole process, while it is imported and from an environment
-variable, which of the two libraries it drives, and says what a parser refuses in its log alone. So the dozen calls are
-made here, and Polygraphy compares what was built with ONNX Runtime (:mod:`halp_trt.runtimes.polygraphy`).
 """
 
 from __future__ import annotations

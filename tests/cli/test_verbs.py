@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import halp_trt as package
+from halp_trt import runtimes
 from halp_trt.cli import verbs
-from halp_trt.specs import PruningPlan
+from halp_trt.runtimes import synthetic
+from halp_trt.specs import PruningPlan, Target
 from halp_trt.store import load, read_table
 from tests.cli.tiny import TINY
 
@@ -121,3 +126,31 @@ def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
     found = load(folder / "run/verification.json")
     assert found.is_faithful
     assert len(found.layers) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
+    halp_trt, folder: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    def target(precision: str, batch_size: int) -> Target:
+        return replace(
+            synthetic.target("fp32", batch_size), runtime="tensorrt", precision=precision, runtime_version="11"
+        )
+
+    fake = SimpleNamespace(name="tensorrt", suffix=".plan", target=target, prober=synthetic.prober)
+    monkeypatch.setitem(sys.modules, "halp_trt.runtimes.tensorrt", fake)
+    monkeypatch.setattr(runtimes, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
+    monkeypatch.setattr(runtimes, "has_nvidia_gpu", lambda root: True)
+    arguments = ("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", precision)
+    result = halp_trt(*arguments, "--out", "lut.jsonl", "--step", 16)
+    assert result.exit_code == 0, result.stderr
+    assert "runtime tensorrt: TensorRT is installed and there is an NVIDIA GPU; name another" in result.stderr
+    assert read_table("lut.jsonl").target.runtime == "tensorrt"
+    assert read_table("lut.jsonl").target.precision == precision
+
+
+def test_the_choice_is_told_only_where_there_was_one(halp_trt) -> None:
+    assert "runtime " not in halp_trt("build-lut", *TINY, "--out", "lut.jsonl", "--step", 16).stderr
+    chosen = halp_trt("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", "bf16")
+    assert "runtime onnxruntime: " in chosen.stderr
+    assert chosen.exit_code == 2

@@ -10,7 +10,10 @@ from onnx import NodeProto, helper
 from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.operators import REDUCTIONS
 from halp_trt.graphs.opset import convert_opset
+from halp_trt.graphs.rewrite import rewrite
+from halp_trt.models.trace import half_plan
 from tests.graphs.drawing import draw, numbers, run
+from tests.nets import NETS, traced
 
 X = numbers(2, 3, 4, 6)
 
@@ -86,3 +89,16 @@ def test_what_has_no_old_form_is_named(single: NodeProto) -> None:
         convert_opset(model, 17)
     with pytest.raises(UnsupportedLayerError, match="opset 12 is not offered; expected 17"):
         convert_opset(model, 12)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_has_a_form_that_tensorrt_8_5_reads(name: str) -> None:
+    _, model, graph = traced(name)
+    new, old = rewrite(model, half_plan(graph)), rewrite(model, half_plan(graph), opset=17)
+    onnx.checker.check_model(old, full_check=True)
+    assert (old.ir_version, [(d.domain, d.version) for d in old.opset_import]) == (8, [("", 17)])
+    for found in old.graph.node:
+        assert found.op_type not in REDUCTIONS - {"ReduceSum"} or len(found.input) == 1, "axes as an input"
+    feeds = {i.name: numbers(*[d.dim_value for d in i.type.tensor_type.shape.dim]) for i in new.graph.input}
+    for one, other in zip(run(new, feeds), run(old, feeds), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from halp_trt import runtimes
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.runtimes import RUNTIMES, available_runtimes, default_runtime, get_runtime
+from halp_trt.runtimes import (
+    RUNTIMES,
+    TENSORRT,
+    Choice,
+    Compiler,
+    available_runtimes,
+    choose_runtime,
+    default_runtime,
+    get_runtime,
+    has_nvidia_gpu,
+)
 
 
 @pytest.mark.parametrize("name", available_runtimes())
@@ -27,6 +38,34 @@ def test_a_runtime_bears_its_name_and_offers_fp32(name: str) -> None:
 
 def test_the_default_is_one_of_them() -> None:
     assert default_runtime() in RUNTIMES
+    assert choose_runtime().name == default_runtime()
+
+
+@pytest.mark.parametrize("device", ["dev/nvidia0", "dev/nvgpu/igpu0", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so.1"])
+def test_tensorrt_is_chosen_beside_a_gpu(tmp_path: Path, device: str) -> None:
+    here, both = tmp_path / "machine", ("onnxruntime", "tensorrt")
+    here.mkdir()
+    assert not has_nvidia_gpu(here)
+    without = choose_runtime(both, here)
+    assert without == Choice(name="onnxruntime", reason="TensorRT is installed, but there is no NVIDIA GPU")
+    (here / device).parent.mkdir(parents=True)
+    (here / device).touch()
+    assert has_nvidia_gpu(here)
+    assert choose_runtime(both, here).name == "tensorrt"
+    alone = choose_runtime(("onnxruntime", "tensorrt-rtx"), here)
+    assert alone == Choice(name="onnxruntime", reason="there is an NVIDIA GPU, but TensorRT is not installed")
+
+
+def test_a_driver_without_a_gpu_is_no_gpu(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    (tmp_path / "dev/nvidia-uvm").touch()
+    assert not has_nvidia_gpu(tmp_path)
+
+
+def test_compilers_say_how_they_built() -> None:
+    names = [name for name in available_runtimes() if isinstance(get_runtime(name), Compiler)]
+    assert set(names) == set(TENSORRT) & set(available_runtimes())
 
 
 def test_an_unknown_runtime_is_one_sentence() -> None:
@@ -43,7 +82,7 @@ def test_a_missing_package_is_one_sentence_with_the_pip_line(monkeypatch: pytest
 
 def test_the_registry_imports_no_runtime() -> None:
     code = (
-        "import halp_trt.runtimes as r, sys; r.available_runtimes();"
-        "print([name for name in ('onnx', 'onnxruntime') if name in sys.modules])"
+        "import halp_trt.runtimes as r, sys; r.choose_runtime();"
+        "print([name for name in ('onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

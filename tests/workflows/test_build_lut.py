@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import onnx
 import pytest
 
 from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchError, UsageError
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
-from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
+from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measurement
 from halp_trt.store import read_table
 from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
 
@@ -179,3 +183,21 @@ def test_a_killed_build_resumes_to_the_same_table(seed: int, tmp_path: Path) -> 
     table = build_lut(SPECS, path=path, runtime=RUNTIME, target=TARGET, resume=True)
     assert dict(table.rows) == dict(undisturbed.rows)
     assert dict(read_table(path).rows) == dict(undisturbed.rows)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", 1), ("fp16", 10), ("int8", 3)])
+def test_tensorrt_gets_layers_alone_in_the_types_of_their_network(tmp_path: Path, precision: str, kind: int) -> None:
+    probes: list[bytes] = []
+
+    class Prober:
+        def measure(self, probe: bytes) -> Measurement:
+            probes.append(probe)
+            return Measurement(latency_us=1, p10_us=1, p90_us=1, num_samples=1)
+
+    runtime = cast(Runtime, SimpleNamespace(name="tensorrt", prober=lambda target: nullcontext(Prober())))
+    target = replace(TARGET, runtime="tensorrt", runtime_version="8.5.2.2", precision=precision)
+    build_lut([GRAPH.layers[0].spec], path=tmp_path / "t.jsonl", runtime=runtime, target=target)
+    model = onnx.load_from_string(probes[0])
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {kind}
+    assert (model.opset_import[0].version, model.ir_version) == (17, 8), "for the parser of 8.5"
+    assert "halp_consumer" not in {node.name for node in model.graph.node}

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
 
-from halp_trt.errors import ArtefactError
-from halp_trt.runtimes import available_runtimes, get_runtime
-from halp_trt.specs import EngineRecord
+from halp_trt.errors import ArtefactError, PrecisionError
+from halp_trt.runtimes import BuildOptions, Built, Runtime, available_runtimes, get_runtime
+from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
-from halp_trt.workflows.deploy import Order, deploy, read_model
+from halp_trt.workflows.deploy import Order, build_engine, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, load_engine
+from halp_trt.workflows.precision import DIFFERENCES
+from halp_trt.workflows.stages import deploy_run
+from tests.graphs.drawing import draw, numbers
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
@@ -83,3 +89,89 @@ def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None
     with pytest.raises(ArtefactError, match=r"cannot read the model .*dense\.onnx"):
         deploy(lone, RUNTIME, TARGET, Order(engines=tmp_path))
     assert onnx.load(pruned.run.dense_model).graph.node
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path: Path, precision: str) -> None:
+    settings = replace(pruned.run.read_settings(), precision=precision)
+    built = deploy_run(pruned.run, settings, Order(engines=tmp_path))
+    assert built.pruned.target.precision == precision
+    low = RUNTIME.load((tmp_path / built.pruned.file).read_bytes(), built.pruned.target)
+    exact = RUNTIME.load(pruned.run.pruned_model.read_bytes(), TARGET)
+    random = np.random.default_rng(0)
+    inputs = {name: random.random(shape, np.float32) for name, shape in exact.input_shapes.items()}
+    (expected,), (found,) = exact.run(inputs).values(), low.run(inputs).values()
+    worst = float(np.abs(found - expected).max() / np.abs(expected).max())
+    assert 0 < worst < DIFFERENCES[precision]
+    if built.plan is not None:
+        assert built.plan.target.precision == precision
+        assert set(built.plan.types) == {precision}
+
+
+class Spinning:
+    """An engine that takes as many microseconds as its bytes say."""
+
+    input_shapes: Mapping[str, tuple[int, ...]] = {"x": (1,)}
+    output_names = ("y",)
+
+    def __init__(self, engine: bytes) -> None:
+        self.seconds = int(engine) * 1e-6
+
+    def bind(self, inputs: object) -> Callable[[], None]:
+        def run() -> None:
+            end = time.perf_counter() + self.seconds
+            while time.perf_counter() < end:
+                pass
+
+        return run
+
+
+class Lottery:
+    """A compiler none of whose engines is like the other."""
+
+    name, suffix = "lottery", ".plan"
+
+    def __init__(self, *latencies_us: int) -> None:
+        self.remaining = list(latencies_us)
+
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+        return Built(engine=str(self.remaining.pop(0)).encode(), types={"conv": "fp32"}, flags={"lot": "drawn"})
+
+    def load(self, engine: bytes, target: Target) -> Spinning:
+        return Spinning(engine)
+
+
+def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
+    single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
+    order = Order(engines=tmp_path, num_builds=3)
+    record = build_engine(model, tmp_path / "it.plan", cast(Runtime, Lottery(400, 50, 200)), TARGET, {}, order)
+    assert (tmp_path / "it.plan").read_bytes() == b"200"
+    assert record.runnable
+    assert record.flags["lot"] == "drawn"
+    assert record.flags["builds"].endswith("us, the median kept")
+    assert load(tmp_path / "it.json") == record
+
+
+class Inspected(Spinning):
+    """An engine that lets itself be looked into."""
+
+    kind = "FP16"
+
+    def inspect(self) -> Mapping[str, object]:
+        tensor = {"Name": "x", "Format/Datatype": f"Row major linear {self.kind}"}
+        return {"Layers": [{"Name": "conv", "LayerType": "Conv", "Inputs": [tensor]}], "Bindings": ["x"]}
+
+
+def test_an_engine_that_contradicts_its_network_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lottery, "load", lambda self, engine, target: Inspected(engine))
+    single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
+    order, path = Order(engines=tmp_path), tmp_path / "it.plan"
+    with pytest.raises(PrecisionError, match="'conv' computes in fp16 in the built engine, and in fp32 in the model"):
+        build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, {}, order)
+    assert not path.exists(), "what is not proven is not written"
+    monkeypatch.setattr(Inspected, "kind", "FP32")
+    record = build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, {}, order)
+    assert record.evidence == "engine, 1 of 1 products; parsed network"
+    assert record.formats == {"x": "Row major linear FP32"}
