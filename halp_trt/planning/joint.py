@@ -28,15 +28,15 @@ Indices = npt.NDArray[np.intp]
 
 MOST_ENTRIES = 1 << 23
 """Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
-_MOST_LABELS = 100_000
+_MOST_LABELS = 50_000
 _CHEAP_LABELS = 4_000
 """Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
 A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
-_MORE_SPACE, _FEW_LABELS = 5, 2_000
+_MORE_SPACE = 5
 _TOO_FEW_PLANS = math.log(1_000)  # which it takes little to search, so that more are taken at once
 _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
 """What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
-_FIRST_STEP, _GROWTH, _FAST_GROWTH = 1e-6, 3.0, 10.0
+_FIRST_STEP, _GROWTH = 1e-6, 3.0
 """How far below the bound the first round looks, as a part of it, and how much further each next one."""
 _ROUNDING = 1e-12
 
@@ -208,7 +208,7 @@ def _search_in_rounds(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Searches further and further below the bound; not ``is_whole``, where budgets are left out, until a plan breaks one."""
+    """Searches ever further below the bound; where budgets are left out (not ``is_whole``), until a plan breaks one."""
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
@@ -244,11 +244,11 @@ def _search_in_rounds(
         if found.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
                 return
-            cap = cap if standing.value > before else min(_MORE_SPACE * cap, effort.max_labels)
+            cap = cap if standing.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
         elif target == floor:
             return
         else:
-            step *= _FAST_GROWTH if found.num_labels < _FEW_LABELS else _GROWTH
+            step *= _GROWTH
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
