@@ -23,7 +23,7 @@ __all__ = ["Found", "search"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_BLOCK_SIZE = 1 << 19
+_BLOCK_SIZE = 1 << 17
 _NEAR = 24  # neighbours in order of cost that a label is compared with where there are several resources
 _MOST_POINTS = 32
 
