@@ -44,6 +44,7 @@ from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
 from halp_trt.workflows.build_lut import measurer
 from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.precision import preparer
 from halp_trt.workflows.run import run_all
 from halp_trt.workflows.verify import time_engines
 
@@ -227,20 +228,22 @@ def measure_staircase(runtime: Runtime, target: Target, num_widths: int) -> dict
 
 def time_network(runtime: Runtime, target: Target, source: str, seconds: float) -> dict[str, Any]:
     """Builds a network, compares its outputs with ONNX Runtime's, times it, and asks trtexec where that is here."""
-    if runtime.suffix == ".plan" and target.precision not in ("fp32", "tf32"):
-        return {"skipped": "plans of this precision are built from typed graphs: the chain builds and times one"}
     network = load_model(source)
     model = export(network.module, network.example)
     graph = trace(network.module, network.example, source=source, model=model)
-    dense = rewrite(model, PruningPlan.dense(graph)).SerializeToString()
+    exact = rewrite(model, PruningPlan.dense(graph))
+    random = np.random.default_rng(0)
+    shapes = {
+        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in exact.graph.input
+    }
+    inputs = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    typed = preparer(target, lambda: [inputs])(exact).model
     started = time.perf_counter()
-    engine = runtime.build(dense, target)
+    engine = runtime.build(typed.SerializeToString(), target)
     built = time.perf_counter() - started
     session = runtime.load(engine, target)
-    random = np.random.default_rng(0)
-    inputs = {name: random.standard_normal(shape, np.float32) for name, shape in session.input_shapes.items()}
     reference = get_runtime("onnxruntime")
-    expected = reference.load(dense, reference.target("fp32", 1)).run(inputs)
+    expected = reference.load(exact.SerializeToString(), reference.target("fp32", 1)).run(inputs)
     found = session.run(inputs)
     difference = max(relative_difference(found[name], expected[name]) for name in expected)
     taken = time_engines({"network": session}, inputs, seconds=seconds)["network"]

@@ -35,14 +35,15 @@ class TensorRT:
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
         _check_precision(self.library, precision)
-        device, capabilities, protocol = "", "+".join(PORTABLE), Protocol(method="build-only")
+        device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method="build-only"), ""
         if has_nvidia_gpu():
+            from halp_trt.runtimes.conditions import power_mode
             from halp_trt.runtimes.cuda import require_device
             from halp_trt.runtimes.gpu_timing import PROTOCOL
 
             gpu = require_device()
             if self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None:
-                device, capabilities, protocol = gpu.name, gpu.compute_capability, PROTOCOL
+                device, capabilities, protocol, power = gpu.name, gpu.compute_capability, PROTOCOL, power_mode()
         elif self.library.name == "tensorrt":
             raise RuntimeUnavailableError(
                 f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
@@ -56,6 +57,7 @@ class TensorRT:
             batch_size=batch_size,
             protocol=protocol,
             compute_capability=capabilities,
+            power_mode=power,
         )
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
