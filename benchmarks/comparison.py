@@ -51,7 +51,7 @@ CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
             tune_rate=0.05,
             step=8,
         ),
-        (("halp", "70%"), ("uniform", "70%"), ("halp", "50%"), ("uniform", "50%")),
+        tuple((method, budget) for budget in ("70%", "50%") for method in ("uniform", "halp", "joint")),
     ),
     "resnet50": (
         Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=16),

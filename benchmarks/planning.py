@@ -183,7 +183,8 @@ def _trace_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str
 def _network_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from halp_trt.planning.network import Ask, network_problem, surface_from
+    from halp_trt.planning.network import Ask, network_problem
+    from halp_trt.planning.surfaces import surface_from
     from halp_trt.runtimes.synthetic import latency_us
     from halp_trt.specs import PruningPlan
     from halp_trt.store import load

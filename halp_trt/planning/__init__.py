@@ -8,10 +8,11 @@ from typing import Protocol
 
 from halp_trt.planning.chunks import channel_steps, slice_specs
 from halp_trt.planning.halp import halp_step, step_specs
-from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from, surface_from
+from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from
 from halp_trt.planning.pricing import Lookup, counts_latency_us
 from halp_trt.planning.schedule import exponential_budgets
 from halp_trt.planning.solvers import SOLVERS
+from halp_trt.planning.surfaces import surface_from
 from halp_trt.planning.uniform import uniform_step
 from halp_trt.planning.widths import lowest_latency_us
 from halp_trt.specs import PruningPlan, Saliency
@@ -53,4 +54,4 @@ class Method(Protocol):
         """A plan within ``budget_us`` that keeps only channels of ``current``; see ``halp_step``."""
 
 
-METHODS: Mapping[str, Method] = MappingProxyType({"halp": halp_step, "uniform": uniform_step})
+METHODS: Mapping[str, Method] = MappingProxyType({"halp": halp_step, "joint": joint_step, "uniform": uniform_step})

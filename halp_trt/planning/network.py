@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import UsageError
+from halp_trt.latency import graph_specs
 from halp_trt.planning.blocks import Wire, find_blocks
+from halp_trt.planning.halp import halp_step
 from halp_trt.planning.joint import joint
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.problem import (
@@ -27,26 +29,16 @@ from halp_trt.planning.problem import (
     choices_allowed,
 )
 from halp_trt.planning.resources import RESOURCES
+from halp_trt.planning.surfaces import Known, Surface
 from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
-__all__ = ["Ask", "Surface", "joint_step", "network_problem", "plan_from", "surface_from"]
+__all__ = ["Ask", "joint_step", "network_problem", "plan_from"]
 
 
 Floats = npt.NDArray[np.float64]
-Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
-"""``surface(spec, widths)``: microseconds of a layer at every ``(in_channels, out_channels)`` of ``widths``."""
 
-
-def surface_from(lookup: Lookup) -> Surface:
-    """The surface of measured rows; it refuses or measures what is missing, as the lookup does."""
-
-    def surface(spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
-        specs = [spec.with_widths(*pair) for pair in widths]
-        rows = lookup(specs)
-        return np.asarray([rows[at].latency_us for at in specs])
-
-    return surface
+_MAX_ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +142,29 @@ def joint_step(
 ) -> PruningPlan:
     """One pruning step over both widths: takes, gives and raises what ``halp_step`` does.
 
-    It asks ``lookup`` for every pair of widths that a layer may have.
+    Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The widths that the solver
+    chooses are looked up, and it solves again with what that told, until every layer of the plan was measured.
     """
+    check_request(current, saliency, budget_us=budget_us, steps=steps)
+    known = Known(lookup)
+    whole = narrow(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
+    if whole.latency_us <= budget_us:
+        return replace(whole, bound=whole.saliency)
     ask = Ask(budgets={LATENCY: budget_us}, steps=steps, min_channels=min_channels)
-    problem = network_problem(current, saliency, surface_from(lookup), ask)
-    return plan_from(current, saliency, lookup, problem, solver(problem))
+    best: PruningPlan | None = None
+    for _ in range(_MAX_ROUNDS):
+        problem = network_problem(current, saliency, known.surface, ask)
+        solution = solver(problem)
+        chosen = {group.name: group.widths[c] for group, c in zip(problem.groups, solution.choices, strict=True)}
+        is_measured = known.knows(graph_specs(current.graph, chosen))
+        plan = plan_from(current, saliency, known.lookup, problem, solution)
+        if plan.latency_us <= budget_us and (best is None or plan.saliency > best.saliency):
+            best = plan
+        if is_measured:
+            break
+    if best is None:  # every round's plan was slower than interpolated
+        return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, min_channels=min_channels)
+    return best
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------

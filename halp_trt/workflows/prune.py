@@ -355,6 +355,7 @@ class _Run:
             "dense_us": self.dense_us,
             "saliency": plan.saliency,
             "bound": plan.bound,
+            "gap_fraction": 1 - plan.saliency / plan.bound if plan.bound > 0 else 0.0,
             "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
             "seconds": round(seconds, 3),
         }
