@@ -173,6 +173,8 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
 
 def _check_single_precision(module: nn.Module, source: str) -> None:
     for name, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise ModelError(f"{source!r}: {name!r} has no values, it lies on PyTorch's meta device; give it weights")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ModelError(
                 f"{source!r}: {name!r} is {tensor.dtype}, expected torch.float32; call .float() on the network and its "
@@ -186,6 +188,8 @@ def _all_tensors(example: object) -> bool:
 
 def _check_example(module: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
     shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in example)
+    if example[0].ndim == 0 or example[0].shape[0] != 1:  # the table's batch would be another than the engine's
+        raise ModelError(f"{source!r} has an example input {shapes}; expected a batch of one, --batch makes it larger")
     try:
         with torch.no_grad():
             logits_of(module(*example))

@@ -19,6 +19,10 @@ def with_example():
     return plain(), torch.zeros(1, 3, 20, 20)
 def classes(num_classes=5):
     return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes)), (torch.zeros(1, 12),)
+def pair():
+    return plain(), torch.zeros(2, 3, 20, 20)
+def hollow():
+    return plain().to("meta"), torch.zeros(1, 3, 20, 20)
 def broken():
     raise KeyError("missing")
 def number():
@@ -130,6 +134,12 @@ def test_an_input_shape_that_does_not_fit_is_refused(factories):
 def test_nan_weights_of_a_factory_are_refused(factories):
     with pytest.raises(NonFiniteError, match=r"'0\.weight' holds NaN or infinity in 1 of"):
         load_model(f"{factories}:rotten")
+
+
+@pytest.mark.parametrize(("name", "message"), [("pair", "2x3x20x20; expected a batch of one"), ("hollow", "no values")])
+def test_factories_whose_network_cannot_be_measured_are_refused(factories, name, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(f"{factories}:{name}")
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------
