@@ -49,9 +49,9 @@ CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
             minibatches=20,
             epochs=3,
             tune_rate=0.05,
-            step=8,
+            step=4,
         ),
-        tuple((method, budget) for budget in ("70%", "50%") for method in ("uniform", "halp", "joint")),
+        tuple((method, budget) for method in ("uniform", "halp", "joint") for budget in ("70%", "50%")),
     ),
     "resnet50": (
         Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=16),

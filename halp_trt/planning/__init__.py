@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from halp_trt.planning.chunks import channel_steps, slice_specs
+from halp_trt.planning.chunks import channel_steps, grid_steps, slice_specs
 from halp_trt.planning.halp import halp_step, step_specs
 from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from
 from halp_trt.planning.pricing import Lookup, counts_latency_us
@@ -26,6 +26,7 @@ __all__ = [
     "channel_steps",
     "counts_latency_us",
     "exponential_budgets",
+    "grid_steps",
     "halp_step",
     "joint_step",
     "lowest_latency_us",

@@ -14,7 +14,7 @@ from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.widths import width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
 
-__all__ = ["channel_steps", "slice_specs"]
+__all__ = ["channel_steps", "grid_steps", "slice_specs"]
 
 _STEPPING_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -47,6 +47,11 @@ def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) ->
                 )
             steps[group.name] = max(steps[group.name], found[specs] or grid)
     return steps
+
+
+def grid_steps(graph: ChannelGraph, *, grid_step: int = 8) -> dict[str, int]:
+    """The grid step of every prunable group, for methods that do not group channels by latency."""
+    return {group.name: _grid(graph, group, grid_step) for group in graph.prunable_groups}
 
 
 def slice_specs(graph: ChannelGraph, *, grid_step: int = 8) -> tuple[LayerSpec, ...]:

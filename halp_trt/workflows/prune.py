@@ -22,7 +22,7 @@ from halp_trt.models.slim import slim
 from halp_trt.models.training import TrainSettings, make_optimizer, num_steps, train_step
 from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import widen
-from halp_trt.planning import METHODS, channel_steps, counts_latency_us
+from halp_trt.planning import METHODS, channel_steps, counts_latency_us, grid_steps
 from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
 from halp_trt.planning.pricing import Lookup
 from halp_trt.runtimes import Array
@@ -213,7 +213,7 @@ class _Run:
         target_us = self.request.budget.latency_us(self.dense_us * self.calibration) / self.calibration
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
         if not self.is_slim:
-            self.chunks = channel_steps(graph, self.lookup, grid_step=self.request.grid_step)
+            self.chunks = self._chunks()
             check_reachable(self.step, self.schedule, self.lookup, self.chunks)
 
     def write_start(self, resume: bool) -> None:
@@ -294,6 +294,13 @@ class _Run:
             self._save()
             share = step.plan.latency_us / self.dense_us
             self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, f"{share:.1%} of dense")
+
+    def _chunks(self) -> dict[str, int]:
+        """Latency-aware grouping is HALP's; the others take any width of the grid."""
+        graph, step = self.subject.graph, self.request.grid_step
+        if self.request.method == "halp":
+            return channel_steps(graph, self.lookup, grid_step=step)
+        return grid_steps(graph, grid_step=step)
 
     def _taylor(self, plan: PruningPlan) -> Saliency:
         sums = SaliencySums()
