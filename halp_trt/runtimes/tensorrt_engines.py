@@ -14,7 +14,9 @@ from halp_trt.runtimes.tensorrt_bindings import Library, find
 from halp_trt.runtimes.tensorrt_build import PRECISION_FLAGS, capability, compile_plan
 from halp_trt.specs import PRECISIONS, Protocol, Target
 
-__all__ = ["PORTABLE", "TensorRT"]
+__all__ = ["PORTABLE", "TensorRT", "check_gpu"]
+
+_AMPERE = 8.0
 
 PORTABLE = ("8.6", "8.9", "12.0")
 """What TensorRT for RTX builds for where no GPU says otherwise: the ones that it makes portable plans for (RTX 30, 40
@@ -31,7 +33,7 @@ class TensorRT:
         """This machine's GPU; without one, the GPUs that TensorRT for RTX makes portable plans for.
 
         Raises:
-            UsageError: there is no such precision, or not in this version.
+            UsageError: there is no such precision, or not in this version or on this GPU.
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
         _check_precision(self.library, precision)
@@ -41,6 +43,7 @@ class TensorRT:
             from halp_trt.runtimes.gpu_timing import PROTOCOL
 
             gpu = require_device()
+            check_gpu(precision, gpu.name, gpu.compute_capability)
             if self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None:
                 device, capabilities, protocol = gpu.name, gpu.compute_capability, PROTOCOL
         elif self.library.name == "tensorrt":
@@ -114,6 +117,19 @@ def _require_gpu(what: str) -> None:
     from halp_trt.runtimes.cuda import require_device
 
     require_device()
+
+
+def check_gpu(precision: str, name: str, compute_capability: str) -> None:
+    """Refuses formats that a GPU's cores do not have: it would compute in fp32 and nobody would notice.
+
+    Raises:
+        UsageError: tf32 or bf16 on a GPU before Ampere.
+    """
+    if precision in ("tf32", "bf16") and float(compute_capability) < _AMPERE:
+        raise UsageError(
+            f"{name} (compute capability {compute_capability}) has no {precision}, which came with {_AMPERE}; "
+            "choose fp16 or fp32"
+        )
 
 
 def _check_precision(library: Library, precision: str) -> None:

@@ -16,7 +16,7 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.runtimes import BuildOptions, Built, tensorrt_engines
 from halp_trt.runtimes.tensorrt_bindings import Library
 from halp_trt.runtimes.tensorrt_build import compile_plan
-from halp_trt.runtimes.tensorrt_engines import TensorRT
+from halp_trt.runtimes.tensorrt_engines import TensorRT, check_gpu
 from halp_trt.runtimes.tensorrt_timings import load_timings, save_timings
 from halp_trt.specs import LayerSpec, Protocol, Target
 from tests.runtimes.bindings import VERSIONS
@@ -142,11 +142,22 @@ def test_a_refused_node_is_named_as_well_as_the_version_can(version: str, node: 
         compile_plan(library(version), model.SerializeToString(), target(), BuildOptions())
 
 
-def test_precisions_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UsageError, match=r"TensorRT 8\.5\.2\.2 has no bf16"):
         TensorRT(library=library("8.5")).target("bf16", 1)
     with pytest.raises(UsageError, match="builds fp32, tf32, fp16, bf16, int8, not 'fp7'"):
         TensorRT(library=library("11.4")).target("fp7", 1)
+
+
+def test_formats_that_a_gpu_lacks_are_refused() -> None:
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(
+            UsageError, match=rf"Titan V \(compute capability 7\.0\) has no {precision}, which came with 8"
+        ):
+            check_gpu(precision, "Titan V", "7.0")
+        check_gpu(precision, "H200", "9.0")
+        check_gpu(precision, "RTX 5090", "12.0")
+    check_gpu("int8", "Titan V", "7.0")
 
 
 def test_without_a_gpu_nothing_is_built_loaded_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
