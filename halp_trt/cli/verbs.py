@@ -93,7 +93,7 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @verbs.command()
 @config_option
 @_run
-@options("runtime", "precision", "optimization-level")
+@options("runtime", "precision", "optimization-level", "data")
 @_engines
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
 @click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)

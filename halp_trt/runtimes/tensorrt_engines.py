@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt_bindings import Library, find
 from halp_trt.runtimes.tensorrt_build import PRECISION_FLAGS, capability, compile_plan
 from halp_trt.specs import PRECISIONS, Protocol, Target
+
+if TYPE_CHECKING:
+    from halp_trt.runtimes.cuda import CudaDevice
 
 __all__ = ["PORTABLE", "TensorRT", "check_gpu"]
 
@@ -38,19 +42,12 @@ class TensorRT:
         """
         _check_precision(self.library, precision)
         device, capabilities, protocol = "", "+".join(PORTABLE), Protocol(method="build-only")
-        if has_nvidia_gpu():
-            from halp_trt.runtimes.cuda import require_device
+        gpu = self._gpu()
+        if gpu is not None:
             from halp_trt.runtimes.gpu_timing import PROTOCOL
 
-            gpu = require_device()
             check_gpu(precision, gpu.name, gpu.compute_capability)
-            if self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None:
-                device, capabilities, protocol = gpu.name, gpu.compute_capability, PROTOCOL
-        elif self.library.name == "tensorrt":
-            raise RuntimeUnavailableError(
-                f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
-                "build there, or choose --runtime tensorrt-rtx or onnxruntime"
-            )
+            device, capabilities, protocol = gpu.name, gpu.compute_capability, PROTOCOL
         return Target(
             device=device,
             runtime=self.library.name,
@@ -60,6 +57,26 @@ class TensorRT:
             protocol=protocol,
             compute_capability=capabilities,
         )
+
+    def _gpu(self) -> CudaDevice | None:
+        """The GPU to build for, or None where plans for others are built."""
+        if self.library.name == "tensorrt" and not has_nvidia_gpu():
+            raise RuntimeUnavailableError(
+                f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
+                "build there, or choose --runtime tensorrt-rtx or onnxruntime"
+            )
+        if not has_nvidia_gpu():
+            return None
+        from halp_trt.runtimes.cuda import require_device
+
+        try:
+            gpu = require_device()
+        except RuntimeUnavailableError:  # the driver shows a GPU, and no package here drives it
+            if self.library.name == "tensorrt":
+                raise
+            return None
+        is_known = self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None
+        return gpu if is_known else None
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
         """The plan of a typed ONNX model, and what its building showed.
