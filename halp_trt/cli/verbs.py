@@ -167,7 +167,7 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
 @verbs.command()
 @config_option
 @_run
-@options("runtime", "precision", "optimization-level")
+@options("runtime", "precision", "optimization-level", "data")
 @_engines
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
 @click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)

@@ -66,14 +66,21 @@ def compile_plan(
     return Built(engine=bytes(plan), types=types, formats=io_formats(library, network), flags=flags)
 
 
+_ADVICE = (
+    ("FP32 GEMM is not supported", "has no fp32 matrix product for compute capability {cc}", "--precision fp16"),
+    ("libnvinfer_lean", "makes version-compatible engines with its lean library alone", "that library installed"),
+    ("workspace limit", "finds no kernel that needs so little memory", "a larger --workspace"),
+)
+"""What is behind some errors: a part of their text, what it means, and what to build with instead."""
+
+
 def _refusal(library: Library, target: Target, log: Any) -> str:
     """One sentence for a network that parses and does not build."""
     reason = log.last()
-    if "FP32 GEMM is not supported" in reason:
-        return (
-            f"{library.title} has no fp32 matrix product for compute capability {target.compute_capability} "
-            f"({reason}); build with --precision fp16, or for newer GPUs"
-        )
+    for part, meaning, instead in _ADVICE:
+        if part in reason:
+            what = meaning.format(cc=target.compute_capability)
+            return f"{library.title} {what} ({reason}); build with {instead}"
     return f"{library.title} cannot build the model: {reason}; check the operator it names"
 
 

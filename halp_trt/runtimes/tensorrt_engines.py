@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Prober, Session, has_nvidia_gpu
@@ -14,7 +15,12 @@ from halp_trt.runtimes.tensorrt_bindings import Library, find
 from halp_trt.runtimes.tensorrt_build import PRECISION_FLAGS, capability, compile_plan
 from halp_trt.specs import PRECISIONS, Protocol, Target
 
-__all__ = ["PORTABLE", "TensorRT"]
+if TYPE_CHECKING:
+    from halp_trt.runtimes.cuda import CudaDevice
+
+__all__ = ["PORTABLE", "TensorRT", "check_gpu"]
+
+_AMPERE = 8.0
 
 PORTABLE = ("8.6", "8.9", "12.0")
 """What TensorRT for RTX builds for where no GPU says otherwise: the ones that it makes portable plans for (RTX 30, 40
@@ -31,24 +37,18 @@ class TensorRT:
         """This machine's GPU; without one, the GPUs that TensorRT for RTX makes portable plans for.
 
         Raises:
-            UsageError: there is no such precision, or not in this version.
+            UsageError: there is no such precision, or not in this version or on this GPU.
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
         _check_precision(self.library, precision)
         device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method="build-only"), ""
-        if has_nvidia_gpu():
+        gpu = self._gpu()
+        if gpu is not None:
             from halp_trt.runtimes.conditions import power_mode
-            from halp_trt.runtimes.cuda import require_device
             from halp_trt.runtimes.gpu_timing import PROTOCOL
 
-            gpu = require_device()
-            if self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None:
-                device, capabilities, protocol, power = gpu.name, gpu.compute_capability, PROTOCOL, power_mode()
-        elif self.library.name == "tensorrt":
-            raise RuntimeUnavailableError(
-                f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
-                "build there, or choose --runtime tensorrt-rtx or onnxruntime"
-            )
+            check_gpu(precision, gpu.name, gpu.compute_capability)
+            device, capabilities, protocol, power = gpu.name, gpu.compute_capability, PROTOCOL, power_mode()
         return Target(
             device=device,
             runtime=self.library.name,
@@ -59,6 +59,26 @@ class TensorRT:
             compute_capability=capabilities,
             power_mode=power,
         )
+
+    def _gpu(self) -> CudaDevice | None:
+        """The GPU to build for, or None where plans for others are built."""
+        if self.library.name == "tensorrt" and not has_nvidia_gpu():
+            raise RuntimeUnavailableError(
+                f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
+                "build there, or choose --runtime tensorrt-rtx or onnxruntime"
+            )
+        if not has_nvidia_gpu():
+            return None
+        from halp_trt.runtimes.cuda import require_device
+
+        try:
+            gpu = require_device()
+        except RuntimeUnavailableError:  # the driver shows a GPU, and no package here drives it
+            if self.library.name == "tensorrt":
+                raise
+            return None
+        is_known = self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None
+        return gpu if is_known else None
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
         """The plan of a typed ONNX model, and what its building showed.
@@ -116,6 +136,19 @@ def _require_gpu(what: str) -> None:
     from halp_trt.runtimes.cuda import require_device
 
     require_device()
+
+
+def check_gpu(precision: str, name: str, compute_capability: str) -> None:
+    """Refuses formats that a GPU's cores do not have: it would compute in fp32 and nobody would notice.
+
+    Raises:
+        UsageError: tf32 or bf16 on a GPU before Ampere.
+    """
+    if precision in ("tf32", "bf16") and float(compute_capability) < _AMPERE:
+        raise UsageError(
+            f"{name} (compute capability {compute_capability}) has no {precision}, which came with {_AMPERE}; "
+            "choose fp16 or fp32"
+        )
 
 
 def _check_precision(library: Library, precision: str) -> None:

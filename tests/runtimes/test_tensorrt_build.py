@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -16,7 +21,7 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.runtimes import BuildOptions, Built, tensorrt_engines
 from halp_trt.runtimes.tensorrt_bindings import Library
 from halp_trt.runtimes.tensorrt_build import compile_plan
-from halp_trt.runtimes.tensorrt_engines import TensorRT
+from halp_trt.runtimes.tensorrt_engines import TensorRT, check_gpu
 from halp_trt.runtimes.tensorrt_timings import load_timings, save_timings
 from halp_trt.specs import LayerSpec, Protocol, Target
 from tests.runtimes.bindings import VERSIONS
@@ -142,11 +147,22 @@ def test_a_refused_node_is_named_as_well_as_the_version_can(version: str, node: 
         compile_plan(library(version), model.SerializeToString(), target(), BuildOptions())
 
 
-def test_precisions_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UsageError, match=r"TensorRT 8\.5\.2\.2 has no bf16"):
         TensorRT(library=library("8.5")).target("bf16", 1)
     with pytest.raises(UsageError, match="builds fp32, tf32, fp16, bf16, int8, not 'fp7'"):
         TensorRT(library=library("11.4")).target("fp7", 1)
+
+
+def test_formats_that_a_gpu_lacks_are_refused() -> None:
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(
+            UsageError, match=rf"Titan V \(compute capability 7\.0\) has no {precision}, which came with 8"
+        ):
+            check_gpu(precision, "Titan V", "7.0")
+        check_gpu(precision, "H200", "9.0")
+        check_gpu(precision, "RTX 5090", "12.0")
+    check_gpu("int8", "Titan V", "7.0")
 
 
 def test_without_a_gpu_nothing_is_built_loaded_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +176,64 @@ def test_without_a_gpu_nothing_is_built_loaded_or_measured(monkeypatch: pytest.M
         runtime.load(b"plan", target())
     with pytest.raises(RuntimeUnavailableError, match="measuring with tensorrt needs an NVIDIA GPU"):
         runtime.prober(target()).__enter__()
+
+
+# ---- with a GPU: what executes is put in its place ------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A Titan V, and a session and a prober that keep what they are given."""
+    device = SimpleNamespace(name="Titan V", compute_capability="7.0", is_driven=True)
+    device.layers = []
+
+    def require_device() -> SimpleNamespace:
+        if not device.is_driven:
+            raise RuntimeUnavailableError("no package drives it")
+        return device
+
+    @contextmanager
+    def open_prober(trt: Any, target: Target, build: Callable[[bytes, Target], bytes]) -> Iterator[object]:
+        yield SimpleNamespace(measure=lambda probe: device.layers.append(json.loads(build(probe, target))))
+
+    parts = {
+        "cuda": SimpleNamespace(require_device=require_device),
+        "gpu_timing": SimpleNamespace(PROTOCOL=Protocol(method="gpu-events")),
+        "tensorrt_session": SimpleNamespace(open_session=lambda trt, plan, target: plan, open_prober=open_prober),
+    }
+    for name, part in parts.items():
+        monkeypatch.setitem(sys.modules, f"halp_trt.runtimes.{name}", part)
+    monkeypatch.setattr(tensorrt_engines, "has_nvidia_gpu", lambda: True)
+    return device
+
+
+def test_with_a_gpu_it_is_the_target(gpu: SimpleNamespace) -> None:
+    runtime = TensorRT(library=library("10.16"))
+    found = runtime.target("fp16", 2)
+    assert (found.device, found.compute_capability, found.protocol.method) == ("Titan V", "7.0", "gpu-events")
+    assert runtime.load(b"plan", found) == b"plan"
+    with runtime.prober(found) as prober:
+        for _ in range(2):
+            prober.measure(make_typed_probe(CONV, 1, "fp16"))
+    assert len(gpu.layers) == 2
+    with pytest.raises(UsageError, match=r"Titan V .* has no bf16"):
+        runtime.target("bf16", 1)
+    gpu.is_driven = False
+    with pytest.raises(RuntimeUnavailableError, match="no package drives it"):
+        runtime.target("fp16", 2)
+
+
+@pytest.mark.parametrize(("capability", "is_driven"), [("7.0", True), ("8.9", False)])
+def test_tensorrt_for_rtx_builds_portable_plans_beside_gpus_that_it_does_not_know(
+    gpu: SimpleNamespace, capability: str, is_driven: bool
+) -> None:
+    rtx = fake_tensorrt("11.4")
+    rtx.ComputeCapability = IntEnum("ComputeCapability", ["SM86", "SM89", "SM120"])
+    runtime = TensorRT(library=Library(name="tensorrt-rtx", title="TensorRT for RTX", module=rtx))
+    gpu.compute_capability, gpu.is_driven = capability, is_driven
+    assert runtime.target("fp16", 1).compute_capability == "8.6+8.9+12.0"
+    gpu.compute_capability, gpu.is_driven = "8.9", True
+    assert runtime.target("fp16", 1).compute_capability == "8.9"
 
 
 # ---- timing caches --------------------------------------------------------------------------------------------------
