@@ -33,10 +33,10 @@ _CHEAP_LABELS = 4_000
 """Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
 A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
 _MORE_SPACE = 5
-_TOO_FEW_PLANS = math.log(1_000)  # which it takes little to search, so that more are taken at once
+_TOO_FEW_PLANS = math.log(10_000)  # which it takes little to search, so that more are taken at once
 _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
 """What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
-_FIRST_STEP, _GROWTH = 1e-6, 3.0
+_FIRST_STEP, _GROWTH = 1e-6, 2.0
 """How far below the bound the first round looks, as a part of it, and how much further each next one."""
 _ROUNDING = 1e-12
 
@@ -216,6 +216,8 @@ def _search_in_rounds(
     floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
     step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
     while not standing.proven(0.0) and not is_late():
+        if standing.proven(effort.gap) and cap > _CHEAP_LABELS:
+            return
         target = max(top - step, standing.value, floor)
         slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
         keep = [np.flatnonzero(values >= target - slack) for values in reach]
