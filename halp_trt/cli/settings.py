@@ -105,7 +105,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             kind=click.Choice(["measure", "refuse"]),
             help="What to do when a plan needs a width that the table lacks.",
         ),
-        "run-dir": Setting(kind=_PATH, help="The folder of this run; by default runs/<model>."),
+        "run-dir": Setting(kind=_PATH, help="The folder of this run; by default runs/<model>-<method>-<budget>."),
         "seed": Setting(default=0, kind=_SEED, help="Seed of everything random."),
     }
 )

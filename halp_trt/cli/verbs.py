@@ -338,7 +338,8 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _run_folder(path: Path | None, settings: Settings) -> RunFolder:
-    name = re.sub(r"[^a-z0-9.]+", "-", settings.model.lower()).strip("-")
+    words = f"{settings.model} {settings.method} {settings.budget}"
+    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
     return RunFolder(path=path or Path("runs") / name)
 
 
