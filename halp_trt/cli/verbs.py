@@ -122,7 +122,9 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
 @_json
 def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: Path | None, **values: Any) -> None:
-    """Plan widths without pruning: the most saliency within the budget, with a bound on what any plan could keep.
+    """Plan widths without pruning: the most saliency within the budget.
+
+    Every plan comes with a bound on what any plan could keep, and the gap to it.
 
     SOURCE is a planning instance (JSON), or a latency table that has every pair of widths that a layer may take; then
     the saliency and the channel graph are needed, too.

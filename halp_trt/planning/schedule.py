@@ -31,4 +31,6 @@ def exponential_budgets(dense_us: float, target_us: float, num_steps: int) -> tu
         )
     start, end = math.log(dense_us), math.log(target_us)
     shares = (step / num_steps for step in range(1, num_steps))
-    return (*(math.exp(share * end + (1 - share) * start) for share in shares), target_us)
+    budgets = (math.exp(share * end + (1 - share) * start) for share in shares)
+    lowest, highest = sorted((dense_us, target_us))  # rounding must not leave them: there may be no plan beyond
+    return (*(min(max(budget, lowest), highest) for budget in budgets), target_us)

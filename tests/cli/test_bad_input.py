@@ -187,7 +187,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(halp_trt, folder: Path, name:
     assert sentence in errors[0]
     assert "Traceback" not in result.stderr
     assert all(
-        line.startswith(("error: ", "Error: ", "warning: ", "Usage: ", "Try ", "prune: ")) or not line.strip()
+        line.startswith(("error: ", "Error: ", "warning: ", "Usage: ", "Try ", "prune: ", "runtime "))
+        or not line.strip()
         for line in result.stderr.splitlines()
     )
 

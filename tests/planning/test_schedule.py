@@ -29,3 +29,8 @@ def test_formula_of_the_paper() -> None:
 def test_nonsense_is_refused(dense: float, target: float, steps: int) -> None:
     with pytest.raises(UsageError):
         exponential_budgets(dense, target, steps)
+
+
+@given(st.floats(1e-3, 1e6), st.integers(1, 12))
+def test_rounding_never_leaves_the_range(latency_us: float, num_steps: int) -> None:
+    assert exponential_budgets(latency_us, latency_us, num_steps) == (latency_us,) * num_steps
