@@ -49,7 +49,7 @@ CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
             minibatches=20,
             epochs=3,
             tune_rate=0.05,
-            step=4,
+            step=8,
         ),
         tuple((method, budget) for method in ("uniform", "halp", "joint") for budget in ("70%", "50%")),
     ),

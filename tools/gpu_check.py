@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from halp_trt import __version__
-from halp_trt.errors import BuildError, HalpError, MeasurementError
+from halp_trt.errors import BuildError, HalpError, MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.latency import noise_us, staircase_step
