@@ -83,6 +83,12 @@ def main() -> None:
             "command": shlex.join(["python", "benchmarks/comparison.py", arguments.case, *_public(arguments.data)]),
             "version": __version__,
             "settings": {**encode(settings), "weights": "", "lut": "", "data": arguments.data.partition(":")[0]},
+            "seeds": {"training": [how.seed for how in TRAINING], "pruning and fine-tuning": settings.seed},
+            "steps": {
+                "pruning": settings.steps,
+                "minibatches between": settings.minibatches,
+                "channels": settings.step,
+            },
             "training": encode(TRAINING) if settings.train_epochs else [],
             "seconds": seconds,
             "rows": rows,

@@ -21,10 +21,16 @@ BUILD = ("build-lut", "--model", "tiny:net", "--runtime", "onnxruntime", "--step
 
 
 def _start(*arguments: str, preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """The real command line in a process of its own."""
+    """The real command line in a process of its own, in which Ctrl-C works even where the tests' own ignores it."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if preexec is not None:
+            preexec()
+
     command = [sys.executable, "-m", "halp_trt", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare, start_new_session=True
     )
 
 
