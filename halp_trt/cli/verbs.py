@@ -118,7 +118,9 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
 @click.option("--sweep", "sweep_range", metavar="LOW..HIGH", help="The whole frontier between two budgets: 20%..90%.")
-@click.option("--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture.")
+@click.option(
+    "--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture (SVG)."
+)
 @click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
 @_json
 def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: Path | None, **values: Any) -> None:
@@ -151,6 +153,8 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
         from halp_trt.report.plots import frontier_figure
         from halp_trt.store import write_text
 
+        if plot.suffix.lower() != ".svg":
+            raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
         found = sweep(request, *parse_range(sweep_range))
         write_text(plot, frontier_figure(found))
         summary = {"solver": found.solver, "dense_us": found.dense_us, "points": found.points, "plot": str(plot)}

@@ -112,6 +112,10 @@ def test_a_sweep_gives_the_frontier_and_its_picture(halp_trt: Verb, instance: Pa
     assert values == sorted(set(values))
     assert all(list(point) == KEYS and point["latency_us"] <= point["budget_us"] for point in found["points"])
     assert (folder / found["plot"]).read_text().startswith("<svg")
+    refused = halp_trt("plan", instance, "--sweep", "50%..100%", "--plot", "other.png")
+    assert refused.exit_code == 2
+    assert "end it in .svg" in refused.stderr
+    assert not (folder / "other.png").exists()
     text = halp_trt("plan", instance, "--sweep", "50%..100%", "--solver", "exact", "--plot", "other.svg")
     assert "other.svg" in text.stdout
 
