@@ -23,7 +23,7 @@ from halp_trt.runtimes import Array
 from halp_trt.runtimes.gpu_timing import Gpu, make_launch
 from halp_trt.timing import Launch
 
-__all__ = ["SURFACE", "PlanSession", "make_log", "onnx_name"]
+__all__ = ["SURFACE", "PlanSession", "onnx_name"]
 
 SURFACE = tuple(
     """DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT32 DataType.INT8 ICudaEngine.create_engine_inspector
@@ -237,26 +237,6 @@ def onnx_name(layer: str, metadata: str) -> str:
     """The ONNX nodes that a layer stands for, joined by ``+``: from its metadata, else from its own name."""
     nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", metadata or "")
     return " + ".join(dict.fromkeys(nodes)) or re.sub(r"^PWN\((.*)\)$", r"\1", layer)
-
-
-def make_log(trt: ModuleType) -> Any:
-    """A logger that keeps errors instead of printing them."""
-
-    class Log(trt.ILogger):  # type: ignore[misc,name-defined]  # the class comes from the bindings that are passed in
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            """Called by the library."""
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def last(self) -> str:
-            """The last error, in one line."""
-            return self.errors[-1][:300] if self.errors else "it gives no reason"
-
-    return Log()
 
 
 def _make_profiler(trt: ModuleType) -> Any:

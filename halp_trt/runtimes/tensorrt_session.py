@@ -12,7 +12,8 @@ import onnx
 from halp_trt.errors import MeasurementError, RuntimeUnavailableError
 from halp_trt.runtimes.blocked_edges import cut_to_layer
 from halp_trt.runtimes.gpu_timing import Bench, Gpu, make_launch, open_gpu
-from halp_trt.runtimes.tensorrt_plan import SURFACE, PlanSession, make_log
+from halp_trt.runtimes.tensorrt_bindings import make_log
+from halp_trt.runtimes.tensorrt_plan import SURFACE, PlanSession
 from halp_trt.specs import Measurement, Target
 
 __all__ = ["SURFACE", "PlanProber", "open_prober", "open_session", "reference_network"]
