@@ -30,6 +30,7 @@ from halp_trt import __version__
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.specs import Verification
 from halp_trt.store import encode, load, read_json, save_tensors, write_json
+from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.stages import deploy_run, load_network, measure_table, prune_run, verify_run
@@ -74,7 +75,8 @@ def main() -> None:
     if settings.train_epochs:
         seconds |= _train(settings, dense)
         settings = replace(settings, weights=str(dense.trained))
-    _timed(seconds, "build-lut", lambda: measure_table(settings, None, _report("build-lut"), resume=True))
+    survey = Survey(step=settings.step, seed=settings.seed)
+    _timed(seconds, "build-lut", lambda: measure_table(settings, survey, None, _report("build-lut"), resume=True))
     rows = [_contest(settings, method, budget, arguments.work) for method, budget in contests]
     write_json(
         RESULTS / f"{arguments.case}.json",

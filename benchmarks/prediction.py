@@ -1,15 +1,18 @@
-"""How well sums over a latency table predict engines: random pruned variants of networks, predicted and measured.
+"""How well sums over kernels explain engines: random pruned variants of networks, predicted and measured.
 
-    python benchmarks/prediction.py --work WORK [--model NAME[@BATCH] ...] [--variants 20]
+    python benchmarks/prediction.py [--model NAME[@BATCH] ...] [--variants 20] [--precision fp32]
 
-Half of the variants keep multiples of 8 channels, half any number; each group keeps 30 to 100 %. Results land in
-benchmarks/results/prediction.json. WORK keeps the latency tables; a second call measures only what they lack. Nothing
-else may run on the machine meanwhile.
+Half of the variants keep multiples of 8 channels, half any number; each group keeps 30 to 100 %. Every kernel that the
+runtime executes of a variant, and every layer that planning prices, is measured alone; the engine takes turns with
+them, round by round, because shared machines run faster and slower by the second. The dense network and a few other
+variants calibrate: one factor for all. Results land in benchmarks/results/prediction.json, one network after the
+other. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from pathlib import Path
@@ -19,19 +22,21 @@ import numpy as np
 
 from halp_trt import __version__
 from halp_trt.graphs.export import export
+from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.latency import graph_specs
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
-from halp_trt.planning import counts_latency_us
+from halp_trt.planning.resources import footprint_bytes
 from halp_trt.runtimes import get_runtime
+from halp_trt.runtimes.processor_bench import Rounds
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import encode, write_json
-from halp_trt.workflows.build_lut import measurer
+from halp_trt.timing import Processor
 from halp_trt.workflows.stages import example_inputs
-from halp_trt.workflows.verify import layer_checks, time_engines
 
 RESULT = Path(__file__).resolve().parent / "results" / "prediction.json"
-SCHEMA = "halp-trt/prediction/1"
+SCHEMA = "halp-trt/prediction/2"
 MODELS = (
     "torchvision:resnet18",
     "torchvision:resnet50",
@@ -39,6 +44,8 @@ MODELS = (
     "torchvision:densenet121",
     "torchvision:resnet50@8",
 )
+CALIBRATION = (1000, 1001, 1002, 1003)
+"""Seeds of the variants that calibrate; the others are not among them."""
 
 
 def main() -> None:
@@ -46,90 +53,111 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", default=[], help="a model source, @ and its batch size")
     parser.add_argument("--variants", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long each engine is timed")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long the rounds of a variant go on, about")
     parser.add_argument("--runtime", default="onnxruntime")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the latency tables")
     parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--layers", action="store_true", help="record every layer against the runtime's own profile")
     arguments = parser.parse_args()
-    networks = {}
+    kept = json.loads(arguments.result.read_bytes()) if arguments.result.exists() else {}
+    networks = kept.get("networks", {})
     for name in arguments.model or MODELS:
         source, _, batch = name.partition("@")
-        networks[name] = _network(source, int(batch or 1), arguments)
-    write_json(arguments.result, {"schema": SCHEMA, "version": __version__, "networks": networks})
+        networks[f"{name} ({arguments.runtime})"] = _network(source, int(batch or 1), arguments)
+        write_json(arguments.result, {"schema": SCHEMA, "version": __version__, "networks": networks})
 
 
 def _network(source: str, batch_size: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    runtime = get_runtime(arguments.runtime)
+    runtime: Any = get_runtime(arguments.runtime)
     target = runtime.target("fp32", batch_size)
-    loaded = load_model(source, num_classes=None if ":" in source else 10)
+    loaded = load_model(source)
     example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in loaded.example)
     model = export(loaded.module, example)
     graph = trace(loaded.module, example, source=source, model=model)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    table = arguments.work / f"{source.replace(':', '-')}-{batch_size}.jsonl"
-    num_probes = 0
+    rows = []
+    for seed in (-1, *CALIBRATION, *range(arguments.variants)):
+        kind, plan = variant(graph, seed)
+        with runtime.prober(target) as prober:
+            row = _measure(prober, runtime, rewrite(model, plan).SerializeToString(), plan, target, arguments.seconds)
+        rows.append({"seed": seed, "widths": kind, **row})
+        print(source, batch_size, rows[-1], flush=True)
+    num_fitted = 1 + len(CALIBRATION)
+    found = {"target": encode(target), **_summary(rows[:num_fitted], rows[num_fitted:]), "variants": rows}
+    print(source, batch_size, {key: value for key, value in found.items() if key != "variants"}, flush=True)
+    return found
 
-    def count(done: int, total: int) -> None:
-        nonlocal num_probes
-        num_probes += done == total and total
 
-    lookup = measurer(table, runtime, target, progress=count)
-    variants: list[dict[str, Any]] = []
-    for index in range(-1, arguments.variants):
-        kind, plan = _variant(graph, index)
-        rewritten = rewrite(model, plan)
-        started, known = time.perf_counter(), num_probes
-        predicted_us = counts_latency_us(graph, lookup, plan.counts())
-        probed = time.perf_counter() - started
-        session = runtime.load(runtime.build(rewritten.SerializeToString(), target), target)
-        inputs = example_inputs(session, None)
-        found = time_engines({"engine": session}, inputs, seconds=arguments.seconds)["engine"]
-        row: dict[str, Any] = {
-            "widths": kind,
-            "predicted_us": round(predicted_us, 1),
-            "measured": encode(found),
-            "error_fraction": round(predicted_us / found.latency_us - 1, 4),
-            "num_new_probes": num_probes - known,
-            "probing_seconds": round(probed, 1),
-        }
-        if arguments.layers:
-            specs = {layer.name: layer.spec_at(plan.counts()) for layer in graph.layers}
-            rows = lookup(list(specs.values()))
-            by_layer = {name: rows[spec].latency_us for name, spec in specs.items()}
-            checks, unmatched_us = layer_checks(plan, rewritten, by_layer, session.profile(inputs, 10))
-            row["layers"] = [
-                [c.name, str(c.spec), round(c.predicted_us, 1), c.measured_us]
-                for c in sorted(checks, key=lambda c: -abs(c.predicted_us - c.measured_us))
-            ]
-            row["unmatched_us"] = unmatched_us
-            row["fused_us"] = {n: us for n, us in by_layer.items() if n not in {c.name for c in checks}}
-        variants.append(row)
-        print(source, batch_size, {k: v for k, v in row.items() if k not in ("measured", "layers")}, flush=True)
-    errors = np.abs([row["error_fraction"] for row in variants[1:]])
-    summary = {
-        "median_error_fraction": float(np.median(errors)),
-        "p90_error_fraction": float(np.percentile(errors, 90)),
+def _measure(prober: Any, runtime: Any, model: bytes, plan: PruningPlan, target: Any, seconds: float) -> dict[str, Any]:
+    """Kernels, layers and engine of one variant, in the same rounds."""
+    units = runtime.units(model, target)
+    specs = graph_specs(plan.graph, plan.counts())
+    seats = {unit.spec: prober.seat(unit.model) for unit in reversed(units)}
+    seats |= {spec: prober.seat(make_probe(spec, target.batch_size)) for spec in dict.fromkeys(specs)}
+    session = runtime.load(model, target)
+    engine, processor = session.bind(example_inputs(session, None)), Processor()
+    footprint = footprint_bytes(specs, target.batch_size)
+    kernels = list({unit.spec: None for unit in units})
+    layers = list(dict.fromkeys(specs))
+    taken = {"units": Rounds(num_seats=len(kernels)), "layers": Rounds(num_seats=len(layers))}
+    samples: list[float] = []
+    start, number = time.monotonic(), -1
+    while number < 8 or time.monotonic() - start < seconds:
+        number += 1
+        engine()
+        sample = processor.start(engine)
+        for name, keys in (("units", kernels), ("layers", layers)):
+            some = [seats[key] for key in keys]
+            prober.bench.round(some, footprint, Rounds(num_seats=len(some)))
+            prober.bench.round(some, footprint, taken[name] if number else Rounds(num_seats=len(some)))
+        if number:
+            samples.append(sample.elapsed_us)
+    engine_us = float(np.median(samples))
+    by_unit = dict(zip(kernels, taken["units"].measurements(footprint), strict=True))
+    by_layer = dict(zip(layers, taken["layers"].measurements(footprint), strict=True))
+    units_us = math.fsum(by_unit[unit.spec].latency_us for unit in units)
+    layers_us = math.fsum(by_layer[spec].latency_us for spec in specs)
+    return {
+        "engine_us": round(engine_us, 1),
+        "engine_spread": round(float(np.subtract(*np.percentile(samples, [90, 10]))) / engine_us, 4),
+        "num_rounds": number,
+        "num_units": len(units),
+        "units_us": round(units_us, 1),
+        "layers_us": round(layers_us, 1),
+        "units_error": round(units_us / engine_us - 1, 4),
+        "layers_error": round(layers_us / engine_us - 1, 4),
     }
-    print(source, batch_size, summary, flush=True)
-    return {"target": encode(target), **summary, "dense": variants[0], "variants": variants[1:]}
 
 
-def _variant(graph: ChannelGraph, index: int) -> tuple[str, PruningPlan]:
-    """Variant ``index`` of a network: -1 is dense, even ones keep multiples of 8, odd ones anything."""
-    if index < 0:
+def _summary(fitted: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """Errors as they are, and after a calibration by variants that are not among those it is judged on."""
+    found: dict[str, Any] = {}
+    for name in ("units", "layers"):
+        sums, engines = (np.asarray([row[key] for row in fitted], float) for key in (f"{name}_us", "engine_us"))
+        slope = float(np.mean(engines / sums))
+        for kind, factor in (("", 1.0), ("_calibrated", slope)):
+            errors = np.abs([row[f"{name}_us"] * factor / row["engine_us"] - 1 for row in held_out])
+            found[f"{name}{kind}"] = {
+                "median": round(float(np.median(errors)), 4),
+                "p90": round(float(np.percentile(errors, 90)), 4),
+                "largest": round(float(errors.max()), 4),
+            }
+        found[f"{name}_slope"] = round(slope, 4)
+    return found
+
+
+def variant(graph: ChannelGraph, seed: int) -> tuple[str, PruningPlan]:
+    """A random variant of a network: -1 is dense, even seeds keep multiples of 8, odd ones anything."""
+    if seed < 0:
         return "dense", PruningPlan.dense(graph)
-    random = np.random.default_rng(index)
+    random = np.random.default_rng(seed)
     kept = {}
     for group in graph.groups:
         count = group.num_channels
         if group.prunable:
             share = random.uniform(0.3, 1.0)
             count = max(1, round(share * count))
-            if index % 2 == 0:
+            if seed % 2 == 0:
                 count = min(group.num_channels, max(8, 8 * math.floor(count / 8 + 0.5)))
         kept[group.name] = tuple(sorted(random.choice(group.num_channels, count, replace=False).tolist()))
-    return "multiples of 8" if index % 2 == 0 else "any", PruningPlan(graph=graph, kept=kept)
+    return "multiples of 8" if seed % 2 == 0 else "any", PruningPlan(graph=graph, kept=kept)
 
 
 if __name__ == "__main__":

@@ -331,6 +331,7 @@ class Measurement:
         enqueue_us: median time the host spends to start one execution; 0 where it waits for the end.
         before, after: the device's conditions on both sides of the samples; None where nothing tells them.
         protocol: how this row was taken, where it is more than the target's protocol says.
+        footprint_bytes: memory touched between two executions of it; 0 where the device's protocol knows no such thing.
         doubt: why the row is not to be trusted, in words; empty where it is.
     """
 
@@ -344,6 +345,7 @@ class Measurement:
     before: Conditions | None = None
     after: Conditions | None = None
     protocol: Protocol | None = None
+    footprint_bytes: int = 0
     doubt: str = ""
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from halp_trt.cli import verbs
 from halp_trt.runtimes import gpu_timing
-from halp_trt.runtimes.processor_bench import COLD, SETTLED
+from halp_trt.runtimes.processor_bench import ROUNDS, SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
@@ -75,7 +75,7 @@ def test_the_timing_page_states_the_code_s_own_numbers() -> None:
     assert f"by more than {gpu_timing._MAX_CLOCK_CHANGE:.0%}".replace("%", " %") in text
     assert f"more than {gpu_timing._MAX_DRIFT:.0%}".replace("%", " %") in text
     assert f"above {gpu_timing._ENQUEUE_BOUND} of the latency" in text
-    assert COLD in text
+    assert ROUNDS in text
     assert SETTLED in text
 
 

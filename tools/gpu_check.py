@@ -43,7 +43,7 @@ from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cuda import CudaDevice, require_device
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
-from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.precision import preparer
 from halp_trt.workflows.run import run_all
@@ -218,7 +218,7 @@ def measure_layers(runtime: Runtime, target: Target, layers: Mapping[str, LayerS
 def measure_specs(runtime: Runtime, target: Target, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
     """Measures layers as build-lut does, into a table that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        return measurer(Path(folder) / "table.jsonl", runtime, target)(specs)
+        return Measurer(Path(folder) / "table.jsonl", runtime, target)(specs)
 
 
 def measure_staircase(runtime: Runtime, target: Target, num_widths: int) -> dict[str, Any]:

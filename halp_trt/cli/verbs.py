@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,25 +51,63 @@ def verbs() -> None:
 @config_option
 @options(*_NETWORK, *_TARGET, "step", "frozen", "seed")
 @click.option("--out", type=_PATH, help="File of the table; by default luts/<target>.jsonl.")
+@click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
+@click.option(
+    "--max-probes", type=click.IntRange(1), default=1000, show_default=True, help="Measured layers of the whole table."
+)
+@click.option(
+    "--max-error",
+    default="3%",
+    show_default=True,
+    help="Miss of a test probe above which more are measured around it, as a share of the latency.",
+)
 @_resume
 @_json
-def build_lut(out: Path | None, resume: bool, as_json: bool, **values: Any) -> None:
+def build_lut(
+    out: Path | None, full_grid: bool, max_probes: int, max_error: str, resume: bool, as_json: bool, **values: Any
+) -> None:
     """Measure single layers into a latency table.
 
-    Every layer of the model at every channel width, in steps. Tables are shared by models: layers that are in the table
+    Every layer of the model over its input and output widths, in steps: measured at few pairs of widths, more where
+    they do not explain each other, and interpolated between. Tables are shared by models: layers that are in the table
     already are not measured again.
     """
+    from halp_trt.latency import Effort
     from halp_trt.report import describe
+    from halp_trt.workflows.build_lut import Survey
     from halp_trt.workflows.stages import measure_table
 
     settings = _settings(values)
+    effort = Effort(max_probes=max_probes, max_error_fraction=_share(max_error))
+    survey = Survey(step=settings.step, effort=effort, is_full=full_grid, seed=settings.seed)
     with (
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,
     ):
-        path, table = measure_table(settings, out, bar("build-lut"), resume=resume)
-    summary = {"file": str(path), "target": table.target, "num_rows": len(table.rows)}
+        path, table = measure_table(settings, survey, out, bar("build-lut"), resume=resume)
+    summary = {
+        "file": str(path),
+        "target": table.target,
+        "num_rows": len(table.rows),
+        "num_surfaces": len(table.surfaces),
+        "num_entries": sum(surface.num_entries for surface in table.surfaces),
+    }
     print_result(summary, f"{describe(table)}\n\nwritten to {path}", as_json=as_json)
+
+
+def _share(text: str) -> float:
+    """A share in percent.
+
+    Raises:
+        UsageError: it is not one between 0 and 100 %.
+    """
+    try:
+        value = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise UsageError(f"{text!r} is not a share between 0 and 100 %; try '3%'")
+    return value
 
 
 @verbs.command()

@@ -21,7 +21,9 @@ from halp_trt.store import encode
 __all__ = ["make_probe"]
 
 _OPSETS = ((18, 8), (20, 9), (22, 10))  # with their IR versions; the first that knows the operator is taken
-_MARKER_WIDTH = 4
+_MARKER_WIDTHS = (4, 17)
+"""Channels that a marker reads where the layer's input is as wide as a vector allows, and where it is not: what makes
+ragged widths in a network mostly reads ragged ones, and has the layout of such."""
 _CONSUMER_WIDTH = 16
 _WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize")
 _FLOAT = np.dtype(np.float32)
@@ -216,9 +218,10 @@ class _Drawing:
             self.inputs.append(gs.Variable(f"input_{len(self.inputs)}", kind, shape))
             return self.inputs[-1]
         marker = f"{MARKER}{len(self.outputs)}"
-        source = gs.Variable(f"{marker}_input", np.float32, (shape[0], _MARKER_WIDTH, *shape[2:]))
+        width = _MARKER_WIDTHS[shape[1] % 4 != 0]
+        source = gs.Variable(f"{marker}_input", np.float32, (shape[0], width, *shape[2:]))
         self.inputs.append(source)
-        kernel = self._weight(f"{marker}_weight", (shape[1], _MARKER_WIDTH, 1, 1))
+        kernel = self._weight(f"{marker}_weight", (shape[1], width, 1, 1))
         made = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
         self.outputs.append(made)
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from halp_trt.latency.staircase import noise_us, staircase_step
+from halp_trt.latency.surface import Effort, Entry, Region, Surface, grid_surfaces, measure_surface, measure_surfaces
 from halp_trt.latency.table import (
     LatencyTable,
     check_target,
@@ -12,11 +13,18 @@ from halp_trt.latency.table import (
 )
 
 __all__ = [
+    "Effort",
+    "Entry",
     "LatencyTable",
+    "Region",
+    "Surface",
     "check_target",
     "graph_latency_us",
     "graph_specs",
+    "grid_surfaces",
     "layer_latencies_us",
+    "measure_surface",
+    "measure_surfaces",
     "noise_us",
     "staircase_step",
 ]

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,18 @@ from halp_trt.errors import UsageError
 from halp_trt.latency.staircase import noise_us, staircase_step
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = ["Effort", "Entry", "Surface", "measure_surface"]
+__all__ = ["Cell", "Effort", "Entry", "Region", "Surface", "grid_surfaces", "measure_surface", "measure_surfaces"]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Floats = npt.NDArray[np.float64]
 Point = tuple[int, int]
+Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
+"""Yields the specs to measure next and is sent their rows."""
 
 _COARSE = 4
 """Corners along each axis of the first grid, where there are as many widths."""
-_LADDER = 8
-"""Adjacent widths measured along each axis to find its step."""
+_LADDERS = (8, 17)
+"""Adjacent widths measured along each axis to find its step; the longer where the shorter shows none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,35 @@ class Surface:
     points: Mapping[Point, Measurement]
     cells: tuple[Cell, ...] = field(repr=False)
 
+    @property
+    def num_entries(self) -> int:
+        """Pairs of widths it covers."""
+        return len(self.in_widths) * max(1, len(self.out_widths))
+
+    @property
+    def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:
+        """What it is laid over: its layer at the widest, and the widths along each axis."""
+        widest = self.out_widths[-1] if self.out_widths else self.in_widths[-1]
+        is_twin = not self.out_widths and self.spec.in_channels != self.spec.out_channels
+        spec = self.spec.with_widths(self.in_widths[-1], self.spec.out_channels if is_twin else widest)
+        return spec, self.in_widths, self.out_widths
+
+    def covers(self, spec: LayerSpec) -> bool:
+        """Whether ``spec`` is its layer at some of its widths."""
+        try:
+            widest, in_widths, out_widths = self.key
+            if spec.with_widths(widest.in_channels, widest.out_channels) != widest:
+                return False
+        except UsageError:  # the widths do not divide into the other layer's groups
+            return False
+        return spec.in_channels in in_widths and (not out_widths or spec.out_channels in out_widths)
+
+    def entries(self) -> Iterator[tuple[int, int, Entry]]:
+        """Every pair of widths with its latency."""
+        for in_channels in self.in_widths:
+            for out_channels in self.out_widths or (in_channels,):
+                yield in_channels, out_channels, self.at(in_channels, out_channels)
+
     def at(self, in_channels: int, out_channels: int) -> Entry:
         """The latency at one pair of widths.
 
@@ -146,6 +177,47 @@ class Surface:
         return _plateaus(self.in_widths, self.steps[0]), _plateaus(self.out_widths or (1,), self.steps[1])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """What a surface is to be laid over.
+
+    Attributes:
+        spec: the layer.
+        in_widths, out_widths: ascending; ``out_widths`` empty for a layer whose two sides are the same channels.
+        effort: how far to refine.
+        steps: the staircase's steps along both axes, where they are known; found by ladders of adjacent widths if not.
+    """
+
+    spec: LayerSpec
+    in_widths: tuple[int, ...]
+    out_widths: tuple[int, ...]
+    effort: Effort = field(default_factory=Effort)
+    steps: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for widths in (self.in_widths, self.out_widths):
+            if list(widths) != sorted(set(widths)):
+                raise UsageError(f"the widths of a surface must ascend, got {list(widths)[:8]}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Widths along each axis; an axis that there is not counts one."""
+        return len(self.in_widths), max(1, len(self.out_widths))
+
+    @property
+    def num_entries(self) -> int:
+        """Pairs of widths it covers."""
+        return math.prod(self.shape)
+
+    def spec_at(self, position: Point) -> LayerSpec:
+        """The layer at a position along the axes."""
+        in_channels = self.in_widths[position[0]]
+        out_channels = self.out_widths[position[1]] if self.out_widths else in_channels
+        if not self.out_widths and self.spec.in_channels != self.spec.out_channels:
+            out_channels = self.spec.out_channels
+        return self.spec.with_widths(in_channels, out_channels)
+
+
 def measure_surface(
     spec: LayerSpec,
     in_widths: Sequence[int],
@@ -158,97 +230,141 @@ def measure_surface(
     """Lays a surface over widths, measuring where it bends.
 
     Args:
-        spec: the layer.
-        in_widths, out_widths: ascending; ``out_widths`` empty for a layer whose two sides are the same channels.
+        spec, in_widths, out_widths, steps: as in :class:`Region`.
         lookup: measures the specs it is asked for, or looks them up.
         effort: how far to refine.
-        steps: the staircase's steps along both axes, where they are known; found by ladders of adjacent widths if not.
 
     Raises:
         UsageError: widths do not ascend, or the layer cannot have them.
     """
-    for widths in (in_widths, out_widths):
-        if list(widths) != sorted(set(widths)):
-            raise UsageError(f"the widths of a surface must ascend, got {list(widths)[:8]}")
-    survey = _Survey(spec, tuple(in_widths), tuple(out_widths), lookup, effort or Effort())
-    found = steps or (survey.step(0), survey.step(1))
-    return survey.refine(found)
+    region = Region(
+        spec=spec, in_widths=tuple(in_widths), out_widths=tuple(out_widths), effort=effort or Effort(), steps=steps
+    )
+    return measure_surfaces([region], lookup)[0]
+
+
+def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
+    """Lays several surfaces at once: what they want to know next is asked for together.
+
+    Raises:
+        UsageError: a layer cannot have its region's widths.
+    """
+    surveys = [_Survey(region) for region in regions]
+    asking = {index: survey.ask() for index, survey in enumerate(surveys)}
+    answers: Mapping[LayerSpec, Measurement] | None = None
+    while asking:
+        wanted: dict[LayerSpec, None] = {}
+        for index, questions in list(asking.items()):
+            try:
+                asked = next(questions) if answers is None else questions.send(answers)
+                wanted.update(dict.fromkeys(asked))
+            except StopIteration:
+                del asking[index]
+        answers = lookup(list(wanted)) if wanted else {}
+    return [survey.surface() for survey in surveys]
+
+
+def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
+    """Surfaces of which every entry is measured.
+
+    Raises:
+        UsageError: a layer cannot have its region's widths.
+    """
+    grids = [
+        {(row, column): region.spec_at((row, column)) for row, column in product(*map(range, region.shape))}
+        for region in regions
+    ]
+    rows = lookup(list({spec: None for grid in grids for spec in grid.values()}))
+    return [
+        Surface(
+            spec=region.spec,
+            in_widths=region.in_widths,
+            out_widths=region.out_widths,
+            steps=(1, 1),
+            points={position: rows[spec] for position, spec in grid.items()},
+            cells=(),
+        )
+        for region, grid in zip(regions, grids, strict=True)
+    ]
 
 
 class _Survey:
     """The points measured so far of one surface in the making."""
 
-    def __init__(
-        self, spec: LayerSpec, in_widths: tuple[int, ...], out_widths: tuple[int, ...], lookup: Lookup, effort: Effort
-    ) -> None:
-        self.spec, self.in_widths, self.out_widths = spec, in_widths, out_widths
-        self.lookup, self.effort = lookup, effort
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.steps = region.steps or (1, 1)
         self.points: dict[Point, Measurement] = {}
+        self.cells: list[Cell] = []
 
-    def measure(self, positions: Sequence[Point]) -> None:
-        """Measures what is not measured yet."""
+    def surface(self) -> Surface:
+        """What was found."""
+        return Surface(
+            spec=self.region.spec,
+            in_widths=self.region.in_widths,
+            out_widths=self.region.out_widths,
+            steps=self.steps,
+            points=dict(self.points),
+            cells=tuple(self.cells),
+        )
+
+    def ask(self) -> Asking:
+        """Finds the steps along both axes, then splits cells, the worst first, until all agree or probes run out."""
+        if self.region.steps is None:
+            steps = []
+            for axis in (0, 1):
+                steps.append((yield from self._step(axis)))
+            self.steps = (steps[0], steps[1])
+        yield from self._refine()
+
+    def _measure(self, positions: Sequence[Point]) -> Asking:
+        """Asks for what is not measured yet."""
         missing = [position for position in dict.fromkeys(positions) if position not in self.points]
-        specs = [self._spec(position) for position in missing]
-        rows = self.lookup(specs) if specs else {}
-        self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
+        if missing:
+            specs = [self.region.spec_at(position) for position in missing]
+            rows = yield specs
+            self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
 
-    def _spec(self, position: Point) -> LayerSpec:
-        in_channels = self.in_widths[position[0]]
-        out_channels = self.out_widths[position[1]] if self.out_widths else in_channels
-        if not self.out_widths and self.spec.in_channels != self.spec.out_channels:
-            out_channels = self.spec.out_channels
-        return self.spec.with_widths(in_channels, out_channels)
-
-    def step(self, axis: int) -> int:
+    def _step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
         """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
-        widths, others = (self.in_widths, self.out_widths)[:: 1 if axis == 0 else -1]
-        if len(widths) < _LADDER:
-            return 1
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
         middle = (len(others) - 1) // 2 if others else 0
-        rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(_LADDER)]
-        self.measure(rungs)
-        rows = [self.points[rung] for rung in rungs]
-        found = staircase_step(widths[:_LADDER], [row.latency_us for row in rows], [noise_us(row) for row in rows])
-        return found or 1
+        for length in _LADDERS:
+            if len(widths) < (length if length == _LADDERS[0] else 2 * length):
+                break
+            rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+            yield from self._measure(rungs)
+            rows = [self.points[rung] for rung in rungs]
+            found = staircase_step(widths[:length], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+            if found:
+                return found
+        return 1
 
-    def refine(self, steps: tuple[int, int]) -> Surface:
-        """Splits cells, the worst first, until all agree or the probes are used up."""
-        axes = (self.in_widths, self.out_widths or (1,))
-        coordinates = (_plateaus(axes[0], steps[0]), _plateaus(axes[1], steps[1]))
-        lines = [_corners(widths, step) for widths, step in zip(axes, steps, strict=True)]
-        self.measure([(row, column) for row in lines[0] for column in lines[1]])
-        first = [
+    def _refine(self) -> Asking:
+        axes = (self.region.in_widths, self.region.out_widths or (1,))
+        coordinates = (_plateaus(axes[0], self.steps[0]), _plateaus(axes[1], self.steps[1]))
+        lines = [_corners(widths, step) for widths, step in zip(axes, self.steps, strict=True)]
+        yield from self._measure([(row, column) for row in lines[0] for column in lines[1]])
+        waiting: list[tuple[float, Point, Point, Cell]] = []
+        fresh = [
             Cell(low=(low, left), high=(high, right))
             for low, high in _spans(lines[0])
             for left, right in _spans(lines[1])
         ]
-        waiting: list[tuple[float, Point, Point, Cell]] = []
-        done: list[Cell] = []
-
-        def test(cells: Sequence[Cell]) -> None:
-            self.measure([cell.middle for cell in cells if not cell.is_full])
-            for cell in cells:
-                tested = self._tested(cell, coordinates)
-                if tested.is_full or tested.error_fraction <= self.effort.max_error_fraction:
-                    done.append(tested)
+        effort = self.region.effort
+        while True:
+            yield from self._measure([cell.middle for cell in fresh if not cell.is_full])
+            for cell in (self._tested(cell, coordinates) for cell in fresh):
+                if cell.is_full or cell.error_fraction <= effort.max_error_fraction:
+                    self.cells.append(cell)
                 else:
-                    harm = tested.error_fraction * math.sqrt(_area(tested))
-                    heapq.heappush(waiting, (-harm, tested.low, tested.high, tested))
-
-        test(first)
-        while waiting and len(self.points) < self.effort.max_probes:
-            *_, cell = heapq.heappop(waiting)
-            parts = _split(cell)
-            self.measure([corner for part in parts for corner in _corner_points(part)])
-            test(parts)
-        return Surface(
-            spec=self.spec,
-            in_widths=self.in_widths,
-            out_widths=self.out_widths,
-            steps=steps,
-            points=dict(self.points),
-            cells=tuple(done + [cell for *_, cell in waiting]),
-        )
+                    harm = cell.error_fraction * math.sqrt(_area(cell))
+                    heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
+            if not waiting or len(self.points) >= effort.max_probes:
+                break
+            fresh = _split(heapq.heappop(waiting)[-1])
+            yield from self._measure([corner for part in fresh for corner in _corner_points(part)])
+        self.cells.extend(cell for *_, cell in waiting)
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:

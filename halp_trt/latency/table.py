@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from halp_trt.errors import MissingLatencyError, TargetMismatchError
+from halp_trt.latency.staircase import noise_us
+from halp_trt.latency.surface import Entry, Surface
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 
 __all__ = [
@@ -30,10 +32,12 @@ class LatencyTable:
     Attributes:
         target: where and how they were measured.
         rows: the measurement of every layer.
+        surfaces: laid over pairs of widths between the rows; they answer :meth:`entry`, never a lookup.
     """
 
     target: Target
     rows: Mapping[LayerSpec, Measurement]
+    surfaces: tuple[Surface, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
@@ -65,11 +69,31 @@ class LatencyTable:
         """
         return self.lookup((spec,))[spec].latency_us
 
+    def entry(self, spec: LayerSpec) -> Entry:
+        """The latency of one layer, measured or interpolated, and how far it may be off.
+
+        Raises:
+            MissingLatencyError: it was not measured, and no surface covers its widths.
+        """
+        if spec in self.rows:
+            row = self.rows[spec]
+            return Entry(latency_us=row.latency_us, error_us=noise_us(row), is_measured=True)
+        for surface in self.surfaces:
+            if surface.covers(spec):
+                return surface.at(spec.in_channels, spec.out_channels)
+        self.lookup((spec,))
+        raise AssertionError("a lookup of a missing row raises")
+
+    def with_surfaces(self, surfaces: Iterable[Surface]) -> LatencyTable:
+        """This table with ``surfaces``; one laid over the same widths of the same layer takes another's place."""
+        kept = {surface.key: surface for surface in (*self.surfaces, *surfaces)}
+        return replace(self, surfaces=tuple(kept.values()))
+
     def with_rows(
         self, rows: Mapping[LayerSpec, Measurement] | Iterable[tuple[LayerSpec, Measurement]]
     ) -> LatencyTable:
         """This table with ``rows`` added; of a spec measured twice the new measurement counts."""
-        return LatencyTable(target=self.target, rows={**self.rows, **dict(rows)})
+        return replace(self, rows={**self.rows, **dict(rows)})
 
 
 def check_target(table: LatencyTable, target: Target) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from halp_trt.specs import LayerSpec
 
-__all__ = ["RESOURCES", "flops", "memory_bytes", "parameters"]
+__all__ = ["RESOURCES", "flops", "footprint_bytes", "memory_bytes", "parameters"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BYTES = 4  # of a number in fp32
@@ -52,6 +52,21 @@ def flops(spec: LayerSpec, batch_size: int = 1) -> float:
 def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
     """Bytes of a layer's weights and of what it writes, in fp32; nothing is reused, so a runtime needs less."""
     return _BYTES * (parameters(spec) + batch_size * spec.out_channels * _out_positions(spec))
+
+
+def footprint_bytes(specs: Sequence[LayerSpec], batch_size: int = 1) -> int:
+    """Bytes that one run of a network goes through before it comes back to a layer, in fp32.
+
+    All its weights, and an arena for what layers hand on: as large as the largest input and output of one layer.
+    """
+    weights = math.fsum(parameters(spec, batch_size) for spec in specs)
+    handed_on = max((_handed_on(spec) for spec in specs), default=0)
+    return int(_BYTES * (weights + batch_size * handed_on))
+
+
+def _handed_on(spec: LayerSpec) -> int:
+    read = spec.in_channels * math.prod(spec.in_size)
+    return read + spec.out_channels * _out_positions(spec) * (2 if "Add" in spec.epilogue else 1)
 
 
 RESOURCES: Mapping[str, Callable[[LayerSpec, int], float]] = MappingProxyType(

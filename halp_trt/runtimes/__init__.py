@@ -7,7 +7,7 @@ imported only when it is asked for.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,22 +18,26 @@ from typing import Any, Protocol, cast, runtime_checkable
 from numpy.typing import NDArray
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.specs import Measurement, Target
+from halp_trt.specs import LayerSpec, Measurement, Target
 
 __all__ = [
     "CONSUMER",
+    "DEFAULT_FOOTPRINT",
     "MARKER",
     "RUNTIMES",
     "SPEC_KEY",
     "TENSORRT",
     "Array",
+    "BatchProber",
     "BuildOptions",
     "Built",
     "Choice",
     "Compiler",
+    "Explains",
     "Prober",
     "Runtime",
     "Session",
+    "Unit",
     "available_runtimes",
     "choose_runtime",
     "default_runtime",
@@ -65,6 +69,10 @@ MARKER = "halp_marker_"
 """Outputs of a probe with this prefix are the tensors its layer reads, made as a network would make them."""
 CONSUMER = "halp_consumer"
 """The node of a probe that reads its layer's output as a network would; it does not belong to the layer."""
+
+
+DEFAULT_FOOTPRINT = 16 << 20
+"""Memory touched between two runs of a layer where its network is not known: about four million weights."""
 
 
 class Session(Protocol):
@@ -100,6 +108,52 @@ class Prober(Protocol):
         Raises:
             BuildError: the runtime refuses the probe.
             MeasurementError: it cannot be timed as it would run inside a network.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchProber(Protocol):
+    """Measures layers in turns, so that each meets the caches as inside a network that touches as much memory."""
+
+    def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
+        """Latencies in order, as they become known.
+
+        Raises:
+            BuildError: the runtime refuses a probe.
+            MeasurementError: one cannot be timed as it would run inside a network.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One kernel that a runtime executes of a model.
+
+    Attributes:
+        name: of the node in the executed graph.
+        spec: what it computes and in which layout: its key in latency tables.
+        model: it alone, to be measured by.
+    """
+
+    name: str
+    spec: LayerSpec
+    model: bytes
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A runtime that tells what it executes of a model, and how fast its machine is at the moment."""
+
+    def reference(self, target: Target) -> Callable[[], object]:
+        """One run of a small fixed network."""
+        ...
+
+    def units(self, model: bytes, target: Target) -> tuple[Unit, ...]:
+        """Every kernel in order, layout changes included.
+
+        Raises:
+            BuildError: the runtime refuses the model.
         """
         ...
 

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
 from halp_trt.errors import BuildError, MeasurementError, UsageError
-from halp_trt.runtimes import Array
+from halp_trt.runtimes import DEFAULT_FOOTPRINT, Array, Unit
 from halp_trt.runtimes.blocked_edges import cut_to_layer
-from halp_trt.runtimes.processor_bench import COLD, ProcessorBench, processor_name
+from halp_trt.runtimes.executed import executed_units, is_unit, overwritten_input
+from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Seat, batches, processor_name
 from halp_trt.specs import Measurement, Protocol, Target
 from halp_trt.timing import pin_to_one_core
 
-__all__ = ["build", "load", "name", "prober", "suffix", "target"]
+__all__ = ["build", "load", "name", "prober", "reference", "suffix", "target", "units"]
 
 name = "onnxruntime"
 suffix = ".onnx"
 
 _ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 _NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+_TYPES: Mapping[str, type[np.generic]] = {
+    f"tensor({name})": kind
+    for name, kind in {
+        "float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "int8": np.int8,
+        "uint8": np.uint8, "bool": np.bool_,
+    }.items()
+}  # fmt: skip
+_SMALL = (1, 8, 14, 14)
+"""Shape of the operator by which the cost of a call is weighed."""
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 """On most processors fp16 is computed in fp32 between casts: it shows accuracy, not speed."""
@@ -50,7 +63,7 @@ def target(precision: str, batch_size: int) -> Target:
         runtime_version=ort.__version__,
         precision=precision,
         batch_size=batch_size,
-        protocol=Protocol(method=COLD),
+        protocol=Protocol(method=ROUNDS, num_samples=200),
     )
 
 
@@ -60,7 +73,7 @@ def build(model: bytes, target: Target) -> bytes:
     Raises:
         BuildError: it does not accept the model.
     """
-    _open(model, target.protocol.num_threads, _ALL)
+    _open(target.protocol.num_threads, model, _ALL)
     return model
 
 
@@ -78,7 +91,7 @@ class CpuSession:
 
     def __init__(self, model: bytes, *, num_threads: int, optimise: bool = True) -> None:
         self._model, self._num_threads, self._level = model, num_threads, _ALL if optimise else _NONE
-        self._session = _open(model, num_threads, self._level)
+        self._session = _open(num_threads, model, self._level)
         self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
             {i.name: tuple(n if isinstance(n, int) else 1 for n in i.shape) for i in self._session.get_inputs()}
         )
@@ -133,108 +146,160 @@ class CpuSession:
 
 @contextmanager
 def prober(target: Target) -> Iterator[CpuProber]:
-    """Measures single layers, with the calling thread kept on one core.
-
-    Raises:
-        UsageError: a precision other than ``fp32``; whole networks run in others.
-    """
-    if target.precision != "fp32":
-        raise UsageError(
-            f"onnxruntime measures layers in fp32, not {target.precision!r}: prune with fp32 and deploy in the other"
-        )
+    """Measures layers, with the calling thread kept on one core."""
     with pin_to_one_core():
         yield CpuProber(target)
 
 
-class CpuProber:
-    """Measures layers with a ``ProcessorBench``. Reference: a 1x1 convolution, 512 to 512 at 7x7: 1 MiB.
+def units(model: bytes, target: Target) -> tuple[Unit, ...]:
+    """What ONNX Runtime executes of a model on this processor: the nodes of its optimised graph, in order.
 
-    All layers read and write the same buffers, as in a network's arena: activations are warm, weights are cold.
+    Raises:
+        BuildError: it does not accept the model.
+    """
+    return executed_units(_optimised(model, target.protocol.num_threads), partial(_open, target.protocol.num_threads))
+
+
+def reference(target: Target) -> Callable[[], None]:
+    """One run of a small fixed network, by which a drift of the machine's speed shows.
+
+    An inverted bottleneck and a 3x3 convolution, 64 channels at 28x28: pointwise, depthwise and full convolutions.
+    """
+    session = CpuSession(_reference_network(), num_threads=target.protocol.num_threads)
+    return session.bind({name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()})
+
+
+class CpuProber:
+    """Measures layers with a ``RoundBench``.
+
+    All layers read and write the same buffers, as in a network's arena. Before a layer runs, its input is written, and
+    as much of its output as the layer before it may have read: with that and the other layers' weights between two runs
+    of it, its memory is as near or far as inside a network.
     """
 
     def __init__(self, target: Target) -> None:
         self._protocol = target.protocol
         self._random = np.random.default_rng(0)
-        self._arena = [np.empty(0, np.float32) for _ in range(3)]
-        self._bench = ProcessorBench(
+        self._arena = [_memory(0), _memory(0)]
+        self.bench = RoundBench(
             protocol=target.protocol,
-            reference=self._bind_whole(_reference_network()),
-            empty=self._bind_whole(_empty_network()),
+            reference=reference(target),
+            settle=self._bind_whole(_chain(1, (1,))),
+            chains=(self._bind_whole(_chain(1, _SMALL)), self._bind_whole(_chain(2, _SMALL))),
         )
 
     def measure(self, probe: bytes) -> Measurement:
-        """Latency of the layer in a probe.
+        """Latency of the layer in one probe, with a network of ``DEFAULT_FOOTPRINT`` bytes around it.
 
         Raises:
             BuildError: ONNX Runtime refuses the probe.
             MeasurementError: its optimiser did not leave the layer recognisable.
         """
-        cut = cut_to_layer(self._optimise(probe))
-        session = _open(cut.SerializeToString(), self._protocol.num_threads, _NONE)
-        return self._bench.measure(self._bind_to_arena(session, in_place=_adds_in_place(cut)))
+        return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
 
-    def _optimise(self, probe: bytes) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory() as folder:
-            options = _options(self._protocol.num_threads, _ALL)
-            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-            _session(probe, options)
-            return onnx.load(options.optimized_model_filepath)
+    def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
+        """Latencies of the layers in probes or of units, in order, a batch at a time.
+
+        Args:
+            probes: models by ``make_probe``, or of units.
+            footprint_bytes: memory that a network touches between two runs of a layer.
+
+        Raises:
+            BuildError: ONNX Runtime refuses a probe.
+            MeasurementError: its optimiser did not leave a layer recognisable.
+        """
+        for batch in batches(map(self.seat, probes), footprint_bytes):
+            yield from self.bench.measure(batch, footprint_bytes)
+
+    def seat(self, probe: bytes) -> Seat:
+        """The layer in a probe, or a unit, ready to take part in rounds."""
+        return self._seat(self._layer(probe))
+
+    def _layer(self, probe: bytes) -> bytes:
+        """The nodes to be run, optimised: those of a unit as they are, those of a probe without its edges."""
+        if is_unit(probe):
+            return probe
+        return bytes(cut_to_layer(_optimised(probe, self._protocol.num_threads)).SerializeToString())
 
     def _bind_whole(self, model: bytes) -> Callable[[], None]:
         session = CpuSession(model, num_threads=self._protocol.num_threads)
         return session.bind({key: self._fill(shape, np.float32) for key, shape in session.input_shapes.items()})
 
-    def _bind_to_arena(self, session: ort.InferenceSession, *, in_place: bool) -> Callable[[], None]:
-        """The layer's first input, its other inputs and its outputs, each in a buffer all layers share.
+    def _seat(self, layer: bytes) -> Seat:
+        """The layer's inputs in one buffer that all layers share, its outputs in the other.
 
-        With ``in_place`` the outputs lie where the other inputs do: a residual is added where it stands.
+        What an arena lets a kernel overwrite is overwritten: a residual is added where it stands.
         """
-        shapes = {value.name: tuple(value.shape) for value in session.get_inputs()}
-        types = {value.name: _TYPES.get(value.type, np.float32) for value in session.get_inputs()}
-        own = {key: self._fill(shape, types[key]) for key, shape in shapes.items()}
+        session = _open(self._protocol.num_threads, layer)
+        model = onnx.load_from_string(layer)
+        own = {
+            value.name: self._fill(tuple(value.shape), _TYPES.get(value.type, np.float32))
+            for value in session.get_inputs()
+        }
         try:
-            outputs = session.run(None, own)
+            values = session.run(None, own)
         except Exception as error:
             raise MeasurementError(
                 f"ONNX Runtime cannot run the probe: {_first_line(error)}; please report it"
             ) from error
-        binding, kept = session.io_binding(), []
-        for role, (bind, values) in enumerate(
-            [
-                (binding.bind_input, dict(list(own.items())[:1])),
-                (binding.bind_input, dict(list(own.items())[1:])),
-                (binding.bind_output, dict(zip([o.name for o in session.get_outputs()], outputs, strict=True))),
-            ]
-        ):
-            for key, memory in self._lay_out(1 if in_place and role == 2 else role, values).items():
-                _bind(bind, key, memory, values[key].shape)
-                kept.append(memory)
-        return _runner(session, binding, kept)
+        outputs = dict(zip([output.name for output in session.get_outputs()], values, strict=True))
+        overwritten = overwritten_input(model)
+        places = self._lay_out(0, {key: value for key, value in own.items() if key != overwritten})
+        places |= self._lay_out(1, outputs)
+        if overwritten is not None:
+            places[overwritten] = places[next(iter(outputs))]
+        binding = session.io_binding()
+        for bind, arrays in ((binding.bind_input, own), (binding.bind_output, outputs)):
+            for key, value in arrays.items():
+                _bind(bind, key, places[key], value.shape)
+        written = [places[key] for key in own if places[key].dtype == np.float32]
+        before = sum(array.size for array in written)
+        cleared = [places[key][:before] for key in outputs if places[key].dtype == np.float32]
+        return Seat(
+            run=_runner(session, binding, places),
+            prepare=partial(_touch, [*cleared, *written]),
+            num_bytes=sum(math.prod(tensor.dims) * 4 for tensor in model.graph.initializer),
+            num_shared_bytes=4 * sum(memory.size for memory in self._arena),
+        )
 
     def _lay_out(self, role: int, values: Mapping[str, Array]) -> dict[str, Array]:
-        """A stretch of the shared buffer for each value, 64 bytes apart; what is not float32 keeps its own memory."""
-        needed = sum(-(-value.size // 16) * 16 for value in values.values())
+        """A stretch of the shared buffer for each value, 256 bytes apart; what is not float32 keeps its own memory."""
+        needed = sum(-(-value.size // 64) * 64 for value in values.values())
         if needed > self._arena[role].size:
-            self._arena[role] = self._fill((needed,), np.float32)
+            self._arena[role] = _memory(needed)
+            self._arena[role][:] = self._random.standard_normal(needed, np.float32)
         places, start = {}, 0
         for key, value in values.items():
             if value.dtype != np.float32:
-                places[key] = value
+                places[key] = np.array(value, order="C")
                 continue
             places[key] = self._arena[role][start : start + value.size]
-            start += -(-value.size // 16) * 16
+            start += -(-value.size // 64) * 64
         return places
 
     def _fill(self, shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-        if kind is not np.float32:
-            return np.zeros(shape, kind)
-        return self._random.standard_normal(shape, np.float32)
+        if kind is np.float32:
+            return self._random.standard_normal(shape, np.float32)
+        return self._random.integers(0, 2, shape).astype(kind)
 
 
-def _adds_in_place(cut: onnx.ModelProto) -> bool:
-    """Whether the layer is a convolution alone that adds a residual of its output's shape."""
-    nodes = cut.graph.node
-    return len(nodes) == 1 and nodes[0].op_type in ("Conv", "FusedConv") and len(cut.graph.input) == 2
+def _touch(arrays: Sequence[Array]) -> None:
+    """Reads and writes memory; the numbers keep their size."""
+    for array in arrays:
+        np.negative(array, out=array)
+
+
+def _memory(num_floats: int) -> Array:
+    """Memory as an allocator hands it out: numpy would ask for huge pages, which ONNX Runtime's arena does not."""
+    return np.frombuffer(mmap.mmap(-1, max(4 * num_floats, mmap.PAGESIZE)), np.float32)[:num_floats]
+
+
+def _optimised(model: bytes, num_threads: int) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(num_threads, _ALL)
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        _session(model, options)
+        return onnx.load(options.optimized_model_filepath)
 
 
 def _options(num_threads: int, level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
@@ -248,7 +313,7 @@ def _options(num_threads: int, level: ort.GraphOptimizationLevel) -> ort.Session
     return options
 
 
-def _open(model: bytes, num_threads: int, level: ort.GraphOptimizationLevel) -> ort.InferenceSession:
+def _open(num_threads: int, model: bytes, level: ort.GraphOptimizationLevel = _NONE) -> ort.InferenceSession:
     return _session(model, _options(num_threads, level))
 
 
@@ -277,17 +342,37 @@ def _first_line(error: Exception) -> str:
 
 
 def _reference_network() -> bytes:
-    weights = np.random.default_rng(1).standard_normal((512, 512, 1, 1), np.float32)
-    return _network("Conv", (1, 512, 7, 7), [onnx.numpy_helper.from_array(weights, "weight")])
+    random = np.random.default_rng(1)
+    weights, nodes, value = [], [], "input"
+    for index, (outputs, inputs, size) in enumerate([(128, 64, 1), (128, 1, 3), (64, 128, 1), (64, 64, 3)]):
+        scale = np.float32(1 / (inputs * size * size))
+        weights.append(
+            onnx.numpy_helper.from_array(
+                random.standard_normal((outputs, inputs, size, size), np.float32) * scale, f"weight_{index}"
+            )
+        )
+        written = "output" if index == 3 else f"value_{index}"
+        attributes: dict[str, Any] = {
+            "kernel_shape": [size, size],
+            "pads": [size // 2] * 4,
+            "group": 128 if inputs == 1 else 1,
+        }
+        nodes.append(onnx.helper.make_node("Conv", [value, f"weight_{index}"], [written], **attributes))
+        value = written
+    return _network(nodes, (1, 64, 28, 28), weights)
 
 
-def _empty_network() -> bytes:
-    return _network("Identity", (1,), [])
+def _chain(length: int, shape: tuple[int, ...]) -> bytes:
+    """So many small operators in a row, of two kinds so that none cancels another."""
+    names = ["input", *(f"value_{index}" for index in range(1, length)), "output"]
+    nodes = [
+        onnx.helper.make_node(("Neg", "Abs")[index % 2], [names[index]], [names[index + 1]]) for index in range(length)
+    ]
+    return _network(nodes, shape, [])
 
 
-def _network(operator: str, shape: tuple[int, ...], weights: list[onnx.TensorProto]) -> bytes:
-    node = onnx.helper.make_node(operator, ["input", *(weight.name for weight in weights)], ["output"])
+def _network(nodes: Sequence[onnx.NodeProto], shape: tuple[int, ...], weights: list[onnx.TensorProto]) -> bytes:
     values = [onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape) for key in ("input", "output")]
-    graph = onnx.helper.make_graph([node], operator, values[:1], values[1:], weights)
+    graph = onnx.helper.make_graph(nodes, "network", values[:1], values[1:], weights)
     opsets = [onnx.helper.make_opsetid("", 18)]
     return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())

@@ -6,18 +6,19 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from halp_trt.errors import ArtefactError
-from halp_trt.latency import LatencyTable
+from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.latency import LatencyTable, Region, Surface
+from halp_trt.latency.surface import Cell
 from halp_trt.specs import LayerSpec, Measurement, Target
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import file_error, read_bytes, write_bytes, write_durably
 from halp_trt.store.schema import schema_of, wrong_schema
 
-__all__ = ["TABLE_KIND", "append_rows", "create_table", "read_table", "schema_in", "write_table"]
+__all__ = ["TABLE_KIND", "append_rows", "append_surfaces", "create_table", "read_table", "schema_in", "write_table"]
 
 TABLE_KIND = "latency-table"
 
@@ -40,7 +41,17 @@ def write_table(path: str | Path, table: LatencyTable) -> None:
         ArtefactError: the file cannot be written.
     """
     rows = [_row(spec, measurement) for spec, measurement in table.rows.items()]
-    write_bytes(path, b"".join([_header(table.target), *rows]))
+    surfaces = [_surface(surface) for surface in table.surfaces]
+    write_bytes(path, b"".join([_header(table.target), *rows, *surfaces]))
+
+
+def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:
+    """Adds surfaces to a table that has the rows they rest on, as :func:`append_rows` adds rows.
+
+    Raises:
+        ArtefactError: the file is missing or cannot be written.
+    """
+    _append(path, b"".join(_surface(surface) for surface in surfaces))
 
 
 def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]]) -> None:
@@ -51,7 +62,10 @@ def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]])
     Raises:
         ArtefactError: the file is missing or cannot be written.
     """
-    data = b"".join(_row(spec, measurement) for spec, measurement in rows)
+    _append(path, b"".join(_row(spec, measurement) for spec, measurement in rows))
+
+
+def _append(path: str | Path, data: bytes) -> None:
     try:
         with open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process dies
@@ -82,11 +96,15 @@ def read_table(path: str | Path) -> LatencyTable:
     if torn:
         warnings.warn(f"{path}: dropped a torn last line; its probe is measured again on --resume", stacklevel=2)
     rows: dict[LayerSpec, Measurement] = {}
+    surfaces: dict[object, Surface] = {}
     for index, line in enumerate(lines):
         try:
             row = decode(dict, _parse(line))
             if index == 0:
                 target = decode(Target, row.get("target"))
+            elif "surface" in row:
+                surface = _laid(row["surface"], rows)
+                surfaces[surface.key] = surface
             else:
                 spec = decode(LayerSpec, row.get("spec"))
                 rows[spec] = decode(Measurement, row.get("measurement"))
@@ -94,7 +112,7 @@ def read_table(path: str | Path) -> LatencyTable:
             raise ArtefactError(
                 f"{path} is damaged in line {index + 1}: {error}; remove the line or build it again"
             ) from error
-    return LatencyTable(target=target, rows=rows)
+    return LatencyTable(target=target, rows=rows, surfaces=tuple(surfaces.values()))
 
 
 def schema_in(line: bytes) -> str | None:
@@ -110,6 +128,40 @@ def _header(target: Target) -> bytes:
 
 def _row(spec: LayerSpec, measurement: Measurement) -> bytes:
     return _line({"spec": encode(spec), "measurement": encode(measurement)})
+
+
+def _surface(surface: Surface) -> bytes:
+    """Its cells and where its points lie; their latencies are rows."""
+    return _line(
+        {
+            "surface": {
+                "spec": encode(surface.spec),
+                "in_widths": list(surface.in_widths),
+                "out_widths": list(surface.out_widths),
+                "steps": list(surface.steps),
+                "points": [list(point) for point in surface.points],
+                "cells": [[*cell.low, *cell.high, cell.error_fraction] for cell in surface.cells],
+            }
+        }
+    )
+
+
+def _laid(row: Any, rows: Mapping[LayerSpec, Measurement]) -> Surface:
+    """A surface over the rows that stand before it.
+
+    Raises:
+        ArtefactError: it rests on a row that is not there, or is no surface.
+    """
+    try:
+        region = Region(
+            spec=decode(LayerSpec, row["spec"]), in_widths=tuple(row["in_widths"]), out_widths=tuple(row["out_widths"])
+        )
+        points = {(point[0], point[1]): rows[region.spec_at((point[0], point[1]))] for point in row["points"]}
+        cells = tuple(Cell(low=(a, b), high=(c, d), error_fraction=error) for a, b, c, d, error in row["cells"])
+        return Surface(spec=region.spec, in_widths=region.in_widths, out_widths=region.out_widths,
+                       steps=(row["steps"][0], row["steps"][1]), points=points, cells=cells)  # fmt: skip
+    except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
+        raise ArtefactError(f"a surface without its rows ({type(error).__name__}: {error})") from error
 
 
 def _line(value: object) -> bytes:

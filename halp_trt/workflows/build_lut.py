@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from halp_trt.errors import MissingLatencyError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.latency import LatencyTable, check_target
-from halp_trt.runtimes import TENSORRT, Runtime
+from halp_trt.latency import Effort, LatencyTable, Region, check_target, graph_specs, grid_surfaces, measure_surfaces
+from halp_trt.planning.resources import footprint_bytes
+from halp_trt.planning.widths import width_choices
+from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
-from halp_trt.store import append_rows, create_table, read_table
+from halp_trt.store import append_rows, append_surfaces, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
 
-__all__ = ["ON_MISS", "build_lut", "measurer", "slice_specs"]
+__all__ = ["ON_MISS", "Measurer", "Survey", "build_lut", "network_footprint", "slice_specs", "survey_lut"]
 
 Progress = Callable[[int, int], None]
-Measure = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 
 ON_MISS = ("measure", "refuse")
 """What to do about a layer that is not in the table: measure and add it, or stop."""
@@ -36,6 +40,7 @@ def build_lut(
     target: Target,
     resume: bool = False,
     seed: int = 0,
+    footprint_bytes: int = DEFAULT_FOOTPRINT,
     progress: Progress = _silent,
 ) -> LatencyTable:
     """Measures layers and writes each row as soon as it is known.
@@ -49,6 +54,7 @@ def build_lut(
         target: goes into the header, or must equal the one there.
         resume: whether to continue a table that exists.
         seed: of the order.
+        footprint_bytes: memory that the network touches between two runs of a layer.
         progress: called with the number of layers done and of all, first with none done.
 
     Raises:
@@ -59,51 +65,206 @@ def build_lut(
     missing = table.missing(specs)
     random.Random(seed).shuffle(missing)
     num_known = len(set(specs)) - len(missing)
+    bench = _Bench(runtime=runtime, target=target, footprint_bytes=footprint_bytes)
+    wanted = dict.fromkeys(missing)
     return table.with_rows(
-        _measure_rows(missing, Path(path), runtime, target, lambda done: progress(num_known + done, len(set(specs))))
+        bench.measure_rows(wanted, Path(path), lambda done: progress(num_known + done, len(set(specs))))
     )
 
 
-def measurer(
+def survey_lut(
+    graph: ChannelGraph,
+    request: Survey,
+    *,
     path: str | Path,
     runtime: Runtime,
     target: Target,
-    *,
-    on_miss: str = "measure",
+    resume: bool = False,
     progress: Progress = _silent,
-) -> Measure:
-    """A function that looks layers up in a table and measures and adds what is not there.
+) -> LatencyTable:
+    """Measures a network's layers over both of their widths, from few probes; every row is written as it is known.
+
+    The surfaces that interpolate between the rows are written when all are laid. A killed survey goes on where it was:
+    it asks for the same probes again, and those that are there are not measured twice.
 
     Args:
-        path: the table's file; started if there is none and ``on_miss`` is ``measure``.
-        runtime: what measures.
-        target: what the table must be of.
-        on_miss: ``measure`` or ``refuse``.
-        progress: called with the number of measured and of missing layers of a call.
+        graph: the network.
+        request: how far to go.
+        path: the table's file.
+        runtime: what measures them.
+        target: goes into the header, or must equal the one there.
+        resume: whether to continue a table that exists.
+        progress: called with the number of layers measured so far and an estimate of all.
 
     Raises:
-        UsageError: ``on_miss`` is neither.
-        ArtefactError: the table is damaged, or missing though nothing may be measured.
-        TargetMismatchError: it is of another target.
+        ArtefactError: there is a table and ``resume`` is not set, or it is damaged or cannot be written.
+        TargetMismatchError: the table is of another target.
     """
-    if on_miss not in ON_MISS:
-        raise UsageError(f"a missing latency can be met with {' or '.join(ON_MISS)}, not {on_miss!r}")
-    table = read_table(path) if on_miss == "refuse" else _open_table(Path(path), target, resume=True)
-    check_target(table, target)
-    known = dict(table.rows)
+    if not resume:
+        create_table(path, target)
+    regions = request.regions(graph)
+    done = 0
 
-    def measure(specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
-        missing = [spec for spec in dict.fromkeys(specs) if spec not in known]
-        if missing and on_miss == "refuse":
+    def report(num_done: int, num_total: int) -> None:
+        progress(done + num_done, max(done + num_total, _PROBES_OF_A_SURFACE * len(regions)))
+
+    measurer = Measurer(
+        path, runtime, target, footprint_bytes=network_footprint(graph, target.batch_size), progress=report
+    )
+
+    def lookup(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        nonlocal done
+        shuffled = random.Random(request.seed).sample(list(specs), len(specs))
+        rows = measurer(shuffled)
+        done += len(specs)
+        return rows
+
+    lay = grid_surfaces if request.is_full else measure_surfaces
+    surfaces = lay(regions, lookup)
+    append_surfaces(path, surfaces)
+    progress(done, done)
+    return read_table(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """How a network's latency table is laid out.
+
+    Attributes:
+        step: channels between two widths.
+        effort: of the whole table: the error at which refinement stops, and how many probes there may be.
+        is_full: measure every pair of widths instead.
+        seed: of the order of probes.
+    """
+
+    step: int = 8
+    effort: Effort = field(default_factory=lambda: Effort(max_probes=1_000))
+    is_full: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise UsageError(f"the step between widths must be at least 1 channel, got {self.step}")
+
+    def regions(self, graph: ChannelGraph) -> list[Region]:
+        """One region for every different layer; they share the probes by the square root of their entries."""
+        found: dict[Region, None] = {}
+        for layer in graph.layers:
+            ins, outs = (_widths(graph, groups, self.step) for groups in (layer.in_groups, layer.out_groups))
+            outs = () if layer.in_groups == layer.out_groups else outs or (layer.spec.out_channels,)
+            region = Region(spec=layer.spec, in_widths=ins or (layer.spec.in_channels,), out_widths=outs)
+            found[_possible(region)] = None
+        weight = sum(math.sqrt(region.num_entries) for region in found)
+        shares = {
+            region: max(_FEWEST_PROBES, int(self.effort.max_probes * math.sqrt(region.num_entries) / weight))
+            for region in found
+        }
+        return [replace(region, effort=replace(self.effort, max_probes=share)) for region, share in shares.items()]
+
+
+_PROBES_OF_A_SURFACE = 20
+_FEWEST_PROBES = 4
+
+
+def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], step: int) -> tuple[int, ...]:
+    """The widths that a side of a layer may take; sums of several groups in the same steps."""
+    if len(groups) == 1:
+        name, times = groups[0]
+        group = graph.group(name)
+        choices = width_choices(group.num_channels, step) if group.prunable else (group.num_channels,)
+        return tuple(width * times for width in choices)
+    total = sum(graph.group(name).num_channels * times for name, times in groups)
+    sizes = {name: graph.group(name).num_channels for name, _ in groups}
+    smallest = sum(
+        times * (min(step, sizes[name]) if graph.group(name).prunable else sizes[name]) for name, times in groups
+    )
+    return (*range(smallest, total, step), total) if groups else ()
+
+
+def _possible(region: Region) -> Region:
+    """A region without the widths that a grouped convolution cannot have."""
+    spec = region.spec
+    if spec.conv_groups == 1 or spec.is_depthwise:
+        return region
+    return replace(
+        region,
+        in_widths=tuple(width for width in region.in_widths if width % spec.conv_groups == 0),
+        out_widths=tuple(width for width in region.out_widths if width % spec.conv_groups == 0),
+    )
+
+
+def network_footprint(graph: ChannelGraph, batch_size: int) -> int:
+    """Bytes touched between two runs of a layer while a network is pruned: half of what the dense one goes through."""
+    return footprint_bytes(graph_specs(graph, graph.dense_counts()), batch_size) // 2
+
+
+class Measurer:
+    """Looks layers and units up in a table, and measures and adds what is not there."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        runtime: Runtime,
+        target: Target,
+        *,
+        on_miss: str = "measure",
+        footprint_bytes: int = DEFAULT_FOOTPRINT,
+        progress: Progress = _silent,
+    ) -> None:
+        """Opens a table.
+
+        Args:
+            path: the table's file; started if there is none and ``on_miss`` is ``measure``.
+            runtime: what measures.
+            target: what the table must be of.
+            on_miss: ``measure`` or ``refuse``.
+            footprint_bytes: memory that the network touches between two runs of a layer.
+            progress: called with the number of measured and of missing layers of a call.
+
+        Raises:
+            UsageError: ``on_miss`` is neither.
+            ArtefactError: the table is damaged, or missing though nothing may be measured.
+            TargetMismatchError: it is of another target.
+        """
+        if on_miss not in ON_MISS:
+            raise UsageError(f"a missing latency can be met with {' or '.join(ON_MISS)}, not {on_miss!r}")
+        table = read_table(path) if on_miss == "refuse" else _open_table(Path(path), target, resume=True)
+        check_target(table, target)
+        self._path, self._on_miss, self._progress = Path(path), on_miss, progress
+        self._bench = _Bench(runtime=runtime, target=target, footprint_bytes=footprint_bytes)
+        self._known = dict(table.rows)
+
+    def __call__(self, specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
+        """The rows of some layers.
+
+        Raises:
+            MissingLatencyError: some are not there and may not be measured.
+        """
+        return self._look_up(dict.fromkeys(specs))
+
+    def units(self, units: Sequence[Unit]) -> dict[LayerSpec, Measurement]:
+        """The rows of what a runtime executes of a model.
+
+        Raises:
+            MissingLatencyError: some are not there and may not be measured.
+        """
+        return self._look_up({unit.spec: unit.model for unit in units})
+
+    def _look_up(self, wanted: Mapping[LayerSpec, bytes | None]) -> dict[LayerSpec, Measurement]:
+        missing = {spec: model for spec, model in wanted.items() if spec not in self._known}
+        if missing and self._on_miss == "refuse":
             raise MissingLatencyError(
-                f"{path} lacks {len(missing)} of the layers, first {missing[0]}; run build-lut again with a smaller "
-                "step, or allow measuring while planning"
+                f"{self._path} lacks {len(missing)} of the layers, first {next(iter(missing))}; run build-lut again "
+                "with a smaller step, or allow measuring while planning"
             )
         if missing:
-            known.update(_measure_rows(missing, Path(path), runtime, target, lambda n: progress(n, len(missing))))
-        return {spec: known[spec] for spec in specs}
+            report = partial(_report_of, self._progress, len(missing))
+            self._known.update(self._bench.measure_rows(missing, self._path, report))
+        return {spec: self._known[spec] for spec in wanted}
 
-    return measure
+
+def _report_of(progress: Progress, total: int, done: int) -> None:
+    progress(done, total)
 
 
 def _open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
@@ -115,27 +276,47 @@ def _open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
     return table
 
 
-def _measure_rows(
-    specs: Sequence[LayerSpec], path: Path, runtime: Runtime, target: Target, report: Callable[[int], None]
-) -> dict[LayerSpec, Measurement]:
-    """Measures and appends one layer after the other; a kill loses the one in flight."""
-    rows: dict[LayerSpec, Measurement] = {}
-    report(0)
-    if not specs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """What measures, and as part of how large a network."""
+
+    runtime: Runtime
+    target: Target
+    footprint_bytes: int
+
+    def measure_rows(
+        self, wanted: Mapping[LayerSpec, bytes | None], path: Path, report: Callable[[int], None]
+    ) -> dict[LayerSpec, Measurement]:
+        """Measures layers, or units by models of their own, and appends the rows as they are known."""
+        rows: dict[LayerSpec, Measurement] = {}
+        report(0)
+        if not wanted:
+            return rows
+        with self.runtime.prober(self.target) as prober:
+            for spec, row in zip(wanted, self._taken(prober, wanted), strict=True):
+                rows[spec] = row
+                append_rows(path, [(spec, row)])
+                report(len(rows))
         return rows
-    with runtime.prober(target) as prober:
-        for spec in specs:
-            rows[spec] = prober.measure(_probe(spec, target))
-            append_rows(path, [(spec, rows[spec])])
-            report(len(rows))
-    return rows
 
+    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Measurement]:
+        probes = (model or self._probe(spec) for spec, model in wanted.items())
+        if isinstance(prober, BatchProber):
+            yield from prober.measure_all(probes, self.footprint_bytes)
+        else:
+            yield from (prober.measure(probe) for probe in probes)
 
-def _probe(spec: LayerSpec, target: Target) -> bytes:
-    """One layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
-    if target.runtime not in TENSORRT:
-        return make_probe(spec, target.batch_size)
-    return make_typed_probe(spec, target.batch_size, target.precision, opset=parser_opset(target))
+    def _probe(self, spec: LayerSpec) -> bytes:
+        """A layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
+        target = self.target
+        if target.runtime not in TENSORRT:
+            if target.runtime == "onnxruntime" and target.precision != "fp32":
+                raise UsageError(
+                    f"{target.runtime} measures layers in fp32, not {target.precision!r}: prune with fp32 and "
+                    "deploy in the other"
+                )
+            return make_probe(spec, target.batch_size)
+        return make_typed_probe(spec, target.batch_size, target.precision, opset=parser_opset(target))
 
 
 def slice_specs(graph: ChannelGraph, step: int) -> tuple[LayerSpec, ...]:

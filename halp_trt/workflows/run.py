@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from halp_trt.specs import Verification
 from halp_trt.store import write_text
+from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.show import open_artefact, page_of
@@ -79,7 +80,13 @@ def run_all(
     lut_bar = bars("build-lut")
     path, _ = timed(
         "build-lut",
-        lambda: measure_table(settings, None, lambda n, of: lut_bar(n, of, ""), resume=True),
+        lambda: measure_table(
+            settings,
+            Survey(step=settings.step, seed=settings.seed),
+            None,
+            lambda n, of: lut_bar(n, of, ""),
+            resume=True,
+        ),
         lambda found: f"{len(found[1].rows)} layers in {found[0]}",
     )
     settings = replace(settings, lut=str(path))

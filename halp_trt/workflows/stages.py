@@ -27,7 +27,7 @@ from halp_trt.models.widen import widen
 from halp_trt.runtimes import Array, Compiler, Runtime, Session, default_runtime, get_runtime
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Target, Verification
 from halp_trt.store import load_tensors, read_table, save, save_tensors
-from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
+from halp_trt.workflows.build_lut import Measurer, Survey, network_footprint, survey_lut
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
 from halp_trt.workflows.precision import Prepare, preparer
@@ -163,9 +163,9 @@ def train_dense(
 
 
 def measure_table(
-    settings: Settings, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
+    settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
 ) -> tuple[Path, LatencyTable]:
-    """Measures the layers of the network at the widths that planning starts from.
+    """Measures the layers of the network over both of their widths.
 
     Raises:
         ArtefactError: the table exists and ``resume`` is not set, or it cannot be written.
@@ -176,10 +176,8 @@ def measure_table(
     path = path or table_of(settings, target)
     network, _ = load_network(replace(settings, data=NO_DATA) if settings.num_classes else settings)
     graph = graph_of(settings, network)
-    specs = slice_specs(graph, settings.step)
-    table = build_lut(
-        specs, path=path, runtime=runtime, target=target, resume=resume, seed=settings.seed, progress=progress
-    )
+    whole = resume and path.exists()
+    table = survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=whole, progress=progress)
     return path, table
 
 
@@ -231,7 +229,9 @@ def prune_run(
         grid_step=settings.step,
     )
     path = table_of(settings, target)
-    lookup = measurer(path, runtime, target, on_miss=settings.on_miss)
+    lookup = Measurer(
+        path, runtime, target, on_miss=settings.on_miss, footprint_bytes=network_footprint(graph, settings.batch_size)
+    )
     dense = rewrite(model, PruningPlan.dense(graph))
     asked = replace(settings, lut=str(path), runtime=runtime.name)
     return prune(

@@ -27,7 +27,7 @@ from halp_trt.models.zoo import ResidualNet
 from halp_trt.planning import Lookup
 from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import Budget, LayerSpec, Measurement
-from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.prune import PruneRequest, Subject, prune
 
@@ -68,7 +68,7 @@ def subject(data: DataSet | None = None) -> Subject:
 
 def lookup(table: Path) -> Lookup:
     """Layers as the synthetic device prices them, through a table."""
-    return measurer(table, get_runtime("synthetic"), synthetic.target("fp32", 1))
+    return Measurer(table, get_runtime("synthetic"), synthetic.target("fp32", 1))
 
 
 MOMENTS = ("l", "lplp", "lpl", "lplp", "f", "ff", "fff")

@@ -21,7 +21,7 @@ from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchEr
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measurement
 from halp_trt.store import read_table
-from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
+from halp_trt.workflows.build_lut import Measurer, build_lut, slice_specs
 
 RUNTIME: Runtime = get_runtime("synthetic")
 TARGET = synthetic.target("fp32", 1)
@@ -109,26 +109,26 @@ def test_another_target_s_table_is_refused(tmp_path: Path) -> None:
         build_lut(SPECS, path=path, runtime=RUNTIME, target=other, resume=True)
     for on_miss in ("measure", "refuse"):
         with pytest.raises(TargetMismatchError, match="batch_size"):
-            measurer(path, RUNTIME, other, on_miss=on_miss)
+            Measurer(path, RUNTIME, other, on_miss=on_miss)
 
 
 def test_misses_are_measured_once_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    measure = measurer(path, RUNTIME, TARGET)
+    measure = Measurer(path, RUNTIME, TARGET)
     rows = measure([SPECS[0], SPECS[1], SPECS[0]])
     assert list(rows) == SPECS[:2]
     size = path.stat().st_size
     assert measure(SPECS[:2]) == rows
     assert path.stat().st_size == size
-    refuse = measurer(path, RUNTIME, TARGET, on_miss="refuse")
+    refuse = Measurer(path, RUNTIME, TARGET, on_miss="refuse")
     assert refuse(SPECS[:2]) == rows
     with pytest.raises(MissingLatencyError, match=r"lacks 1 of the layers, first Gemm 8->3; run build-lut"):
         refuse(SPECS[:3])
-    assert dict(measurer(path, RUNTIME, TARGET)(SPECS[:3])).keys() == set(SPECS[:3])
+    assert dict(Measurer(path, RUNTIME, TARGET)(SPECS[:3])).keys() == set(SPECS[:3])
     with pytest.raises(UsageError, match="measure or refuse"):
-        measurer(path, RUNTIME, TARGET, on_miss="guess")
+        Measurer(path, RUNTIME, TARGET, on_miss="guess")
     with pytest.raises(ArtefactError, match="cannot read"):
-        measurer(tmp_path / "none.jsonl", RUNTIME, TARGET, on_miss="refuse")
+        Measurer(tmp_path / "none.jsonl", RUNTIME, TARGET, on_miss="refuse")
 
 
 def test_slices_go_through_the_dense_widths() -> None:

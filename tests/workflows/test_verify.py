@@ -20,7 +20,7 @@ from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
 from halp_trt.specs import Conditions, Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
-from halp_trt.workflows.build_lut import measurer
+from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import Settings
 from halp_trt.workflows.stages import deploy_run, example_inputs, load_network, verify_run
@@ -59,7 +59,7 @@ def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     folder = tmp_path_factory.mktemp("verify")
     settings = replace(pruned.run.read_settings(), lut=str(folder / "lut.jsonl"))
     graph = pruned.plan.graph
-    measure = measurer(settings.lut, RUNTIME, TARGET)
+    measure = Measurer(settings.lut, RUNTIME, TARGET)
     measure(
         [layer.spec_at(counts) for counts in (graph.dense_counts(), pruned.plan.counts()) for layer in graph.layers]
     )
@@ -105,7 +105,7 @@ def test_a_device_without_a_clock_is_refused(
     paper = replace(settings, runtime="synthetic", lut=str(tmp_path / "lut.jsonl"))
     runtime = get_runtime("synthetic")
     graph = pruned.plan.graph
-    measurer(paper.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
+    Measurer(paper.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
     deploy_run(pruned.run, paper, Order(engines=tmp_path))
     with pytest.raises(RuntimeUnavailableError, match="has no clock"):
         verify_run(pruned.run, paper, engines=tmp_path)
