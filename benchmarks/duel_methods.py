@@ -37,7 +37,8 @@ Chooser = Callable[[Contest, Device, float, int, Path], Choice]
 _ROUNDINGS = (8, 4, 1)
 """Uniform pruning tries widths that are multiples of each."""
 _ROUND_TO = 8
-_FASTNAS_PICTURES = 1024
+_FASTNAS_PICTURES, _FASTNAS_ROUNDS = 512, 6
+"""It tests a network for every width of every layer, and searches for seconds at every limit: fewer of both."""
 
 
 # ---- ours -----------------------------------------------------------------------------------------------------------
@@ -143,14 +144,13 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
 def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder: Path) -> Choice:
     """Its search under a limit of FLOPs, widths rounded to 8, the limit bisected by measured latency.
 
-    Scores are accuracies on pictures of the minibatches, batch norms are calibrated on all of them. How sensitive the
-    layers are is found once for a seed and serves all of its budgets.
+    Networks are scored by their accuracy on pictures of the minibatches, on which their batch norms are calibrated too.
+    How sensitive the layers are is found once for a seed and serves all of its budgets.
     """
     import_torchvision()  # ModelOpt's FLOP counter imports it
     import modelopt.torch.prune as modelopt_prune
 
-    batches = saliency_batches(contest, seed)
-    judged = batches[: max(1, _FASTNAS_PICTURES // contest.train.batch_size)]
+    judged = saliency_batches(contest, seed)[: max(1, _FASTNAS_PICTURES // contest.train.batch_size)]
     shared = folder.parent / f"fastnas-{seed}"
     shared.mkdir(parents=True, exist_ok=True)
     stamp, saved = shared / "seconds.json", 0.0
@@ -173,7 +173,7 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
                     "score_func": score,
                     "checkpoint": str(shared / "sensitivity.pth"),
                     "verbose": False,
-                    "data_loader": batches,
+                    "data_loader": judged,
                     "collect_func": lambda batch: batch[0],
                 },
             )
@@ -185,7 +185,7 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
         started = time.perf_counter()
         make(0.9)
         write_json(stamp, {"seconds": time.perf_counter() - started})
-    narrow, share, ratio = bisect_share(make, device, budget, num_rounds=contest.num_bisections)
+    narrow, share, ratio = bisect_share(make, device, budget, num_rounds=min(_FASTNAS_ROUNDS, contest.num_bisections))
     return Choice(
         state=narrow.state_dict(),
         num_trained=0,

@@ -39,7 +39,7 @@ class Rules:
     is_trained: bool = True
 
 
-QUICK = Rules(epochs=0, minibatches=2, steps=2, grid=32, bisections=2, pictures=64, is_trained=False)
+QUICK = Rules(epochs=0, minibatches=2, steps=2, grid=16, bisections=2, pictures=64, is_trained=False)
 
 
 def contest_of(work: Path, source: str, rules: Rules, network: str) -> Contest:
