@@ -17,19 +17,16 @@ import argparse
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from dense_training import TRAINING, report, timed, train_cycles
 
 from halp_trt import __version__
-from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.specs import Verification
-from halp_trt.store import encode, load, read_json, save_tensors, write_json
+from halp_trt.store import encode, load, read_json, write_json
 from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
@@ -37,10 +34,6 @@ from halp_trt.workflows.stages import deploy_run, load_network, measure_table, p
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = "halp-trt/comparison/1"
-TRAINING = (  # of the dense network: cycles one after the other; what they end with is averaged (arXiv:1803.05407)
-    TrainSettings(num_epochs=56, learning_rate=0.15, warmup_fraction=0.05, label_smoothing=0.05, seed=0),
-    TrainSettings(num_epochs=10, learning_rate=0.06, warmup_fraction=0.05, label_smoothing=0.05, seed=1),
-)
 CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
     "cifar10-resnet20": (
         Settings(
@@ -70,13 +63,14 @@ def main() -> None:
     arguments = parser.parse_args()
     settings, contests = CASES[arguments.case]
     settings = replace(settings, data=arguments.data, lut=str(arguments.work / "table.jsonl"))
+    cycles = TRAINING[settings.model] if settings.train_epochs else ()
     seconds: dict[str, float] = {}
     dense = RunFolder(path=arguments.work / "dense")
     if settings.train_epochs:
         seconds |= _train(settings, dense)
         settings = replace(settings, weights=str(dense.trained))
     survey = Survey(step=settings.step, seed=settings.seed)
-    _timed(seconds, "build-lut", lambda: measure_table(settings, survey, None, _report("build-lut"), resume=True))
+    timed(seconds, "build-lut", lambda: measure_table(settings, survey, None, report("build-lut"), resume=True))
     rows = [_contest(settings, method, budget, arguments.work) for method, budget in contests]
     write_json(
         RESULTS / f"{arguments.case}.json",
@@ -85,13 +79,13 @@ def main() -> None:
             "command": shlex.join(["python", "benchmarks/comparison.py", arguments.case, *_public(arguments.data)]),
             "version": __version__,
             "settings": {**encode(settings), "weights": "", "lut": "", "data": arguments.data.partition(":")[0]},
-            "seeds": {"training": [how.seed for how in TRAINING], "pruning and fine-tuning": settings.seed},
+            "seeds": {"training": [how.seed for how in cycles], "pruning and fine-tuning": settings.seed},
             "steps": {
                 "pruning": settings.steps,
                 "minibatches between": settings.minibatches,
                 "channels": settings.step,
             },
-            "training": encode(TRAINING) if settings.train_epochs else [],
+            "training": encode(cycles),
             "seconds": seconds,
             "rows": rows,
         },
@@ -101,27 +95,14 @@ def main() -> None:
 def _train(settings: Settings, run: RunFolder) -> dict[str, float]:
     """Trains the dense network from scratch, unless WORK holds its weights already; gives the seconds it took."""
     stamp = run.path / "seconds.json"
-    if not run.trained.exists():
+    if not (run.trained.exists() and stamp.exists()):
         network, data = load_network(settings)
         if data is None:
             sys.exit("error: training needs pictures; name them with --data")
         seconds: dict[str, float] = {}
-        ends: list[dict[str, torch.Tensor]] = []
-        for index, how in enumerate(TRAINING):
-            train = partial(train_epochs, network.module, data, how, progress=_report("train"))
-            _timed(seconds, f"train {index}", train)
-            ends.append({name: tensor.clone() for name, tensor in network.module.state_dict().items()})
-        write_json(stamp, {"train": sum(seconds.values())})
-        save_tensors(run.trained, _average(ends))
+        timed(seconds, "train", lambda: train_cycles(network.module, data, TRAINING[settings.model], run.trained))
+        write_json(stamp, seconds)
     return {"train": float(read_json(stamp)["train"])}
-
-
-def _average(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of several states of one network, batch norm's statistics included."""
-    return {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
-        for name, first in states[0].items()
-    }
 
 
 def _public(data: str) -> list[str]:
@@ -136,9 +117,9 @@ def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[s
     asked = replace(settings, method=method, budget=budget)
     if not stamp.exists():
         seconds: dict[str, float] = {}
-        _timed(seconds, f"prune {method} {budget}", lambda: prune_run(asked, run, _report("prune"), resume=True))
-        _timed(seconds, "deploy", lambda: deploy_run(run, asked, Order(engines=work / "engines")))
-        _timed(seconds, "verify", lambda: verify_run(run, asked, engines=work / "engines"))
+        timed(seconds, f"prune {method} {budget}", lambda: prune_run(asked, run, report("prune"), resume=True))
+        timed(seconds, "deploy", lambda: deploy_run(run, asked, Order(engines=work / "engines")))
+        timed(seconds, "verify", lambda: verify_run(run, asked, engines=work / "engines"))
         write_json(stamp, seconds)
     found = load(run.verification)
     assert isinstance(found, Verification)
@@ -156,25 +137,6 @@ def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[s
         "steps": steps,
         "seconds": read_json(stamp),
     }
-
-
-def _timed(seconds: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
-    started = time.perf_counter()
-    value = work()
-    seconds[stage] = round(time.perf_counter() - started, 1)
-    print(f"{stage}: {seconds[stage]} s", flush=True)
-    return value
-
-
-def _report(stage: str) -> Callable[..., None]:
-    last = [time.monotonic()]
-
-    def report(done: int, total: int, note: object = "") -> None:
-        if time.monotonic() - last[0] > 20:
-            last[0] = time.monotonic()
-            print(f"  {stage} {done}/{total} {note}", file=sys.stderr, flush=True)
-
-    return report
 
 
 if __name__ == "__main__":

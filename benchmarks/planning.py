@@ -2,9 +2,16 @@
 
     python benchmarks/planning.py --instance SHARED/titanv/resnet50.json
 
-Results land in benchmarks/results/planning.json. The networks' tables are the synthetic device's by default; ``--lut``
-names a measured table instead, which must hold every pair of widths. One process runs at a time; of the quick ones the
-fastest of ``--repeats`` counts, and seconds are the solver's own, without reading files.
+Results land in benchmarks/results/planning.json. Networks are planned on the synthetic device there. On a table that
+was measured on this machine, without the instance:
+
+    python benchmarks/planning.py --table TABLE --model torchvision:resnet50 --model torchvision:resnet101 --measure
+
+with results in benchmarks/results/planning-measured.json. Latencies are those of the adaptive surfaces that ``prune
+--method joint`` plans with; ``--measure`` first measures what they need and TABLE lacks, on an otherwise idle machine.
+
+One process runs at a time; of the quick ones the fastest of ``--repeats`` counts, and seconds are the solver's own,
+without reading files.
 """
 
 from __future__ import annotations
@@ -22,27 +29,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results" / "planning.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = "halp-trt/planning-benchmark/1"
 BUDGETS = (80, 55, 30)
 OURS = ("halp", "exact", "joint", "joint-blocks")
 PEERS = ("integer programme", "papers in plain Python")
-NETWORKS = ("resnet50", "resnet101")
+NETWORKS = ("torchvision:resnet50", "torchvision:resnet101")
+SYNTHETIC = "synthetic"
 QUICK_S = 20.0
 
 
 def main() -> None:
     """Runs everything, or with ``--case`` one measurement in this process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instance", type=Path, required=True, help="planning instance")
-    parser.add_argument("--lut", type=Path, help="latency table for the networks, with every pair of widths")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instance", type=Path, help="planning instance; without it the networks alone are planned")
+    parser.add_argument("--table", type=Path, help="measured latency table for the networks")
+    parser.add_argument("--measure", action="store_true", help="measure what the table lacks")
+    parser.add_argument("--model", action="append", default=[], help="a network; by default ResNet-50 and ResNet-101")
     parser.add_argument("--step", type=int, default=8, help="channels between two widths of the networks")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=600.0, help="time limit of the integer programme")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.model = arguments.model or list(NETWORKS)
+    if arguments.instance is None and arguments.table is None:
+        parser.error("name an --instance, or the --table that networks are planned on")
     if arguments.case:
         print(json.dumps(_case(json.loads(arguments.case), arguments)))
         return
@@ -58,22 +71,25 @@ def main() -> None:
         },
         **rows,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {arguments.out}")
+    out = arguments.out or RESULTS / ("planning.json" if arguments.instance else "planning-measured.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {out}")
 
 
 def _all(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    instance, networks = [], []
-    for budget in BUDGETS:
+    instance, networks, tables = [], [], []
+    for budget in BUDGETS if arguments.instance else ():
         for solver in (*OURS, *PEERS):
             instance.append(_measure({"kind": "instance", "solver": solver, "budget": budget}, arguments, folder))
-    for network in NETWORKS:
-        _spawn({"kind": "trace", "network": network}, arguments, folder)
+    for network in arguments.model:
+        tables.append(_spawn({"kind": "trace", "network": network}, arguments, folder))
         for budget in BUDGETS:
             for solver in ("joint", "joint-blocks"):
                 case = {"kind": "network", "network": network, "solver": solver, "budget": budget}
                 networks.append(_measure(case, arguments, folder))
+    if not arguments.instance:
+        return {"tables": tables, "networks": networks}
     return {"instance": instance, "networks": networks, "sweep": _measure({"kind": "sweep"}, arguments, folder)}
 
 
@@ -88,10 +104,15 @@ def _measure(case: Mapping[str, Any], arguments: argparse.Namespace, folder: Pat
 
 
 def _spawn(case: Mapping[str, Any], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--instance", str(arguments.instance), "--step", str(arguments.step)]
-    command += ["--seconds", str(arguments.seconds), "--folder", str(folder), "--case", json.dumps(case)]
-    command += ["--lut", str(arguments.lut)] if arguments.lut else []
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, __file__, "--step", str(arguments.step), "--seconds", str(arguments.seconds)]
+    command += ["--folder", str(folder), "--case", json.dumps(case)]
+    for option in ("instance", "table"):
+        given = getattr(arguments, option)
+        command += [f"--{option}", str(given)] if given else []
+    command += ["--measure"] if arguments.measure else []
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"error: case {case} failed")
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -167,52 +188,91 @@ def _solved(problem: Any, solver: str, budget: float) -> dict[str, Any]:
 
 
 def _trace_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The network's graph and the magnitude of its (random) weights, for the cases that plan it."""
+    """The network's graph and the magnitude of its (random) weights, for the cases that plan it; its table's rows."""
     from halp_trt.models.saliency import magnitude
     from halp_trt.models.sources import load_model
     from halp_trt.models.trace import trace
     from halp_trt.store import save
 
-    network = load_model(f"torchvision:{case['network']}", input_shape=(3, 224, 224), num_classes=1000, seed=0)
+    network = load_model(case["network"], seed=0)
     graph = trace(network.module, network.example)
-    save(graph, arguments.folder / f"{case['network']}.graph.json")
-    save(magnitude(network.module, graph), arguments.folder / f"{case['network']}.saliency.json")
-    return {}
+    save(graph, _file(case, arguments, "graph"))
+    save(magnitude(network.module, graph), _file(case, arguments, "saliency"))
+    if not arguments.table:
+        return {}
+    before, num_new = time.perf_counter(), 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal num_new
+        num_new += total if done == total else 0
+
+    lookup = _lookup(arguments, "measure" if arguments.measure else "refuse", count)
+    for solver in ("joint", "joint-blocks"):
+        _network_problem(case["network"], solver, arguments, lookup)
+    return {"num_measured": num_new, "seconds": time.perf_counter() - before}
 
 
-def _network_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+def _file(case: Mapping[str, Any], arguments: argparse.Namespace, kind: str) -> Path:
+    path: Path = arguments.folder / f"{case['network'].replace(':', '-')}.{kind}.json"
+    return path
+
+
+def _lookup(arguments: argparse.Namespace, on_miss: str, progress: Callable[[int, int], None]) -> Any:
+    """What the table holds, measured where it is missing and that is allowed."""
+    from halp_trt.runtimes import get_runtime
+    from halp_trt.store import read_table
+    from halp_trt.workflows.build_lut import measurer
+
+    runtime = get_runtime("onnxruntime")
+    target = read_table(arguments.table).target if arguments.table.exists() else runtime.target("fp32", 1)
+    return measurer(arguments.table, get_runtime(target.runtime), target, on_miss=on_miss, progress=progress)
+
+
+def _network_problem(network: str, solver: str, arguments: argparse.Namespace, lookup: Any) -> Any:
+    """The network's planning problem on the table's surfaces, or on the synthetic device's."""
     import numpy as np
 
     from halp_trt.planning.network import Ask, network_problem
-    from halp_trt.planning.surfaces import surface_from
+    from halp_trt.planning.surfaces import Known
     from halp_trt.runtimes.synthetic import latency_us
     from halp_trt.specs import PruningPlan
     from halp_trt.store import load
 
-    graph = load(arguments.folder / f"{case['network']}.graph.json")
-    saliency = load(arguments.folder / f"{case['network']}.saliency.json")
-    surface = (
-        surface_from(load(arguments.lut).lookup)
-        if arguments.lut
-        else lambda spec, widths: np.asarray([latency_us(spec.with_widths(*pair), 1) for pair in widths])
-    )
-    before = time.perf_counter()
+    graph = load(_file({"network": network}, arguments, "graph"))
+    saliency = load(_file({"network": network}, arguments, "saliency"))
     ask = Ask(
         budgets={"latency_us": 1.0},
         steps={group.name: arguments.step for group in graph.prunable_groups},
-        removes_blocks=case["solver"] == "joint-blocks",
+        removes_blocks=solver == "joint-blocks",
     )
-    problem = network_problem(PruningPlan.dense(graph), saliency, surface, ask)
+    surface = (
+        Known(lookup).surface
+        if lookup
+        else lambda spec, widths: np.asarray([latency_us(spec.with_widths(*pair), 1) for pair in widths])
+    )
+    return network_problem(PruningPlan.dense(graph), saliency, surface, ask)
+
+
+def _network_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    from halp_trt.errors import InfeasibleBudgetError
+
+    lookup = _lookup(arguments, "refuse", lambda done, total: None) if arguments.table else None
+    before = time.perf_counter()
+    problem = _network_problem(case["network"], case["solver"], arguments, lookup)
     seconds = time.perf_counter() - before
     full = [len(group.widths) - 1 for group in problem.groups]
     dense = problem.costs(full)["latency_us"]
+    try:
+        solved = _solved(problem, case["solver"], case["budget"] / 100 * dense)
+    except InfeasibleBudgetError as error:  # narrow networks cannot reach every budget in steps of 8
+        solved = {"status": f"infeasible: {error}", "seconds": time.perf_counter() - before}
     return {
-        "table": str(arguments.lut) if arguments.lut else "synthetic",
+        "table": arguments.table.name if arguments.table else SYNTHETIC,
         "step": arguments.step,
         "num_groups": len(problem.groups),
         "most_choices": max(len(group.widths) for group in problem.groups),
         "pricing_seconds": seconds,
-        **_solved(problem, case["solver"], case["budget"] / 100 * dense),
+        **solved,
         "dense_us": dense,
         "dense_value": problem.value(full),
     }

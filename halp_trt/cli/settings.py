@@ -54,7 +54,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {
         "model": Setting(
             default="demo",
-            help="The network: demo, resnet20, resnet32, resnet56, torchvision:NAME, timm:NAME or module:factory.",
+            help="The network: demo, resnet20, resnet32, resnet56, mobilenetv2-cifar, torchvision:NAME, timm:NAME or "
+            "module:factory.",
         ),
         "weights": Setting(kind=_PATH, help="Its trained weights: safetensors, or a PyTorch state dict."),
         "input": Setting(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from halp_trt.errors import GraphMismatchError
 from halp_trt.models.mask import dead_positions, named_tensors
 from halp_trt.specs import PruningPlan
 
@@ -41,6 +43,41 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
     holders = _holders(module)
     for name, places in cuts.items():
         _replace_everywhere(holders[id(tensors[name])], tensors[name], places, optimizer)
+    for child in module.modules():
+        _mend_attributes(child)
+    return module
+
+
+def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Gives a dense module, in place, the widths and values of a narrow one's ``state_dict()``.
+
+    Args:
+        module: the dense network.
+        narrow: tensors of the same network with fewer channels, whoever removed them.
+
+    Returns:
+        The same module, physically narrow.
+
+    Raises:
+        GraphMismatchError: the names are not this network's.
+    """
+    tensors = named_tensors(module)
+    strangers = sorted(set(module.state_dict()) ^ set(narrow))
+    if strangers:
+        raise GraphMismatchError(
+            f"the narrow weights are of another network: {strangers[0]!r} is in one of the two alone; "
+            "use the network that they were made from"
+        )
+    holders = _holders(module)
+    for name, tensor in tensors.items():
+        if name in narrow:
+            value = narrow[name].detach().clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            for child, attribute in holders[id(tensor)]:
+                if is_parameter:
+                    child._parameters[attribute] = nn.Parameter(value, requires_grad=tensor.requires_grad)
+                else:
+                    child._buffers[attribute] = value
     for child in module.modules():
         _mend_attributes(child)
     return module

@@ -1,4 +1,4 @@
-"""The built-in networks: a small residual CNN for digits and the CIFAR-style ResNets.
+"""The built-in networks: a small residual CNN for digits, the CIFAR-style ResNets and a MobileNetV2 for CIFAR.
 
 Every shortcut that changes the shape is a 1x1 convolution with batch norm ("option B" of arXiv 1512.03385), so that all
 widths of a stage can be pruned. ``ZOO`` maps each name to its factory, ``ZOO_INPUT_SHAPES`` to its own input shape.
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import ModelError
+from halp_trt.models.mobilenet import cifar_mobilenetv2
 
 __all__ = ["ZOO", "ZOO_INPUT_SHAPES", "BasicBlock", "ResidualNet", "cifar_resnet", "demo"]
 
@@ -119,9 +120,10 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "resnet20": partial(cifar_resnet, depth=20),
         "resnet32": partial(cifar_resnet, depth=32),
         "resnet56": partial(cifar_resnet, depth=56),
+        "mobilenetv2-cifar": partial(cifar_mobilenetv2, multiplier=0.35),
     }
 )
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"demo": (1, 24, 24), "resnet20": (3, 32, 32), "resnet32": (3, 32, 32), "resnet56": (3, 32, 32)}
+    {"demo": (1, 24, 24)} | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )

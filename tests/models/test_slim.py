@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from halp_trt.errors import GraphMismatchError
 from halp_trt.models.mask import mask
 from halp_trt.models.reference import flatten
-from halp_trt.models.slim import slim
+from halp_trt.models.slim import slim, slim_like
 from halp_trt.models.trace import half_plan, trace, uneven_plan
 from halp_trt.models.widen import widen
 from halp_trt.specs import PruningPlan
@@ -150,3 +151,21 @@ def test_a_weight_under_two_names_comes_back() -> None:
     assert slimmed.one.weight is slimmed.two.weight
     with torch.no_grad():
         torch.testing.assert_close(wide(example), slimmed(example), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dense_network_takes_on_what_another_one_was_slimmed_to(name: str) -> None:
+    plan = uneven_plan(graph_of(name))
+    slimmed = slim(make_net(name), plan).eval()
+    with torch.no_grad():
+        for parameter in slimmed.parameters():
+            parameter.add_(0.01)
+        alike = slim_like(make_net(name), slimmed.state_dict()).eval()
+        for found, expected in zip(flatten(alike(PICTURES)), flatten(slimmed(PICTURES)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert [str(layer) for layer in alike.modules()] == [str(layer) for layer in slimmed.modules()]
+
+
+def test_weights_of_another_network_are_no_narrow_ones() -> None:
+    with pytest.raises(GraphMismatchError, match="another network"):
+        slim_like(make_net("residual"), make_net("depthwise").state_dict())

@@ -1,10 +1,19 @@
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from halp_trt.errors import ModelError
+from halp_trt.graphs.export import export
+from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import load_data
 from halp_trt.models.evaluation import evaluate, module_predict
+from halp_trt.models.mask import mask
+from halp_trt.models.mobilenet import InvertedResidual
+from halp_trt.models.reference import answers
+from halp_trt.models.slim import slim
+from halp_trt.models.trace import trace, uneven_plan
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
 
@@ -30,7 +39,7 @@ def test_resnet20_has_the_parameters_of_the_paper_and_two_projections():
     assert num == 269_722 + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
 
 
-@pytest.mark.parametrize("name", sorted(ZOO))
+@pytest.mark.parametrize("name", ["demo", "resnet20", "resnet32", "resnet56"])
 def test_has_three_stages_with_residuals_and_downsampling(name):
     module = ZOO[name](10, ZOO_INPUT_SHAPES[name])
     strides = [block.conv1.stride[0] for block in module.modules() if isinstance(block, BasicBlock)]
@@ -47,6 +56,41 @@ def test_refuses_a_depth_that_is_not_6n_plus_2(depth):
 def test_refuses_a_picture_too_small_to_halve():
     with pytest.raises(ModelError, match="4x4"):
         ZOO["demo"](10, (1, 2, 2))
+
+
+def test_mobilenet_keeps_the_stem_at_full_size_and_ends_at_4x4():
+    module = ZOO["mobilenetv2-cifar"](10, (3, 32, 32)).eval()
+    with torch.no_grad():
+        stem = module.stem(torch.zeros(1, 3, 32, 32))
+        last = module.head(module.blocks(stem))
+    assert stem.shape[2:] == (32, 32)
+    assert last.shape[2:] == (4, 4)
+    assert all(layer.out_channels % 8 == 0 for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    blocks = [block for block in module.modules() if isinstance(block, InvertedResidual)]
+    assert len(blocks) == 17
+    assert sum(block.has_residual for block in blocks) == 10
+
+
+def test_mobilenet_pruned_physically_and_rewritten_equals_the_masked_one():
+    torch.manual_seed(0)
+    module, example = ZOO["mobilenetv2-cifar"](10, (3, 16, 16)).eval(), (torch.randn(1, 3, 16, 16),)
+    model = export(module, example)
+    graph = trace(module, example, model=model)
+    assert all(group.prunable or group.num_channels in (3, 10) for group in graph.groups)
+    plan = uneven_plan(graph)
+    session = onnxruntime.InferenceSession(rewrite(model, plan).SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: example[0].numpy()})
+    mask(module, plan)
+    (masked,) = answers(module, [example[0].numpy()])
+    np.testing.assert_allclose(found, masked, atol=1e-5)
+    slimmed = slim(module, plan)(*example)
+    np.testing.assert_allclose(slimmed.detach().numpy(), masked, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2-cifar"])
+def test_refuses_a_picture_too_small(name):
+    with pytest.raises(ModelError, match="needs at least"):
+        ZOO[name](10, (3, 2, 7))
 
 
 def test_demo_learns_handwritten_digits():

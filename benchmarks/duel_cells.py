@@ -1,0 +1,176 @@
+"""The duel's cells and what is done with each of them: choose a narrow network, train it, time its engine."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from duel_contest import RUNTIME, Contest, engine_model
+from duel_device import Device
+from duel_methods import METHODS
+from torch import nn
+
+from halp_trt.errors import HalpError
+from halp_trt.models.evaluation import evaluate, module_predict
+from halp_trt.models.training import make_optimizer, train_step
+from halp_trt.runtimes import Session, get_runtime
+from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
+from halp_trt.workflows.stages import example_inputs
+from halp_trt.workflows.verify import count_parameters, time_engines
+
+__all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One network, budget (percent), method and seed; its files lie in a folder of its own."""
+
+    network: str
+    budget: int
+    method: str
+    seed: int
+    work: Path
+
+    @property
+    def name(self) -> str:
+        """Short, unique within a network."""
+        return f"{self.method}-{self.budget}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.work / self.network / self.name
+
+    @property
+    def choice(self) -> Path:
+        """What was chosen, or why nothing was."""
+        return self.folder / "choice.json"
+
+    @property
+    def start(self) -> Path:
+        """The narrow network's weights before fine-tuning."""
+        return self.folder / "start.safetensors"
+
+    @property
+    def tuned(self) -> Path:
+        """What came of fine-tuning."""
+        return self.folder / "tuned.json"
+
+    @property
+    def engine(self) -> Path:
+        """Its engine's model."""
+        return self.folder / "engine.onnx"
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether there is a network to go on with."""
+        return self.choice.exists() and "failed" not in read_json(self.choice)
+
+
+def cells_of(
+    networks: Sequence[str], budgets: Sequence[int], methods: Sequence[str], seeds: int, work: Path
+) -> list[Cell]:
+    """All cells, seed by seed, so that what is there after a kill compares."""
+    return [
+        Cell(network=network, budget=budget, method=method, seed=seed, work=work)
+        for seed in range(seeds)
+        for budget in budgets
+        for method in methods
+        for network in networks
+    ]
+
+
+def choose(contest: Contest, cell: Cell) -> None:
+    """Has the cell's method choose a network. Measures; nothing else may run meanwhile."""
+    device, started = Device(contest), time.perf_counter()
+    try:
+        found = METHODS[cell.method](contest, device, cell.budget / 100, cell.seed, cell.folder / "run")
+    except (HalpError, RuntimeError, ValueError, AssertionError) as error:  # peers refuse budgets in ways of their own
+        reason = f"{type(error).__name__}: {error}"
+        write_json(cell.choice, {"failed": reason, "seconds": time.perf_counter() - started, **device.record()})
+        return
+    seconds = time.perf_counter() - started
+    save_tensors(cell.start, {name: tensor.detach().contiguous() for name, tensor in found.state.items()})
+    write_json(
+        cell.choice,
+        {
+            "share": found.share,
+            "num_trained": found.num_trained,
+            "seconds": round(seconds, 2),
+            "saved_seconds": round(found.saved_seconds, 2),
+            **device.record(),
+            "notes": dict(found.notes),
+            "widths": {name: len(tensor) for name, tensor in found.state.items() if tensor.ndim == 4},
+        },
+    )
+
+
+def tune(contest: Contest, cell: Cell, device: str) -> None:
+    """Trains the cell's network for what it has left of the minibatches, and tests its engine on all test pictures."""
+    started = time.perf_counter()
+    module = contest.narrow(load_tensors(cell.start)).to(device, memory_format=torch.channels_last)
+    how, trained = replace(contest.train, seed=cell.seed), read_json(cell.choice)["num_trained"]
+    total = max(0, contest.num_total() - trained)
+    optimizer = make_optimizer(module, how)
+    for step in range(total):
+        train_step(module, optimizer, contest.data, how, step=step, total=total)
+    seconds = time.perf_counter() - started
+    row = _tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
+    write_json(cell.tuned, {"num_tuned": total, "seconds": round(seconds, 1), **row})
+
+
+def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
+    """Writes a network's engine; its accuracy and how far its answers are from the network's."""
+    model = engine_model(module, contest.example())
+    session = _session(model)
+    ((name, shape),) = session.input_shapes.items()
+    (pictures,) = example_inputs(session, contest.data).values()
+    difference = np.abs(session.run({name: pictures})[session.output_names[0]] - module_predict(module)(pictures)).max()
+    found = evaluate(
+        lambda batch: session.run({name: batch})[session.output_names[0]], contest.data, batch_size=shape[0]
+    )
+    write_bytes(engine, model.SerializeToString())
+    return {
+        "accuracy_fraction": found.fraction,
+        "num_pictures": found.num_examples,
+        "num_parameters": count_parameters(model),
+        "max_difference": float(difference),
+    }
+
+
+def _session(model: onnx.ModelProto) -> Session:
+    runtime = get_runtime(RUNTIME)
+    target = runtime.target("fp32", 1)
+    return runtime.load(runtime.build(model.SerializeToString(), target), target)
+
+
+def time_all(contest: Contest, cells: Sequence[Cell], path: Path, *, seconds: float) -> None:
+    """Times the engines of all tuned cells and the dense one in turns. Nothing else may run meanwhile."""
+    ready = [cell for cell in cells if cell.network == contest.network and cell.tuned.exists()]
+    names = [DENSE, *(cell.name for cell in ready)]
+    if path.exists() and set(names) <= set(read_json(path)["engines"]):
+        return
+    dense = path.with_name("dense.onnx")
+    row = _tested(contest, contest.dense(), dense)
+    sessions = {
+        name: _session(onnx.load(file))
+        for name, file in zip(names, [dense, *(cell.engine for cell in ready)], strict=True)
+    }
+    inputs = example_inputs(sessions[DENSE], contest.data)
+    renamed: Mapping[str, Any] = {
+        name: encode(m) for name, m in time_engines(sessions, inputs, seconds=seconds).items()
+    }
+    target = get_runtime(RUNTIME).target("fp32", 1)
+    write_json(
+        path,
+        {"target": encode(target), "system": platform.platform(), DENSE: row, "engines": renamed},
+    )

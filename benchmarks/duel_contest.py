@@ -1,0 +1,156 @@
+"""The duel's common ground: what every method is given alike, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from halp_trt.graphs.export import export
+from halp_trt.graphs.network import channel_graph
+from halp_trt.graphs.rewrite import rewrite
+from halp_trt.models.data import DataSet, num_batches
+from halp_trt.models.saliency import SaliencySums, accumulate, finish
+from halp_trt.models.slim import slim_like
+from halp_trt.models.sources import load_model
+from halp_trt.models.trace import trace
+from halp_trt.models.training import TrainSettings, make_optimizer, train_step, training_batch
+from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
+
+__all__ = [
+    "RUNTIME",
+    "Choice",
+    "Contest",
+    "engine_model",
+    "make_contest",
+    "saliency_batches",
+    "scored",
+]
+
+RUNTIME = "onnxruntime"
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contest:
+    """One network's contest.
+
+    Attributes:
+        network: a built-in one.
+        weights: its dense weights, where all methods start.
+        data: the pictures.
+        model, graph: its dense export and channel graph.
+        train: fine-tuning; its epochs are what each cell may train in all.
+        table: latency table, shared by all cells.
+        num_minibatches: read for saliency, and trained between two pruning steps.
+        num_steps: of the iterative methods.
+        grid_step: channels between two widths.
+        num_bisections: halvings of a ratio.
+    """
+
+    network: str
+    weights: Path
+    data: DataSet
+    model: onnx.ModelProto
+    graph: ChannelGraph
+    train: TrainSettings
+    table: Path
+    num_minibatches: int
+    num_steps: int
+    grid_step: int
+    num_bisections: int
+
+    def dense(self) -> nn.Module:
+        """The dense network, trained."""
+        return load_model(
+            self.network, weights=self.weights, input_shape=self.data.input_shape, num_classes=self.data.num_classes
+        ).module
+
+    def example(self) -> torch.Tensor:
+        """One input."""
+        return torch.zeros(1, *self.data.input_shape)
+
+    def narrow(self, state: State) -> nn.Module:
+        """The network with the widths and values of some weights."""
+        return slim_like(self.dense(), state)
+
+    def between(self, seed: int) -> TrainSettings:
+        """Training while saliency is gathered: as ``prune`` does it, at a constant tenth of the rate."""
+        return replace(
+            self.train,
+            seed=seed,
+            num_epochs=1,
+            schedule="constant",
+            warmup_fraction=0.0,
+            learning_rate=self.train.learning_rate / 10,
+        )
+
+    def num_total(self) -> int:
+        """Minibatches that a cell may train, pruning included."""
+        return self.train.num_epochs * num_batches(self.data.num_train, self.train.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Choice:
+    """What a method chose.
+
+    Attributes:
+        state: the narrow network's weights, before fine-tuning.
+        num_trained: minibatches that changed weights on the way.
+        share: its latency as a share of the dense one's, as measured while choosing.
+        notes: anything else worth a record.
+        saved_seconds: what it would have taken on top, had not another cell paid for it.
+    """
+
+    state: State
+    num_trained: int
+    share: float
+    notes: Mapping[str, object] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+
+
+def make_contest(
+    network: str, weights: Path, data: DataSet, *, table: Path, train: TrainSettings, numbers: Mapping[str, int]
+) -> Contest:
+    """Loads, exports and traces a network; ``numbers`` are the contest's attributes that count something."""
+    loaded = load_model(network, weights=weights, input_shape=data.input_shape, num_classes=data.num_classes)
+    model = export(loaded.module, loaded.example)
+    graph = trace(loaded.module, loaded.example, source=network, model=model)
+    return Contest(
+        network=network, weights=weights, data=data, model=model, graph=graph, train=train, table=table, **numbers
+    )
+
+
+def engine_model(module: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    """The engine's model of a network that is narrow already, whoever made it so: exported and folded like ours."""
+    model = export(module, (example,))
+    return rewrite(model, PruningPlan.dense(channel_graph(model, list(module.state_dict()))))
+
+
+# ---- what several methods do ----------------------------------------------------------------------------------------
+
+
+def scored(contest: Contest, seed: int) -> tuple[nn.Module, Saliency]:
+    """The dense network after the minibatches on which its channels' Taylor saliency was gathered, and the saliency."""
+    module, how, sums = contest.dense(), contest.between(seed), SaliencySums()
+    optimizer = make_optimizer(module, contest.train)
+
+    def gather() -> None:
+        nonlocal sums
+        sums = accumulate(sums, module, contest.graph)
+
+    for step in range(contest.num_minibatches):
+        train_step(
+            module, optimizer, contest.data, how, step=step, total=contest.num_minibatches, after_backward=gather
+        )
+    return module.eval(), finish(sums)
+
+
+def saliency_batches(contest: Contest, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The pictures and labels of those same minibatches."""
+    how = contest.between(seed)
+    return [training_batch(contest.data, how, step) for step in range(contest.num_minibatches)]

@@ -1,0 +1,71 @@
+"""The duel from end to end on a few pictures: real exporter, ONNX Runtime and Torch-Pruning; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).parents[2]
+METHODS = ("torch-pruning", "joint-once")
+
+
+def duel(work: Path, *options: str) -> dict[str, object]:
+    result = work / "duel.json"
+    command = [sys.executable, "benchmarks/duel.py", "--quick", "--data", "tests.benchmarks.colours:pictures"]
+    command += [
+        "--work",
+        str(work),
+        "--result",
+        str(result),
+        "--network",
+        "demo",
+        "--budget",
+        "60",
+        "--seeds",
+        "1",
+        "--seconds",
+        "1",
+    ]
+    done = subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(result.read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    first = duel(tmp_path, "--method", *METHODS)
+    cells = {cell["method"]: cell for cell in first["cells"]}
+    assert set(cells) == set(METHODS)
+    assert not first["complete"]  # other methods are missing
+    for method, cell in cells.items():
+        assert "failed" not in cell, cell
+        assert cell["measurements"]["engines"] >= 1
+        assert (cell["measurements"]["layers"] > 0) == (method == "joint-once")
+        assert 0 < cell["choice"]["share"] <= 0.6
+        assert cell["of_budget"] == pytest.approx(cell["share"] / 0.6)
+        assert cell["tuned"]["num_pictures"] == 16
+        assert cell["tuned"]["max_difference"] < 1e-4
+        assert cell["tuned"]["num_parameters"] < first["dense"]["demo"]["num_parameters"]
+    assert all(width % 8 == 0 for width in cells["torch-pruning"]["choice"]["widths"].values())
+    assert {line["method"] for line in first["summary"]} == set(METHODS)
+
+    (tmp_path / "demo" / "torch-pruning-60-0" / "tuned.json").unlink()
+    again = duel(tmp_path, "--method", "torch-pruning", "--phase", "tune")
+    chosen = {cell["method"]: cell["choice"] for cell in again["cells"]}
+    assert chosen == {method: cell["choice"] for method, cell in cells.items()}
+    assert all("tuned" in cell for cell in again["cells"])
