@@ -8,14 +8,24 @@ from types import MappingProxyType
 
 import onnx
 
-from halp_trt.errors import PrecisionError
+from halp_trt.errors import PrecisionError, UsageError
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.precision import HALVES, Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import TENSORRT, Array
 from halp_trt.specs import Target
 
-__all__ = ["DIFFERENCES", "Examples", "Prepare", "as_is", "check_types", "no_examples", "parser_opset", "preparer"]
+__all__ = [
+    "DIFFERENCES",
+    "Examples",
+    "Prepare",
+    "as_is",
+    "check_measurable",
+    "check_types",
+    "no_examples",
+    "parser_opset",
+    "preparer",
+]
 
 Examples = Callable[[], Sequence[Mapping[str, Array]]]
 """Inputs of the kind the network will see, made when they are needed."""
@@ -62,6 +72,20 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
         return as_is(lowered)
 
     return prepare
+
+
+def check_measurable(target: Target) -> None:
+    """Refuses, before anything is trained or written, to plan where single layers cannot be measured.
+
+    Raises:
+        UsageError: ONNX Runtime, in another precision than fp32: alone, a layer would be charged for conversions that
+            the network has once.
+    """
+    if target.runtime == "onnxruntime" and target.precision != "fp32":
+        raise UsageError(
+            f"onnxruntime measures layers in fp32, not {target.precision}: prune with --precision fp32, then run "
+            f"deploy and verify with --precision {target.precision}"
+        )
 
 
 def parser_opset(target: Target) -> int | None:
