@@ -75,7 +75,7 @@ class Tolerances:
     """How much of a difference still passes, and how long to time.
 
     Attributes:
-        latency_fraction: above the budget.
+        latency_fraction: above the budget; below 0 for a margin under it.
         difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
             what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
         seconds: how long the two engines are timed, at most and about.
@@ -86,9 +86,10 @@ class Tolerances:
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        limits = (self.latency_fraction, self.seconds, self.difference or 0.0)
-        if not all(math.isfinite(limit) and limit >= 0 for limit in limits):
-            raise UsageError(f"tolerances and seconds must be finite and not negative, got {self}")
+        if not math.isfinite(self.latency_fraction) or self.latency_fraction <= -1:
+            raise UsageError(f"a tolerance is a number of percent above -100, got {self.latency_fraction:.0%}")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0 and (self.difference or 0.0) >= 0):
+            raise UsageError(f"seconds and differences must be finite and not negative, got {self}")
 
 
 def verify(
