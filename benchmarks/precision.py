@@ -22,6 +22,7 @@ import onnx
 
 from halp_trt import __version__
 from halp_trt.graphs.export import export
+from halp_trt.graphs.mixed import quantize_in_half
 from halp_trt.graphs.precision import Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
@@ -60,7 +61,8 @@ def main() -> None:
     recipes: dict[str, Callable[[], Typed]] = {
         "fp32": lambda: Typed(model=dense),
         "fp16": lambda: to_half(dense, "fp16", examples=examples[:2]),
-        "int8, as for TensorRT": lambda: quantize(dense, examples),
+        "int8 with fp16, as for TensorRT 10 and later": lambda: quantize_in_half(dense, examples),
+        "int8, as for TensorRT before 10": lambda: quantize(dense, examples),
         "int8, as for ONNX Runtime": lambda: quantize(dense, examples, style="onnxruntime"),
     }
     rows = [_row(name, make(), dense, data) for name, make in recipes.items()]

@@ -502,7 +502,7 @@ class EngineRecord:
         flags: what the builder was told, in words.
         types: how many convolutions and matrix products compute in each number format.
         evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
-        kept: nodes that stay in fp32 though the precision is lower, with the reason.
+        kept: nodes that stay in a wider format than the precision's, with the reason.
         formats: number format and memory layout of inputs and outputs.
     """
 

@@ -193,7 +193,7 @@ def _proof(value: EngineRecord) -> list[str]:
         return []
     counts = ", ".join(f"{number} in {name}" for name, number in sorted(value.types.items()))
     edges = ", ".join(f"{name} {text}" for name, text in value.formats.items())
-    kept = [f"{name} stays in fp32: {reason}" for name, reason in value.kept.items()]
+    kept = [f"{name} stays wider: {reason}" for name, reason in value.kept.items()]
     return [f"products by number format: {counts} (read from the {value.evidence})", f"edges: {edges}", *kept]
 
 
