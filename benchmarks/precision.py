@@ -4,7 +4,8 @@ The fp16 and int8 graphs are those that TensorRT is given; int8 is also tried as
 
     python benchmarks/precision.py --model resnet20 --weights WEIGHTS --data cifar10:PATH
 
-The result lands in benchmarks/results/precision.json.
+The result lands in benchmarks/results/precision.json. Exit code 1 if fp16 lies more than 0.1 points from fp32, or int8
+more than 1.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import onnx
 
 from halp_trt import __version__
 from halp_trt.graphs.export import export
+from halp_trt.graphs.mixed import quantize_in_half
 from halp_trt.graphs.precision import Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
@@ -36,6 +38,8 @@ from halp_trt.workflows.stages import calibration_inputs, load_network
 
 RESULT = Path(__file__).resolve().parent / "results" / "precision.json"
 SCHEMA = "halp-trt/precision/1"
+LIMITS_POINTS = {"fp16": 0.1, "int8": 1.0}
+"""How far an accuracy may lie from fp32's, by the first word of a row's name."""
 BATCH = 50
 NUM_CALIBRATION = 512
 
@@ -60,7 +64,8 @@ def main() -> None:
     recipes: dict[str, Callable[[], Typed]] = {
         "fp32": lambda: Typed(model=dense),
         "fp16": lambda: to_half(dense, "fp16", examples=examples[:2]),
-        "int8, as for TensorRT": lambda: quantize(dense, examples),
+        "int8 with fp16, as for TensorRT 10 and later": lambda: quantize_in_half(dense, examples),
+        "int8, as for TensorRT before 10": lambda: quantize(dense, examples),
         "int8, as for ONNX Runtime": lambda: quantize(dense, examples, style="onnxruntime"),
     }
     rows = [_row(name, make(), dense, data) for name, make in recipes.items()]
@@ -79,6 +84,10 @@ def main() -> None:
             "rows": [{**row, "points_from_fp32": _points(row, rows[0])} for row in rows],
         },
     )
+
+    lost = [row["name"] for row in rows if abs(_points(row, rows[0])) > LIMITS_POINTS.get(row["name"][:4], 0.0)]
+    if lost:
+        sys.exit(f"error: {lost[0]} is too far from fp32; see {arguments.out}")
 
 
 def _row(name: str, typed: Typed, dense: onnx.ModelProto, data: DataSet) -> dict[str, Any]:

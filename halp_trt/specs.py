@@ -504,7 +504,7 @@ class EngineRecord:
         flags: what the builder was told, in words.
         types: how many convolutions and matrix products compute in each number format.
         evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
-        kept: nodes that stay in fp32 though the precision is lower, with the reason.
+        kept: nodes that stay in a wider format than the precision's, with the reason.
         formats: number format and memory layout of inputs and outputs.
     """
 
@@ -536,20 +536,25 @@ class EngineCheck:
     Attributes:
         sha256: of the engine file.
         measurement: its latency, timed in turns with the other engine.
-        predicted_us: the table's sum over its layers times the plan's calibration.
+        predicted_us: the table's sum over its layers times the plan's calibration; None where there is no table.
         num_parameters: numbers in its weights.
         accuracy_fraction: share of the test pictures it classifies right; None where there was no data.
+        witness_difference: largest absolute difference between its outputs and ONNX Runtime's on the fp32 model, over
+            the largest output above 1; None where they were not compared.
     """
 
     sha256: str
     measurement: Measurement
-    predicted_us: float
+    predicted_us: float | None
     num_parameters: int
     accuracy_fraction: float | None = None
+    witness_difference: float | None = None
 
     @property
-    def prediction_error_fraction(self) -> float:
+    def prediction_error_fraction(self) -> float | None:
         """How far the prediction lies from the measurement, relative to the measurement; positive = too slow."""
+        if self.predicted_us is None:
+            return None
         return self.predicted_us / self.measurement.latency_us - 1 if self.measurement.latency_us else math.inf
 
 
@@ -575,7 +580,7 @@ class Verification:
         max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
         difference_limit: the largest one that counts as the same.
         num_pictures: how many test pictures the accuracies stand on.
-        layers: the pruned engine layer by layer, in execution order.
+        layers: the pruned engine layer by layer, in execution order; none where there is no table to compare with.
         unmatched_us: profiled time of kernels that belong to no layer (layout changes).
         parents: names and SHA-256 of what was verified.
     """
@@ -608,8 +613,9 @@ class Verification:
 
     @property
     def is_faithful(self) -> bool:
-        """Whether the pruned engine computes what the masked model computes."""
-        return self.max_difference <= self.difference_limit
+        """Whether the pruned engine computes what the masked model computes, and both what the witness does."""
+        witnessed = (self.dense.witness_difference or 0.0, self.pruned.witness_difference or 0.0)
+        return max(self.max_difference, *witnessed) <= self.difference_limit
 
     @property
     def passed(self) -> bool:

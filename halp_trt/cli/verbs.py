@@ -23,6 +23,7 @@ from halp_trt.workflows.folder import RunFolder, Settings
 __all__ = ["verbs"]
 
 _NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
+_PLACE = ("runtime", "precision", "optimization_level")
 _TARGET = ("runtime", "precision", "batch", "optimization-level")
 _PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", "frozen", "on-miss")
 _TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
@@ -264,15 +265,25 @@ def deploy(
 @_engines
 @click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
 @click.option("--seconds", default=10.0, show_default=True, help="How long the engines are timed, about.")
+@click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @_json
 @click.pass_context
 def verify(
-    ctx: click.Context, /, run: Path, engines: Path, tolerance: float, seconds: float, as_json: bool, **values: Any
+    ctx: click.Context,
+    /,
+    run: Path,
+    engines: Path,
+    tolerance: float,
+    seconds: float,
+    witness: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Compare the engines of a run on this device.
 
     Latency, throughput, accuracy, prediction error, and whether the engine still computes what the masked model does.
-    Exit code 1 if the budget is missed or the outputs differ. RUN is a folder that prune wrote.
+    Exit code 1 if the budget is missed or the outputs differ. RUN is a folder that prune wrote. With another runtime or
+    precision than it was pruned for, predictions are by that target's own latency table, where there is one.
     """
     from halp_trt.report import describe
     from halp_trt.workflows.stages import verify_run
@@ -280,7 +291,8 @@ def verify(
 
     folder = RunFolder(path=run)
     limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds)
-    result = verify_run(folder, _overridden(ctx, folder, values), engines=engines, tolerances=limits)
+    settings = _overridden(ctx, folder, values)
+    result = verify_run(folder, settings, engines=engines, tolerances=limits, with_witness=witness)
     print_result(result, describe(result), as_json=as_json)
     if not result.passed:
         ctx.exit(EXIT_CHECK_FAILED)
@@ -389,10 +401,15 @@ def _run_folder(path: Path | None, settings: Settings) -> RunFolder:
 
 
 def _overridden(ctx: click.Context, run: RunFolder, values: Mapping[str, Any]) -> Settings:
-    """The settings that a run was pruned with, where the command line does not say otherwise."""
+    """The settings that a run was pruned with, where the command line does not say otherwise.
+
+    For another target the run's own latency table is forgotten.
+    """
     typed: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    return replace(run.read_settings(), **typed)
+    settings = run.read_settings()
+    is_same_target = all(typed.get(name, getattr(settings, name)) == getattr(settings, name) for name in _PLACE)
+    return replace(settings, **{**({} if is_same_target else {"lut": ""}), **typed})

@@ -113,6 +113,7 @@ def to_half(
     kept = _kept_nodes(graph, half, precision, keep)
     if examples:
         kept |= _out_of_range(graph, half, tensor_ranges(model, examples), kept)
+    kept |= _pairs_before(graph, kept)
     _Retyping(graph, half, kept).run()
     if half.opset > graph.opset:
         graph.import_domains = [onnx.helper.make_opsetid("", half.opset)]
@@ -182,6 +183,15 @@ def _out_of_range(graph: gs.Graph, half: Half, ranges: Mapping[str, float], kept
         for node in graph.nodes
         for tensor in (*node.inputs, *node.outputs)
         if node.name not in kept and 2 * ranges.get(tensor.name, 0.0) > half.largest
+    }
+
+
+def _pairs_before(graph: gs.Graph, kept: Mapping[str, str]) -> dict[str, str]:
+    """What dequantises for nodes that stay in fp32 alone: a cast between the two would part them."""
+    return {
+        node.name: "read by nodes that stay in fp32"
+        for node in graph.nodes
+        if node.op == "DequantizeLinear" and all(reader.name in kept for reader in node.outputs[0].outputs)
     }
 
 

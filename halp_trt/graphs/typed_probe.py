@@ -1,7 +1,8 @@
 """One-layer models as strongly typed runtimes measure them: the layer alone, in the types it has inside a network.
 
-Inside an fp16 network a layer reads and writes fp16, inside a quantised one 8 bits; a lone layer with fp32 edges would
-be charged for conversions that its network does not have. What the network converts too, its own input, stays.
+Inside an fp16 network a layer reads and writes fp16, inside a quantised one 8 bits, or fp16 where it is not quantised
+(fp32 before TensorRT 10); a lone layer with fp32 edges would be charged for conversions that its network does not have.
+What the network converts too, its own input, stays.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import numpy as np
 import onnx
 
+from halp_trt.graphs.mixed import quantize_in_half
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.precision import HALVES, to_half
 from halp_trt.graphs.probe import make_probe
@@ -24,7 +26,8 @@ __all__ = ["make_typed_probe"]
 
 _QUANTISED = ("Conv", "MaxPool", "Gemm", "MatMul")
 _WRITES_8_BITS = ("Conv", "MaxPool")
-_OUTPUT_SCALE = np.float32(0.05)
+_OUTPUT_SCALE = 0.05
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset: int | None = None) -> bytes:
@@ -34,7 +37,7 @@ def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset:
         spec: the layer.
         batch_size: pictures in one run.
         precision: of the network.
-        opset: 17 for parsers that read no newer one.
+        opset: 17 for parsers that read no newer one; these also have the rest of an 8-bit network in fp32.
 
     Raises:
         UnsupportedLayerError: no such model can be made.
@@ -46,8 +49,8 @@ def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset:
         model = convert_opset(model, opset)
     if precision in HALVES:
         model = _without_casts(to_half(model, precision).model, spec)
-    elif precision == "int8" and spec.operator in _QUANTISED and not spec.operands:
-        model = _without_pairs(quantize(model, [_noise(model)]).model, spec)
+    elif precision == "int8":
+        model = _eight_bit(model, spec, is_half=opset is None)
     model = _named(model)
     onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(encode(spec))})
     return bytes(model.SerializeToString(deterministic=True))
@@ -59,6 +62,15 @@ def _noise(model: onnx.ModelProto) -> dict[str, Array]:
     return {
         name: random.standard_normal([size.dim_value for size in shape], np.float32) for name, shape in shapes.items()
     }
+
+
+def _eight_bit(model: onnx.ModelProto, spec: LayerSpec, *, is_half: bool) -> onnx.ModelProto:
+    """The layer as an 8-bit network has it: quantised, or one of the rest."""
+    if spec.operator not in _QUANTISED or spec.operands:
+        return _without_casts(to_half(model, "fp16").model, spec) if is_half else model
+    make = quantize_in_half if is_half else quantize
+    typed = make(model, [_noise(model)]).model
+    return _without_pairs(_without_casts(typed, spec) if is_half else typed, spec)
 
 
 def _without_casts(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
@@ -76,8 +88,9 @@ def _without_pairs(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
         _drop_first(graph, "QuantizeLinear")
     _drop_last(graph, "DequantizeLinear")
     for output in graph.output:
-        if output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and spec.operator in _WRITES_8_BITS:
-            constants: dict[str, Array] = {"scale": np.array(_OUTPUT_SCALE), "zero": np.array(0, np.int8)}
+        if output.type.tensor_type.elem_type in _FLOATS and spec.operator in _WRITES_8_BITS:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
+            constants: dict[str, Array] = {"scale": np.array(_OUTPUT_SCALE, dtype), "zero": np.array(0, np.int8)}
             for name, value in constants.items():
                 graph.initializer.append(onnx.numpy_helper.from_array(value, f"{output.name}.{name}"))
             sources = [output.name, *(f"{output.name}.{name}" for name in constants)]

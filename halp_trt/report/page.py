@@ -116,11 +116,12 @@ def _tiles(verification: Verification) -> Iterator[_Tile]:
             value=units.percent(pruned.accuracy_fraction),
             detail=f"from {units.percent(dense.accuracy_fraction)}, {change} points",
         )
-    yield _Tile(
-        label="Prediction error",
-        value=units.signed_percent(pruned.prediction_error_fraction),
-        detail=f"predicted {units.latency(pruned.predicted_us)}",
-    )
+    if pruned.predicted_us is not None:
+        yield _Tile(
+            label="Prediction error",
+            value=units.signed_percent(pruned.prediction_error_fraction),
+            detail=f"predicted {units.latency(pruned.predicted_us)}",
+        )
 
 
 def _figures(evidence: Evidence) -> Iterator[_Figure]:

@@ -23,6 +23,7 @@ from halp_trt.specs import (
 __all__ = ["comparison_rows", "describe", "describe_log", "verdict"]
 
 _BAR_WIDTH = 24
+_NO_TABLE = "there is no latency table of this target, so that nothing was predicted"
 _MOST_LAYERS = 200
 
 
@@ -43,8 +44,18 @@ def verdict(verification: Verification) -> str:
     return (
         f"{'passed' if verification.passed else 'FAILED'}: {units.latency(pruned)} {budget} the budget of "
         f"{units.latency(limit)} (tolerance {units.percent(verification.tolerance_fraction, 0)}); the engine "
-        f"{faithful} the masked model (largest difference {verification.max_difference:.1e})"
+        f"{faithful} the masked model (largest difference {verification.max_difference:.1e}){_witnessed(verification)}"
     )
+
+
+def _witnessed(verification: Verification) -> str:
+    """What the comparison with ONNX Runtime says, empty where there was none."""
+    checks = (verification.dense, verification.pruned)
+    found = [check.witness_difference for check in checks if check.witness_difference is not None]
+    if not found:
+        return ""
+    agree = "agrees" if max(found) <= verification.difference_limit else "DISAGREES"
+    return f"; ONNX Runtime {agree} with both engines (largest difference {max(found):.1e})"
 
 
 def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
@@ -63,12 +74,19 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
         ("predicted latency", *_both(verification, lambda c: units.latency(c.predicted_us)), ""),
         ("prediction error", *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)), ""),
         ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
+        *_witness_rows(verification),
         (
             "accuracy",
             *_both(verification, lambda c: units.percent(c.accuracy_fraction)),
             _accuracy_change(verification),
         ),
     ]
+
+
+def _witness_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
+    if verification.pruned.witness_difference is None:
+        return []
+    return [("off ONNX Runtime", *_both(verification, lambda c: f"{c.witness_difference:.1e}"), "")]
 
 
 def _both(verification: Verification, show: Callable[[EngineCheck], str]) -> tuple[str, str]:
@@ -90,6 +108,7 @@ def _verification(value: Verification) -> str:
             "",
             units.columns(comparison_rows(value)),
             "",
+            *([_NO_TABLE] if value.pruned.predicted_us is None else []),
             *(
                 f"the {name} engine's latency is not to be trusted: {check.measurement.doubt}"
                 for name, check in (("dense", value.dense), ("pruned", value.pruned))
@@ -174,7 +193,7 @@ def _proof(value: EngineRecord) -> list[str]:
         return []
     counts = ", ".join(f"{number} in {name}" for name, number in sorted(value.types.items()))
     edges = ", ".join(f"{name} {text}" for name, text in value.formats.items())
-    kept = [f"{name} stays in fp32: {reason}" for name, reason in value.kept.items()]
+    kept = [f"{name} stays wider: {reason}" for name, reason in value.kept.items()]
     return [f"products by number format: {counts} (read from the {value.evidence})", f"edges: {edges}", *kept]
 
 

@@ -31,8 +31,10 @@ def _digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def latency(us: float) -> str:
-    """``0.41 µs``, ``412 µs``, ``4.12 ms`` or ``1.30 s``."""
+def latency(us: float | None) -> str:
+    """``0.41 µs``, ``412 µs``, ``4.12 ms`` or ``1.30 s``; a dash where there is none."""
+    if us is None:
+        return "–"
     scale, unit = next((pair for pair in _TIME_UNITS if abs(us) >= pair[0]), _TIME_UNITS[-1])
     return f"{_digits(us / scale)} {unit}"
 
@@ -59,9 +61,9 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
     return "–" if fraction is None else f"{fraction * 100:.{decimals}f} %"
 
 
-def signed_percent(fraction: float, decimals: int = 1) -> str:
-    """``+1.2 %`` or ``−0.8 %``, with a real minus."""
-    return f"{fraction * 100:+.{decimals}f} %".replace("-", "\N{MINUS SIGN}")
+def signed_percent(fraction: float | None, decimals: int = 1) -> str:
+    """``+1.2 %`` or ``−0.8 %``, with a real minus; a dash where there is none."""
+    return "–" if fraction is None else f"{fraction * 100:+.{decimals}f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def count(number: int) -> str:

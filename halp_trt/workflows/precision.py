@@ -8,14 +8,25 @@ from types import MappingProxyType
 
 import onnx
 
-from halp_trt.errors import PrecisionError
+from halp_trt.errors import PrecisionError, UsageError
+from halp_trt.graphs.mixed import NUM_RANGE_EXAMPLES, quantize_in_half
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.precision import HALVES, Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import TENSORRT, Array
 from halp_trt.specs import Target
 
-__all__ = ["DIFFERENCES", "Examples", "Prepare", "as_is", "check_types", "no_examples", "parser_opset", "preparer"]
+__all__ = [
+    "DIFFERENCES",
+    "Examples",
+    "Prepare",
+    "as_is",
+    "check_measurable",
+    "check_types",
+    "no_examples",
+    "parser_opset",
+    "preparer",
+]
 
 Examples = Callable[[], Sequence[Mapping[str, Array]]]
 """Inputs of the kind the network will see, made when they are needed."""
@@ -27,7 +38,6 @@ DIFFERENCES: Mapping[str, float] = MappingProxyType(
 )
 """How far the outputs of an engine may lie from fp32's, relative to the largest output: what counts as the same."""
 
-_NUM_RANGE_EXAMPLES = 4
 _OLD_PARSER_OPSET = 17  # of TensorRT before version 10
 
 
@@ -55,13 +65,29 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
         opset = parser_opset(target)
         lowered = model if opset is None else convert_opset(model, opset)
         if target.precision in HALVES:
-            return to_half(lowered, target.precision, examples=once()[:_NUM_RANGE_EXAMPLES], keep=keep)
+            return to_half(lowered, target.precision, examples=once()[:NUM_RANGE_EXAMPLES], keep=keep)
+        if target.precision == "int8" and has_half_rest(target):
+            return quantize_in_half(lowered, once(), keep=keep)
         if target.precision == "int8":
             style = "tensorrt" if target.runtime in TENSORRT else "onnxruntime"
             return quantize(lowered, once(), style=style, keep=keep)
         return as_is(lowered)
 
     return prepare
+
+
+def check_measurable(target: Target) -> None:
+    """Refuses, before anything is trained or written, to plan where single layers cannot be measured.
+
+    Raises:
+        UsageError: ONNX Runtime, in another precision than fp32: alone, a layer would be charged for conversions that
+            the network has once.
+    """
+    if target.runtime == "onnxruntime" and target.precision != "fp32":
+        raise UsageError(
+            f"onnxruntime measures layers in fp32, not {target.precision}: prune with --precision fp32, then run "
+            f"deploy and verify with --precision {target.precision}"
+        )
 
 
 def parser_opset(target: Target) -> int | None:
@@ -71,6 +97,14 @@ def parser_opset(target: Target) -> int | None:
     """
     is_old = target.runtime == "tensorrt" and int(target.runtime_version.partition(".")[0]) < 10
     return _OLD_PARSER_OPSET if is_old else None
+
+
+def has_half_rest(target: Target) -> bool:
+    """Whether what is not quantised in an int8 network is fp16: for TensorRTs whose networks are strongly typed.
+
+    Before version 10 scales are fp32 and so is what they scale; ONNX Runtime on a processor is slower in fp16.
+    """
+    return target.runtime in TENSORRT and parser_opset(target) is None
 
 
 def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where: str, is_whole: bool = True) -> None:
@@ -84,7 +118,7 @@ def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where
         is_whole: whether every product must be found; an engine hides those that it fused into larger kernels.
 
     Raises:
-        PrecisionError: a product computes in something else, or stays in fp32 without a reason.
+        PrecisionError: a product computes in something else, or stays in a wider format without a reason.
     """
     intended = compute_types(typed.model)
     wanted = "fp32" if precision == "tf32" else precision

@@ -13,8 +13,9 @@ from halp_trt.store import write_text
 from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.show import open_artefact, page_of
-from halp_trt.workflows.stages import deploy_run, measure_table, prune_run, train_dense, verify_run
+from halp_trt.workflows.stages import deploy_run, find_target, measure_table, prune_run, train_dense, verify_run
 
 __all__ = ["RunResult", "run_all"]
 
@@ -59,6 +60,7 @@ def run_all(
     Raises:
         HalpError: as the stages.
     """
+    check_measurable(find_target(settings)[1])  # before hours of training
     seconds: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:

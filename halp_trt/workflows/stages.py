@@ -25,12 +25,13 @@ from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.models.widen import widen
 from halp_trt.runtimes import Array, Compiler, Runtime, Session, default_runtime, get_runtime
+from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Target, Verification
 from halp_trt.store import load_tensors, read_table, save, save_tensors
 from halp_trt.workflows.build_lut import Measurer, Survey, network_footprint, survey_lut
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
-from halp_trt.workflows.precision import Prepare, preparer
+from halp_trt.workflows.precision import Prepare, check_measurable, preparer
 from halp_trt.workflows.prune import PruneRequest, Subject, prune
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.verify import Contender, Tolerances, verify
@@ -171,8 +172,10 @@ def measure_table(
         ArtefactError: the table exists and ``resume`` is not set, or it cannot be written.
         TargetMismatchError: it is of another target.
         UnsupportedLayerError: a layer of the network is not understood.
+        UsageError: the runtime measures no layers in this precision.
     """
     runtime, target = find_target(settings)
+    check_measurable(target)
     path = path or table_of(settings, target)
     network, _ = load_network(replace(settings, data=NO_DATA) if settings.num_classes else settings)
     graph = graph_of(settings, network)
@@ -206,6 +209,7 @@ def prune_run(
         MissingLatencyError: it lacks a layer that may not be measured.
     """
     runtime, target = find_target(settings)
+    check_measurable(target)
     network, data = load_network(settings, run)
     if data is not None and not settings.weights and not run.trained.exists():
         warnings.warn(
@@ -314,25 +318,46 @@ def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
 
 
 def verify_run(
-    run: RunFolder, settings: Settings, *, engines: Path, tolerances: Tolerances | None = None
+    run: RunFolder,
+    settings: Settings,
+    *,
+    engines: Path,
+    tolerances: Tolerances | None = None,
+    with_witness: bool = False,
 ) -> Verification:
     """Verifies the engines that :func:`deploy_run` built for a run, and records what was found.
 
+    Where the settings name no table and there is none of this target, nothing is predicted; the rest is checked.
+
+    Args:
+        run: what was pruned.
+        settings: of the run; another runtime or precision needs engines built for that.
+        engines: their folder.
+        tolerances: what still passes.
+        with_witness: whether ONNX Runtime's outputs are compared with the engines', too.
+
     Raises:
         ArtefactError: something is missing, damaged, or belongs to another network.
-        RuntimeUnavailableError: this machine cannot execute the engines.
+        RuntimeUnavailableError: this machine cannot execute the engines, or lacks what the witness needs.
+        TargetMismatchError: the table that the settings name is of another target.
         MissingLatencyError: the table lacks a layer.
     """
+    if with_witness:
+        require_witness()
     plan = run.read_plan()
     runtime, target = find_target(settings)
-    table = read_table(table_of(settings, target))
-    check_target(table, target)
+    table = _table_for(settings, target)
     dense, pruned = (
         _contender(run, role, parent, runtime, target, engines)
         for role, parent in (("dense", run.dense_model), ("pruned", run.pruned_model))
     )
     network, data = load_network(settings, run)
     masked = widen(network.module, plan, load_tensors(run.weights))
+    inputs = example_inputs(dense.session, data, network.example)
+
+    def off_onnxruntime(contender: Contender) -> float:
+        return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
+
     result = verify(
         dense,
         pruned,
@@ -341,11 +366,22 @@ def verify_run(
         table=table,
         masked=lambda inputs: answers(masked, inputs.values()),
         accuracy=lambda session: _accuracy(session, data),
-        inputs=example_inputs(dense.session, data, network.example),
+        inputs=inputs,
         tolerances=tolerances,
+        witness=off_onnxruntime if with_witness else None,
     )
     save(result, run.verification)
     return result
+
+
+def _table_for(settings: Settings, target: Target) -> LatencyTable | None:
+    """The table that the settings name, else the target's own, else None."""
+    path = table_of(settings, target)
+    if not settings.lut and not path.exists():
+        return None
+    table = read_table(path)
+    check_target(table, target)
+    return table
 
 
 def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target: Target, engines: Path) -> Contender:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from halp_trt.errors import NonFiniteError
+from halp_trt.errors import NonFiniteError, UsageError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
@@ -36,7 +36,16 @@ from halp_trt.timing import (
 )
 from halp_trt.workflows.precision import DIFFERENCES
 
-__all__ = ["Contender", "Tolerances", "compare_outputs", "count_parameters", "layer_checks", "time_engines", "verify"]
+__all__ = [
+    "Contender",
+    "Tolerances",
+    "Witness",
+    "compare_outputs",
+    "count_parameters",
+    "layer_checks",
+    "time_engines",
+    "verify",
+]
 
 Inputs = Mapping[str, Array]
 _PROFILE_RUNS = 30
@@ -57,12 +66,16 @@ class Contender:
     model: onnx.ModelProto
 
 
+Witness = Callable[[Contender], float]
+"""How far an engine's outputs are from those of another runtime, relative to the largest output above 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
     """How much of a difference still passes, and how long to time.
 
     Attributes:
-        latency_fraction: above the budget.
+        latency_fraction: above the budget; below 0 for a margin under it.
         difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
             what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
         seconds: how long the two engines are timed, at most and about.
@@ -72,6 +85,12 @@ class Tolerances:
     difference: float | None = None
     seconds: float = 10.0
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.latency_fraction) or self.latency_fraction <= -1:
+            raise UsageError(f"a tolerance is a number of percent above -100, got {self.latency_fraction:.0%}")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0 and (self.difference or 0.0) >= 0):
+            raise UsageError(f"seconds and differences must be finite and not negative, got {self}")
+
 
 def verify(
     dense: Contender,
@@ -79,11 +98,12 @@ def verify(
     plan: PruningPlan,
     *,
     budget: Budget,
-    table: LatencyTable,
+    table: LatencyTable | None,
     masked: Callable[[Inputs], list[Array]],
     accuracy: Callable[[Session], tuple[float | None, int]],
     inputs: Inputs,
     tolerances: Tolerances | None = None,
+    witness: Witness | None = None,
 ) -> Verification:
     """Measures both engines and compares them with what was promised.
 
@@ -91,34 +111,40 @@ def verify(
         dense, pruned: the engines, of one target.
         plan: what the pruned one was made from.
         budget: what was asked for; a fraction is taken of the dense latency measured here.
-        table: prices the layers.
+        table: prices the layers; None where there is none for this target, and nothing is predicted.
         masked: the outputs of the masked model, the reference for the pruned engine.
         accuracy: share of right answers of an engine and the number of pictures behind it.
         inputs: what both engines are timed and compared on.
         tolerances: what still passes.
+        witness: how far an engine's outputs are from those that another runtime finds for its model, if that is asked.
 
     Raises:
         MissingLatencyError: the table lacks a layer of the plan.
         NonFiniteError: an engine's output is not finite.
     """
     tolerances = tolerances or Tolerances()
-    times = time_engines({"dense": dense.session, "pruned": pruned.session}, inputs, seconds=tolerances.seconds)
-    predicted = {
-        "dense": layer_latencies_us(plan.graph, table, plan.graph.dense_counts()),
-        "pruned": layer_latencies_us(plan.graph, table, plan.counts()),
+    witnessed = {
+        name: witness(contender) if witness is not None else None
+        for name, contender in (("dense", dense), ("pruned", pruned))
     }
+    times = time_engines({"dense": dense.session, "pruned": pruned.session}, inputs, seconds=tolerances.seconds)
+    predicted = _predicted(plan, table)
     checks, num_pictures = {}, 0
     for name, contender in (("dense", dense), ("pruned", pruned)):
         fraction, num_pictures = accuracy(contender.session)
         checks[name] = EngineCheck(
             sha256=contender.record.sha256,
             measurement=times[name],
-            predicted_us=plan.predicted_us(math.fsum(predicted[name].values())),
+            predicted_us=plan.predicted_us(math.fsum(predicted[name].values())) if predicted else None,
             num_parameters=count_parameters(contender.model),
             accuracy_fraction=fraction,
+            witness_difference=witnessed[name],
         )
-    profile_us = pruned.session.profile(inputs, _PROFILE_RUNS)
-    layers, unmatched_us = layer_checks(plan, pruned.model, predicted["pruned"], profile_us)
+    layers: tuple[LayerCheck, ...] = ()
+    unmatched_us = 0.0
+    if predicted:
+        profile_us = pruned.session.profile(inputs, _PROFILE_RUNS)
+        layers, unmatched_us = layer_checks(plan, pruned.model, predicted["pruned"], profile_us)
     return Verification(
         target=pruned.record.target,
         dense=checks["dense"],
@@ -134,6 +160,14 @@ def verify(
         unmatched_us=unmatched_us,
         parents={dense.record.file: dense.record.sha256, pruned.record.file: pruned.record.sha256},
     )
+
+
+def _predicted(plan: PruningPlan, table: LatencyTable | None) -> dict[str, dict[str, float]]:
+    """Microseconds of every layer of the dense and of the pruned network by the table; empty without one."""
+    if table is None:
+        return {}
+    counts = {"dense": plan.graph.dense_counts(), "pruned": plan.counts()}
+    return {name: layer_latencies_us(plan.graph, table, widths) for name, widths in counts.items()}
 
 
 def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: float) -> dict[str, Measurement]:

@@ -37,15 +37,15 @@ def edges(model: onnx.ModelProto) -> tuple[list[int], list[int]]:
 @pytest.mark.parametrize("name", SPECS)
 def test_edges_have_the_type_that_they_have_in_a_network(name: str, precision: str) -> None:
     spec, kind = SPECS[name], TYPES[precision]
+    rest = TYPES["fp16"] if precision == "int8" else kind
     probe = make_typed_probe(spec, 2, precision)
     model = onnx.load_from_string(probe)
     onnx.checker.check_model(model, full_check=True)
     inputs, outputs = edges(model)
-    stays_wide = precision == "int8" and name == "mean"
-    assert inputs == [1 if name == "stem" or stays_wide else kind] * (2 if name == "residual" else 1)
-    assert outputs == [1 if precision == "int8" and name in ("head", "mean") else kind]
+    assert inputs == [1 if name == "stem" else rest if name == "mean" else kind] * (2 if name == "residual" else 1)
+    assert outputs == [rest if name in ("head", "mean") else kind]
     operators = [node.op_type for node in model.graph.node]
-    assert ("Cast" in operators) == (name == "stem" and precision in ("fp16", "bf16"))
+    assert ("Cast" in operators) == (name == "stem" and precision in ("fp16", "bf16", "int8"))
     assert not any(value.name.startswith(MARKER) for value in model.graph.input)
     assert make_typed_probe(spec, 2, precision) == probe, "the same spec always gives the same bytes"
     assert edges(cut_to_layer(model)) == (inputs, outputs), "nothing is left to cut"
@@ -54,6 +54,8 @@ def test_edges_have_the_type_that_they_have_in_a_network(name: str, precision: s
 def test_old_parsers_get_an_old_opset() -> None:
     model = onnx.load_from_string(make_typed_probe(SPECS["conv"], 1, "fp16", opset=17))
     assert (model.opset_import[0].version, model.ir_version) == (17, 8)
+    rest = onnx.load_from_string(make_typed_probe(SPECS["mean"], 1, "int8", opset=17))
+    assert edges(rest) == ([1], [1]), "TensorRT before version 10 has the rest of an 8-bit network in fp32"
 
 
 @pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import CliRunner
 
+from halp_trt.cli import verbs
 from halp_trt.errors import ArtefactError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
 from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
+from halp_trt.report.text import verdict
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
 from halp_trt.specs import Conditions, Verification
@@ -22,7 +26,7 @@ from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
 from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.deploy import Order
-from halp_trt.workflows.folder import Settings
+from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.stages import deploy_run, example_inputs, load_network, verify_run
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
 from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
@@ -88,6 +92,69 @@ def test_most_layers_are_found_in_the_profile(verified: tuple[Verification, Sett
     assert convolutions <= {check.name for check in found.layers}
     measured = sum(check.measured_us for check in found.layers)
     assert found.unmatched_us < measured
+
+
+def test_the_witness_agrees_with_both_engines(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
+    pytest.importorskip("polygraphy")
+    _, settings, folder = verified
+    found = verify_run(pruned.run, settings, engines=folder / "engines", tolerances=QUICK, with_witness=True)
+    assert found.dense.witness_difference is not None
+    assert found.pruned.witness_difference is not None
+    assert max(found.dense.witness_difference, found.pruned.witness_difference) < 1e-5
+    assert "; ONNX Runtime agrees with both engines (largest difference" in verdict(found)
+    doubted = replace(found, dense=replace(found.dense, witness_difference=0.1))
+    assert not doubted.passed
+    assert "; ONNX Runtime DISAGREES with both engines (largest difference 1.0e-01)" in verdict(doubted)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_another_precision_is_verified_without_predictions(
+    verified: tuple[Verification, Settings, Path], pruned: Pruned, precision: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    _, settings, _ = verified
+    run = RunFolder(path=tmp_path / "half")
+    shutil.copytree(pruned.run.path, run.path)
+    run.write_settings(settings)
+    monkeypatch.chdir(tmp_path)
+    asked = ["--precision", precision, "--runtime", "onnxruntime"]
+    assert CliRunner().invoke(verbs, ["deploy", "half", *asked]).exit_code == 0
+    result = CliRunner().invoke(verbs, ["verify", "half", *asked, "--tolerance", "1000", "--seconds", "0.2"])
+    assert result.exit_code == 0, result.output
+    assert "there is no latency table of this target, so that nothing was predicted" in result.output
+    found = load(run.verification)
+    assert isinstance(found, Verification)
+    assert found.target.precision == precision
+    assert (found.dense.predicted_us, found.pruned.prediction_error_fraction, found.layers) == (None, None, ())
+    assert found.is_faithful
+    assert found.max_difference > 0, "it is rounded"
+    named = CliRunner().invoke(verbs, ["verify", "half", *asked, "--lut", settings.lut])
+    assert named.exit_code == 2
+    assert "precision: table 'fp32'" in named.output, "a table that is named must be the target's"
+    assert "%" in CliRunner().invoke(verbs, ["show", "half"]).output
+    assert CliRunner().invoke(verbs, ["show", "half", "--html", "page.html"]).exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["build-lut", "prune", "run"])
+def test_planning_in_a_precision_without_a_table_stops_before_it_starts(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = ["--model", "demo", "--data", "digits", "--runtime", "onnxruntime", "--precision", "int8"]
+    result = CliRunner().invoke(verbs, [verb, *network])
+    assert result.exit_code == 2
+    (sentence,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert "prune with --precision fp32, then run deploy and verify with --precision int8" in sentence
+    assert list(tmp_path.iterdir()) == [], "nothing is trained or written"
+
+
+@pytest.mark.parametrize(
+    "options", [("--tolerance", "nan"), ("--tolerance", "-100"), ("--seconds", "-1"), ("--seconds", "inf")]
+)
+def test_senseless_limits_are_refused(pruned: Pruned, options: tuple[str, str]) -> None:
+    result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), *options])
+    assert result.exit_code == 2
+    assert ("percent above -100" if options[0] == "--tolerance" else "must be finite and not negative") in result.output
 
 
 def test_engines_of_another_run_are_refused(
