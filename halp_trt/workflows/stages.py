@@ -31,7 +31,8 @@ from halp_trt.workflows.build_lut import build_lut, measurer, slice_specs
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
 from halp_trt.workflows.precision import Prepare, preparer
-from halp_trt.workflows.prune import PruneRequest, Subject, prune
+from halp_trt.workflows.prune import prune
+from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.verify import Contender, Tolerances, verify
 

@@ -26,7 +26,8 @@ from halp_trt.runtimes import synthetic
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec
 from halp_trt.store import load_tensors
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.prune import CHECKPOINT, prune
+from halp_trt.workflows.ledger import checkpoint_path
+from halp_trt.workflows.prune import prune
 from halp_trt.workflows.stopwatch import calibrate
 from tests.strategies import formula_lookup
 from tests.workflows.pruning import MOMENTS, REQUEST, SHAPE, pictures, subject
@@ -64,7 +65,7 @@ def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> No
     assert len(log_rows(whole)) == REQUEST.num_steps
     plan = whole.read_plan()
     assert plan.latency_us <= 0.6 * counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
-    assert not (killed.path / CHECKPOINT).exists()
+    assert not checkpoint_path(killed).exists()
 
 
 class Stop(Exception):
@@ -83,7 +84,7 @@ def test_a_checkpoint_of_other_settings_or_another_network_is_refused(tmp_path: 
     run = RunFolder(path=tmp_path)
     with pytest.raises(Stop):
         prune(subject(), QUICK, run, lookup=FORMULA, progress=stop_at(1))
-    assert (tmp_path / CHECKPOINT).exists()
+    assert checkpoint_path(run).exists()
     other = replace(QUICK, budget=Budget(fraction=0.7))
     with pytest.raises(ArtefactError, match="other settings"):
         prune(subject(), other, run, lookup=FORMULA, resume=True)
@@ -91,7 +92,7 @@ def test_a_checkpoint_of_other_settings_or_another_network_is_refused(tmp_path: 
     stranger = replace(stranger, graph=replace(stranger.graph, fingerprint="1" * 64))
     with pytest.raises(ArtefactError, match="other settings"):
         prune(stranger, QUICK, run, lookup=FORMULA, resume=True)
-    (tmp_path / CHECKPOINT).write_bytes(b"torn")
+    checkpoint_path(run).write_bytes(b"torn")
     with pytest.raises(ArtefactError, match="not a whole safetensors file"):
         prune(subject(), QUICK, run, lookup=FORMULA, resume=True)
 
