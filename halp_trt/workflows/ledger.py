@@ -62,7 +62,14 @@ def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
 def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
     """Writes the dense network; one that starts anew first removes what would speak of an earlier run."""
     if anew:
-        for stale in (folder.plan, checkpoint_path(folder), folder.log, folder.verification, folder.page):
+        for stale in (
+            folder.plan,
+            checkpoint_path(folder),
+            folder.log,
+            folder.saliency,
+            folder.verification,
+            folder.page,
+        ):
             stale.unlink(missing_ok=True)
     save(subject.graph, folder.graph)
     write_bytes(folder.dense_model, subject.model.SerializeToString())
@@ -85,6 +92,8 @@ def log_row(step: Step, *, dense_us: float, seconds: float, measured: tuple[floa
         "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
         "seconds": round(seconds, 3),
     }
+    if plan.removed_blocks:
+        row["removed_blocks"] = list(plan.removed_blocks)
     if measured is not None:
         row |= {"measured_dense_us": measured[0], "measured_us": measured[1]}
     return row

@@ -6,21 +6,25 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import onnx
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import num_batches
-from halp_trt.models.mask import mask
+from halp_trt.models.mask import mask, settle
 from halp_trt.models.saliency import SaliencySums, accumulate, finish, magnitude
 from halp_trt.models.slim import slim
 from halp_trt.models.training import make_optimizer, num_steps, train_step
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import METHODS, channel_steps, counts_latency_us, grid_steps
 from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
+from halp_trt.planning.network import removable_blocks
 from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.widths import least_counts, reachable_counts
 from halp_trt.specs import PruningPlan, Saliency
+from halp_trt.store import save
 from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import (
@@ -145,7 +149,7 @@ class _Run:
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
         if not self.is_slim:
             self.chunks = self._chunks()
-            check_reachable(self.step, self.schedule, self.lookup, self.chunks)
+            check_reachable(self.step, self.schedule, self.lookup, self.chunks, narrowest=self._narrowest())
 
     def _resume(self) -> None:
         path = checkpoint_path(self.folder)
@@ -174,13 +178,20 @@ class _Run:
 
     def prune(self, use_taylor: bool) -> None:
         """All steps: train and gather saliency, plan, mask, write down."""
-        score = self._taylor if use_taylor else self._magnitude
+        gather = self._taylor if use_taylor else self._magnitude
+
+        def score(plan: PruningPlan) -> Saliency:
+            saliency = gather(plan)
+            if self.step.index == 0:
+                save(saliency, self.folder.saliency)
+            return saliency
+
         started = time.monotonic()
         self.progress(self.step.index, self.schedule.num_steps, "")
         steps = iterate(
             self.step,
             self.schedule,
-            method=METHODS[self.request.method],
+            method=self._method,
             score=score,
             lookup=self.lookup,
             chunks=self.chunks,
@@ -189,11 +200,37 @@ class _Run:
         for step in steps:
             self.step = step
             mask(self.module, step.plan, self.optimizer)
+            settle(self.module, step.plan)
             self._write_down(step, time.monotonic() - started)
             started = time.monotonic()
             self._save()
             share = step.plan.latency_us / self.dense_us
             self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, f"{share:.1%} of dense")
+
+    def _method(self, current: PruningPlan, saliency: Saliency, lookup: Lookup, **wanted: Any) -> PruningPlan:
+        """One step of the method that was asked for, within the limits that were."""
+        least = least_counts(
+            current.graph,
+            current.counts(),
+            group_fraction=self.request.group_fraction,
+            step_fraction=self.request.step_fraction,
+        )
+        return METHODS[self.request.method](current, saliency, lookup, least=least, **wanted)
+
+    def _narrowest(self) -> dict[str, int]:
+        """The counts that no schedule gets below; where nothing is limited, blocks may be gone."""
+        request, schedule = self.request, self.schedule
+        counts = reachable_counts(
+            self.step.plan,
+            steps=self.chunks,
+            num_steps=schedule.num_steps + schedule.num_extra - self.step.index,
+            group_fraction=request.group_fraction,
+            step_fraction=request.step_fraction,
+        )
+        if request.method == "joint-blocks" and request.group_fraction == request.step_fraction == 1:
+            for inside in removable_blocks(self.subject.graph).values():
+                counts |= dict.fromkeys(inside, 0)
+        return counts
 
     def _chunks(self) -> dict[str, int]:
         """Latency-aware grouping is HALP's; the others take any width of the grid."""

@@ -35,6 +35,8 @@ class PruneRequest:
         num_steps: pruning steps, ``k`` in the paper.
         num_minibatches: between two steps, ``r`` in the paper.
         grid_step: channels between two measured widths.
+        group_fraction: of every group's dense width the largest part that may be gone in the end.
+        step_fraction: of every group's present width the largest part that may go in one step.
     """
 
     budget: Budget
@@ -44,6 +46,8 @@ class PruneRequest:
     num_steps: int = 5
     num_minibatches: int = 20
     grid_step: int = 8
+    group_fraction: float = 1.0
+    step_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS or self.saliency not in SALIENCIES:
@@ -52,6 +56,11 @@ class PruneRequest:
             )
         if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
             raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
+        if not (0 <= self.group_fraction <= 1 and 0 < self.step_fraction <= 1):
+            raise UsageError(
+                f"of a group 0 to 100 % may go, in one step more than 0 %, got {self.group_fraction:.0%} and "
+                f"{self.step_fraction:.0%}"
+            )
 
     def fingerprint(self, subject: Subject) -> str:
         """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""

@@ -230,6 +230,8 @@ def prune_run(
         num_steps=settings.steps,
         num_minibatches=settings.minibatches,
         grid_step=settings.step,
+        group_fraction=settings.max_prune / 100,
+        step_fraction=settings.max_prune_step / 100,
     )
     path = table_of(settings, target)
     lookup = measurer(path, runtime, target, on_miss=settings.on_miss)
