@@ -302,7 +302,7 @@ def _through(node: gs.Node, constant: Array) -> Array | None:
     if not isinstance(node.inputs[1], gs.Constant):
         return None
     weight, groups = node.inputs[1].values, int(node.attrs.get("group", 1))
-    if constant.size != groups * weight.shape[1]:
+    if constant.size != constant.shape[1] or constant.size != groups * weight.shape[1]:
         return None
     per_input = weight.astype(np.float64).sum(axis=tuple(range(2, weight.ndim))).reshape(groups, -1, weight.shape[1])
     sums = per_input @ constant.astype(np.float64).reshape(groups, -1, 1)

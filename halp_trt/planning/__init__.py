@@ -53,7 +53,10 @@ class Method(Protocol):
         steps: Mapping[str, int],
         least: Mapping[str, int] | None = None,
     ) -> PruningPlan:
-        """A plan within ``budget_us`` that keeps only channels of ``current``; see ``halp_step``."""
+        """A plan within ``budget_us`` that keeps only channels of ``current``, ``least[group]`` or more of each group.
+
+        See ``halp_step``.
+        """
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -213,6 +213,8 @@ def describe_log(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cell(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if value is None or not isinstance(value, int | float):
         return "" if value is None else str(value)
     if name.endswith("_us"):

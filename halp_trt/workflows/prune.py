@@ -204,8 +204,10 @@ class _Run:
             self._write_down(step, time.monotonic() - started)
             started = time.monotonic()
             self._save()
-            share = step.plan.latency_us / self.dense_us
-            self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, f"{share:.1%} of dense")
+            note = f"{step.plan.latency_us / self.dense_us:.1%} of dense"
+            if step.plan.removed_blocks:
+                note += f", {len(step.plan.removed_blocks)} blocks removed"
+            self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, note)
 
     def _method(self, current: PruningPlan, saliency: Saliency, lookup: Lookup, **wanted: Any) -> PruningPlan:
         """One step of the method that was asked for, within the limits that were."""

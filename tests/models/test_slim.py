@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan, trace, uneven_plan
 from halp_trt.models.widen import widen
 from halp_trt.models.zoo import ResidualNet
-from halp_trt.specs import PruningPlan
+from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import load, load_tensors, save, save_tensors
 from tests.models.pruned import OPTIMIZERS, PICTURES, graph_of, train_step
 from tests.nets import make_net
@@ -156,18 +157,22 @@ def test_a_weight_under_two_names_comes_back() -> None:
 # ---- removed blocks -------------------------------------------------------------------------------------------------
 
 
-def without_blocks() -> tuple[nn.Module, PruningPlan]:
-    """A residual network in float64 and a plan that removes two of its four blocks, and channels beside."""
+@cache
+def residual() -> tuple[nn.Module, ChannelGraph]:
     torch.manual_seed(0)
     net = ResidualNet(widths=(8, 16), num_blocks=2, in_channels=PICTURES.shape[1], num_classes=5)
-    graph = trace(net.eval(), (PICTURES[:1],))
+    return net, trace(net.eval(), (PICTURES[:1],))
+
+
+def without_blocks() -> tuple[nn.Module, PruningPlan]:
+    """A residual network in float64 and a plan that removes two of its four blocks, and channels beside."""
+    net, graph = residual()
     dead = {"stages.0.1.conv1", "stages.1.0.conv1"}
     kept = {group: () if group in dead else kept for group, kept in half_plan(graph).kept.items()}
-    return net.double(), PruningPlan(graph=graph, kept=kept)
+    return copy.deepcopy(net).double(), PruningPlan(graph=graph, kept=kept)
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "training"), [("sgd", True), ("adam", False)])
 def test_removed_blocks_train_on_as_a_constant(optimizer: str, training: bool) -> None:
     """Slimmed training is masked training; what is dead stays zero, what the block adds goes on learning."""
     masked, plan = without_blocks()
