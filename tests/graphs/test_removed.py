@@ -79,8 +79,11 @@ def answer(net: nn.Module) -> np.ndarray:
         return net(PICTURE).numpy()
 
 
-@pytest.mark.parametrize("blocks", [slice(1, None, 2), slice(0, None)], ids=["every second", "all"])
-@pytest.mark.parametrize("widths", [PruningPlan.dense, uneven_plan], ids=["dense", "uneven"])
+@pytest.mark.parametrize(
+    ("widths", "blocks"),
+    [(PruningPlan.dense, slice(1, None, 2)), (uneven_plan, slice(0, None))],
+    ids=["every second", "all, uneven"],
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_all_forms_of_a_network_without_blocks_are_one(
     name: str, widths: Callable[[ChannelGraph], PruningPlan], blocks: slice
