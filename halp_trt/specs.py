@@ -182,14 +182,26 @@ class Layer:
     out_groups: tuple[tuple[str, int], ...]
     nodes: tuple[str, ...] = ()
 
-    def spec_at(self, counts: Mapping[str, int]) -> LayerSpec:
-        """Its spec when ``counts[group]`` channels of every group are kept; a layer on no channels stays as it is."""
+    def widths_at(self, counts: Mapping[str, int]) -> tuple[int, int]:
+        """The widths that it reads and writes when ``counts[group]`` channels of every group are kept."""
         if not self.in_groups and not self.out_groups:
-            return self.spec
-        return self.spec.with_widths(
-            sum(counts[group] * times for group, times in self.in_groups),
-            sum(counts[group] * times for group, times in self.out_groups),
+            return self.spec.in_channels, self.spec.out_channels
+        ins, outs = (
+            sum(counts[group] * times for group, times in groups) for groups in (self.in_groups, self.out_groups)
         )
+        return ins, outs
+
+    def lives_at(self, counts: Mapping[str, int]) -> bool:
+        """Whether anything is left to read and to write: a layer of a removed block has no kernel and costs nothing."""
+        return all(self.widths_at(counts))
+
+    def spec_at(self, counts: Mapping[str, int]) -> LayerSpec:
+        """Its spec when ``counts[group]`` channels of every group are kept; a layer on no channels stays as it is.
+
+        Raises:
+            UsageError: the layer is dead, see :meth:`lives_at`.
+        """
+        return self.spec.with_widths(*self.widths_at(counts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,7 +436,7 @@ class PruningPlan:
 
     Attributes:
         graph: the network it was made for.
-        kept: for every group the kept channels, ascending; frozen groups keep all.
+        kept: for every group the kept channels, ascending; frozen groups keep all, groups inside a removed block none.
         latency_us: predicted by the table (sum over layers), uncalibrated.
         budget_us: the limit it was planned under, on the same scale.
         saliency: total saliency of the kept channels.
@@ -449,17 +461,34 @@ class PruningPlan:
             raise GraphMismatchError("a plan must name every channel group of its graph and no other")
         for group in self.graph.groups:
             kept = self.kept[group.name]
-            if list(kept) != sorted(set(kept)) or not kept or kept[0] < 0 or kept[-1] >= group.num_channels:
+            if list(kept) != sorted(set(kept)) or (kept and (kept[0] < 0 or kept[-1] >= group.num_channels)):
                 raise GraphMismatchError(
-                    f"group {group.name!r}: kept channels must be ascending, distinct, not empty and below "
-                    f"{group.num_channels}"
+                    f"group {group.name!r}: kept channels must be ascending, distinct and below {group.num_channels}"
                 )
             if not group.prunable and len(kept) != group.num_channels:
                 raise GraphMismatchError(f"group {group.name!r} cannot be pruned: {group.reason}")
+        self._check_whole()
         object.__setattr__(
             self, "kept", MappingProxyType({g.name: tuple(self.kept[g.name]) for g in self.graph.groups})
         )
         object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+
+    def _check_whole(self) -> None:
+        """A group may be empty where all that it serves is bypassed: what lives is still written by what lives."""
+        counts = self.counts()
+        if all(counts.values()):
+            return
+        writers: dict[str, list[bool]] = {}
+        for layer in self.graph.layers:
+            for name in {name for name, _ in layer.out_groups} - {name for name, _ in layer.in_groups}:
+                writers.setdefault(name, []).append(layer.lives_at(counts))
+        for name, alive in writers.items():
+            if counts[name] and not any(alive):
+                empty = next(name for name, count in counts.items() if not count)
+                raise GraphMismatchError(
+                    f"group {empty!r} keeps no channel, and nothing bypasses it: {name!r} would have no input; "
+                    "keep a channel, or remove a whole residual block"
+                )
 
     @classmethod
     def dense(cls, graph: ChannelGraph) -> PruningPlan:
@@ -469,6 +498,13 @@ class PruningPlan:
     def counts(self) -> dict[str, int]:
         """Kept channels of every group."""
         return {name: len(kept) for name, kept in self.kept.items()}
+
+    @property
+    def removed_blocks(self) -> tuple[str, ...]:
+        """The last layer of every removed block: it still has channels to write, but none to read."""
+        counts = self.counts()
+        widths = {layer.name: layer.widths_at(counts) for layer in self.graph.layers}
+        return tuple(name for name, (ins, outs) in widths.items() if outs and not ins)
 
     def predicted_us(self, table_us: float) -> float:
         """The engine's latency that a sum over the table's rows stands for, calibrated."""

@@ -48,6 +48,7 @@ _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
 _FRACTION = click.FloatRange(min=0, max=1)
+_PERCENT = click.FloatRange(0, 100)
 _SEED = click.IntRange(min=0, max=2**63 - 1)  # what PyTorch's generators take
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -92,6 +93,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         ),
         "steps": Setting(default=5, kind=_POSITIVE, help="Pruning steps on the way to the budget."),
         "minibatches": Setting(default=20, kind=_POSITIVE, help="Training minibatches between two pruning steps."),
+        "max-prune": Setting(default=100.0, kind=_PERCENT, help="Percent of a channel group that may go at most."),
+        "max-prune-step": Setting(
+            default=100.0,
+            kind=click.FloatRange(0, 100, min_open=True),
+            help="Percent of a channel group's present width that may go in one pruning step.",
+        ),
         "train-epochs": Setting(default=8, kind=_COUNT, help="Epochs of training before, where no weights are given."),
         "train-rate": Setting(default=0.1, kind=_FRACTION, help="Peak of the learning rate in that training."),
         "epochs": Setting(default=8, kind=_COUNT, help="Epochs of fine-tuning after the last step."),

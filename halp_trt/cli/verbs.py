@@ -25,7 +25,8 @@ __all__ = ["verbs"]
 _NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
 _PLACE = ("runtime", "precision", "optimization_level")
 _TARGET = ("runtime", "precision", "batch", "optimization-level")
-_PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", "frozen", "on-miss")
+_LIMITS = ("max-prune", "max-prune-step", "frozen")
+_PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", *_LIMITS, "on-miss")
 _TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
 _TRAINING = ("train-epochs", "train-rate")
 _PATH = click.Path(path_type=Path)
@@ -134,7 +135,7 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @verbs.command()
 @config_option
 @click.argument("source", type=_PATH)
-@options("budget", "step", "frozen")
+@options("budget", "step", "frozen", "max-prune")
 @click.option("--saliency", "saliency_file", type=_PATH, help="The network's saliency, where SOURCE is a table.")
 @click.option("--graph", type=_PATH, help="The network's channel graph; by default graph.json beside the saliency.")
 @click.option("--solver", type=click.Choice(list(SOLVERS)), default="joint", show_default=True, help="How to plan.")
@@ -142,13 +143,6 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
 @click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
-@click.option(
-    "--max-prune",
-    type=click.FloatRange(0, 100),
-    default=100.0,
-    show_default=True,
-    help="Percent of a group that may go at most.",
-)
 @click.option(
     "--gap",
     type=click.FloatRange(min=0),
@@ -205,7 +199,7 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
         from halp_trt.store import save
 
         if pruning_plan is None:
-            raise UsageError("only a plan for a network that keeps all its blocks can be written with --out")
+            raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
         save(pruning_plan, out)
     print_result(answer, describe_answer(answer, solution, dense_us), as_json=as_json)
 

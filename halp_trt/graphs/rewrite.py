@@ -16,6 +16,7 @@ from halp_trt.graphs.labels import Ids, Labels
 from halp_trt.graphs.operators import constant, shape, slice_ranges, split_sizes
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.propagate import propagate
+from halp_trt.graphs.removed import absorb_additions, fold_removed
 from halp_trt.specs import PruningPlan
 
 Keep = npt.NDArray[np.bool_]
@@ -45,7 +46,8 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     """The pruned, physically narrow network.
 
     Initialisers are sliced by name; the groups of convolutions, the sizes of splits, slices and gathers, the shapes of
-    reshapes and expansions follow; batch norms and constants are folded, dead nodes dropped, shapes inferred again.
+    reshapes and expansions follow; removed blocks become constants in the biases around them, batch norms and constants
+    are folded, dead nodes dropped, shapes inferred again.
 
     Args:
         model: the dense export (``halp_trt.graphs.export``); it is not changed.
@@ -66,11 +68,14 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
         if mend is not None:
             mend(cut, node)
     _slice_constants(graph, cut)
+    additions = fold_removed(graph, cut.new_shape) if plan.removed_blocks else []
+    graph.cleanup(remove_unused_graph_inputs=False)
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.name not in {t.name for t in graph.inputs}:
             tensor.shape = None
     fold_batch_norms(graph)
     fold_constants(graph)
+    absorb_additions(graph, additions)
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
     return _finish(graph, opset)
 

@@ -123,19 +123,20 @@ def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
 
 
 def graph_specs(graph: ChannelGraph, counts: Mapping[str, int]) -> tuple[LayerSpec, ...]:
-    """The spec of every layer, in execution order, when ``counts[group]`` channels of every group are kept."""
-    return tuple(layer.spec_at(counts) for layer in graph.layers)
+    """The spec of every layer that lives, in execution order, when ``counts[group]`` channels of a group are kept."""
+    return tuple(layer.spec_at(counts) for layer in graph.layers if layer.lives_at(counts))
 
 
 def layer_latencies_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> dict[str, float]:
-    """Microseconds of every layer by name, in execution order.
+    """Microseconds of every layer by name, in execution order; what is removed takes none.
 
     Raises:
         MissingLatencyError: a layer was not measured at these widths.
     """
-    specs = graph_specs(graph, counts)
-    rows = table.lookup(specs)
-    return {layer.name: rows[spec].latency_us for layer, spec in zip(graph.layers, specs, strict=True)}
+    rows = table.lookup(graph_specs(graph, counts))
+    return {
+        layer.name: rows[layer.spec_at(counts)].latency_us if layer.lives_at(counts) else 0.0 for layer in graph.layers
+    }
 
 
 def graph_latency_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> float:

@@ -32,6 +32,24 @@ def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
                 state.index_fill_(axis.axis, dead, 0)
 
 
+def settle(module: nn.Module, plan: PruningPlan) -> None:
+    """Makes a removed block hand on what it handed on in the mean, in place; calling it again changes nothing.
+
+    Its last layer has nothing left to read and writes its bias. The batch norm behind it would go on subtracting the
+    mean that it saw before; with its bias for a mean it hands on its shift, as it does while training, and the network
+    answers in evaluation what it learns with. Batch norms that stand behind other layers, too, are left alone.
+    """
+    tensors, removed = named_tensors(module), set(plan.removed_blocks)
+    nodes = [node for layer in plan.graph.layers for node in layer.nodes]
+    with torch.no_grad():
+        for layer in plan.graph.layers:
+            for node in layer.nodes[1:2] if layer.name in removed else ():
+                mean = tensors.get(f"{node}.running_mean")
+                if mean is not None and not any(other.startswith(f"{node}:") for other in nodes):
+                    bias = tensors.get(f"{layer.name}.bias")
+                    mean.copy_(bias) if bias is not None else mean.zero_()
+
+
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers under all their names."""
     named = dict(module.named_parameters(remove_duplicate=False))

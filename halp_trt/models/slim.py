@@ -1,16 +1,25 @@
-"""Slimming: pruned channels are removed from the module, so that fine-tuning gets faster."""
+"""Slimming: pruned channels are removed from the module, so that fine-tuning gets faster.
+
+User code calls the layers of a removed block all the same, and layers without channels fail in many ways (PyTorch has
+no convolution that reads none). So a removed block keeps a stump: one channel of every group inside, zero and not
+trained. What the block adds to its bypass then stays what the masked network adds, a constant, which goes on learning
+through the bias and the batch norm behind it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import dead_positions, named_tensors
+from halp_trt.models.mask import dead_positions, mask, named_tensors
 from halp_trt.specs import PruningPlan
+
+__all__ = ["slim", "slim_like", "with_stumps"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -27,15 +36,19 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
         optimizer: one that holds the module's parameters.
 
     Returns:
-        The same module, physically narrow.
+        The same module, physically narrow; parameters of removed blocks are frozen at zero.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
     """
+    mask(module, plan, optimizer)
     tensors = named_tensors(module)
     cuts: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+    stumps = with_stumps(plan)
     for axis in plan.graph.parameters:
-        dead = dead_positions(tensors, axis, plan)
+        if not plan.kept_positions(axis):
+            tensors[axis.parameter].requires_grad_(False)
+        dead = dead_positions(tensors, axis, stumps)
         if len(dead):
             alive = torch.ones(tensors[axis.parameter].shape[axis.axis], dtype=torch.bool)
             alive[dead] = False
@@ -81,6 +94,11 @@ def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Modul
     for child in module.modules():
         _mend_attributes(child)
     return module
+
+
+def with_stumps(plan: PruningPlan) -> PruningPlan:
+    """The plan with one channel in every group of a removed block, as a slimmed module has it."""
+    return replace(plan, kept={group: kept or (0,) for group, kept in plan.kept.items()})
 
 
 def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:

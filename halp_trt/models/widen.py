@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import named_tensors
+from halp_trt.models.mask import mask, named_tensors
+from halp_trt.models.slim import with_stumps
 from halp_trt.specs import PruningPlan
 
 __all__ = ["widen"]
@@ -29,16 +30,17 @@ def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tens
     Raises:
         GraphMismatchError: the tensors are not those of this network slimmed by this plan.
     """
-    tensors = named_tensors(module)
+    tensors, stumps = named_tensors(module), with_stumps(plan)
     kept: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)  # by tensor: a tied weight has several names
     for axis in plan.graph.parameters:
         if axis.parameter in tensors:
-            positions = torch.tensor(plan.kept_positions(axis), dtype=torch.long)
+            positions = torch.tensor(stumps.kept_positions(axis), dtype=torch.long)
             kept[id(tensors[axis.parameter])][axis.axis] = positions
     with torch.no_grad():
         for name, tensor in tensors.items():
             if name in slimmed:
                 tensor.copy_(_spread(name, slimmed[name], tensor, kept.get(id(tensor), {})))
+    mask(module, plan)
     return module.eval()
 
 

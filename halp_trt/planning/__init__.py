@@ -8,7 +8,7 @@ from typing import Protocol
 
 from halp_trt.planning.chunks import channel_steps, grid_steps, slice_specs
 from halp_trt.planning.halp import halp_step, step_specs
-from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from
+from halp_trt.planning.network import Ask, joint_blocks_step, joint_step, network_problem, plan_from
 from halp_trt.planning.pricing import Lookup, counts_latency_us
 from halp_trt.planning.schedule import exponential_budgets
 from halp_trt.planning.solvers import SOLVERS
@@ -28,6 +28,7 @@ __all__ = [
     "exponential_budgets",
     "grid_steps",
     "halp_step",
+    "joint_blocks_step",
     "joint_step",
     "lowest_latency_us",
     "network_problem",
@@ -50,9 +51,14 @@ class Method(Protocol):
         *,
         budget_us: float,
         steps: Mapping[str, int],
-        min_channels: int | None = None,
+        least: Mapping[str, int] | None = None,
     ) -> PruningPlan:
-        """A plan within ``budget_us`` that keeps only channels of ``current``; see ``halp_step``."""
+        """A plan within ``budget_us`` that keeps only channels of ``current``, ``least[group]`` or more of each group.
+
+        See ``halp_step``.
+        """
 
 
-METHODS: Mapping[str, Method] = MappingProxyType({"halp": halp_step, "joint": joint_step, "uniform": uniform_step})
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {"halp": halp_step, "joint": joint_step, "joint-blocks": joint_blocks_step, "uniform": uniform_step}
+)

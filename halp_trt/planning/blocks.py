@@ -28,8 +28,8 @@ class Bypassed:
 def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
     """Every branch whose removal leaves the network whole.
 
-    A branch ends in a layer that writes a group shared with other writers. Inside it are the groups that nothing but
-    the branch reads. It is bypassed where it starts from the group that it ends in (an identity), or from where another
+    A branch ends in a layer that writes a group shared with other writers. Inside it are the groups that serve nothing
+    but the branch. It is bypassed where it starts from the group that it ends in (an identity), or from where another
     writer's branch starts as well (a projection); of branches that bypass each other the shortest has to stay.
     """
     branches = {}
@@ -52,19 +52,21 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
 
 
 def _inside(last: Wire, wires: Sequence[Wire]) -> tuple[int, ...]:
-    """The groups that serve the branch of ``last`` alone."""
-    inside: list[int] = []
-    frontier = [last]
+    """The groups that serve the branch of ``last`` alone: no way leads from them past it to its end or to an output."""
+    others = [wire for wire in wires if wire is not last]
+    read = {group for wire in wires for group in wire.reads or ()}
+    leaking = {*last.writes, *(group for wire in wires for group in wire.writes if group not in read)}
+    frontier = leaking
     while frontier:
-        reads = [group for wire in frontier for group in wire.reads or ()]
-        new = []
-        for group in dict.fromkeys(reads):
-            readers = [wire for wire in wires if group in (wire.reads or ())]
-            serves = all(wire is last or all(g in inside or g == group for g in wire.writes) for wire in readers)
-            if serves and group not in inside and group not in last.writes:
-                new.append(group)
-        inside += new
-        frontier = [wire for wire in wires if any(group in new for group in wire.writes)]
+        sources = {group for wire in others if frontier & {*wire.writes} for group in wire.reads or ()}
+        frontier = sources - leaking
+        leaking |= frontier
+    inside: list[int] = []
+    wave = [last]
+    while wave:
+        new = [group for wire in wave for group in wire.reads or () if group not in leaking and group not in inside]
+        inside += dict.fromkeys(new)
+        wave = [wire for wire in wires if any(group in new for group in wire.writes)]
     return tuple(reversed(inside))
 
 

@@ -38,7 +38,7 @@ def halp_step(
     *,
     budget_us: float,
     steps: Mapping[str, int],
-    min_channels: int | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> PruningPlan:
     """The most salient plan within a budget that keeps only channels of the current one.
 
@@ -55,7 +55,7 @@ def halp_step(
             chosen widths'.
         budget_us: the limit in microseconds on the table's scale.
         steps: chunk of every prunable group, as from ``channel_steps``.
-        min_channels: no group becomes narrower than this; at least one chunk always stays.
+        least: widths that groups may not go below; at least one chunk always stays.
 
     Returns:
         A plan with its true latency (never above the budget), its saliency, and the bound of the last knapsack solved.
@@ -69,13 +69,13 @@ def halp_step(
     plan = narrow(replace(current, budget_us=budget_us), saliency, lookup, current.counts())
     plan = replace(plan, bound=plan.saliency)
     while plan.latency_us > budget_us:
-        choices = _choices(plan.graph, plan.counts(), steps, min_channels)
+        choices = _choices(plan.graph, plan.counts(), steps, least)
         problem = step_problem(plan, saliency, lookup, choices)
         if plan.latency_us - _most_saved_us(problem) > budget_us:
             problem = step_problem(plan, saliency, lookup, choices, credit_readers=True)
         saved_us = _most_saved_us(problem)
         if saved_us <= 0:
-            return _narrowest(plan, saliency, lookup, lowest_counts(plan, steps=steps, min_channels=min_channels))
+            return _narrowest(plan, saliency, lookup, lowest_counts(plan, steps=steps, least=least))
         halfway_us = math.sqrt(max(0.0, plan.latency_us - saved_us) * plan.latency_us)
         solution = solve(replace(problem, budget=max(budget_us, halfway_us) - plan.latency_us))
         chosen = {group: choices[group][index] for group, index in zip(choices, solution.choices, strict=True)}
@@ -84,10 +84,10 @@ def halp_step(
 
 
 def step_specs(
-    graph: ChannelGraph, counts: Mapping[str, int], *, steps: Mapping[str, int], min_channels: int | None = None
+    graph: ChannelGraph, counts: Mapping[str, int], *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
 ) -> tuple[LayerSpec, ...]:
     """Every layer that a step from these counts prices before it solves, each once: measure them in one go."""
-    choices = _choices(graph, counts, steps, min_channels)
+    choices = _choices(graph, counts, steps, least)
     priced = _priced(graph, counts, choices)
     specs = [spec for options in priced.values() for option in options for spec in option]
     return tuple(dict.fromkeys((*graph_specs(graph, counts), *specs)))
@@ -117,10 +117,10 @@ def step_problem(
 
 
 def _choices(
-    graph: ChannelGraph, counts: Mapping[str, int], steps: Mapping[str, int], min_channels: int | None
+    graph: ChannelGraph, counts: Mapping[str, int], steps: Mapping[str, int], least: Mapping[str, int] | None
 ) -> dict[str, tuple[int, ...]]:
     groups = [group.name for group in graph.prunable_groups]
-    return {group: width_choices(counts[group], steps[group], min_channels) for group in groups}
+    return {group: width_choices(counts[group], steps[group], (least or {}).get(group)) for group in groups}
 
 
 def _most_saved_us(problem: Problem) -> float:
@@ -134,7 +134,8 @@ def _priced(
     priced = {}
     for group, options in choices.items():
         layers = [layer for layer in graph.layers if group in _groups_priced(layer, with_readers)]
-        priced[group] = [tuple(layer.spec_at({**counts, group: count}) for layer in layers) for count in options]
+        widths = [{**counts, group: count} for count in options]
+        priced[group] = [tuple(layer.spec_at(at) for layer in layers if layer.lives_at(at)) for at in widths]
     return priced
 
 

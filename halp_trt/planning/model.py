@@ -158,7 +158,8 @@ def model_of(problem: Problem, *, removable: Collection[int] = ()) -> Model:
     states = []
     for index, group in enumerate(problem.groups):
         allowed = problem.allowed[index] if problem.allowed else range(len(group.widths))
-        choices = [choice for choice in allowed if group.widths[choice] or index in removable]
+        was_removed = not any(group.widths)
+        choices = [choice for choice in allowed if group.widths[choice] or index in removable or was_removed]
         if not choices:
             raise UsageError(f"group {group.name!r} has no width left to choose; relax its limits")
         states.append(np.asarray(choices, np.intp))

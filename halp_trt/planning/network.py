@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.errors import UsageError
 from halp_trt.latency import graph_specs
 from halp_trt.planning.blocks import Wire, find_blocks
 from halp_trt.planning.halp import halp_step
-from halp_trt.planning.joint import joint
+from halp_trt.planning.joint import joint, joint_blocks
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.problem import (
     LATENCY,
@@ -33,7 +33,7 @@ from halp_trt.planning.surfaces import Known, Surface
 from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
-__all__ = ["Ask", "joint_step", "network_problem", "plan_from"]
+__all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]
 
 
 Floats = npt.NDArray[np.float64]
@@ -48,7 +48,6 @@ class Ask:
     Attributes:
         budgets: of ``latency_us`` and of any of ``RESOURCES``.
         steps: chunk of every prunable group.
-        min_channels: no group becomes narrower than this.
         limits: what else must stay.
         batch_size: of the target, for the resources.
         removes_blocks: whether groups inside residual blocks have removal among their choices, for ``joint_blocks``.
@@ -56,7 +55,6 @@ class Ask:
 
     budgets: Mapping[str, float]
     steps: Mapping[str, int]
-    min_channels: int | None = None
     limits: Limits = field(default_factory=lambda: Limits(least={}))
     batch_size: int = 1
     removes_blocks: bool = False
@@ -106,8 +104,8 @@ def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGro
     if not group.prunable:
         return Group(name=group.name, widths=(len(kept),), values=(0.0,), dense=group.num_channels)
     scores = sorted((saliency.scores[group.name][channel] for channel in kept), reverse=True)
-    widths = width_choices(len(kept), ask.steps[group.name], ask.min_channels)
-    widths = (0, *widths) if is_removable else widths
+    widths = width_choices(len(kept), ask.steps[group.name])
+    widths = (0, *widths) if is_removable and kept else widths
     values = tuple(math.fsum(scores[:width]) for width in widths)
     return Group(name=group.name, widths=widths, values=values, dense=group.num_channels)
 
@@ -115,16 +113,7 @@ def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGro
 def plan_from(
     current: PruningPlan, saliency: Saliency, lookup: Lookup, problem: Problem, solution: Solution
 ) -> PruningPlan:
-    """The plan that a solution stands for: the most salient channels of every group, with its bound.
-
-    Raises:
-        UsageError: the solution removes a block; plans keep a channel of every group.
-    """
-    dead = [block.name for block in problem.blocks if block.is_dead(solution.choices, problem.groups)]
-    if dead:
-        raise UsageError(
-            f"the solution removes {len(dead)} blocks, {dead[0]} first, which a plan cannot hold; use solver joint"
-        )
+    """The plan that a solution stands for: the most salient channels of every group, none of removed blocks."""
     chosen = {group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)}
     plan = narrow(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)
     return replace(plan, bound=max(solution.bound, plan.saliency))
@@ -137,7 +126,7 @@ def joint_step(
     *,
     budget_us: float,
     steps: Mapping[str, int],
-    min_channels: int | None = None,
+    least: Mapping[str, int] | None = None,
     solver: Solver = joint,
 ) -> PruningPlan:
     """One pruning step over both widths: takes, gives and raises what ``halp_step`` does.
@@ -150,7 +139,8 @@ def joint_step(
     whole = narrow(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
     if whole.latency_us <= budget_us:
         return replace(whole, bound=whole.saliency)
-    ask = Ask(budgets={LATENCY: budget_us}, steps=steps, min_channels=min_channels)
+    limits, removes_blocks = Limits(least=least or {}), solver is joint_blocks
+    ask = Ask(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
     best: PruningPlan | None = None
     for _ in range(_MAX_ROUNDS):
         problem = network_problem(current, saliency, known.surface, ask)
@@ -163,8 +153,19 @@ def joint_step(
         if is_measured:
             break
     if best is None:  # every round's plan was slower than interpolated
-        return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, min_channels=min_channels)
+        return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, least=least)
     return best
+
+
+joint_blocks_step = partial(joint_step, solver=joint_blocks)
+"""``joint_step`` that may also remove what a residual connection bypasses."""
+
+
+def removable_blocks(graph: ChannelGraph) -> dict[str, tuple[str, ...]]:
+    """The groups inside every residual block that may be removed, by the block's last layer."""
+    numbers = {group.name: number for number, group in enumerate(graph.groups)}
+    blocks = _blocks(graph, numbers)
+    return {block.name: tuple(graph.groups[number].name for number in block.groups) for block in blocks}
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class _Pricer:
     surface: Surface
     resources: tuple[str, ...]
     batch_size: int
-    known: dict[tuple[LayerSpec, tuple[tuple[int, int], ...]], Floats] = field(default_factory=dict)
+    known: dict[tuple[LayerSpec | None, tuple[tuple[int, int], ...]], Floats] = field(default_factory=dict)
 
     def term(self, layer: Layer, numbers: Mapping[str, int], groups: Sequence[Group]) -> Term:
         """What a layer costs at every width that it may write and read."""
@@ -197,12 +198,12 @@ class _Pricer:
 
     def prices(self, spec: LayerSpec, pairs: tuple[tuple[int, int], ...]) -> Floats:
         """``[resource, pair]``."""
-        key = (spec.with_widths(*pairs[-1]), pairs)
+        alive = [position for position, pair in enumerate(pairs) if all(pair)]  # what is removed costs nothing
+        key = (spec.with_widths(*pairs[alive[-1]]) if alive else None, pairs)
         if key not in self.known:
-            alive = [position for position, pair in enumerate(pairs) if all(pair)]  # what is removed costs nothing
             priced = np.zeros((len(self.resources), len(pairs)))
             for row, name in zip(priced, self.resources, strict=True):
-                row[alive] = self.price(name, spec, [pairs[position] for position in alive])
+                row[alive] = self.price(name, spec, [pairs[position] for position in alive]) if alive else ()
             self.known[key] = priced
         return self.known[key]
 

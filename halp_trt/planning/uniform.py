@@ -21,7 +21,7 @@ def uniform_step(
     *,
     budget_us: float,
     steps: Mapping[str, int],
-    min_channels: int | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> PruningPlan:
     """The plan that keeps the same fraction of every group's dense width, the largest that bisection finds in budget.
 
@@ -31,7 +31,8 @@ def uniform_step(
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     groups = current.graph.prunable_groups
-    choices = {g.name: width_choices(len(current.kept[g.name]), steps[g.name], min_channels) for g in groups}
+    floors = least or {}
+    choices = {g.name: width_choices(len(current.kept[g.name]), steps[g.name], floors.get(g.name)) for g in groups}
     turns = {  # from which fraction on the nearest choice is the i-th
         group.name: [0.0, *((low + high) / 2 / group.num_channels for low, high in pairwise(choices[group.name]))]
         for group in groups

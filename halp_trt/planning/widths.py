@@ -11,16 +11,20 @@ from dataclasses import replace
 
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
 from halp_trt.planning.pricing import Lookup, counts_latency_us
-from halp_trt.specs import PruningPlan, Saliency
+from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 
 __all__ = [
     "check_request",
     "infeasible",
+    "least_counts",
     "lowest_counts",
     "lowest_latency_us",
     "narrow",
+    "reachable_counts",
     "width_choices",
 ]
+
+_ROUNDING = 1e-9
 
 # ---- choices --------------------------------------------------------------------------------------------------------
 
@@ -49,20 +53,53 @@ def narrow(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mappin
     return replace(plan, kept=kept, latency_us=latency_us, saliency=total)
 
 
-def lowest_counts(plan: PruningPlan, *, steps: Mapping[str, int], min_channels: int | None = None) -> dict[str, int]:
-    """Every prunable group at its narrowest."""
-    prunable = {group.name for group in plan.graph.prunable_groups}
+def least_counts(
+    graph: ChannelGraph, counts: Mapping[str, int], *, group_fraction: float, step_fraction: float
+) -> dict[str, int]:
+    """The widths that groups of ``counts`` channels may not go below in the next step.
+
+    Args:
+        graph: the network.
+        counts: what is kept now.
+        group_fraction: of every group's dense width the largest part that may be gone.
+        step_fraction: of every group's present width the largest part that may go in one step.
+    """
+    kept = {
+        group.name: max((1 - group_fraction) * group.num_channels, (1 - step_fraction) * counts[group.name])
+        for group in graph.prunable_groups
+    }
+    return {name: math.ceil(width - _ROUNDING) for name, width in kept.items() if counts[name] and width > 0}
+
+
+def reachable_counts(
+    plan: PruningPlan, *, steps: Mapping[str, int], num_steps: int, group_fraction: float, step_fraction: float
+) -> dict[str, int]:
+    """Every group as narrow as so many steps can make it; fractions as in :func:`least_counts`."""
+    counts = plan.counts()
+    for _ in range(num_steps):
+        least = least_counts(plan.graph, counts, group_fraction=group_fraction, step_fraction=step_fraction)
+        for group in plan.graph.prunable_groups:
+            name = group.name
+            counts[name] = width_choices(counts[name], steps[name], least.get(name))[0]
+    return counts
+
+
+def lowest_counts(
+    plan: PruningPlan, *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Every prunable group at its narrowest, ``least[group]`` or more."""
+    prunable, floors = {group.name for group in plan.graph.prunable_groups}, least or {}
     return {
-        name: width_choices(count, steps[name], min_channels)[0] if name in prunable else count
+        name: width_choices(count, steps[name], floors.get(name))[0] if name in prunable else count
         for name, count in plan.counts().items()
     }
 
 
 def lowest_latency_us(
-    plan: PruningPlan, lookup: Lookup, *, steps: Mapping[str, int], min_channels: int | None = None
+    plan: PruningPlan, lookup: Lookup, *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
 ) -> float:
     """Microseconds with every group at its narrowest: a schedule can end no lower, so compare its target with this."""
-    return counts_latency_us(plan.graph, lookup, lowest_counts(plan, steps=steps, min_channels=min_channels))
+    return counts_latency_us(plan.graph, lookup, lowest_counts(plan, steps=steps, least=least))
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

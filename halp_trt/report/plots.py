@@ -287,5 +287,8 @@ def _marks(plan: PruningPlan) -> dict[LayerSpec, dict[str, int]]:
         spec = layer.spec
         if not spec.is_depthwise:
             kernel = spec.with_widths(spec.conv_groups, spec.conv_groups)
-            marks[kernel] = {"dense": spec.out_channels, "kept": layer.spec_at(counts).out_channels}
+            marks[kernel] = {
+                "dense": spec.out_channels,
+                "kept": layer.widths_at(counts)[1] if layer.lives_at(counts) else 0,
+            }
     return marks

@@ -124,7 +124,7 @@ def _plan(value: PruningPlan) -> str:
     rows = [("channel group", "kept", "of", "")]
     for group in value.graph.prunable_groups:
         kept = counts[group.name]
-        filled = max(1, round(_BAR_WIDTH * kept / group.num_channels))
+        filled = max(min(1, kept), round(_BAR_WIDTH * kept / group.num_channels))
         rows.append((group.name, str(kept), str(dense[group.name]), "█" * filled + "░" * (_BAR_WIDTH - filled)))
     head = f"Pruning plan for {value.graph.model or 'a network'}: {len(rows) - 1} channel groups"
     if value.budget_us:
@@ -132,6 +132,8 @@ def _plan(value: PruningPlan) -> str:
             f", predicted {units.latency(value.predicted_us(value.latency_us))}"
             f" under a budget of {units.latency(value.predicted_us(value.budget_us))}"
         )
+    if value.removed_blocks:
+        head += f"\nremoved blocks, by their last layer: {', '.join(value.removed_blocks)}"
     return f"{head}\n\n{units.columns(rows)}"
 
 
@@ -230,6 +232,8 @@ def describe_log(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cell(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if value is None or not isinstance(value, int | float):
         return "" if value is None else str(value)
     if name.endswith("_us"):

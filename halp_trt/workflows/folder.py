@@ -26,7 +26,7 @@ class Settings:
         runtime, precision, batch_size, optimization_level: where it will run.
         lut: path of the latency table.
         step: channels between two measured widths.
-        budget, method, saliency, steps, minibatches, frozen, on_miss: how it is pruned.
+        budget, method, saliency, steps, minibatches, max_prune, max_prune_step, frozen, on_miss: how it is pruned.
         train_epochs, train_rate: training before, where no weights are given.
         epochs, tune_rate: training between the pruning steps and after the last one.
         train_batch: pictures in one training step.
@@ -51,6 +51,8 @@ class Settings:
     saliency: str = "auto"
     steps: int = 5
     minibatches: int = 20
+    max_prune: float = 100.0
+    max_prune_step: float = 100.0
     frozen: tuple[str, ...] = ()
     on_miss: str = "measure"
     train_epochs: int = 8
@@ -87,6 +89,11 @@ class RunFolder:
     def graph(self) -> Path:
         """The channel graph."""
         return self.path / "graph.json"
+
+    @property
+    def saliency(self) -> Path:
+        """The dense network's scores, as the first step was planned with; ``halp-trt plan`` reads them."""
+        return self.path / "saliency.json"
 
     @property
     def plan(self) -> Path:

@@ -81,8 +81,7 @@ def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | Non
     problem = _budgeted(opened.problem, request)
     solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
     plan = None
-    is_whole = not any(block.is_dead(solution.choices, problem.groups) for block in problem.blocks)
-    if opened.dense is not None and opened.saliency is not None and opened.table is not None and is_whole:
+    if opened.dense is not None and opened.saliency is not None and opened.table is not None:
         plan = plan_from(opened.dense, opened.saliency, opened.table.lookup, problem, solution)
     return answer_from(problem, solution, problem.budgets[LATENCY]), solution, plan, dense_us
 

@@ -3,104 +3,47 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import onnx
-from torch import nn
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.graphs.weights import with_weights
-from halp_trt.models.data import DataSet, num_batches
-from halp_trt.models.mask import mask
+from halp_trt.models.data import num_batches
+from halp_trt.models.mask import mask, settle
 from halp_trt.models.saliency import SaliencySums, accumulate, finish, magnitude
 from halp_trt.models.slim import slim
-from halp_trt.models.training import TrainSettings, make_optimizer, num_steps, train_step
+from halp_trt.models.training import make_optimizer, num_steps, train_step
 from halp_trt.models.weights import check_finite
-from halp_trt.models.widen import widen
 from halp_trt.planning import METHODS, channel_steps, counts_latency_us, grid_steps
 from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
+from halp_trt.planning.network import removable_blocks
 from halp_trt.planning.pricing import Lookup
-from halp_trt.runtimes import Array
-from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
-from halp_trt.store import encode, save, save_tensors, sha256_bytes, write_bytes, write_text
-from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.planning.widths import least_counts, reachable_counts
+from halp_trt.specs import PruningPlan, Saliency
+from halp_trt.store import save
+from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.ledger import (
+    checkpoint_path,
+    finished_plan,
+    log_row,
+    read_rows,
+    state_of,
+    step_of,
+    write_result,
+    write_rows,
+    write_start,
+)
+from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch, calibrate
 
-__all__ = ["SALIENCIES", "PruneRequest", "prune"]
+__all__ = ["prune"]
 
-SALIENCIES = ("auto", "taylor", "magnitude")
-"""Taylor needs data; auto is Taylor where there is data, else magnitude."""
-
-CHECKPOINT = "checkpoint.safetensors"
-_REQUEST = "request"
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneRequest:
-    """What is asked of a pruning run.
-
-    Attributes:
-        budget: of the engine's latency.
-        train: of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up epoch in
-            which HALP prunes) and of fine-tuning, whose epochs it counts.
-        method: of ``METHODS``.
-        saliency: of ``SALIENCIES``.
-        num_steps: pruning steps, ``k`` in the paper.
-        num_minibatches: between two steps, ``r`` in the paper.
-        grid_step: channels between two measured widths.
-    """
-
-    budget: Budget
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(num_epochs=0, learning_rate=0.02))
-    method: str = "halp"
-    saliency: str = "auto"
-    num_steps: int = 5
-    num_minibatches: int = 20
-    grid_step: int = 8
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS or self.saliency not in SALIENCIES:
-            raise UsageError(
-                f"method {self.method!r} and saliency {self.saliency!r} must be of {sorted(METHODS)} and {SALIENCIES}"
-            )
-        if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
-            raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
-
-    def fingerprint(self, subject: Subject) -> str:
-        """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""
-        graph, data = subject.graph, subject.data
-        rows = [
-            encode(self),
-            graph.fingerprint,
-            [[group.name, group.num_channels, group.prunable] for group in graph.groups],
-            {name: sha256_bytes(array.tobytes()) for name, array in _arrays(subject.module).items()},
-            [data.name, data.fingerprint, data.num_train] if data is not None else [],
-        ]
-        return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """The network that is pruned.
-
-    Attributes:
-        module: its dense module; changed in place.
-        graph: its channel graph.
-        model: its dense export.
-        data: pictures, None for none.
-    """
-
-    module: nn.Module
-    graph: ChannelGraph
-    model: onnx.ModelProto
-    data: DataSet | None
 
 
 def _silent(done: int, total: int, note: str = "") -> None:
@@ -142,12 +85,8 @@ def prune(
         UsageError: Taylor saliency or fine-tuning is asked for without data.
         ArtefactError: the checkpoint belongs to another request or network.
     """
-    if resume and folder.plan.exists() and not (folder.path / CHECKPOINT).exists():
-        done = folder.read_plan()
-        if done.parents.get(_REQUEST) != request.fingerprint(subject):
-            raise ArtefactError(
-                f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
-            )
+    done = finished_plan(folder, request.fingerprint(subject)) if resume else None
+    if done is not None:
         return done
     use_taylor = request.saliency == "taylor" or (request.saliency == "auto" and subject.data is not None)
     if use_taylor and subject.data is None:
@@ -156,7 +95,7 @@ def prune(
     run = _Run(subject, request, folder, lookup=lookup, stopwatch=stopwatch, progress=progress)
     run.start(resume)
     begin()
-    run.write_start(resume)
+    write_start(folder, subject, anew=not resume)
     if not run.is_slim:
         run.prune(use_taylor)
     run.fine_tune()
@@ -193,10 +132,6 @@ class _Run:
 
     # ---- start and resume -------------------------------------------------------------------------------------------
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder.path / CHECKPOINT
-
     def start(self, resume: bool) -> None:
         """Measures what planning needs of the dense network, goes back to a checkpoint; writes no file.
 
@@ -205,7 +140,7 @@ class _Run:
         """
         graph = self.subject.graph
         self.dense_us = counts_latency_us(graph, self.lookup, graph.dense_counts())
-        if resume and self._checkpoint.exists():
+        if resume and checkpoint_path(self.folder).exists():
             self._resume()
         elif self.stopwatch is not None:
             dense_us, _ = self.stopwatch(self._rewritten(PruningPlan.dense(graph)))
@@ -214,73 +149,49 @@ class _Run:
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
         if not self.is_slim:
             self.chunks = self._chunks()
-            check_reachable(self.step, self.schedule, self.lookup, self.chunks)
-
-    def write_start(self, resume: bool) -> None:
-        """Writes the dense network; one that starts over first removes what would speak of an earlier run."""
-        folder = self.folder
-        if not resume:
-            for stale in (folder.plan, self._checkpoint, folder.log, folder.verification, folder.page):
-                stale.unlink(missing_ok=True)
-        save(self.subject.graph, folder.graph)
-        write_bytes(folder.dense_model, self.subject.model.SerializeToString())
+            check_reachable(self.step, self.schedule, self.lookup, self.chunks, narrowest=self._narrowest())
 
     def _resume(self) -> None:
-        state = read_checkpoint(self._checkpoint)
+        path = checkpoint_path(self.folder)
+        state = read_checkpoint(path)
         if state.settings != self.fingerprint:
-            raise ArtefactError(
-                f"{self._checkpoint} belongs to a run with other settings; repeat them, or start without --resume"
-            )
-        plan = PruningPlan(
-            graph=self.subject.graph,
-            kept=state.kept,
-            latency_us=state.numbers["latency_us"],
-            budget_us=state.numbers["budget_us"],
-            saliency=state.numbers["saliency"],
-            bound=state.numbers["bound"],
-        )
-        self.step = Step(index=state.num_steps, plan=plan, correction=state.numbers["correction"])
+            raise ArtefactError(f"{path} belongs to a run with other settings; repeat them, or start without --resume")
+        self.step = step_of(state, self.subject.graph)
         self.calibration, self.num_minibatches = state.numbers["calibration"], state.num_minibatches
         if state.is_slim:
             self._slim()
-        load_checkpoint(self._checkpoint, self.module, self.optimizer)
-        try:
-            self.log = [json.loads(line) for line in self.folder.log.read_text().splitlines()][: state.num_steps]
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"{self.folder.log} is missing or damaged ({error}); start without --resume") from error
+        load_checkpoint(path, self.module, self.optimizer)
+        self.log = read_rows(self.folder, state.num_steps)
 
     def _save(self) -> None:
-        plan = self.step.plan
-        numbers = {
-            "latency_us": plan.latency_us,
-            "budget_us": plan.budget_us,
-            "saliency": plan.saliency,
-            "bound": plan.bound,
-            "correction": self.step.correction,
-            "calibration": self.calibration,
-        }
-        state = Checkpoint(
+        state = state_of(
+            self.step,
             settings=self.fingerprint,
-            num_steps=self.step.index,
+            calibration=self.calibration,
             num_minibatches=self.num_minibatches,
-            kept=plan.kept,
-            numbers=numbers,
             is_slim=self.is_slim,
         )
-        write_text(self.folder.log, "".join(json.dumps(line) + "\n" for line in self.log))
-        save_checkpoint(self._checkpoint, state, self.module, self.optimizer)
+        write_rows(self.folder, self.log)
+        save_checkpoint(checkpoint_path(self.folder), state, self.module, self.optimizer)
 
     # ---- pruning ----------------------------------------------------------------------------------------------------
 
     def prune(self, use_taylor: bool) -> None:
         """All steps: train and gather saliency, plan, mask, write down."""
-        score = self._taylor if use_taylor else self._magnitude
+        gather = self._taylor if use_taylor else self._magnitude
+
+        def score(plan: PruningPlan) -> Saliency:
+            saliency = gather(plan)
+            if self.step.index == 0:
+                save(saliency, self.folder.saliency)
+            return saliency
+
         started = time.monotonic()
         self.progress(self.step.index, self.schedule.num_steps, "")
         steps = iterate(
             self.step,
             self.schedule,
-            method=METHODS[self.request.method],
+            method=self._method,
             score=score,
             lookup=self.lookup,
             chunks=self.chunks,
@@ -289,11 +200,39 @@ class _Run:
         for step in steps:
             self.step = step
             mask(self.module, step.plan, self.optimizer)
+            settle(self.module, step.plan)
             self._write_down(step, time.monotonic() - started)
             started = time.monotonic()
             self._save()
-            share = step.plan.latency_us / self.dense_us
-            self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, f"{share:.1%} of dense")
+            note = f"{step.plan.latency_us / self.dense_us:.1%} of dense"
+            if step.plan.removed_blocks:
+                note += f", {len(step.plan.removed_blocks)} blocks removed"
+            self.progress(min(step.index, self.schedule.num_steps), self.schedule.num_steps, note)
+
+    def _method(self, current: PruningPlan, saliency: Saliency, lookup: Lookup, **wanted: Any) -> PruningPlan:
+        """One step of the method that was asked for, within the limits that were."""
+        least = least_counts(
+            current.graph,
+            current.counts(),
+            group_fraction=self.request.group_fraction,
+            step_fraction=self.request.step_fraction,
+        )
+        return METHODS[self.request.method](current, saliency, lookup, least=least, **wanted)
+
+    def _narrowest(self) -> dict[str, int]:
+        """The counts that no schedule gets below; where nothing is limited, blocks may be gone."""
+        request, schedule = self.request, self.schedule
+        counts = reachable_counts(
+            self.step.plan,
+            steps=self.chunks,
+            num_steps=schedule.num_steps + schedule.num_extra - self.step.index,
+            group_fraction=request.group_fraction,
+            step_fraction=request.step_fraction,
+        )
+        if request.method == "joint-blocks" and request.group_fraction == request.step_fraction == 1:
+            for inside in removable_blocks(self.subject.graph).values():
+                counts |= dict.fromkeys(inside, 0)
+        return counts
 
     def _chunks(self) -> dict[str, int]:
         """Latency-aware grouping is HALP's; the others take any width of the grid."""
@@ -354,21 +293,8 @@ class _Run:
         return (pruned_us / dense_us) / (plan.latency_us / self.dense_us)
 
     def _write_down(self, step: Step, seconds: float) -> None:
-        plan = step.plan
-        row: dict[str, object] = {
-            "step": step.index,
-            "budget_us": plan.budget_us,
-            "latency_us": plan.latency_us,
-            "dense_us": self.dense_us,
-            "saliency": plan.saliency,
-            "bound": plan.bound,
-            "gap_fraction": 1 - plan.saliency / plan.bound if plan.bound > 0 else 0.0,
-            "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
-            "seconds": round(seconds, 3),
-        }
-        measured = self.measured.get(tuple(plan.kept.items()))
-        if measured is not None:
-            row |= {"measured_dense_us": measured[0], "measured_us": measured[1]}
+        measured = self.measured.get(tuple(step.plan.kept.items()))
+        row = log_row(step, dense_us=self.dense_us, seconds=seconds, measured=measured)
         if self.data is not None and self.num_minibatches:
             row["loss"] = self.loss
         self.log.append(row)
@@ -400,27 +326,16 @@ class _Run:
         self.module.eval()
 
     def finish(self) -> PruningPlan:
-        """Writes weights, rewritten model and plan; the plan comes last and marks the run as whole."""
-        slimmed = {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
-        check_finite(slimmed, "the fine-tuned network")
-        save_tensors(self.folder.weights, slimmed)
-        widened = widen(copy.deepcopy(self.dense_twin), self.step.plan, slimmed)
-        pruned = rewrite(with_weights(self.subject.model, _arrays(widened)), self.step.plan).SerializeToString()
-        write_bytes(self.folder.pruned_model, pruned)
-        parents = {
-            "dense.onnx": sha256_bytes(self.subject.model.SerializeToString()),
-            "pruned.onnx": sha256_bytes(pruned),
-        }
+        """Calibrates the plan's prediction and writes the result."""
         slope, overhead_us = calibrate(self.log[:-1], dense_us=self.dense_us, slope=self.calibration)
-        parents[_REQUEST] = self.fingerprint
-        plan = replace(self.step.plan, calibration=slope, overhead_us=overhead_us, parents=parents)
-        save(plan, self.folder.plan)
-        self._checkpoint.unlink(missing_ok=True)
-        return plan
+        return write_result(
+            self.folder,
+            self.subject,
+            replace(self.step.plan, calibration=slope, overhead_us=overhead_us),
+            dense=self.dense_twin,
+            slimmed=self.module,
+            settings=self.fingerprint,
+        )
 
     def _rewritten(self, plan: PruningPlan) -> onnx.ModelProto:
         return rewrite(self.subject.model, plan)
-
-
-def _arrays(module: nn.Module) -> dict[str, Array]:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}

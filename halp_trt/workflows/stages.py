@@ -32,7 +32,8 @@ from halp_trt.workflows.build_lut import Measurer, Survey, network_footprint, su
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
 from halp_trt.workflows.precision import Prepare, check_measurable, preparer
-from halp_trt.workflows.prune import PruneRequest, Subject, prune
+from halp_trt.workflows.prune import prune
+from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.verify import Contender, Tolerances, verify
 
@@ -231,6 +232,8 @@ def prune_run(
         num_steps=settings.steps,
         num_minibatches=settings.minibatches,
         grid_step=settings.step,
+        group_fraction=settings.max_prune / 100,
+        step_fraction=settings.max_prune_step / 100,
     )
     path = table_of(settings, target)
     lookup = Measurer(

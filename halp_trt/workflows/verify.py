@@ -233,9 +233,12 @@ def layer_checks(
     """Predicted against profiled time of every layer, and the profiled time that belongs to no layer.
 
     Runtimes name a kernel after one of the nodes it stands for or after its output, and append to it: it belongs to the
-    layer with the longest such name that its own name starts with. Layers that the runtime fused away are left out.
+    layer with the longest such name that its own name starts with. Layers that the runtime fused away are left out, and
+    what a removed block leaves behind (the addition of its constant) belongs to no layer.
     """
-    owners = {node: layer for layer in plan.graph.layers for node in (layer.name, *layer.nodes)}
+    counts = plan.counts()
+    alive = [layer for layer in plan.graph.layers if layer.lives_at(counts)]
+    owners = {node: layer for layer in alive for node in (layer.name, *layer.nodes)}
     owners |= {output: owners[node.name] for node in model.graph.node if node.name in owners for output in node.output}
     measured: dict[str, float] = {}
     unmatched_us = 0.0
@@ -245,7 +248,6 @@ def layer_checks(
             unmatched_us += kernel_us
         else:
             measured[owner.name] = measured.get(owner.name, 0.0) + kernel_us
-    counts = plan.counts()
     checks = tuple(
         LayerCheck(
             name=layer.name,
@@ -253,7 +255,7 @@ def layer_checks(
             predicted_us=predicted_us[layer.name],
             measured_us=measured[layer.name],
         )
-        for layer in plan.graph.layers
+        for layer in alive
         if layer.name in measured
     )
     return checks, unmatched_us

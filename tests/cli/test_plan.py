@@ -133,6 +133,19 @@ def test_a_table_and_a_saliency_file_give_a_pruning_plan(halp_trt: Verb, table: 
     assert plan.saliency == pytest.approx(answer["value"])
 
 
+def test_a_plan_without_a_block_is_written_and_shown(halp_trt: Verb, table: Path, folder: Path) -> None:
+    asked = ("--saliency", "saliency.json", "--solver", "joint-blocks", "--budget", "45%", "--out", "plan.json")
+    answer = json.loads(halp_trt("plan", table, *asked, "--json").stdout)
+    plan = load(folder / "plan.json")
+    assert plan.removed_blocks == ("b1",)
+    assert plan.counts() == answer["kept"]
+    assert plan.latency_us == answer["latency_us"] <= answer["budget_us"]
+    assert "removed blocks, by their last layer: b1" in halp_trt("show", "plan.json").stdout
+    assert halp_trt("show", "plan.json", "--html", "plan.html").exit_code == 0
+    held = halp_trt("plan", table, *asked[:4], "--budget", "90%", "--max-prune", "50", "--json")
+    assert json.loads(held.stdout)["kept"]["b1.inner"] >= 8
+
+
 def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
     free = halp_trt("plan", table, "--saliency", "saliency.json", "--budget", "90%", "--json")
     tight = halp_trt("plan", table, "--saliency", "saliency.json", "--budget", "90%", "--parameters", "40%", "--json")

@@ -78,6 +78,20 @@ def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) ->
     assert all((folder / "out" / record["file"]).exists() for record in records)
 
 
+def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Path) -> None:
+    (folder / "halp.toml").write_text("max-prune = 75.0\n")
+    pruned = halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "60", "--run-dir", "run", "--json")
+    assert pruned.exit_code == 0, pruned.stderr
+    settings = json.loads((folder / "run/run.json").read_text())["value"]
+    assert (settings["max_prune"], settings["max_prune_step"]) == (75.0, 60.0)
+    assert all(len(kept) >= 8 for kept in load(folder / "run/plan.json").kept.values() if len(kept) > 3)
+    hopeless = halp_trt("prune", *TINY, *QUICK, "--max-prune", "5", "--run-dir", "other")
+    assert hopeless.exit_code == 2
+    assert "but the lowest reachable is" in hopeless.stderr
+    assert not (folder / "other").exists()
+    assert halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "0").exit_code == 2
+
+
 def test_untrained_weights_are_warned_about(halp_trt) -> None:
     result = halp_trt("prune", *TINY, *QUICK, "--run-dir", "run")
     assert "warning: the network has its untrained initial weights" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import mask
+from halp_trt.models.mask import mask, settle
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim, slim_like
 from halp_trt.models.trace import half_plan, trace, uneven_plan
 from halp_trt.models.widen import widen
-from halp_trt.specs import PruningPlan
+from halp_trt.models.zoo import ResidualNet
+from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import load, load_tensors, save, save_tensors
 from tests.models.pruned import OPTIMIZERS, PICTURES, graph_of, train_step
 from tests.nets import make_net
@@ -153,19 +155,72 @@ def test_a_weight_under_two_names_comes_back() -> None:
         torch.testing.assert_close(wide(example), slimmed(example), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_dense_network_takes_on_what_another_one_was_slimmed_to(name: str) -> None:
-    plan = uneven_plan(graph_of(name))
-    slimmed = slim(make_net(name), plan).eval()
+from halp_trt.errors import GraphMismatchError
+# ---- removed blocks -------------------------------------------------------------------------------------------------
+
+
+@cache
+def residual() -> tuple[nn.Module, ChannelGraph]:
+    torch.manual_seed(0)
+    net = ResidualNet(widths=(8, 16), num_blocks=2, in_channels=PICTURES.shape[1], num_classes=5)
+    return net, trace(net.eval(), (PICTURES[:1],))
+
+
+def without_blocks() -> tuple[nn.Module, PruningPlan]:
+    """A residual network in float64 and a plan that removes two of its four blocks, and channels beside."""
+    net, graph = residual()
+    dead = {"stages.0.1.conv1", "stages.1.0.conv1"}
+    kept = {group: () if group in dead else kept for group, kept in half_plan(graph).kept.items()}
+    return copy.deepcopy(net).double(), PruningPlan(graph=graph, kept=kept)
+
+
+@pytest.mark.parametrize(("optimizer", "training"), [("sgd", True), ("adam", False)])
+def test_removed_blocks_train_on_as_a_constant(optimizer: str, training: bool) -> None:
+    """Slimmed training is masked training; what is dead stays zero, what the block adds goes on learning."""
+    masked, plan = without_blocks()
+    stepper = OPTIMIZERS[optimizer](masked)
+    pictures = PICTURES.double()
+    run_step(masked, stepper, pictures, 0, training=training)
+    mask(masked, plan, stepper)
+    slimmed = copy.deepcopy(masked)
+    narrow = OPTIMIZERS[optimizer](slimmed)
+    narrow.load_state_dict(copy.deepcopy(stepper.state_dict()))
+    slim(slimmed, plan, narrow)
+    shift = slimmed.stages[0][1].bn2.bias.clone()
+    for step in range(1, 5):
+        run_step(masked, stepper, pictures, step, training=training)
+        mask(masked, plan, stepper)
+        run_step(slimmed, narrow, pictures, step, training=training)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in slimmed.state_dict().values())
+    for block in (slimmed.stages[0][1], slimmed.stages[1][0]):
+        assert (block.conv1.out_channels, block.conv2.in_channels) == (1, 1)
+        for name, tensor in block.named_parameters():
+            is_inside = name in ("conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight")
+            assert tensor.requires_grad != is_inside
+            assert not (is_inside and tensor.any())
+    assert not torch.equal(slimmed.stages[0][1].bn2.bias, shift)
+    masked.eval(), slimmed.eval()
     with torch.no_grad():
-        for parameter in slimmed.parameters():
-            parameter.add_(0.01)
-        alike = slim_like(make_net(name), slimmed.state_dict()).eval()
-        for found, expected in zip(flatten(alike(PICTURES)), flatten(slimmed(PICTURES)), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert [str(layer) for layer in alike.modules()] == [str(layer) for layer in slimmed.modules()]
+        torch.testing.assert_close(slimmed(pictures), masked(pictures), rtol=1e-6, atol=1e-6)
+    dense, _ = without_blocks()
+    with torch.no_grad():
+        torch.testing.assert_close(widen(dense, plan, slimmed.state_dict())(pictures), slimmed(pictures))
 
 
-def test_weights_of_another_network_are_no_narrow_ones() -> None:
-    with pytest.raises(GraphMismatchError, match="another network"):
-        slim_like(make_net("residual"), make_net("depthwise").state_dict())
+def test_a_settled_block_answers_what_it_learns_with() -> None:
+    net, plan = without_blocks()
+    mask(net, plan)
+    for block in (net.stages[0][1], net.stages[1][0]):
+        block.bn2.running_mean.normal_()
+        block.bn2.bias.data.normal_()
+    settle(net, plan)
+    before = copy.deepcopy(net.state_dict())
+    settle(net, plan)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    block = net.stages[0][1]
+    inside = torch.zeros(2, block.conv2.out_channels, 4, 4, dtype=torch.float64)
+    expected = block.bn2.bias.reshape(1, -1, 1, 1).expand_as(inside)
+    torch.testing.assert_close(block.bn2.eval()(inside), expected)
+    torch.testing.assert_close(block.bn2.train()(inside), expected)
+    alive = net.stages[0][0].bn2.running_mean
+    assert torch.equal(alive, torch.zeros_like(alive)), "other batch norms keep their mean"

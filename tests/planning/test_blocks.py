@@ -47,3 +47,13 @@ def test_a_diamond_inside_is_removed_whole() -> None:
 def test_what_others_read_stays() -> None:
     wires = [wire("stem", 0), wire("a", 1, 0), wire("b", 0, 1), wire("spy", 2, 1)]
     assert find_blocks(wires) == ()
+
+
+def test_a_gate_inside_belongs_to_the_block_and_is_one_itself() -> None:
+    """Squeeze and excitation: the gate reads and writes the widened channels."""
+    wires = [
+        wire("stem", 0), wire("expand", 1, 0), wire("depthwise", 1, 1), wire("squeeze", 2, 1), wire("excite", 1, 2),
+        wire("shrink", 0, 1), wire("head", 3, 0),
+    ]  # fmt: skip
+    found = {block.layer: sorted(block.groups) for block in find_blocks(wires)}
+    assert found == {"excite": [2], "shrink": [1, 2]}

@@ -10,13 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
+from halp_trt.planning import METHODS, Method, halp_step, uniform_step
 from halp_trt.planning.joint import joint, joint_blocks
-from halp_trt.planning.network import Ask, joint_step, network_problem, plan_from
+from halp_trt.planning.network import (
+    Ask,
+    joint_blocks_step,
+    joint_step,
+    network_problem,
+    plan_from,
+    removable_blocks,
+)
 from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.problem import LATENCY, Limits
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
-from halp_trt.planning.widths import lowest_latency_us, width_choices
+from halp_trt.planning.widths import least_counts, lowest_latency_us, reachable_counts, width_choices
 from halp_trt.specs import ChannelGraph, LayerSpec, PruningPlan, Saliency
 from tests.strategies import channel_graphs, formula_lookup, graph_of, plans, saliencies, staircase_us
 
@@ -117,8 +125,12 @@ def test_limits_are_kept_whatever_the_budget() -> None:
     assert 3 < found < 12
 
 
-def test_removed_blocks_cost_nothing_and_are_refused_as_plans() -> None:
-    graph = graph_of([("plain", 16, 0), ("residual", 32, 0), ("residual", 32, 0)], stem=16)
+def residual_graph() -> ChannelGraph:
+    return graph_of([("plain", 16, 0), ("residual", 32, 0), ("residual", 32, 0)], stem=16)
+
+
+def test_removed_blocks_cost_nothing() -> None:
+    graph = residual_graph()
     plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
     dense = counts_latency_us(graph, UNEVEN, plan.counts())
     ask = Ask(budgets={LATENCY: dense}, steps=steps_of(graph), removes_blocks=True)
@@ -131,8 +143,72 @@ def test_removed_blocks_cost_nothing_and_are_refused_as_plans() -> None:
     inside = [layer for layer in graph.layers if layer.name in ("b1.inner", "b1")]
     assert problem.costs(dead)[LATENCY] == pytest.approx(dense - sum(rows[layer.spec].latency_us for layer in inside))
     solution = joint_blocks(replace(problem, budgets={LATENCY: problem.costs(dead)[LATENCY] * 0.2}))
-    with pytest.raises(UsageError, match=r"removes [12] blocks"):
-        plan_from(plan, saliency, UNEVEN, problem, solution)
+    chosen = plan_from(plan, saliency, UNEVEN, problem, solution)
+    assert set(chosen.removed_blocks) <= {"b1", "b2"}
+    assert chosen.removed_blocks
+    assert chosen.latency_us == pytest.approx(solution.costs[LATENCY])
+    assert chosen.saliency == pytest.approx(solution.value)
+
+
+def test_removed_blocks_stay_removed_from_step_to_step() -> None:
+    graph = residual_graph()
+    plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
+    dense, floor = (
+        counts_latency_us(graph, UNEVEN, plan.counts()),
+        lowest_latency_us(plan, UNEVEN, steps=steps_of(graph)),
+    )
+    removed: set[str] = set()
+    for budget_us in (0.7 * dense, floor, 0.8 * floor):
+        plan = joint_blocks_step(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph))
+        assert plan.latency_us <= budget_us
+        assert removed <= set(plan.removed_blocks)
+        removed = set(plan.removed_blocks)
+        lowest = lowest_latency_us(plan, UNEVEN, steps=steps_of(graph))
+        for other in (halp_step, uniform_step, joint_step):  # whoever goes on from here
+            after = other(plan, saliency, UNEVEN, budget_us=lowest, steps=steps_of(graph))
+            assert (after.latency_us, after.removed_blocks) == (lowest, plan.removed_blocks)
+    assert removed
+    assert removable_blocks(graph) == {"b1": ("b1.inner",), "b2": ("b2.inner",)}
+
+
+def test_frozen_and_limited_blocks_stay() -> None:
+    graph = residual_graph()
+    frozen = replace(
+        graph,
+        groups=tuple(replace(g, prunable=False, reason="frozen") if g.name == "b1.inner" else g for g in graph.groups),
+    )
+    assert removable_blocks(frozen) == {"b2": ("b2.inner",)}
+    plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
+    budget_us = 0.95 * lowest_latency_us(plan, UNEVEN, steps=steps_of(graph))
+    free = joint_blocks_step(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph))
+    assert free.removed_blocks
+    least = {"b1.inner": 8, "b2.inner": 8}
+    with pytest.raises(InfeasibleBudgetError):
+        joint_blocks_step(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph), least=least)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+@settings(max_examples=15, deadline=None)
+@given(st.data(), st.sampled_from([1.0, 0.6, 0.3]), st.sampled_from([1.0, 0.5, 0.25]))
+def test_no_method_takes_more_of_a_group_than_it_may(
+    method: Method, data: st.DataObject, group_fraction: float, step_fraction: float
+) -> None:
+    graph = data.draw(channel_graphs(max_blocks=3, widths=(8, 16, 32)))
+    plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
+    fractions = {"group_fraction": group_fraction, "step_fraction": step_fraction}
+    lowest = counts_latency_us(graph, UNEVEN, reachable_counts(plan, steps=steps_of(graph), num_steps=2, **fractions))
+    for _ in range(2):
+        before = plan.counts()
+        least = least_counts(graph, before, **fractions)
+        budget_us = max(lowest, 0.7 * counts_latency_us(graph, UNEVEN, before))
+        try:
+            plan = method(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph), least=least)
+        except InfeasibleBudgetError:
+            return
+        for group in graph.prunable_groups:
+            count = len(plan.kept[group.name])
+            assert count >= (1 - group_fraction) * group.num_channels - 1e-6
+            assert count >= (1 - step_fraction) * before[group.name] - 1e-6
 
 
 def test_a_request_that_makes_no_sense_is_refused() -> None:

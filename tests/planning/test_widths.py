@@ -87,7 +87,7 @@ def test_the_lowest_latency_is_that_of_one_chunk_everywhere() -> None:
     assert lowest_latency_us(dense, formula_lookup(), steps=steps) == counts_latency_us(
         graph, formula_lookup(), narrowest
     )
-    wider = lowest_latency_us(dense, formula_lookup(), steps=steps, min_channels=17)
+    wider = lowest_latency_us(dense, formula_lookup(), steps=steps, least=dict.fromkeys(steps, 17))
     assert wider == counts_latency_us(graph, formula_lookup(), {**narrowest, **dict.fromkeys(steps, 32), "stem": 24})
 
 

@@ -29,7 +29,8 @@ from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import Budget, LayerSpec, Measurement
 from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.prune import PruneRequest, Subject, prune
+from halp_trt.workflows.prune import prune
+from halp_trt.workflows.request import PruneRequest, Subject
 
 SHAPE = (1, 16, 16)
 REQUEST = PruneRequest(

@@ -19,14 +19,16 @@ import torch
 from halp_trt.errors import ArtefactError, InfeasibleBudgetError, NonFiniteError, UsageError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.reference import answers
+from halp_trt.models.saliency import magnitude
 from halp_trt.models.slim import slim
 from halp_trt.models.widen import widen
 from halp_trt.planning import Lookup, counts_latency_us
 from halp_trt.runtimes import synthetic
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec
-from halp_trt.store import load_tensors
+from halp_trt.store import load, load_tensors
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.prune import CHECKPOINT, prune
+from halp_trt.workflows.ledger import checkpoint_path
+from halp_trt.workflows.prune import prune
 from halp_trt.workflows.stopwatch import calibrate
 from tests.strategies import formula_lookup
 from tests.workflows.pruning import MOMENTS, REQUEST, SHAPE, pictures, subject
@@ -64,7 +66,7 @@ def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> No
     assert len(log_rows(whole)) == REQUEST.num_steps
     plan = whole.read_plan()
     assert plan.latency_us <= 0.6 * counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
-    assert not (killed.path / CHECKPOINT).exists()
+    assert not checkpoint_path(killed).exists()
 
 
 class Stop(Exception):
@@ -83,7 +85,7 @@ def test_a_checkpoint_of_other_settings_or_another_network_is_refused(tmp_path: 
     run = RunFolder(path=tmp_path)
     with pytest.raises(Stop):
         prune(subject(), QUICK, run, lookup=FORMULA, progress=stop_at(1))
-    assert (tmp_path / CHECKPOINT).exists()
+    assert checkpoint_path(run).exists()
     other = replace(QUICK, budget=Budget(fraction=0.7))
     with pytest.raises(ArtefactError, match="other settings"):
         prune(subject(), other, run, lookup=FORMULA, resume=True)
@@ -91,7 +93,7 @@ def test_a_checkpoint_of_other_settings_or_another_network_is_refused(tmp_path: 
     stranger = replace(stranger, graph=replace(stranger.graph, fingerprint="1" * 64))
     with pytest.raises(ArtefactError, match="other settings"):
         prune(stranger, QUICK, run, lookup=FORMULA, resume=True)
-    (tmp_path / CHECKPOINT).write_bytes(b"torn")
+    checkpoint_path(run).write_bytes(b"torn")
     with pytest.raises(ArtefactError, match="not a whole safetensors file"):
         prune(subject(), QUICK, run, lookup=FORMULA, resume=True)
 
@@ -198,6 +200,83 @@ def test_what_it_writes_is_one_network(tmp_path: Path) -> None:
     for module in (slimmed, masked):
         np.testing.assert_allclose(found, answers(module, [picture])[0], rtol=0, atol=1e-4)
     assert not np.allclose(found, answers(slim(subject().module, plan), [picture])[0], atol=1e-3), "it was trained"
+
+
+# ---- removed blocks -------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_removed_on_the_way_and_a_resumed_run_is_the_same(tmp_path: Path) -> None:
+    """Through training, a kill between steps, one while fine-tuning, and the rewritten model."""
+    train = replace(REQUEST.train, num_epochs=2, distillation=0.0)
+    asked = replace(REQUEST, method="joint-blocks", budget=Budget(fraction=0.3), train=train, num_minibatches=2)
+    whole, broken = RunFolder(path=tmp_path / "whole"), RunFolder(path=tmp_path / "broken")
+    plan = prune(subject(pictures()), asked, whole, lookup=FORMULA)
+    assert plan.removed_blocks
+    assert log_rows(whole)[-1]["removed_blocks"] == list(plan.removed_blocks)
+    dense_us = counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
+    assert plan.latency_us == counts_latency_us(plan.graph, FORMULA, plan.counts()) <= 0.3 * dense_us
+    for stop in (stop_at(2), stop_at(5, word="fine-tuning")):
+        with pytest.raises(Stop):
+            prune(subject(pictures()), asked, broken, lookup=FORMULA, progress=stop, resume=True)
+    assert prune(subject(pictures()), asked, broken, lookup=FORMULA, resume=True) == plan
+    assert broken.weights.read_bytes() == whole.weights.read_bytes()
+    assert broken.pruned_model.read_bytes() == whole.pruned_model.read_bytes()
+    assert log_rows(broken) == log_rows(whole)
+    weights = load_tensors(whole.weights)
+    slimmed = slim(subject().module, plan)
+    slimmed.load_state_dict(weights)
+    picture = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
+    session = ort.InferenceSession(str(whole.pruned_model), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: picture})
+    for module in (slimmed, widen(subject().module, plan, weights)):
+        np.testing.assert_allclose(found, answers(module, [picture])[0], rtol=0, atol=1e-4)
+
+
+def test_without_training_a_removed_block_hands_on_its_mean(tmp_path: Path) -> None:
+    dense = subject()
+    with torch.no_grad():
+        for module in dense.module.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.bias.normal_()
+    asked = replace(QUICK, method="joint-blocks", budget=Budget(fraction=0.3))
+    run = RunFolder(path=tmp_path)
+    plan = prune(replace(dense), asked, run, lookup=FORMULA)
+    weights = load_tensors(run.weights)
+    for last in plan.removed_blocks:
+        assert not weights[last.replace("conv2", "bn2") + ".running_mean"].any()
+    assert plan.removed_blocks
+
+
+def test_the_first_scores_are_kept_for_planning(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    prune(subject(), QUICK, run, lookup=FORMULA)
+    saliency = load(run.saliency)
+    fresh = subject()
+    assert saliency == magnitude(fresh.module, fresh.graph)
+    with pytest.raises(Stop):
+        prune(subject(), replace(QUICK, num_steps=3), run, lookup=FORMULA, progress=stop_at(0))
+    assert not run.saliency.exists()
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["halp", "uniform", "joint", "joint-blocks"])
+def test_no_group_loses_more_than_it_may(method: str, tmp_path: Path) -> None:
+    asked = replace(QUICK, method=method, budget=Budget(fraction=0.6), num_steps=3, group_fraction=0.6)
+    plan = prune(subject(), replace(asked, step_fraction=0.5), RunFolder(path=tmp_path), lookup=FORMULA)
+    assert not plan.removed_blocks
+    for group in plan.graph.prunable_groups:
+        assert len(plan.kept[group.name]) >= 0.4 * group.num_channels
+
+
+def test_limits_that_cannot_meet_the_budget_are_refused_at_once(tmp_path: Path) -> None:
+    for limits in ({"group_fraction": 0.1}, {"step_fraction": 0.05}):
+        with pytest.raises(InfeasibleBudgetError, match="but the lowest reachable is"):
+            prune(subject(), replace(QUICK, **limits), RunFolder(path=tmp_path), lookup=FORMULA, progress=stop_at(0))
+    with pytest.raises(UsageError, match="in one step more than 0 %"):
+        replace(QUICK, step_fraction=0.0)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
