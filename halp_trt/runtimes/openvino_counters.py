@@ -47,11 +47,11 @@ class Counters:
     def kernels_us(self, *, skip: int) -> dict[str, float]:
         """Mean microseconds of every executed kernel, in order, without the first ``skip`` and the disturbed runs."""
         kept = self.kept(skip)
-        pairs = [(self._totals[index], self._totals[index + 1]) for index in kept]
-        return {
-            name: max(0.0, sum(after[name] - before.get(name, 0.0) for before, after in pairs) / len(kept)) + _CUT_OFF_US
-            for name in self._totals[-1]
-        }
+        kernels = {}
+        for name in self._totals[-1]:
+            in_all = sum(self._totals[run + 1][name] - self._totals[run].get(name, 0.0) for run in kept)
+            kernels[name] = max(0.0, in_all / len(kept)) + _CUT_OFF_US
+        return kernels
 
     def kept(self, skip: int) -> Sequence[int]:
         """The runs that count: undisturbed ones where there are any."""

@@ -24,7 +24,7 @@ from halp_trt.runtimes.openvino_session import compile_model, info, make_request
 from halp_trt.specs import Measurement, Target
 from halp_trt.timing import SHORTEST_US, summarise
 
-__all__ = ["PROFILED", "OpenVinoProber", "layer_kernels"]
+__all__ = ["PROFILED", "OpenVinoProber", "layer_kernels", "prepared"]
 
 PROFILED = "profiled-in-probe"
 """Protocol: kernels of the layer, as OpenVINO counts them in a probe that runs whole, with cold weights."""
@@ -96,7 +96,7 @@ class OpenVinoProber:
         return [self._read(probe) for probe in opened]
 
     def _open(self, probe: bytes) -> _Probe:
-        compiled = compile_model(_as_in_a_network(probe), self._protocol.num_threads, counts=True)
+        compiled = compile_model(prepared(probe), self._protocol.num_threads, counts=True)
         inputs: dict[str, Array] = {}
         for port in compiled.inputs:
             kind = port.get_element_type().to_dtype()
@@ -115,12 +115,17 @@ class OpenVinoProber:
         walls_us = np.array([probe.counters.walls_us[index] for index in probe.counters.kept(skip)])
         layer_us = max(SHORTEST_US, sum(kernel_us for name, kernel_us in kernels.items() if name in probe.kernels))
         reference_us = float(np.median(probe.reference_us[skip:]))
-        return summarise(walls_us * (layer_us / float(np.median(walls_us))), reference_us=reference_us)
+        samples_us = walls_us * (layer_us / float(np.median(walls_us)))
+        return summarise(samples_us.tolist(), reference_us=reference_us)
 
 
-def _as_in_a_network(probe: bytes) -> bytes:
-    """The probe with its residual read by the layer alone: a marker that is an output too keeps it from being added in
-    place, inside the kernel, as it is in a network. The other markers stay outputs, or they would swallow activations.
+def prepared(probe: bytes) -> bytes:
+    """A probe whose residual is read by the layer alone, so that it is added in place, as in a network.
+
+    The other markers stay outputs of the probe, or OpenVINO would have them swallow a layer that is an activation.
+
+    Raises:
+        MeasurementError: the bytes are no ONNX model.
     """
     try:
         model = onnx.load_from_string(probe)

@@ -116,7 +116,9 @@ def compile_model(model: bytes, num_threads: int, *, counts: bool = False) -> ov
             network.reshape({port: [_fixed(size) for size in port.partial_shape] for port in network.inputs})
         compiled = core.compile_model(network, "CPU", settings)
     except Exception as error:  # OpenVINO raises plain RuntimeErrors
-        raise BuildError(f"OpenVINO refuses the model: {_reason(str(error), model)}; check the node it names") from error
+        raise BuildError(
+            f"OpenVINO refuses the model: {_reason(str(error), model)}; check the node it names"
+        ) from error
     reduced = {node: kind for node, kind in kinds(compiled).items() if kind in _REDUCED}
     if reduced:
         node, kind = next(iter(reduced.items()))
