@@ -19,7 +19,8 @@ __all__ = ["OpenVinoSession", "compile_model", "info", "kernel_names", "kinds", 
 
 _WARMUP = 2
 _REDUCED = ("bf16", "f16")
-_VIEWS = ("Output", "Reshape")
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_VIEWS = ("Output", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 class OpenVinoSession:
@@ -79,7 +80,7 @@ class OpenVinoSession:
         counters = Counters(request)
         for _ in range(_WARMUP + num_runs):
             counters.run()
-        names = kernel_names(compiled)
+        names = kernel_names(compiled, self._model)
         kernels: dict[str, float] = {}
         for name, kernel_us in counters.kernels_us(skip=_WARMUP).items():
             name = names.get(name, name)
@@ -152,17 +153,26 @@ def make_request(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> ov.
     return request
 
 
-def kernel_names(compiled: ov.CompiledModel) -> dict[str, str]:
-    """What to call every kernel: by its ONNX node, a reorder by its reader, or by its writer where that is a view."""
+def kernel_names(compiled: ov.CompiledModel, model: bytes) -> dict[str, str]:
+    """What to call every kernel: by the ONNX node it covers, a product before others and a view last.
+
+    A reorder is called after its reader, or after its writer where nothing but a view or an output reads it.
+    """
+    ranks: dict[str, int] = {}
+    for node in onnx.load_from_string(model).graph.node:
+        rank = 0 if node.op_type in _PRODUCTS else 2 if node.op_type in _VIEWS else 1
+        ranks |= dict.fromkeys((node.name, *node.output), rank)
     names = {}
-    for node in _kernels(compiled):
-        name = node.get_friendly_name()
-        names[name] = name
-        if info(node, "layerType") == "Reorder":
-            reader = next(iter(node.output(0).get_target_inputs())).get_node()
-            is_view = info(reader, "layerType") in _VIEWS
-            owner = node.input_value(0).get_node() if is_view else reader
-            names[name] = f"{owner.get_friendly_name()}/{name}"
+    for kernel in _kernels(compiled):
+        owner = kernel
+        if info(kernel, "layerType") == "Reorder":
+            readers = [target.get_node() for target in kernel.output(0).get_target_inputs()]
+            computing = [reader for reader in readers if info(reader, "layerType") not in _VIEWS]
+            owner = computing[0] if computing else kernel.input_value(0).get_node()
+        covered = [part.removesuffix("/WithoutBiases") for part in info(owner, "originalLayersNames").split(",")]
+        known = sorted((part for part in covered if part in ranks), key=lambda part: ranks[part])
+        name = known[0] if known else owner.get_friendly_name()
+        names[kernel.get_friendly_name()] = name if owner is kernel else f"{name}/reorder"
     return names
 
 
