@@ -50,6 +50,7 @@ Array = NDArray[Any]
 RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "onnxruntime": ("onnxruntime", "onnx"),
+        "openvino": ("openvino", "onnx"),
         "tensorrt": ("tensorrt",),
         "tensorrt-rtx": ("tensorrt_rtx",),
         "torch": ("torch", "onnx"),

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from halp_trt.errors import GraphMismatchError
 from halp_trt.models.mask import mask, settle
 from halp_trt.models.reference import flatten
-from halp_trt.models.slim import slim, slim_like
+from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan, trace, uneven_plan
 from halp_trt.models.widen import widen
 from halp_trt.models.zoo import ResidualNet
@@ -155,7 +154,6 @@ def test_a_weight_under_two_names_comes_back() -> None:
         torch.testing.assert_close(wide(example), slimmed(example), rtol=1e-5, atol=1e-6)
 
 
-from halp_trt.errors import GraphMismatchError
 # ---- removed blocks -------------------------------------------------------------------------------------------------
 
 
