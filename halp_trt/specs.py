@@ -443,6 +443,8 @@ class PruningPlan:
         bound: upper bound on the saliency any plan could keep in the problem that was solved.
         calibration, overhead_us: what engines of this network showed before this plan's own was built: a table sum
             stands for ``overhead_us + calibration * sum`` microseconds; 1 and 0 where no engine was timed.
+        calibration_r_squared, calibration_error_fraction: share of those engines' variance that the line explains, and
+            the farthest that one of them lies from it, relative to it.
         parents: names and SHA-256 of what it was made from.
     """
 
@@ -454,6 +456,8 @@ class PruningPlan:
     bound: float = 0.0
     calibration: float = 1.0
     overhead_us: float = 0.0
+    calibration_r_squared: float = 1.0
+    calibration_error_fraction: float = 0.0
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -575,6 +579,7 @@ class EngineCheck:
         predicted_us: the table's sum over its layers times the plan's calibration; None where there is no table.
         num_parameters: numbers in its weights.
         accuracy_fraction: share of the test pictures it classifies right; None where there was no data.
+        kernels_us: sum over the kernels that the runtime executes, each measured alone; None where it does not tell.
         witness_difference: largest absolute difference between its outputs and ONNX Runtime's on the fp32 model, over
             the largest output above 1; None where they were not compared.
     """
@@ -585,6 +590,7 @@ class EngineCheck:
     num_parameters: int
     accuracy_fraction: float | None = None
     witness_difference: float | None = None
+    kernels_us: float | None = None
 
     @property
     def prediction_error_fraction(self) -> float | None:

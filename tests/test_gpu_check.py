@@ -39,7 +39,7 @@ def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     assert record["failures"] == []
     assert code == 0
     found = record["runtimes"]["onnxruntime"]
-    assert "measures layers in fp32, not 'fp16'" in found["fp16"]["absent"]
+    assert "measures layers in fp32, not fp16" in found["fp16"]["absent"]
     assert set(found["fp32"]) == {"target", "layers", "staircase", "network", "chain"}
     assert set(found["fp32"]["layers"]) == set(gpu_check.LAYERS)
     assert found["fp32"]["staircase"]["widths"] == [8, 16, 24, 32]

@@ -45,7 +45,7 @@ from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
 from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.precision import preparer
+from halp_trt.workflows.precision import check_measurable, preparer
 from halp_trt.workflows.run import run_all
 from halp_trt.workflows.verify import time_engines
 
@@ -176,6 +176,7 @@ def check_runtime(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for precision in options.precisions:
         try:
             target = runtime.target(precision, 1)
+            check_measurable(target)
             with (
                 suppress(BuildError, MeasurementError),
                 runtime.prober(target),

@@ -32,6 +32,8 @@ Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
 
 _COARSE = 4
 """Corners along each axis of the first grid, where there are as many widths."""
+_PROBES_A_SPLIT, _MOST_SPLITS = 9, 4
+"""Corners and middles that a split cell's parts need, and cells that are split before the rest is looked at again."""
 _LADDERS = (8, 17)
 """Adjacent widths measured along each axis to find its step; the longer where the shorter shows none."""
 
@@ -362,7 +364,9 @@ class _Survey:
                     heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
             if not waiting or len(self.points) >= effort.max_probes:
                 break
-            fresh = _split(heapq.heappop(waiting)[-1])
+            room = effort.max_probes - len(self.points)
+            worst = min(len(waiting), max(1, room // _PROBES_A_SPLIT), _MOST_SPLITS)
+            fresh = [part for _ in range(worst) for part in _split(heapq.heappop(waiting)[-1])]
             yield from self._measure([corner for part in fresh for corner in _corner_points(part)])
         self.cells.extend(cell for *_, cell in waiting)
 

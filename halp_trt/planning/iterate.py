@@ -20,6 +20,8 @@ _SPENT = 0.98
 """A plan that uses this share of its budget is not planned again."""
 _CLOSE, _AIM, _SAFE = 0.97, 0.985, 0.995
 """Shares of the budget that the last step's engine, as measured, should use: at least, about, at most."""
+_STRIDE, _NARROW = 1.03, 0.002
+"""How far a limit is raised where nothing was too slow yet, and the gap between limits that is not searched."""
 _ROUNDING = 1e-9
 
 
@@ -33,6 +35,7 @@ class Schedule:
         num_steps: scheduled steps.
         num_extra: how many more there may be, where the measured engine is still above the budget.
         num_retries: how often a step is planned again where its plan leaves budget over; 0 is the papers' way.
+        num_closing: how often the last step is planned again for what its engine, as measured, leaves or lacks.
     """
 
     dense_us: float
@@ -40,6 +43,7 @@ class Schedule:
     num_steps: int
     num_extra: int = 6
     num_retries: int = 3
+    num_closing: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,7 @@ def iterate(
             plan = plan_at(budget_us / step.correction)
             step = Step(index=index, plan=plan, correction=correct(plan))
         else:
-            plan, correction = _close(plan_at, correct, budget_us, step.correction, schedule.num_retries)
+            plan, correction = _close(plan_at, correct, budget_us, step.correction, schedule.num_closing)
             step = Step(index=index, plan=plan, correction=correction)
         yield step
 
@@ -142,20 +146,22 @@ def _close(
             if not tried:
                 raise
             break
-        if any(plan.kept == other.kept for _, other, _ in tried):
-            break
-        found = correct(plan)
+        before = next((found for _, other, found in tried if other.kept == plan.kept), None)
+        found = correct(plan) if before is None else before
         used = plan.latency_us * found / target_us
-        tried.append((used, plan, found))
+        if before is None:
+            tried.append((used, plan, found))
         if _CLOSE <= used <= _SAFE:
             break
-        low_us, high_us = (low_us, plan.latency_us) if used > 1 else (limit_us, high_us)
+        low_us, high_us = (low_us, min(high_us, plan.latency_us)) if used > _SAFE else (max(low_us, limit_us), high_us)
         limit_us = _AIM * target_us / found
         if not low_us < limit_us < high_us:
-            limit_us = (low_us + high_us) / 2
-        if not math.isfinite(limit_us):
+            limit_us = (low_us + high_us) / 2 if math.isfinite(high_us) else low_us * _STRIDE
+        if high_us - low_us < _NARROW * low_us:
             break
-    met = [(plan.saliency, plan, found) for used, plan, found in tried if used <= 1 + _ROUNDING]
+    met = [(plan.saliency, plan, found) for used, plan, found in tried if used <= _SAFE] or [
+        (plan.saliency, plan, found) for used, plan, found in tried if used <= 1 + _ROUNDING
+    ]
     _, plan, correction = max(met, key=itemgetter(0)) if met else min(tried, key=itemgetter(0))
     return plan, correction
 

@@ -25,6 +25,7 @@ __all__ = ["comparison_rows", "describe", "describe_log", "verdict"]
 _BAR_WIDTH = 24
 _NO_TABLE = "there is no latency table of this target, so that nothing was predicted"
 _MOST_LAYERS = 200
+_PROFILE_NOTE = "in the engine: by the runtime's profiler, which itself slows small kernels"
 
 
 def describe(value: object) -> str:
@@ -73,6 +74,7 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
         ("throughput", *_both(verification, lambda c: units.throughput(c.measurement, verification.target)), ""),
         ("predicted latency", *_both(verification, lambda c: units.latency(c.predicted_us)), ""),
         ("prediction error", *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)), ""),
+        *_kernel_rows(verification),
         ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
         *_witness_rows(verification),
         (
@@ -81,6 +83,12 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
             _accuracy_change(verification),
         ),
     ]
+
+
+def _kernel_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
+    if verification.pruned.kernels_us is None:
+        return []
+    return [("sum of its kernels", *_both(verification, lambda c: units.latency(c.kernels_us or 0.0)), "")]
 
 
 def _witness_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
@@ -109,6 +117,7 @@ def _verification(value: Verification) -> str:
             units.columns(comparison_rows(value)),
             "",
             *([_NO_TABLE] if value.pruned.predicted_us is None else []),
+            *_kernels(value),
             *(
                 f"the {name} engine's latency is not to be trusted: {check.measurement.doubt}"
                 for name, check in (("dense", value.dense), ("pruned", value.pruned))
@@ -117,6 +126,20 @@ def _verification(value: Verification) -> str:
             verdict(value),
         ]
     )
+
+
+def _kernels(value: Verification) -> list[str]:
+    """Every kernel of the pruned engine, or every layer, alone and inside the engine."""
+    if not value.layers:
+        return []
+    rows = [("kernel", "what it computes", "alone", "in the engine")]
+    for layer in value.layers[:_MOST_LAYERS]:
+        alone, inside = units.latency(layer.predicted_us), units.latency(layer.measured_us)
+        rows.append((layer.name, str(layer.spec), alone, inside))
+    alone_us, inside_us = (sum(getattr(x, name) for x in value.layers) for name in ("predicted_us", "measured_us"))
+    rows.append((f"{len(value.layers)} in sum", "", units.latency(alone_us), units.latency(inside_us)))
+    rest = [f"kernels without a price: {units.latency(value.unmatched_us)}"] if value.unmatched_us else []
+    return [units.columns(rows), *rest, _PROFILE_NOTE, ""]
 
 
 def _plan(value: PruningPlan) -> str:

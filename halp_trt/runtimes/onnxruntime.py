@@ -63,7 +63,7 @@ def target(precision: str, batch_size: int) -> Target:
         runtime_version=ort.__version__,
         precision=precision,
         batch_size=batch_size,
-        protocol=Protocol(method=ROUNDS, num_samples=200),
+        protocol=Protocol(method=ROUNDS, num_samples=60),
     )
 
 
@@ -208,7 +208,7 @@ class CpuProber:
             BuildError: ONNX Runtime refuses a probe.
             MeasurementError: its optimiser did not leave a layer recognisable.
         """
-        for batch in batches(map(self.seat, probes), footprint_bytes):
+        for batch in batches(map(self.seat, probes)):
             yield from self.bench.measure(batch, footprint_bytes)
 
     def seat(self, probe: bytes) -> Seat:

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ _MAX_ATTEMPTS = 5
 # ---- rounds ---------------------------------------------------------------------------------------------------------
 
 _FEWEST_ROUNDS = 10
-_SHORTEST_SECONDS = 1.5
-_CLOSE_ENOUGH = 0.01
+_ROUNDS_IN_A_SWEEP = 4
+_SECONDS_A_LAYER, _MOST_SECONDS = 0.03, 1.5
+"""How long rounds go on at least: for every layer of a batch, and in all."""
+_CLOSE_ENOUGH = 0.015
 """A median whose standard error is below this share of it needs no more samples."""
 _STEADY_SHARE = 0.9
 """So many layers of a batch must be there before it ends early."""
@@ -82,6 +85,12 @@ class Rounds:
     def __post_init__(self) -> None:
         self.samples = [[] for _ in range(self.num_seats)]
 
+    def part(self, indices: Sequence[int]) -> Rounds:
+        """The same, of some of the layers: what is added there is added here."""
+        rounds = Rounds(num_seats=0, reference=self.reference, tares=self.tares)
+        rounds.samples = [self.samples[index] for index in indices]
+        return rounds
+
     @property
     def overhead_us(self) -> float:
         """What one call costs."""
@@ -110,10 +119,11 @@ class RoundBench:
 
     A round runs every layer of a batch once, each after its input was written as the layer before it would. Whether a
     layer's weights are still in the caches depends on how much else is touched before they are used again; in a network
-    that is the network. So a batch holds about as many layers as fill a given footprint, and memory is read to make up
-    what is missing. What calling the runtime costs is weighed in the same rounds: twice a chain of one small operator
-    less a chain of two. A reference network runs twice now and then; the second run, which finds its weights near,
-    shows how fast the machine is at the moment. A batch met by a slow moment is measured again.
+    that is the network. So a round holds about as many layers as fill a given footprint, and memory is read to make up
+    what is missing; a batch of more layers is cut into groups, which take turns in sweeps of a few rounds. What calling
+    the runtime costs is weighed in the same rounds: twice a chain of one small operator less a chain of two. A
+    reference network runs twice now and then; the second run, which finds its weights near, shows how fast the machine
+    is at the moment. A batch met by a slow moment is measured again.
 
     Machines that are shared run faster and slower by the second, so rounds go on for a while, and then until the
     medians are known well enough or there are ``protocol.num_samples``.
@@ -132,6 +142,7 @@ class RoundBench:
     chains: tuple[Callable[[], object], Callable[[], object]]
     processor: Processor = field(default_factory=Processor)
     calm_us: dict[int, float] = field(default_factory=dict)
+    _since_weighing: int = 0
     _filler: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(_DIRT_BYTES // 4, np.float32))
 
     def measure(self, seats: Sequence[Seat], footprint_bytes: int) -> list[Measurement]:
@@ -154,12 +165,17 @@ class RoundBench:
 
     def _measure(self, seats: Sequence[Seat], footprint_bytes: int) -> tuple[list[Measurement], float]:
         taken = Rounds(num_seats=len(seats))
-        for _ in range(self.protocol.num_warmup):
-            self.round(seats, footprint_bytes, Rounds(num_seats=len(seats)))
-        start = time.monotonic()
-        for number in range(1, self.protocol.num_samples + 1):
-            self.round(seats, footprint_bytes, taken)
-            is_long = number >= _FEWEST_ROUNDS and time.monotonic() - start >= _SHORTEST_SECONDS
+        groups = list(_groups(seats, footprint_bytes))
+        end, number = time.monotonic() + min(_MOST_SECONDS, _SECONDS_A_LAYER * len(seats)), 0
+        while number < self.protocol.num_samples:
+            for group in groups:
+                some = [seats[index] for index in group]
+                for _ in range(self.protocol.num_warmup if not number else len(groups) > 1):
+                    self.round(some, footprint_bytes, Rounds(num_seats=len(some)))
+                for _ in range(_ROUNDS_IN_A_SWEEP):
+                    self.round(some, footprint_bytes, taken.part(group))
+            number += _ROUNDS_IN_A_SWEEP
+            is_long = number >= _FEWEST_ROUNDS and time.monotonic() >= end
             if is_long and _are_steady(taken.samples):
                 break
         return taken.measurements(footprint_bytes), taken.reference_us
@@ -167,8 +183,10 @@ class RoundBench:
     def round(self, seats: Sequence[Seat], footprint_bytes: int, taken: Rounds) -> None:
         """Runs every layer once and adds its sample to ``taken``."""
         self._fill(footprint_bytes - _footprint(seats)).max(initial=0.0)
-        for number, (seat, samples) in enumerate(zip(seats, taken.samples, strict=True)):
-            if number % _TARE_EVERY == 0:
+        for seat, samples in zip(seats, taken.samples, strict=True):
+            self._since_weighing += 1
+            if self._since_weighing >= _TARE_EVERY or not taken.reference:
+                self._since_weighing = 0
                 taken.reference.append(self._sample(self.reference, self.reference))
                 for chain, weighed in zip(self.chains, taken.tares, strict=True):
                     weighed.append(self._sample(chain, self._dirty))
@@ -195,16 +213,23 @@ class RoundBench:
         return self._filler[:needed]
 
 
-def batches(seats: Iterable[Seat], footprint_bytes: int) -> Iterator[list[Seat]]:
-    """Cuts a stream of layers into batches that fill a footprint, none longer than can be held open at once."""
-    batch: list[Seat] = []
-    for seat in seats:
-        batch.append(seat)
-        if len(batch) == _MAX_SEATS or _footprint(batch) >= footprint_bytes:
-            yield batch
-            batch = []
-    if batch:
+def batches(seats: Iterable[Seat]) -> Iterator[list[Seat]]:
+    """Cuts a stream of layers into batches that can be held open at once."""
+    waiting = iter(seats)
+    while batch := list(islice(waiting, _MAX_SEATS)):
         yield batch
+
+
+def _groups(seats: Sequence[Seat], footprint_bytes: int) -> Iterator[list[int]]:
+    """Cuts a batch into stretches that fill a footprint."""
+    group: list[int] = []
+    for index in range(len(seats)):
+        group.append(index)
+        if _footprint([seats[member] for member in group]) >= footprint_bytes:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _footprint(seats: Sequence[Seat]) -> int:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
 from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import widen
+from halp_trt.planning.calibration import Calibration, fit
 from halp_trt.planning.iterate import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import save, save_tensors, sha256_bytes, write_bytes, write_text
@@ -24,6 +26,7 @@ from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.request import Subject, arrays_of
 
 __all__ = [
+    "calibrate",
     "checkpoint_path",
     "finished_plan",
     "log_row",
@@ -78,7 +81,9 @@ def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
 
-def log_row(step: Step, *, dense_us: float, seconds: float, measured: tuple[float, float] | None) -> dict[str, object]:
+def log_row(
+    step: Step, *, dense_us: float, seconds: float, measured: tuple[float, float, float] | None
+) -> dict[str, object]:
     """One line of the log: what a step planned, and the dense and the pruned engine's latency where it was timed."""
     plan = step.plan
     row: dict[str, object] = {
@@ -95,8 +100,32 @@ def log_row(step: Step, *, dense_us: float, seconds: float, measured: tuple[floa
     if plan.removed_blocks:
         row["removed_blocks"] = list(plan.removed_blocks)
     if measured is not None:
-        row |= {"measured_dense_us": measured[0], "measured_us": measured[1]}
+        row |= {"measured_dense_us": measured[1], "measured_us": measured[2]}
     return row
+
+
+def calibrate(rows: Sequence[Mapping[str, Any]], *, dense_us: float, slope: float) -> Calibration:
+    """The line from table sums to engines, through the dense engine and all that were timed, but the final one.
+
+    The final plan's engine is left out so that it is truly predicted. Engines count by their share of the dense one
+    that took turns with them, so that a drift of the machine does not matter.
+
+    Args:
+        rows: log rows of all steps; ``others`` holds what was timed besides the engine of the step's own plan, as
+            predicted, dense and measured microseconds.
+        dense_us: the dense network by the table.
+        slope: measured dense latency over ``dense_us``.
+    """
+    engines = [(row["latency_us"], row["measured_dense_us"], row["measured_us"]) for row in rows[:-1]
+               if "measured_us" in row]  # fmt: skip
+    engines += [tuple(other) for row in rows for other in row.get("others", ())]
+    if not engines:
+        return Calibration(slope=slope)
+    whole_us = slope * dense_us
+    return fit(
+        [dense_us, *(sum_us for sum_us, _, _ in engines)],
+        [whole_us, *(whole_us * found_us / beside_us for _, beside_us, found_us in engines)],
+    )
 
 
 def write_rows(folder: RunFolder, rows: Sequence[Mapping[str, object]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.errors import ArtefactError, InfeasibleBudgetError, UsageError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import num_batches
 from halp_trt.models.mask import mask, settle
@@ -28,6 +28,7 @@ from halp_trt.store import save
 from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import (
+    calibrate,
     checkpoint_path,
     finished_plan,
     log_row,
@@ -39,7 +40,7 @@ from halp_trt.workflows.ledger import (
     write_start,
 )
 from halp_trt.workflows.request import PruneRequest, Subject
-from halp_trt.workflows.stopwatch import Stopwatch, calibrate
+from halp_trt.workflows.stopwatch import Stopwatch
 
 __all__ = ["prune"]
 
@@ -127,7 +128,7 @@ class _Run:
         self.chunks: dict[str, int] = {}
         self.log: list[dict[str, object]] = []
         self.optimizer = make_optimizer(self.module, request.train) if subject.data is not None else None
-        self.measured: dict[tuple[tuple[str, tuple[int, ...]], ...], tuple[float, float]] = {}
+        self.measured: dict[tuple[tuple[str, tuple[int, ...]], ...], tuple[float, float, float]] = {}
         self.loss = float("nan")
 
     # ---- start and resume -------------------------------------------------------------------------------------------
@@ -149,7 +150,34 @@ class _Run:
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
         if not self.is_slim:
             self.chunks = self._chunks()
-            check_reachable(self.step, self.schedule, self.lookup, self.chunks, narrowest=self._narrowest())
+            self._check_reachable()
+
+    def _check_reachable(self) -> None:
+        """Says at once, not after hours of training, that a budget cannot be met.
+
+        Methods that see both widths try with channels that all matter alike: the narrowest network need not be the
+        fastest one.
+
+        Raises:
+            InfeasibleBudgetError: it cannot; the message names the lowest reachable latency.
+        """
+        schedule, narrowest = self.schedule, self._narrowest()
+        if self.request.method not in ("joint", "joint-blocks"):
+            check_reachable(self.step, schedule, self.lookup, self.chunks, narrowest=narrowest)
+            return
+        graph, least = self.subject.graph, {name: count for name, count in narrowest.items() if count}
+        alike = Saliency(scores={group.name: (1.0,) * group.num_channels for group in graph.prunable_groups})
+        is_limited = min(self.request.group_fraction, self.request.step_fraction) < 1
+        try:
+            METHODS[self.request.method](
+                self.step.plan, alike, self.lookup,
+                budget_us=schedule.target_us, steps=self.chunks, least=least if is_limited else None,
+            )  # fmt: skip
+        except InfeasibleBudgetError as error:
+            share = schedule.target_us / schedule.dense_us
+            raise InfeasibleBudgetError(
+                f"the budget is {share:.1%} of the dense latency by the table: {error}"
+            ) from error
 
     def _resume(self) -> None:
         path = checkpoint_path(self.folder)
@@ -289,12 +317,15 @@ class _Run:
         if self.stopwatch is None:
             return 1.0
         dense_us, pruned_us = self.stopwatch(self._rewritten(plan))
-        self.measured[tuple(plan.kept.items())] = (dense_us, pruned_us)
+        self.measured[tuple(plan.kept.items())] = (plan.latency_us, dense_us, pruned_us)
         return (pruned_us / dense_us) / (plan.latency_us / self.dense_us)
 
     def _write_down(self, step: Step, seconds: float) -> None:
-        measured = self.measured.get(tuple(step.plan.kept.items()))
+        measured = self.measured.pop(tuple(step.plan.kept.items()), None)
         row = log_row(step, dense_us=self.dense_us, seconds=seconds, measured=measured)
+        if self.measured:
+            row["others"] = [list(engine) for engine in self.measured.values()]
+            self.measured.clear()
         if self.data is not None and self.num_minibatches:
             row["loss"] = self.loss
         self.log.append(row)
@@ -327,11 +358,17 @@ class _Run:
 
     def finish(self) -> PruningPlan:
         """Calibrates the plan's prediction and writes the result."""
-        slope, overhead_us = calibrate(self.log[:-1], dense_us=self.dense_us, slope=self.calibration)
+        found = calibrate(self.log, dense_us=self.dense_us, slope=self.calibration)
         return write_result(
             self.folder,
             self.subject,
-            replace(self.step.plan, calibration=slope, overhead_us=overhead_us),
+            replace(
+                self.step.plan,
+                calibration=found.slope,
+                overhead_us=found.overhead_us,
+                calibration_r_squared=found.r_squared,
+                calibration_error_fraction=found.largest_error_fraction,
+            ),
             dense=self.dense_twin,
             slimmed=self.module,
             settings=self.fingerprint,

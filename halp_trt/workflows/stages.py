@@ -24,7 +24,7 @@ from halp_trt.models.sources import LoadedModel, load_model
 from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.models.widen import widen
-from halp_trt.runtimes import Array, Compiler, Runtime, Session, default_runtime, get_runtime
+from halp_trt.runtimes import Array, Compiler, Explains, Runtime, Session, Unit, default_runtime, get_runtime
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Target, Verification
 from halp_trt.store import load_tensors, read_table, save, save_tensors
@@ -35,7 +35,7 @@ from halp_trt.workflows.precision import Prepare, check_measurable, preparer
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
-from halp_trt.workflows.verify import Contender, Tolerances, verify
+from halp_trt.workflows.verify import Contender, Explain, Tolerances, verify
 
 __all__ = [
     "NO_DATA",
@@ -372,6 +372,7 @@ def verify_run(
         inputs=inputs,
         tolerances=tolerances,
         witness=off_onnxruntime if with_witness else None,
+        explain=_explainer(settings, plan, runtime, target) if table is not None else None,
     )
     save(result, run.verification)
     return result
@@ -387,10 +388,27 @@ def _table_for(settings: Settings, target: Target) -> LatencyTable | None:
     return table
 
 
+def _explainer(settings: Settings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
+    """What takes an engine apart into kernels and looks them up, measuring those that are new; None where none can."""
+    if not isinstance(runtime, Explains) or settings.on_miss == "refuse":
+        return None
+    measure = Measurer(
+        table_of(settings, target), runtime, target, footprint_bytes=network_footprint(plan.graph, target.batch_size)
+    )
+
+    def explain(contender: Contender) -> list[tuple[Unit, float]]:
+        units = runtime.units(contender.engine, target)
+        rows = measure.units(units)
+        return [(unit, rows[unit.spec].latency_us) for unit in units]
+
+    return explain
+
+
 def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target: Target, engines: Path) -> Contender:
     path = engine_path(engines, run, role, target, runtime.suffix)
     record, engine = load_engine(path, parent)
-    return Contender(record=record, session=runtime.load(engine, target), model=read_model(parent))
+    session = runtime.load(engine, target)
+    return Contender(record=record, session=session, model=read_model(parent), engine=engine)
 
 
 def example_inputs(session: Session, data: DataSet | None, example: Sequence[torch.Tensor] = ()) -> dict[str, Array]:

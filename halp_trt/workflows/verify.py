@@ -11,7 +11,7 @@ import onnx
 
 from halp_trt.errors import NonFiniteError, UsageError
 from halp_trt.latency import LatencyTable, layer_latencies_us
-from halp_trt.runtimes import Array, Session
+from halp_trt.runtimes import Array, Session, Unit
 from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
 from halp_trt.runtimes.gpu_timing import doubts
 from halp_trt.specs import (
@@ -38,10 +38,12 @@ from halp_trt.workflows.precision import DIFFERENCES
 
 __all__ = [
     "Contender",
+    "Explain",
     "Tolerances",
     "Witness",
     "compare_outputs",
     "count_parameters",
+    "kernel_checks",
     "layer_checks",
     "time_engines",
     "verify",
@@ -59,15 +61,19 @@ class Contender:
         record: what stands beside its file.
         session: ready to run.
         model: the ONNX model that it was built from.
+        engine: its bytes.
     """
 
     record: EngineRecord
     session: Session
     model: onnx.ModelProto
+    engine: bytes = b""
 
 
 Witness = Callable[[Contender], float]
 """How far an engine's outputs are from those of another runtime, relative to the largest output above 1."""
+Explain = Callable[[Contender], Sequence[tuple[Unit, float]]]
+"""The kernels that an engine executes, in order, and the microseconds that each takes alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,7 @@ def verify(
     inputs: Inputs,
     tolerances: Tolerances | None = None,
     witness: Witness | None = None,
+    explain: Explain | None = None,
 ) -> Verification:
     """Measures both engines and compares them with what was promised.
 
@@ -116,6 +123,8 @@ def verify(
         accuracy: share of right answers of an engine and the number of pictures behind it.
         inputs: what both engines are timed and compared on.
         tolerances: what still passes.
+        explain: what the runtime executes of a model and what each kernel of it takes alone, where that can be told;
+            layers are compared with the profile instead where it cannot.
         witness: how far an engine's outputs are from those that another runtime finds for its model, if that is asked.
 
     Raises:
@@ -142,7 +151,13 @@ def verify(
         )
     layers: tuple[LayerCheck, ...] = ()
     unmatched_us = 0.0
-    if predicted:
+    if explain is not None:
+        kernels = {name: explain(contender) for name, contender in (("dense", dense), ("pruned", pruned))}
+        for name, found in kernels.items():
+            checks[name] = replace(checks[name], kernels_us=math.fsum(us for _, us in found))
+        profile_us = pruned.session.profile(inputs, _PROFILE_RUNS)
+        layers, unmatched_us = kernel_checks(plan, pruned.model, kernels["pruned"], profile_us)
+    elif predicted:
         profile_us = pruned.session.profile(inputs, _PROFILE_RUNS)
         layers, unmatched_us = layer_checks(plan, pruned.model, predicted["pruned"], profile_us)
     return Verification(
@@ -259,6 +274,39 @@ def layer_checks(
         if layer.name in measured
     )
     return checks, unmatched_us
+
+
+def kernel_checks(
+    plan: PruningPlan, model: onnx.ModelProto, kernels: Sequence[tuple[Unit, float]], profile_us: Mapping[str, float]
+) -> tuple[tuple[LayerCheck, ...], float]:
+    """Every kernel as it was measured alone against the profile, and the profiled time of what was not measured.
+
+    A kernel bears the name of its layer; where a layer became several, or it belongs to none, its own.
+    """
+    owners = _owners(plan, model)
+    names: dict[str, str] = {}
+    for unit, _ in kernels:
+        owner = _owner(unit.name, owners)
+        is_free = owner is not None and owner.name not in names.values()
+        names[unit.name] = owner.name if owner is not None and is_free else unit.name
+    checks = tuple(
+        LayerCheck(
+            name=names[unit.name],
+            spec=unit.spec,
+            predicted_us=alone_us,
+            measured_us=profile_us.get(unit.name, 0.0),
+        )
+        for unit, alone_us in kernels
+    )
+    return checks, math.fsum(us for name, us in profile_us.items() if name not in names)
+
+
+def _owners(plan: PruningPlan, model: onnx.ModelProto) -> dict[str, Layer]:
+    """Layers by the names that a runtime may give their kernels: of their nodes, and of what those write."""
+    owners = {node: layer for layer in plan.graph.layers for node in (layer.name, *layer.nodes)}
+    return owners | {
+        output: owners[node.name] for node in model.graph.node if node.name in owners for output in node.output
+    }
 
 
 def _owner(kernel: str, owners: Mapping[str, Layer]) -> Layer | None:

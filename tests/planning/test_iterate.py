@@ -81,9 +81,9 @@ def test_the_last_step_uses_the_budget_as_measured() -> None:
 
 
 def test_a_step_that_cannot_be_met_as_measured_takes_more_steps() -> None:
-    """Each engine is slower than the last one promised, until the retries are used up."""
-    calls = iter([1.3, 1.8, 2.4, 3.0])
-    found = steps(0.5, num_steps=1, correct=lambda plan: next(calls, 1.0))
+    """Each engine is above the budget, however it was planned, until the retries are used up."""
+    shares = iter([0.6 - 0.01 * number for number in range(7)])
+    found = steps(0.5, num_steps=1, correct=lambda plan: next(shares, 0.5) * DENSE_US / plan.latency_us)
     assert len(found) > 1
     assert found[-1].plan.latency_us * found[-1].correction <= 0.5 * DENSE_US * (1 + 1e-9)
 

@@ -18,7 +18,7 @@ from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
-from halp_trt.report.text import verdict
+from halp_trt.report.text import describe, verdict
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
 from halp_trt.specs import Conditions, Verification
@@ -86,12 +86,19 @@ def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path
     assert load(pruned.run.verification) == found
 
 
-def test_most_layers_are_found_in_the_profile(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
-    found, _, _ = verified
-    convolutions = {layer.name for layer in pruned.plan.graph.layers if layer.spec.operator == "Conv"}
-    assert convolutions <= {check.name for check in found.layers}
-    measured = sum(check.measured_us for check in found.layers)
-    assert found.unmatched_us < measured
+def test_every_kernel_of_the_engine_is_listed(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
+    found, settings, _ = verified
+    names = [check.name for check in found.layers]
+    for layer in pruned.plan.graph.layers:
+        if layer.spec.operator == "Conv":
+            assert any(name.startswith(layer.name) for name in names), layer.name
+    assert found.unmatched_us == 0.0
+    assert all(check.measured_us > 0 for check in found.layers if "Conv" in check.spec.operator)
+    table = read_table(settings.lut)
+    assert found.pruned.kernels_us == pytest.approx(sum(table.latency_us(check.spec) for check in found.layers))
+    text = describe(found)
+    assert f"{len(names)} in sum" in text
+    assert all(name in text for name in names)
 
 
 def test_the_witness_agrees_with_both_engines(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:

@@ -1,0 +1,64 @@
+"""From sums over a latency table to engines: a line through the engines that were timed while a network was pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from halp_trt.errors import UsageError
+
+__all__ = ["Calibration", "fit"]
+
+_LEAST_SPREAD = 0.05
+"""Engines whose sums differ by less tell no slope from an overhead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a sum over a table stands for: ``overhead_us + slope * sum`` microseconds.
+
+    Attributes:
+        slope, overhead_us: of the line.
+        r_squared: share of the engines' variance that the line explains; 1 where it goes through all of them.
+        largest_error_fraction: the farthest that an engine lies from the line, relative to the engine.
+        num_engines: that the line was fitted to.
+    """
+
+    slope: float
+    overhead_us: float = 0.0
+    r_squared: float = 1.0
+    largest_error_fraction: float = 0.0
+    num_engines: int = 0
+
+
+def fit(sums_us: Sequence[float], engines_us: Sequence[float]) -> Calibration:
+    """The line from table sums to engines, by least squares of relative errors.
+
+    Without engines that differ enough it goes through the origin. So does one that would fall.
+
+    Args:
+        sums_us: predicted by the table.
+        engines_us: measured, in the same order.
+
+    Raises:
+        UsageError: they are not as many, none, or not positive.
+    """
+    x, y = np.asarray(sums_us, float), np.asarray(engines_us, float)
+    if len(x) != len(y) or not len(x) or min(x.min(), y.min()) <= 0:
+        raise UsageError(f"a calibration needs as many positive sums as engines, got {sums_us} and {engines_us}")
+    slope, overhead = float(np.sum(x / y) / np.sum((x / y) ** 2)), 0.0
+    if x.max() - x.min() >= _LEAST_SPREAD * x.max():
+        (through, steep), *_ = np.linalg.lstsq(np.column_stack((1 / y, x / y)), np.ones(len(y)), rcond=None)
+        if steep > 0:
+            slope, overhead = float(steep), float(through)
+    off = overhead + slope * x - y
+    scatter = float(np.sum((y - y.mean()) ** 2))
+    return Calibration(
+        slope=slope,
+        overhead_us=overhead,
+        r_squared=1 - float(off @ off) / scatter if scatter > 0 else 1.0,
+        largest_error_fraction=float(np.abs(off / y).max()),
+        num_engines=len(x),
+    )
