@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from halp_trt.latency import LatencyTable
-from halp_trt.report import plots, units
+from halp_trt.report import run_plots, staircase_plots, units
 from halp_trt.report.text import comparison_rows, describe, verdict
 from halp_trt.specs import PruningPlan, Target, Verification
 
@@ -131,23 +131,23 @@ def _figures(evidence: Evidence) -> Iterator[_Figure]:
             "Step by step to the budget",
             "Each step plans under a smaller budget, masks what it drops and trains on. Where engines run on this "
             "machine, every step is also built and timed, and the difference corrects the next budget.",
-            plots.steps_figure(evidence.log),
+            run_plots.steps_figure(evidence.log),
         ),
         (
             "Where the channels went",
             "Kept channels of every group against its dense width. A group is all channels that live or die together.",
-            plots.widths_figure(plan) if plan else None,
+            run_plots.widths_figure(plan) if plan else None,
         ),
         (
             "Predicted and measured, layer by layer",
             "What the latency table says of each layer of the pruned network, against the engine's own profile.",
-            plots.layers_figure(verification) if verification else None,
+            run_plots.layers_figure(verification) if verification else None,
         ),
         (
             "Measured staircases",
             "Latency of single layers over their output width on this device; the band spans p10 to p90. "
             "Pruning pays where the curve falls.",
-            plots.staircases_figure(table, plan) if table else None,
+            staircase_plots.staircases_figure(table, plan) if table else None,
         ),
     ]
     return (_Figure(title=title, caption=caption, svg=svg) for title, caption, svg in drawn if svg)
