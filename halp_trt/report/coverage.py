@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from halp_trt.latency import LatencyTable, Surface
 
-__all__ = ["Coverage", "cliffs", "coverage", "drift_fractions", "heaviest", "kernel_name"]
+__all__ = ["Coverage", "cliffs", "coverage", "drift_fractions", "heaviest", "kernel_name", "width_range"]
 
 _PERCENTILE = 95
 
@@ -73,6 +73,13 @@ def kernel_name(surface: Surface) -> str:
         f"at {size}" if size else "",
     ]
     return " ".join(word for word in words if word)
+
+
+def width_range(widths: Sequence[int]) -> str:
+    """The first and the last of some widths: ``8–512``; empty where there are none."""
+    if len(widths) < 2:
+        return "".join(map(str, widths))
+    return f"{widths[0]}–{widths[-1]}"
 
 
 def cliffs(widths: Sequence[int], step: int) -> list[float]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from halp_trt.latency import LatencyTable, Surface
 from halp_trt.report import units
-from halp_trt.report.coverage import Coverage, coverage, drift_fractions, heaviest, kernel_name
+from halp_trt.report.coverage import coverage, drift_fractions, heaviest, kernel_name, width_range
 
-__all__ = ["describe_table", "width_range"]
+__all__ = ["describe_table"]
 
 
 def describe_table(table: LatencyTable) -> str:
@@ -29,20 +29,16 @@ def _notes(table: LatencyTable) -> Iterator[str]:
     if covered is not None:
         yield (
             f"{len(table.surfaces)} layers over their widths: {units.count(covered.num_entries)} entries, "
-            f"{units.count(covered.num_measured)} of them measured ({units.percent(covered.measured_fraction)}); "
-            f"{_errors(covered)}"
+            f"{units.count(covered.num_measured)} of them measured ({units.percent(covered.measured_fraction)})"
         )
+        p95, largest = covered.p95_error_fraction, covered.largest_error_fraction
+        yield f"errors of the entries: 95th percentile {units.percent(p95, 1)}, largest {units.percent(largest, 1)}"
     if drift is not None:
         lowest, highest = units.signed_percent(float(np.nanmin(drift))), units.signed_percent(float(np.nanmax(drift)))
         yield f"the reference between the rows drifted from {lowest} to {highest} of its median"
     doubtful = [(spec, row.doubt) for spec, row in table.rows.items() if not row.is_trusted]
     if doubtful:
         yield f"{len(doubtful)} not to be trusted, first {doubtful[0][0]}: {doubtful[0][1]}"
-
-
-def _errors(covered: Coverage) -> str:
-    p95, largest = covered.p95_error_fraction, covered.largest_error_fraction
-    return f"errors: 95th percentile {units.percent(p95, 1)}, largest {units.percent(largest, 1)}"
 
 
 def _operators(table: LatencyTable) -> list[Sequence[str]]:
@@ -74,13 +70,6 @@ def _surfaces(surfaces: Sequence[Surface]) -> list[Sequence[str]]:
             )
         )
     return rows
-
-
-def width_range(widths: Sequence[int]) -> str:
-    """Its first and last: ``8-512``; empty where there are none."""
-    if len(widths) < 2:
-        return "".join(map(str, widths))
-    return f"{widths[0]}–{widths[-1]}"
 
 
 def _steps(surface: Surface) -> str:
