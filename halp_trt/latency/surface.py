@@ -329,16 +329,17 @@ def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
         for region in regions
     ]
     rows = lookup(list({spec: None for grid in grids for spec in grid.values()}))
+    points = [{position: rows[spec] for position, spec in grid.items()} for grid in grids]
     return [
         Surface(
             spec=region.spec,
             in_widths=region.in_widths,
             out_widths=region.out_widths,
-            steps=(1, 1),
-            points={position: rows[spec] for position, spec in grid.items()},
+            steps=region.steps or _steps_on_grid(region, found),
+            points=found,
             cells=(),
         )
-        for region, grid in zip(regions, grids, strict=True)
+        for region, found in zip(regions, points, strict=True)
     ]
 
 
@@ -380,16 +381,10 @@ class _Survey:
             self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
 
     def _step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
-        """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
-        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
-        middle = (len(others) - 1) // 2 if others else 0
-        for length in _LADDERS:
-            if len(widths) < (length if length == _LADDERS[0] else 2 * length):
-                break
-            rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+        """The staircase's step along an axis, 1 where none shows."""
+        for rungs in _ladders(self.region, axis):
             yield from self._measure(rungs)
-            rows = [self.points[rung] for rung in rungs]
-            found = staircase_step(widths[:length], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+            found = _step_on(self.region, axis, rungs, self.points)
             if found:
                 return found
         return 1
@@ -426,6 +421,34 @@ class _Survey:
         found = self.points[cell.middle].latency_us
         expected = _bilinear_at(cell, cell.middle, coordinates, self.points)
         return Cell(low=cell.low, high=cell.high, error_fraction=abs(expected - found) / max(found, _LEAST_US))
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------------
+
+
+def _ladders(region: Region, axis: int) -> Iterator[list[Point]]:
+    """Adjacent widths along an axis, at the middle of the other: few, then more."""
+    widths, others = (region.in_widths, region.out_widths)[:: 1 if axis == 0 else -1]
+    middle = (len(others) - 1) // 2 if others else 0
+    for length in _LADDERS:
+        if len(widths) < (length if length == _LADDERS[0] else 2 * length):
+            break
+        yield [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+
+
+def _step_on(region: Region, axis: int, rungs: Sequence[Point], points: Mapping[Point, Measurement]) -> int | None:
+    """The step that a ladder shows."""
+    widths, rows = (region.in_widths, region.out_widths)[axis], [points[rung] for rung in rungs]
+    return staircase_step(widths[: len(rungs)], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+
+
+def _steps_on_grid(region: Region, points: Mapping[Point, Measurement]) -> tuple[int, int]:
+    """The steps along both axes where everything is measured."""
+    inputs, outputs = (
+        next((found for rungs in _ladders(region, axis) if (found := _step_on(region, axis, rungs, points))), 1)
+        for axis in (0, 1)
+    )
+    return inputs, outputs
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ def width_range(widths: Sequence[int]) -> str:
 
 
 def cliffs(widths: Sequence[int], step: int) -> list[float]:
-    """Where a staircase of this step jumps: half-way between the neighbouring widths on both sides of each cliff."""
+    """Where a staircase of this step jumps: half-way between the widths beside each cliff; nowhere at a step of 1."""
+    if step <= 1:
+        return []
     return [(left + right) / 2 for left, right in pairwise(widths) if -(-left // step) != -(-right // step)]
 
 

@@ -16,10 +16,8 @@ from halp_trt.latency import Grid, LatencyTable, Surface
 from halp_trt.report.canvas import DENSE, FAINT, INK, MEASURED, PRUNED, STYLE, svg, time_unit
 from halp_trt.report.coverage import cliffs, drift_fractions, heaviest, kernel_name, width_range
 
-__all__ = ["MOST_SURFACES", "drift_figure", "surface_figure", "surface_figures"]
+__all__ = ["drift_figure", "surface_figure", "surface_figures"]
 
-MOST_SURFACES = 24
-"""Layers drawn of a table."""
 _SLICES = (PRUNED, MEASURED, "#6366f1")
 """Colours of a panel's slices."""
 _MOST_CLIFFS = 40
@@ -34,9 +32,9 @@ _ERROR_BARS: Any = {"linestyle": "", "marker": "o", "markersize": 2.8, "linewidt
 Floats = npt.NDArray[np.float64]
 
 
-def surface_figures(table: LatencyTable) -> list[str]:
-    """A figure of every surface, those that take longest first, at most :data:`MOST_SURFACES`."""
-    return [surface_figure(surface) for surface in heaviest(table)[:MOST_SURFACES]]
+def surface_figures(table: LatencyTable, most: int) -> list[str]:
+    """A figure of each of the ``most`` surfaces whose layers take longest, the slowest first."""
+    return [surface_figure(surface) for surface in heaviest(table)[:most]]
 
 
 def surface_figure(surface: Surface) -> str:
@@ -54,7 +52,7 @@ def surface_figure(surface: Surface) -> str:
         if is_map:
             panels = [figure.add_axes(place) for place in _PANELS]
             _draw_map(figure, surface, grid, scale)
-            panels[1].set_ylabel(unit, labelpad=2)
+            panels[1].set_title(unit, loc="left", fontsize=9.5, color=FAINT)
             _draw_slices(panels[2], grid, (ins, outs), "in", scale)
             _draw_slices(panels[3], _turned(grid), (outs, ins), "out", scale)
             panels[2].set(xlabel="output channels", ylabel=unit)

@@ -8,9 +8,11 @@ from halp_trt.latency import LatencyTable
 from halp_trt.report import units
 from halp_trt.report.coverage import coverage
 from halp_trt.report.parts import Figure, Tile
-from halp_trt.report.surface_plots import MOST_SURFACES, drift_figure, surface_figures
+from halp_trt.report.surface_plots import drift_figure, surface_figures
 
 __all__ = ["table_figures", "table_tiles"]
+
+_MOST_SURFACES = 24
 
 
 def table_tiles(table: LatencyTable) -> Iterator[Tile]:
@@ -34,17 +36,17 @@ def table_tiles(table: LatencyTable) -> Iterator[Tile]:
     )
 
 
-def table_figures(table: LatencyTable) -> Iterator[Figure]:
-    """The surfaces between its rows, and the drift while they were measured; none where there are none."""
-    more = len(table.surfaces) - MOST_SURFACES
-    which = f"The {MOST_SURFACES} layers that take longest; {more} more are listed below. " if more > 0 else ""
+def table_figures(table: LatencyTable, most: int = _MOST_SURFACES) -> Iterator[Figure]:
+    """The ``most`` slowest of its surfaces, and the drift while its rows were measured; nothing of what it lacks."""
+    more = len(table.surfaces) - most
+    which = f"The {most} layers that take longest; {more} more are listed below. " if more > 0 else ""
     drawn = [
         (
             "Latency over both widths",
             f"{which}Dots are measured, with one standard deviation; lighter lines are interpolated, in the band of "
             "their error. A map without dots is measured everywhere. White lines are the steps of the staircase, where "
             "there is room for them.",
-            "".join(surface_figures(table)),
+            "".join(surface_figures(table, most)),
         ),
         (
             "Drift of the machine's speed",

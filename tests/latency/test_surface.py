@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
-from halp_trt.latency.surface import Effort, Surface, measure_surface
+from halp_trt.latency.surface import Effort, Region, Surface, grid_surfaces, measure_surface
 from halp_trt.runtimes.synthetic import latency_us
 from halp_trt.specs import LayerSpec, Measurement
 
@@ -107,6 +107,18 @@ def test_all_entries_at_once_are_those_one_by_one(shape: str, num_in: int, num_o
     assert fractions == pytest.approx([entry.error_us / entry.latency_us for *_, entry in entries])
     pairs = [(a, b) for a, b, _ in reversed(entries)]
     assert surface.latencies_us(pairs).tolist() == [entry.latency_us for *_, entry in reversed(entries)]
+
+
+def test_a_full_grid_is_measured_everywhere_and_knows_its_steps() -> None:
+    widths = tuple(range(8, 129, 8))
+    region = Region(spec=CONV, in_widths=widths, out_widths=widths)
+    device = Device(FORMULAS["staircase on both sides"], 0.0)
+    (surface,) = grid_surfaces([region], device)
+    assert device.num_probes == surface.num_entries == len(widths) ** 2
+    assert surface.grid().is_measured.all()
+    assert surface.steps == (16, 16)
+    (smooth,) = grid_surfaces([region], Device(lambda spec: 5 + spec.in_channels * spec.out_channels / 500, 0.0))
+    assert smooth.steps == (1, 1)
 
 
 def test_without_a_limit_every_cell_agrees_or_is_full() -> None:
