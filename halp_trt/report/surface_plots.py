@@ -145,7 +145,10 @@ def _worth_a_line(grid: Grid) -> list[int]:
 
 
 def drift_figure(table: LatencyTable) -> str | None:
-    """The reference's latency at every row, in the order taken, relative to its median; None where there was none."""
+    """The reference's latency at every row, in the order taken, relative to its median; None where there was none.
+
+    Rows not to be trusted are ringed, those that have no reference on the line of the median.
+    """
     drift = drift_fractions(table)
     if drift is None:
         return None
@@ -154,7 +157,7 @@ def drift_figure(table: LatencyTable) -> str | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.4), layout="constrained")
         axes = figure.add_subplot()
-        axes.axhline(0, color=DENSE, linewidth=1.2)
+        axes.axhline(0, color=DENSE, linewidth=1.2, zorder=0.9)  # the dots stand before it
         axes.scatter(order, 100 * drift, s=9, color=PRUNED, linewidth=0, label="reference")
         if doubtful.any():
             shown = np.where(np.isnan(drift), 0.0, drift)[doubtful]

@@ -50,7 +50,8 @@ def table_figures(table: LatencyTable, most: int = _MOST_SURFACES) -> Iterator[F
         ),
         (
             "Drift of the machine's speed",
-            "What the same small network took while each row was measured, against its median.",
+            "What the same small network took while each row was measured, against its median. A ring marks a row that "
+            "is not to be trusted; it lies on the line at 0 where the row has no reference.",
             drift_figure(table),
         ),
     ]
