@@ -20,7 +20,7 @@ import click
 
 from halp_trt.cli import verbs
 from halp_trt.latency import LatencyTable
-from halp_trt.report.plots import staircases_figure
+from halp_trt.report.staircase_plots import staircases_figure
 from halp_trt.report.text import comparison_rows
 from halp_trt.report.units import (
     count,

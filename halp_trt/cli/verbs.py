@@ -184,7 +184,7 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
     from halp_trt.report.planning import describe_answer, describe_sweep
 
     if sweep_range is not None:
-        from halp_trt.report.plots import frontier_figure
+        from halp_trt.report.run_plots import frontier_figure
         from halp_trt.store import write_text
 
         if plot.suffix.lower() != ".svg":

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from halp_trt.latency.staircase import noise_us, staircase_step
-from halp_trt.latency.surface import Effort, Entry, Region, Surface, grid_surfaces, measure_surface, measure_surfaces
+from halp_trt.latency.surface import (
+    Effort,
+    Entry,
+    Grid,
+    Region,
+    Surface,
+    grid_surfaces,
+    measure_surface,
+    measure_surfaces,
+)
 from halp_trt.latency.table import (
     LatencyTable,
     check_target,
@@ -15,6 +24,7 @@ from halp_trt.latency.table import (
 __all__ = [
     "Effort",
     "Entry",
+    "Grid",
     "LatencyTable",
     "Region",
     "Surface",

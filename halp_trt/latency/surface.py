@@ -22,11 +22,23 @@ from halp_trt.errors import UsageError
 from halp_trt.latency.staircase import noise_us, staircase_step
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = ["Cell", "Effort", "Entry", "Region", "Surface", "grid_surfaces", "measure_surface", "measure_surfaces"]
+__all__ = [
+    "Cell",
+    "Effort",
+    "Entry",
+    "Grid",
+    "Region",
+    "Surface",
+    "grid_surfaces",
+    "measure_surface",
+    "measure_surfaces",
+]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Floats = npt.NDArray[np.float64]
 Point = tuple[int, int]
+_LEAST_US = 1e-9
+"""What relative errors are taken of where a latency is 0."""
 Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
 """Yields the specs to measure next and is sent their rows."""
 
@@ -69,6 +81,22 @@ class Entry:
     latency_us: float
     error_us: float
     is_measured: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Every entry of a surface: the same as :class:`Entry`, in arrays of one row an input width, one column an output
+    width (one column in all where both sides are one).
+    """
+
+    latency_us: Floats
+    error_us: Floats
+    is_measured: npt.NDArray[np.bool_]
+
+    @property
+    def error_fraction(self) -> Floats:
+        """Errors relative to the latencies."""
+        return self.error_us / np.maximum(self.latency_us, _LEAST_US)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +168,26 @@ class Surface:
 
     def entries(self) -> Iterator[tuple[int, int, Entry]]:
         """Every pair of widths with its latency."""
-        for in_channels in self.in_widths:
-            for out_channels in self.out_widths or (in_channels,):
-                yield in_channels, out_channels, self.at(in_channels, out_channels)
+        grid = self.grid()
+        columns = zip(grid.latency_us.tolist(), grid.error_us.tolist(), grid.is_measured.tolist(), strict=True)
+        for in_channels, row in zip(self.in_widths, columns, strict=True):
+            for out_channels, us, error, known in zip(self.out_widths or (in_channels,), *row, strict=True):
+                yield in_channels, out_channels, Entry(latency_us=us, error_us=error, is_measured=known)
+
+    def grid(self) -> Grid:
+        """All latencies at once; each is what :meth:`at` gives."""
+        shape = len(self.in_widths), max(1, len(self.out_widths))
+        latency_us, error_us, is_measured = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
+        coordinates = self._coordinates()
+        # Where cells touch the smallest counts, and of equals the first: it is written last.
+        for cell in sorted(self.cells, key=_area)[::-1]:
+            inside = slice(cell.low[0], cell.high[0] + 1), slice(cell.low[1], cell.high[1] + 1)
+            latency_us[inside] = _bilinear(cell, inside, coordinates, self.points)
+            error_us[inside] = self._miss_fraction(cell) * latency_us[inside]
+        for position, found in self.points.items():
+            latency_us[position], error_us[position] = found.latency_us, noise_us(found)
+            is_measured[position] = True
+        return Grid(latency_us=latency_us, error_us=error_us, is_measured=is_measured)
 
     def at(self, in_channels: int, out_channels: int) -> Entry:
         """The latency at one pair of widths.
@@ -154,17 +199,26 @@ class Surface:
         if position in self.points:
             found = self.points[position]
             return Entry(latency_us=found.latency_us, error_us=noise_us(found), is_measured=True)
-        cell = min(
-            (cell for cell in self.cells if _contains(cell, position)), key=lambda cell: _area(cell), default=None
-        )
+        cell = min((cell for cell in self.cells if _contains(cell, position)), key=_area, default=None)
         assert cell is not None, "cells cover the grid"
-        latency_us = _bilinear(cell, position, self._coordinates(), self.points)
-        noise = max(_noise_fraction(self.points[corner]) for corner in _corner_points(cell))
-        return Entry(latency_us=latency_us, error_us=max(cell.error_fraction, noise) * latency_us, is_measured=False)
+        latency_us = _bilinear_at(cell, position, self._coordinates(), self.points)
+        return Entry(latency_us=latency_us, error_us=self._miss_fraction(cell) * latency_us, is_measured=False)
 
     def latencies_us(self, widths: Sequence[tuple[int, int]]) -> Floats:
         """Microseconds at every ``(in_channels, out_channels)``."""
-        return np.asarray([self.at(*pair).latency_us for pair in widths])
+        latency_us = self.grid().latency_us
+        rows = {width: row for row, width in enumerate(self.in_widths)}
+        columns = {width: column for column, width in enumerate(self.out_widths)}
+        try:
+            return np.asarray([latency_us[rows[a], columns[b] if columns else 0] for a, b in widths])
+        except KeyError:
+            for pair in widths:
+                self._position(*pair)  # says which
+            raise
+
+    def _miss_fraction(self, cell: Cell) -> float:
+        """How far an interpolation in a cell may be off: the miss of its middle, no less than its corners' noise."""
+        return max(cell.error_fraction, *(_noise_fraction(self.points[corner]) for corner in _corner_points(cell)))
 
     def _position(self, in_channels: int, out_channels: int) -> Point:
         try:
@@ -277,16 +331,17 @@ def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
         for region in regions
     ]
     rows = lookup(list({spec: None for grid in grids for spec in grid.values()}))
+    points = [{position: rows[spec] for position, spec in grid.items()} for grid in grids]
     return [
         Surface(
             spec=region.spec,
             in_widths=region.in_widths,
             out_widths=region.out_widths,
-            steps=(1, 1),
-            points={position: rows[spec] for position, spec in grid.items()},
+            steps=region.steps or _steps_on_grid(region, found),
+            points=found,
             cells=(),
         )
-        for region, grid in zip(regions, grids, strict=True)
+        for region, found in zip(regions, points, strict=True)
     ]
 
 
@@ -328,16 +383,10 @@ class _Survey:
             self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
 
     def _step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
-        """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
-        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
-        middle = (len(others) - 1) // 2 if others else 0
-        for length in _LADDERS:
-            if len(widths) < (length if length == _LADDERS[0] else 2 * length):
-                break
-            rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+        """The staircase's step along an axis, 1 where none shows."""
+        for rungs in _ladders(self.region, axis):
             yield from self._measure(rungs)
-            rows = [self.points[rung] for rung in rungs]
-            found = staircase_step(widths[:length], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+            found = _step_on(self.region, axis, rungs, self.points)
             if found:
                 return found
         return 1
@@ -374,8 +423,36 @@ class _Survey:
         if cell.is_full:
             return cell
         found = self.points[cell.middle].latency_us
-        expected = _bilinear(cell, cell.middle, coordinates, self.points)
-        return Cell(low=cell.low, high=cell.high, error_fraction=abs(expected - found) / max(found, 1e-9))
+        expected = _bilinear_at(cell, cell.middle, coordinates, self.points)
+        return Cell(low=cell.low, high=cell.high, error_fraction=abs(expected - found) / max(found, _LEAST_US))
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------------
+
+
+def _ladders(region: Region, axis: int) -> Iterator[list[Point]]:
+    """Adjacent widths along an axis, at the middle of the other: few, then more."""
+    widths, others = (region.in_widths, region.out_widths)[:: 1 if axis == 0 else -1]
+    middle = (len(others) - 1) // 2 if others else 0
+    for length in _LADDERS:
+        if len(widths) < (length if length == _LADDERS[0] else 2 * length):
+            break
+        yield [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+
+
+def _step_on(region: Region, axis: int, rungs: Sequence[Point], points: Mapping[Point, Measurement]) -> int | None:
+    """The step that a ladder shows."""
+    widths, rows = (region.in_widths, region.out_widths)[axis], [points[rung] for rung in rungs]
+    return staircase_step(widths[: len(rungs)], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+
+
+def _steps_on_grid(region: Region, points: Mapping[Point, Measurement]) -> tuple[int, int]:
+    """The steps along both axes where everything is measured."""
+    inputs, outputs = (
+        next((found for rungs in _ladders(region, axis) if (found := _step_on(region, axis, rungs, points))), 1)
+        for axis in (0, 1)
+    )
+    return inputs, outputs
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------
@@ -414,7 +491,7 @@ def _split(cell: Cell) -> list[Cell]:
 
 
 def _noise_fraction(measurement: Measurement) -> float:
-    return noise_us(measurement) / max(measurement.latency_us, 1e-9)
+    return noise_us(measurement) / max(measurement.latency_us, _LEAST_US)
 
 
 def _contains(cell: Cell, position: Point) -> bool:
@@ -425,18 +502,25 @@ def _area(cell: Cell) -> int:
     return max(1, cell.high[0] - cell.low[0]) * max(1, cell.high[1] - cell.low[1])
 
 
-def _bilinear(
+def _bilinear_at(
     cell: Cell, position: Point, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
 ) -> float:
-    """Between a cell's four corners, linear along each axis in plateau coordinates."""
-    weights = []
+    """Between a cell's four corners at one position."""
+    row, column = position
+    return float(_bilinear(cell, (slice(row, row + 1), slice(column, column + 1)), coordinates, points)[0, 0])
+
+
+def _bilinear(
+    cell: Cell, inside: tuple[slice, slice], coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
+) -> Floats:
+    """Between a cell's four corners at some rows and columns of it, linear along each axis in plateau coordinates."""
+    shares = []
     for axis in (0, 1):
-        low, high, at = (coordinates[axis][p[axis]] for p in (cell.low, cell.high, position))
-        share = (at - low) / (high - low) if high > low else 0.0
-        weights.append(((cell.low[axis], 1 - share), (cell.high[axis], share)))
-    return math.fsum(
-        points[row, column].latency_us * vertical * horizontal
-        for row, vertical in weights[0]
-        for column, horizontal in weights[1]
-        if vertical * horizontal
-    )
+        low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))
+        share = (coordinates[axis][inside[axis]] - low) / (high - low if high > low else 1.0)
+        shares.append((1 - share, share))
+    sums = np.zeros((len(shares[0][0]), len(shares[1][0])))
+    for row, vertical in zip((cell.low[0], cell.high[0]), shares[0], strict=True):
+        for column, horizontal in zip((cell.low[1], cell.high[1]), shares[1], strict=True):
+            sums += points[row, column].latency_us * vertical[:, None] * horizontal
+    return sums

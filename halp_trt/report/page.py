@@ -10,7 +10,9 @@ from typing import Any
 import jinja2
 
 from halp_trt.latency import LatencyTable
-from halp_trt.report import plots, units
+from halp_trt.report import run_plots, staircase_plots, units
+from halp_trt.report.parts import Figure, Tile
+from halp_trt.report.table_page import table_figures, table_tiles
 from halp_trt.report.text import comparison_rows, describe, verdict
 from halp_trt.specs import PruningPlan, Target, Verification
 
@@ -42,20 +44,6 @@ class Evidence:
     value: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tile:
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
-    title: str
-    caption: str
-    svg: str
-
-
 def render(evidence: Evidence) -> str:
     """The page as HTML text."""
     environment = jinja2.Environment(
@@ -64,15 +52,16 @@ def render(evidence: Evidence) -> str:
     template = environment.from_string(files("halp_trt.report").joinpath("page.html").read_text(encoding="utf-8"))
     verification = evidence.verification
     target = _target(evidence)
+    alone = evidence.table if evidence.table is evidence.value else None
     return template.render(
         title=evidence.title,
         target=units.target_line(target) if target else "",
         verdict=_sentence(verification) if verification else "",
         passed=verification.passed if verification else True,
-        tiles=list(_tiles(verification)) if verification else [],
+        tiles=[*(_tiles(verification) if verification else ()), *(table_tiles(alone) if alone else ())],
         comparison=comparison_rows(verification) if verification else [],
         accuracy_note=_accuracy_note(verification) if verification else "",
-        figures=list(_figures(evidence)),
+        figures=[*_figures(evidence), *(table_figures(alone) if alone else ())],
         text=describe(evidence.value) if evidence.value is not None else "",
         facts=list(_facts(evidence, target)),
         version=evidence.version,
@@ -97,60 +86,61 @@ def _accuracy_note(verification: Verification) -> str:
     )
 
 
-def _tiles(verification: Verification) -> Iterator[_Tile]:
+def _tiles(verification: Verification) -> Iterator[Tile]:
     dense, pruned, target = verification.dense, verification.pruned, verification.target
-    yield _Tile(
+    yield Tile(
         label="Speed-up",
         value=f"{verification.speedup:.2f}×",
         detail=f"{units.latency(dense.measurement.latency_us)} → {units.latency(pruned.measurement.latency_us)}",
     )
-    yield _Tile(
+    yield Tile(
         label="Throughput",
         value=f"{units.images_per_second(pruned.measurement, target):,.0f}",
         detail=f"images/s, from {units.images_per_second(dense.measurement, target):,.0f}",
     )
     if dense.accuracy_fraction is not None and pruned.accuracy_fraction is not None:
         change = units.signed_percent(pruned.accuracy_fraction - dense.accuracy_fraction, 2).removesuffix(" %")
-        yield _Tile(
+        yield Tile(
             label="Accuracy",
             value=units.percent(pruned.accuracy_fraction),
             detail=f"from {units.percent(dense.accuracy_fraction)}, {change} points",
         )
     if pruned.predicted_us is not None:
-        yield _Tile(
+        yield Tile(
             label="Prediction error",
             value=units.signed_percent(pruned.prediction_error_fraction),
             detail=f"predicted {units.latency(pruned.predicted_us)}",
         )
 
 
-def _figures(evidence: Evidence) -> Iterator[_Figure]:
+def _figures(evidence: Evidence) -> Iterator[Figure]:
     verification, plan, table = evidence.verification, evidence.plan, evidence.table
+    is_mapped = table is not None and table is evidence.value and bool(table.surfaces)
     drawn = [
         (
             "Step by step to the budget",
             "Each step plans under a smaller budget, masks what it drops and trains on. Where engines run on this "
             "machine, every step is also built and timed, and the difference corrects the next budget.",
-            plots.steps_figure(evidence.log),
+            run_plots.steps_figure(evidence.log),
         ),
         (
             "Where the channels went",
             "Kept channels of every group against its dense width. A group is all channels that live or die together.",
-            plots.widths_figure(plan) if plan else None,
+            run_plots.widths_figure(plan) if plan else None,
         ),
         (
             "Predicted and measured, layer by layer",
             "What the latency table says of each layer of the pruned network, against the engine's own profile.",
-            plots.layers_figure(verification) if verification else None,
+            run_plots.layers_figure(verification) if verification else None,
         ),
         (
             "Measured staircases",
             "Latency of single layers over their output width on this device; the band spans p10 to p90. "
             "Pruning pays where the curve falls.",
-            plots.staircases_figure(table, plan) if table else None,
+            staircase_plots.staircases_figure(table, plan) if table and not is_mapped else None,
         ),
     ]
-    return (_Figure(title=title, caption=caption, svg=svg) for title, caption, svg in drawn if svg)
+    return (Figure(title=title, caption=caption, svg=svg) for title, caption, svg in drawn if svg)
 
 
 def _facts(evidence: Evidence, target: Target | None) -> Iterator[tuple[str, str]]:

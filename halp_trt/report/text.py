@@ -1,14 +1,14 @@
-"""Every value as plain text: what ``show`` prints. Needs nothing but Python."""
+"""Every value as plain text: what ``show`` prints. Needs nothing but numpy."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from halp_trt.latency import LatencyTable
 from halp_trt.report import units
+from halp_trt.report.tables import describe_table
 from halp_trt.specs import (
     ChannelGraph,
     EngineCheck,
@@ -174,18 +174,6 @@ def _graph(value: ChannelGraph) -> str:
     return f"{head}\n\n{units.columns(rows, right_from=9)}{tail}"
 
 
-def _table(value: LatencyTable) -> str:
-    operators = Counter(spec.operator for spec in value.rows)
-    rows = [("operator", "probes", "fastest", "slowest")]
-    for operator, number in sorted(operators.items()):
-        times = [row.latency_us for spec, row in value.rows.items() if spec.operator == operator]
-        rows.append((operator, str(number), units.latency(min(times)), units.latency(max(times))))
-    head = f"Latency table of {units.target_line(value.target)}: {len(value.rows)} probes"
-    doubtful = [(spec, row.doubt) for spec, row in value.rows.items() if not row.is_trusted]
-    note = f"\n{len(doubtful)} not to be trusted, first {doubtful[0][0]}: {doubtful[0][1]}" if doubtful else ""
-    return f"{head}\n{_protocol(value.target)}{note}\n\n{units.columns(rows)}"
-
-
 def _protocol(target: Target) -> str:
     return f"timed by {units.protocol_line(target.protocol)}"
 
@@ -235,7 +223,7 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
     {
         ChannelGraph: _graph,
         EngineRecord: _engine,
-        LatencyTable: _table,
+        LatencyTable: describe_table,
         Measurement: _measurement,
         PruningPlan: _plan,
         Saliency: _saliency,

@@ -10,7 +10,7 @@ from typing import Any
 
 import halp_trt
 from halp_trt.errors import ArtefactError, RuntimeUnavailableError
-from halp_trt.latency import LatencyTable
+from halp_trt.latency import LatencyTable, Surface
 from halp_trt.report import describe, describe_log
 from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import load, read_table
@@ -46,11 +46,25 @@ class Opened:
 
 
 def rows_of(table: LatencyTable) -> object:
-    """A table as JSON can hold it: its keys are no texts."""
+    """A table as JSON can hold it: its keys are no texts, and its surfaces are given entry by entry."""
     return {
         "target": table.target,
         "rows": [{"spec": spec, "measurement": measurement} for spec, measurement in table.rows.items()],
+        "surfaces": [_entries_of(surface) for surface in table.surfaces],
     }
+
+
+def _entries_of(surface: Surface) -> object:
+    """A surface with every entry, measured or interpolated."""
+    return {
+        "spec": surface.spec,
+        "steps": surface.steps,
+        "entries": [
+            {"in_channels": in_channels, "out_channels": out_channels, "latency_us": entry.latency_us,
+             "error_us": entry.error_us, "is_measured": entry.is_measured}
+            for in_channels, out_channels, entry in surface.entries()
+        ],
+    }  # fmt: skip
 
 
 def open_artefact(path: Path) -> Opened:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
-from halp_trt.latency.surface import Effort, Surface, measure_surface
+from halp_trt.latency.surface import Effort, Region, Surface, grid_surfaces, measure_surface
 from halp_trt.runtimes.synthetic import latency_us
 from halp_trt.specs import LayerSpec, Measurement
 
@@ -93,6 +93,34 @@ def test_measured_points_are_exact_and_everything_is_covered(
     assert found.max() <= high + 1e-9
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(FORMULAS)), st.integers(1, 24), st.integers(0, 24), st.integers(1, 60))
+def test_all_entries_at_once_are_those_one_by_one(shape: str, num_in: int, num_out: int, max_probes: int) -> None:
+    ins, outs = [8 * (i + 1) for i in range(num_in)], [8 * (i + 1) for i in range(num_out)]
+    device = Device(FORMULAS[shape], 0.01)
+    surface = measure_surface(CONV, ins, outs, device, effort=Effort(max_probes=max_probes))
+    entries = list(surface.entries())
+    assert len(entries) == surface.num_entries
+    assert all(entry == surface.at(*pair) for *pair, entry in entries)
+    assert [entry.is_measured for *_, entry in entries].count(True) == device.num_probes
+    fractions = surface.grid().error_fraction.ravel()
+    assert fractions == pytest.approx([entry.error_us / entry.latency_us for *_, entry in entries])
+    pairs = [(a, b) for a, b, _ in reversed(entries)]
+    assert surface.latencies_us(pairs).tolist() == [entry.latency_us for *_, entry in reversed(entries)]
+
+
+def test_a_full_grid_is_measured_everywhere_and_knows_its_steps() -> None:
+    widths = tuple(range(8, 129, 8))
+    region = Region(spec=CONV, in_widths=widths, out_widths=widths)
+    device = Device(FORMULAS["staircase on both sides"], 0.0)
+    (surface,) = grid_surfaces([region], device)
+    assert device.num_probes == surface.num_entries == len(widths) ** 2
+    assert surface.grid().is_measured.all()
+    assert surface.steps == (16, 16)
+    (smooth,) = grid_surfaces([region], Device(lambda spec: 5 + spec.in_channels * spec.out_channels / 500, 0.0))
+    assert smooth.steps == (1, 1)
+
+
 def test_without_a_limit_every_cell_agrees_or_is_full() -> None:
     formula, widths = FORMULAS["beyond a cache"], range(8, 129, 8)
     effort = Effort(max_error_fraction=0.01, max_probes=10_000)
@@ -127,5 +155,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         measure_surface(CONV, [16, 8], [8], device)
     with pytest.raises(UsageError, match="does not cover 12->8"):
         measure_surface(CONV, [8, 16], [8, 16], device).at(12, 8)
+    with pytest.raises(UsageError, match="does not cover 8->12"):
+        measure_surface(CONV, [8, 16], [8, 16], device).latencies_us([(8, 8), (8, 12)])
     with pytest.raises(UsageError, match="at least 1 probe"):
         Effort(max_probes=0)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from halp_trt.report import plots
+from halp_trt.report import run_plots, staircase_plots
 from halp_trt.report.page import Evidence, render
 from tests.report.values import GRAPH, LOG, PLAN, TABLE, VERIFICATION
 
@@ -93,6 +93,6 @@ def test_single_artefacts_have_pages_too(evidence: Evidence, num_figures: int) -
 
 
 def test_figures_without_content_are_left_out() -> None:
-    assert plots.steps_figure([]) is None
-    assert plots.layers_figure(replace(VERIFICATION, layers=())) is None
-    assert plots.staircases_figure(replace(TABLE, rows=dict(list(TABLE.rows.items())[:2]))) is None
+    assert run_plots.steps_figure([]) is None
+    assert run_plots.layers_figure(replace(VERIFICATION, layers=())) is None
+    assert staircase_plots.staircases_figure(replace(TABLE, rows=dict(list(TABLE.rows.items())[:2]))) is None
