@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from halp_trt.latency.staircase import noise_us, staircase_step
-from halp_trt.latency.surface import Effort, Entry, Region, Surface, grid_surfaces, measure_surface, measure_surfaces
+from halp_trt.latency.surface import (
+    Effort,
+    Entry,
+    Region,
+    Surface,
+    grid_surfaces,
+    least_probes,
+    measure_surface,
+    measure_surfaces,
+    usual_probes,
+)
 from halp_trt.latency.table import (
     LatencyTable,
     check_target,
@@ -23,8 +33,10 @@ __all__ = [
     "graph_specs",
     "grid_surfaces",
     "layer_latencies_us",
+    "least_probes",
     "measure_surface",
     "measure_surfaces",
     "noise_us",
     "staircase_step",
+    "usual_probes",
 ]

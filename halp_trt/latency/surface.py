@@ -12,8 +12,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,18 @@ from halp_trt.errors import UsageError
 from halp_trt.latency.staircase import noise_us, staircase_step
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = ["Cell", "Effort", "Entry", "Region", "Surface", "grid_surfaces", "measure_surface", "measure_surfaces"]
+__all__ = [
+    "Cell",
+    "Effort",
+    "Entry",
+    "Region",
+    "Surface",
+    "grid_surfaces",
+    "least_probes",
+    "measure_surface",
+    "measure_surfaces",
+    "usual_probes",
+]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +54,7 @@ class Effort:
 
     Attributes:
         max_error_fraction: miss of a middle probe above which its cell is split.
-        max_probes: measured points of one surface.
+        max_probes: measured points of one surface; its outermost corners are measured in any case.
     """
 
     max_error_fraction: float = 0.03
@@ -75,7 +87,8 @@ class Cell:
 
     Attributes:
         low, high: its corners nearest to and farthest from the origin; equal along an axis of one width.
-        error_fraction: the miss of the middle probe relative to it; 0 where there is nothing between the corners.
+        error_fraction: the miss of the middle probe relative to it, or where no probe was left for that, how far its
+            corners are apart relative to the fastest; 0 where there is nothing between the corners.
     """
 
     low: Point
@@ -100,7 +113,7 @@ class Surface:
     Attributes:
         spec: the layer, at any of its widths.
         in_widths, out_widths: the widths along each axis, ascending. A layer whose sides are one has one axis: its
-            ``out_widths`` are ``()`` and both sides follow ``in_widths``.
+            ``out_widths`` are ``()``, and what it writes is to ``in_widths`` as in ``spec``.
         steps: the staircase's step along each axis, 1 where none shows.
         points: measured latencies by position.
         cells: a partition of the grid.
@@ -121,25 +134,43 @@ class Surface:
     @property
     def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:
         """What it is laid over: its layer at the widest, and the widths along each axis."""
-        widest = self.out_widths[-1] if self.out_widths else self.in_widths[-1]
-        is_twin = not self.out_widths and self.spec.in_channels != self.spec.out_channels
-        spec = self.spec.with_widths(self.in_widths[-1], self.spec.out_channels if is_twin else widest)
-        return spec, self.in_widths, self.out_widths
+        widest = self.out_widths[-1] if self.out_widths else _written(self.spec, self.in_widths[-1])
+        return self.spec.with_widths(self.in_widths[-1], widest), self.in_widths, self.out_widths
 
     def covers(self, spec: LayerSpec) -> bool:
         """Whether ``spec`` is its layer at some of its widths."""
-        try:
-            widest, in_widths, out_widths = self.key
-            if spec.with_widths(widest.in_channels, widest.out_channels) != widest:
-                return False
-        except UsageError:  # the widths do not divide into the other layer's groups
+        if (spec.operator, spec.in_size, spec.kernel_size) != (
+            self.spec.operator, self.spec.in_size, self.spec.kernel_size
+        ):  # fmt: skip
             return False
-        return spec.in_channels in in_widths and (not out_widths or spec.out_channels in out_widths)
+        outs = self.out_widths or (_written(self.spec, spec.in_channels),)
+        if spec.in_channels not in self.in_widths or spec.out_channels not in outs:
+            return False
+        try:
+            return self.spec.with_widths(spec.in_channels, spec.out_channels) == spec
+        except UsageError:  # the widths do not divide into this layer's groups
+            return False
+
+    def covers_all(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> bool:
+        """Whether ``spec`` is its layer, and all these pairs of widths are among its own."""
+        if not self.covers(spec.with_widths(*widths[0])):
+            return False
+        ins, outs = set(self.in_widths), set(self.out_widths)
+        if outs:
+            return all(read in ins and written in outs for read, written in widths)
+        return all(read in ins and written == _written(self.spec, read) for read, written in widths)
+
+    def with_rows(self, rows: Mapping[LayerSpec, Measurement]) -> Surface:
+        """This surface with every row of its layer among its points."""
+        points = {
+            self._position(spec.in_channels, spec.out_channels): row for spec, row in rows.items() if self.covers(spec)
+        }
+        return replace(self, points={**self.points, **points})
 
     def entries(self) -> Iterator[tuple[int, int, Entry]]:
         """Every pair of widths with its latency."""
         for in_channels in self.in_widths:
-            for out_channels in self.out_widths or (in_channels,):
+            for out_channels in self.out_widths or (_written(self.spec, in_channels),):
                 yield in_channels, out_channels, self.at(in_channels, out_channels)
 
     def at(self, in_channels: int, out_channels: int) -> Entry:
@@ -156,22 +187,49 @@ class Surface:
             (cell for cell in self.cells if _contains(cell, position)), key=lambda cell: _area(cell), default=None
         )
         assert cell is not None, "cells cover the grid"
-        latency_us = _bilinear(cell, position, self._coordinates(), self.points)
+        latency_us = float(_bilinear(cell, *position, self._coordinates(), self.points))
         noise = max(_noise_fraction(self.points[corner]) for corner in _corner_points(cell))
         return Entry(latency_us=latency_us, error_us=max(cell.error_fraction, noise) * latency_us, is_measured=False)
 
     def latencies_us(self, widths: Sequence[tuple[int, int]]) -> Floats:
-        """Microseconds at every ``(in_channels, out_channels)``."""
-        return np.asarray([self.at(*pair).latency_us for pair in widths])
+        """Microseconds at every ``(in_channels, out_channels)``, to the bit what :meth:`at` tells.
+
+        Raises:
+            UsageError: the surface was not laid over some of these widths.
+        """
+        rows, columns = (
+            {width: place for place, width in enumerate(axis)} for axis in (self.in_widths, self.out_widths)
+        )
+        grid = self._grid()
+        try:
+            return np.asarray([grid[rows[read], columns[written] if columns else 0] for read, written in widths])
+        except KeyError:
+            raise self._uncovered(*next(pair for pair in widths if not self._has(*pair))) from None
+
+    def _grid(self) -> Floats:
+        """Microseconds at every position: of a cell, where it is the smallest (and first) around it, or measured."""
+        grid = np.full((len(self.in_widths), max(1, len(self.out_widths))), np.nan)
+        coordinates = self._coordinates()
+        for cell in sorted(self.cells, key=_area)[::-1]:
+            rows, columns = (np.arange(low, high + 1) for low, high in zip(cell.low, cell.high, strict=True))
+            grid[np.ix_(rows, columns)] = _bilinear(cell, rows[:, None], columns[None, :], coordinates, self.points)
+        for position, point in self.points.items():
+            grid[position] = point.latency_us
+        return grid
 
     def _position(self, in_channels: int, out_channels: int) -> Point:
-        try:
-            column = self.out_widths.index(out_channels) if self.out_widths else 0
-            return self.in_widths.index(in_channels), column
-        except ValueError:
-            raise UsageError(
-                f"the latency surface of {self.spec} does not cover {in_channels}->{out_channels}; lay it over that"
-            ) from None
+        if not self._has(in_channels, out_channels):
+            raise self._uncovered(in_channels, out_channels)
+        column = self.out_widths.index(out_channels) if self.out_widths else 0
+        return self.in_widths.index(in_channels), column
+
+    def _has(self, in_channels: int, out_channels: int) -> bool:
+        return in_channels in self.in_widths and (not self.out_widths or out_channels in self.out_widths)
+
+    def _uncovered(self, in_channels: int, out_channels: int) -> UsageError:
+        return UsageError(
+            f"the latency surface of {self.spec} does not cover {in_channels}->{out_channels}; lay it over that"
+        )
 
     def _coordinates(self) -> tuple[Floats, Floats]:
         return _plateaus(self.in_widths, self.steps[0]), _plateaus(self.out_widths or (1,), self.steps[1])
@@ -212,9 +270,7 @@ class Region:
     def spec_at(self, position: Point) -> LayerSpec:
         """The layer at a position along the axes."""
         in_channels = self.in_widths[position[0]]
-        out_channels = self.out_widths[position[1]] if self.out_widths else in_channels
-        if not self.out_widths and self.spec.in_channels != self.spec.out_channels:
-            out_channels = self.spec.out_channels
+        out_channels = self.out_widths[position[1]] if self.out_widths else _written(self.spec, in_channels)
         return self.spec.with_widths(in_channels, out_channels)
 
 
@@ -333,6 +389,8 @@ class _Survey:
             if len(widths) < (length if length == _LADDERS[0] else 2 * length):
                 break
             rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+            if self._num_new(rungs) > self._num_left - least_probes(self.region):
+                break
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
             found = staircase_step(widths[:length], [row.latency_us for row in rows], [noise_us(row) for row in rows])
@@ -343,7 +401,10 @@ class _Survey:
     def _refine(self) -> Asking:
         axes = (self.region.in_widths, self.region.out_widths or (1,))
         coordinates = (_plateaus(axes[0], self.steps[0]), _plateaus(axes[1], self.steps[1]))
-        lines = [_corners(widths, step) for widths, step in zip(axes, self.steps, strict=True)]
+        num_corners = next(
+            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
+        )
+        lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
         yield from self._measure([(row, column) for row in lines[0] for column in lines[1]])
         waiting: list[tuple[float, Point, Point, Cell]] = []
         fresh = [
@@ -351,27 +412,46 @@ class _Survey:
             for low, high in _spans(lines[0])
             for left, right in _spans(lines[1])
         ]
-        effort = self.region.effort
-        while True:
-            yield from self._measure([cell.middle for cell in fresh if not cell.is_full])
+        while fresh:
+            middles = [cell.middle for cell in fresh if not cell.is_full]
+            yield from self._measure(middles[: max(0, self._num_left)])
             for cell in (self._tested(cell, coordinates) for cell in fresh):
-                if cell.is_full or cell.error_fraction <= effort.max_error_fraction:
+                if cell.is_full or cell.error_fraction <= self.region.effort.max_error_fraction:
                     self.cells.append(cell)
                 else:
                     harm = cell.error_fraction * math.sqrt(_area(cell))
                     heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
-            if not waiting or len(self.points) >= effort.max_probes:
-                break
-            fresh = _split(heapq.heappop(waiting)[-1])
+            fresh = self._next_split(waiting)
             yield from self._measure([corner for part in fresh for corner in _corner_points(part)])
         self.cells.extend(cell for *_, cell in waiting)
+
+    def _next_split(self, waiting: list[tuple[float, Point, Point, Cell]]) -> list[Cell]:
+        """The parts of the worst cell that there are probes left for; none where there are not."""
+        while waiting:
+            cell = heapq.heappop(waiting)[-1]
+            parts = _split(cell)
+            if self._num_new([corner for part in parts for corner in _corner_points(part)]) <= self._num_left:
+                return parts
+            self.cells.append(cell)
+        return []
+
+    @property
+    def _num_left(self) -> int:
+        """Probes that may still be taken."""
+        return self.region.effort.max_probes - len(self.points)
+
+    def _num_new(self, positions: Sequence[Point]) -> int:
+        return len(set(positions) - self.points.keys())
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:
             return cell
+        if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
+            found = [self.points[corner].latency_us for corner in _corner_points(cell)]
+            return replace(cell, error_fraction=(max(found) - min(found)) / max(min(found), 1e-9))
         found = self.points[cell.middle].latency_us
-        expected = _bilinear(cell, cell.middle, coordinates, self.points)
-        return Cell(low=cell.low, high=cell.high, error_fraction=abs(expected - found) / max(found, 1e-9))
+        expected = float(_bilinear(cell, *cell.middle, coordinates, self.points))
+        return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------
@@ -382,12 +462,30 @@ def _plateaus(widths: Sequence[int], step: int) -> Floats:
     return np.ceil(np.asarray(widths, float) / step) * step
 
 
-def _corners(widths: Sequence[int], step: int) -> list[int]:
+def least_probes(region: Region) -> int:
+    """The outermost corners, without which there is no surface."""
+    return _num_coarse(region.shape, 2)
+
+
+def usual_probes(region: Region) -> int:
+    """Ladders along both axes, the first grid and a test of each of its cells, where nothing bends."""
+    ladders = sum(_LADDERS[0] for length in region.shape if length >= _LADDERS[0])
+    return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
+
+
+def _num_coarse(shape: tuple[int, int], num_corners: int) -> int:
+    """Corners of a first grid of ``num_corners`` along each axis, and, unless they are the outermost alone, tests."""
+    across, down = (min(length, num_corners) for length in shape)
+    tests = max(across - 1, 1) * max(down - 1, 1) if num_corners > 2 else 0
+    return min(math.prod(shape), across * down + tests)
+
+
+def _corners(widths: Sequence[int], step: int, num: int) -> list[int]:
     """Positions of the first grid along an axis: both ends and, in geometric steps between, right edges of plateaus."""
     last = len(widths) - 1
-    if last < _COARSE - 1:
+    if last < num - 1:
         return list(range(last + 1))
-    marks = np.geomspace(max(widths[0], 1), widths[-1], _COARSE)
+    marks = np.geomspace(max(widths[0], 1), widths[-1], num)
     edges = [position for position, width in enumerate(widths) if width % step == 0] or list(range(last + 1))
     chosen = {0, last, *(min(edges, key=lambda position: abs(widths[position] - mark)) for mark in marks[1:-1])}
     return sorted(chosen)
@@ -421,18 +519,23 @@ def _area(cell: Cell) -> int:
     return max(1, cell.high[0] - cell.low[0]) * max(1, cell.high[1] - cell.low[1])
 
 
+def _written(spec: LayerSpec, in_channels: int) -> int:
+    """What a layer whose sides are one writes when it reads ``in_channels``."""
+    return in_channels * spec.out_channels // spec.in_channels
+
+
 def _bilinear(
-    cell: Cell, position: Point, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
-) -> float:
-    """Between a cell's four corners, linear along each axis in plateau coordinates."""
+    cell: Cell, rows: Any, columns: Any, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
+) -> Any:
+    """Between a cell's four corners, linear along each axis in plateau coordinates; rows and columns may be arrays."""
     weights = []
-    for axis in (0, 1):
-        low, high, at = (coordinates[axis][p[axis]] for p in (cell.low, cell.high, position))
-        share = (at - low) / (high - low) if high > low else 0.0
+    for axis, positions in ((0, rows), (1, columns)):
+        low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))
+        at = coordinates[axis][positions]
+        share = (at - low) / (high - low) if high > low else 0.0 * at
         weights.append(((cell.low[axis], 1 - share), (cell.high[axis], share)))
-    return math.fsum(
+    return sum(
         points[row, column].latency_us * vertical * horizontal
         for row, vertical in weights[0]
         for column, horizontal in weights[1]
-        if vertical * horizontal
     )
