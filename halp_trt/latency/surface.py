@@ -44,8 +44,9 @@ Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
 
 _COARSE = 4
 """Corners along each axis of the first grid, where there are as many widths."""
-_LADDERS = (8, 17)
-"""Adjacent widths measured along each axis to find its step; the longer where the shorter shows none."""
+_LADDERS = ((8, 1), (17, 1), (17, 2))
+"""Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
+is long and the shorter show no step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,15 +386,20 @@ class _Survey:
         """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
         widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
         middle = (len(others) - 1) // 2 if others else 0
-        for length in _LADDERS:
-            if len(widths) < (length if length == _LADDERS[0] else 2 * length):
+        for length, stride in _LADDERS:
+            if len(widths) < (length if length == _LADDERS[0][0] else 2 * length * stride):
                 break
-            rungs = [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
+            places = range(stride - 1, length * stride, stride)
+            rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
             if self._num_new(rungs) > self._num_left - least_probes(self.region):
                 break
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
-            found = staircase_step(widths[:length], [row.latency_us for row in rows], [noise_us(row) for row in rows])
+            found = staircase_step(
+                widths[stride - 1 : length * stride : stride],
+                [row.latency_us for row in rows],
+                [noise_us(row) for row in rows],
+            )
             if found:
                 return found
         return 1
@@ -469,7 +475,7 @@ def least_probes(region: Region) -> int:
 
 def usual_probes(region: Region) -> int:
     """Ladders along both axes, the first grid and a test of each of its cells, where nothing bends."""
-    ladders = sum(_LADDERS[0] for length in region.shape if length >= _LADDERS[0])
+    ladders = sum(_LADDERS[0][0] for length in region.shape if length >= _LADDERS[0][0])
     return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
 
 

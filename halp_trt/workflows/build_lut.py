@@ -26,6 +26,7 @@ from halp_trt.latency import (
     measure_surfaces,
     usual_probes,
 )
+from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.resources import footprint_bytes
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
@@ -171,8 +172,9 @@ class Survey:
             UsageError: the probes do not suffice for the first of that.
         """
         found: dict[Region, None] = {}
+        steps = grid_steps(graph, grid_step=self.step)
         for layer in graph.layers:
-            ins, outs = (_widths(graph, groups, self.step) for groups in (layer.in_groups, layer.out_groups))
+            ins, outs = (_widths(graph, groups, steps) for groups in (layer.in_groups, layer.out_groups))
             outs = () if layer.is_one_sided else outs or (layer.spec.out_channels,)
             region = Region(spec=layer.spec, in_widths=ins or (layer.spec.in_channels,), out_widths=outs)
             found[_possible(region)] = None
@@ -204,7 +206,7 @@ def _shares(regions: Sequence[Region], max_probes: int) -> list[int] | None:
     return [int(share) for share in shares]
 
 
-def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], step: int) -> tuple[int, ...]:
+def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], steps: Mapping[str, int]) -> tuple[int, ...]:
     """The widths that a side of a layer may take: every sum of what its groups may be given; none without groups."""
     times = Counter[str]()
     for name, multiplicity in groups:
@@ -212,7 +214,7 @@ def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], step: int) -
     sums = {0}
     for name, multiplicity in times.items():
         group = graph.group(name)
-        choices = width_choices(group.num_channels, step) if group.prunable else (group.num_channels,)
+        choices = width_choices(group.num_channels, steps[name]) if group.prunable else (group.num_channels,)
         sums = {width + multiplicity * choice for width in sums for choice in choices}
     return tuple(sorted(sums - {0}))
 
@@ -263,7 +265,8 @@ class Measurer:
             TargetMismatchError: it is of another target.
         """
         if on_miss not in ON_MISS:
-            raise UsageError(f"a missing latency can be met with {', '.join(ON_MISS[:-1])} or {ON_MISS[-1]}, not {on_miss!r}")
+            choices = f"{', '.join(ON_MISS[:-1])} or {ON_MISS[-1]}"
+            raise UsageError(f"a missing latency can be met with {choices}, not {on_miss!r}")
         table = _open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
         check_target(table, target)
         self._path, self._on_miss, self._progress = Path(path), on_miss, progress

@@ -11,6 +11,7 @@ from typing import Any
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.answer import Answer, Sweep, answer_from
+from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.instance import parse_instance
 from halp_trt.planning.network import Ask, network_problem, plan_from
@@ -152,7 +153,7 @@ def _of_network(request: PlanRequest) -> Opened:
     table = _load(LatencyTable, request.source)
     saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, graph_path)
     dense = PruningPlan.dense(graph)
-    steps = {group.name: request.step for group in graph.prunable_groups}
+    steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))
     ask = Ask(
         budgets=dict.fromkeys(names, counts_latency_us(graph, table.estimates, graph.dense_counts())),
