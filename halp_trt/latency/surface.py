@@ -127,6 +127,21 @@ class Surface:
     points: Mapping[Point, Measurement]
     cells: tuple[Cell, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        known = np.zeros((len(self.in_widths), max(1, len(self.out_widths))), bool)
+        for cell in self.cells:
+            if not all(0 <= low <= high for low, high in zip(cell.low, cell.high, strict=True)):
+                raise UsageError(f"a cell of a surface must ascend, got {cell}")
+            if any(corner not in self.points for corner in _corner_points(cell)):
+                raise UsageError(f"the corners of a surface's cell must be measured, got {cell}")
+            known[cell.low[0] : cell.high[0] + 1, cell.low[1] : cell.high[1] + 1] = True
+        for row, column in self.points:
+            if not (0 <= row < known.shape[0] and 0 <= column < known.shape[1]):
+                raise UsageError(f"a point of a surface must lie on its grid, got {(row, column)} on {known.shape}")
+            known[row, column] = True
+        if not known.all() or min(self.steps) < 1:
+            raise UsageError(f"a surface must cover its grid, in steps of at least 1, got steps {self.steps}")
+
     @property
     def num_entries(self) -> int:
         """Pairs of widths it covers."""
