@@ -468,8 +468,8 @@ class _Survey:
         if cell.is_full:
             return cell
         if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
-            found = [self.points[corner].latency_us for corner in _corner_points(cell)]
-            return replace(cell, error_fraction=(max(found) - min(found)) / max(min(found), 1e-9))
+            corners = [self.points[corner].latency_us for corner in _corner_points(cell)]
+            return replace(cell, error_fraction=(max(corners) - min(corners)) / max(min(corners), 1e-9))
         found = self.points[cell.middle].latency_us
         expected = float(_bilinear(cell, *cell.middle, coordinates, self.points))
         return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))

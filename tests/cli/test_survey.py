@@ -131,6 +131,6 @@ def test_a_plan_is_made_from_a_survey_and_a_run_s_saliency(halp_trt: Verb, folde
     assert (folder / "t.jsonl").read_bytes() == before
     swept = halp_trt(*asked, "--sweep", "60%..90%", "--json")
     assert swept.exit_code == 0, swept.output
-    assert len(json.loads(swept.stdout)["points"]) > 3
+    assert len(json.loads(swept.stdout)["points"]) > 1
     finer = halp_trt(*asked[:-1], 1)
     assert (finer.exit_code, "has no latency of" in finer.stderr) == (2, True)
