@@ -117,7 +117,8 @@ def choose(contest: Contest, cell: Cell) -> None:
 def tune(contest: Contest, cell: Cell, device: str) -> None:
     """Trains the cell's network for what it has left of the minibatches, and tests its engine on all test pictures."""
     started = time.perf_counter()
-    module = contest.narrow(load_tensors(cell.start)).to(device, memory_format=torch.channels_last)
+    narrow = contest.narrow(load_tensors(cell.start))
+    module = narrow.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     how, trained = replace(contest.train, seed=cell.seed), read_json(cell.choice)["num_trained"]
     total = max(0, contest.num_total() - trained)
     optimizer = make_optimizer(module, how)

@@ -27,7 +27,8 @@ from halp_trt.models.sources import import_torchvision
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import load_tensors, read_json, write_json
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.prune import PruneRequest, Subject, prune
+from halp_trt.workflows.prune import prune
+from halp_trt.workflows.request import PruneRequest, Subject
 
 __all__ = ["METHODS", "Chooser"]
 
@@ -96,7 +97,7 @@ def _uniform_at(module: nn.Module, graph: ChannelGraph, saliency: Saliency, roun
 def _kept(graph: ChannelGraph, saliency: Saliency, rounding: int, ratio: float) -> dict[str, tuple[int, ...]]:
     kept = {}
     for group in graph.groups:
-        channels = range(group.num_channels)
+        channels = list(range(group.num_channels))
         if group.prunable:
             count = max(1, round(ratio * group.num_channels / rounding)) * rounding
             scores = saliency.scores[group.name]
@@ -117,7 +118,7 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
 
     module = contest.dense()
     for pictures, labels in saliency_batches(contest, seed):
-        F.cross_entropy(module(pictures), labels).backward()
+        F.cross_entropy(module(pictures), labels).backward()  # type: ignore[no-untyped-call]
 
     def make(ratio: float) -> nn.Module:
         twin = copy.deepcopy(module)
@@ -164,7 +165,7 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
     def make(ratio: float) -> nn.Module:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            narrow, _ = modelopt_prune.prune(
+            pruned, _ = modelopt_prune.prune(
                 contest.dense(),
                 mode=[("fastnas", {kind: {"*": {key: _ROUND_TO}} for kind, key in _DIVISORS.items()})],
                 constraints={"flops": f"{100 * ratio:.4f}%"},
@@ -177,6 +178,7 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
                     "collect_func": lambda batch: batch[0],
                 },
             )
+        narrow: nn.Module = pruned
         return narrow
 
     if stamp.exists():

@@ -6,6 +6,7 @@ Every value is frozen and validated when made. Latencies are microseconds (``_us
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -181,6 +182,15 @@ class Layer:
     in_groups: tuple[tuple[str, int], ...]
     out_groups: tuple[tuple[str, int], ...]
     nodes: tuple[str, ...] = ()
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether the channels that it reads are those that it writes, so that one width follows from the other."""
+        ins, outs = Counter[str](), Counter[str]()
+        for side, groups in ((ins, self.in_groups), (outs, self.out_groups)):
+            for group, times in groups:
+                side[group] += times * (self.spec.out_channels if side is ins else self.spec.in_channels)
+        return ins == outs
 
     def widths_at(self, counts: Mapping[str, int]) -> tuple[int, int]:
         """The widths that it reads and writes when ``counts[group]`` channels of every group are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Setting:
     """
 
     help: str
-    default: str | int | float | None = None
+    default: str | int | float | bool | None = None
     kind: click.ParamType[Any] | type = str
     is_list: bool = False
 
@@ -109,9 +110,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         ),
         "frozen": Setting(is_list=True, help="Name of a layer whose channels all stay; may be given several times."),
         "on-miss": Setting(
-            default="measure",
-            kind=click.Choice(["measure", "refuse"]),
-            help="What to do when a plan needs a width that the table lacks.",
+            kind=click.Choice(["measure", "interpolate", "refuse"]),
+            help="What to do when a plan needs a width that the table lacks; by default as --refine says.",
+        ),
+        "refine": Setting(
+            default=True,
+            kind=bool,
+            help="Measure the layers that a plan chose, and plan again; or trust what build-lut interpolated.",
         ),
         "run-dir": Setting(kind=_PATH, help="The folder of this run; by default runs/<model>-<method>-<budget>."),
         "seed": Setting(default=0, kind=_SEED, help="Seed of everything random."),
@@ -126,7 +131,7 @@ def options(*names: str) -> Callable[[_Command], _Command]:
         for name in reversed(names):
             setting = SETTINGS[name]
             command = click.option(
-                f"--{name}",
+                f"--{name}/--no-{name}" if setting.kind is bool else f"--{name}",
                 default=None if setting.is_list else setting.default,
                 type=setting.kind,
                 multiple=setting.is_list,
@@ -195,8 +200,10 @@ def _check(path: Path, name: str, value: object) -> None:
         raise UsageError(f"{path}: unknown setting {name!r}; {advice}")
     is_list = SETTINGS[name].is_list
     items = value if is_list and isinstance(value, list) else [value]
-    if is_list != isinstance(value, list) or not all(_is_plain(item) for item in items):
-        expected = "a list of texts" if is_list else "one text or number"
+    is_switch = SETTINGS[name].kind is bool
+    fits = isinstance(value, bool) if is_switch else all(_is_plain(item) for item in items)
+    if is_list != isinstance(value, list) or not fits:
+        expected = "a list of texts" if is_list else "true or false" if is_switch else "one text or number"
         raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected}")
     if isinstance(value, float) and isinstance(SETTINGS[name].kind, click.IntRange):  # click would cut it off
         raise UsageError(f"{path}: setting {name!r} is {value!r}; expected a whole number")
@@ -219,6 +226,6 @@ def example_toml() -> str:
         elif setting.default is None:
             lines.append(f'# {name} = ""')
         else:
-            text = f'"{setting.default}"' if isinstance(setting.default, str) else str(setting.default)
+            text = json.dumps(setting.default)
             lines.append(f"{name} = {text}")
     return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ _NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
 _PLACE = ("runtime", "precision", "optimization_level")
 _TARGET = ("runtime", "precision", "batch", "optimization-level")
 _LIMITS = ("max-prune", "max-prune-step", "frozen")
-_PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", *_LIMITS, "on-miss")
+_PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", *_LIMITS, "on-miss", "refine")
 _TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
 _TRAINING = ("train-epochs", "train-rate")
 _PATH = click.Path(path_type=Path)
@@ -162,8 +162,8 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
 
     Every plan comes with a bound on what any plan could keep, and the gap to it.
 
-    SOURCE is a planning instance (JSON), or a latency table that has every pair of widths that a layer may take; then
-    the saliency and the channel graph are needed, too.
+    SOURCE is a planning instance (JSON), or a latency table whose rows or surfaces, as build-lut lays them, have every
+    pair of widths that a layer may take; then the saliency and the channel graph are needed, too.
     """
     from halp_trt.planning.problem import limits_from
     from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
@@ -369,6 +369,8 @@ def _settings(values: Mapping[str, Any]) -> Settings:
     """
     renamed = {"classes": "num_classes", "batch": "batch_size"}
     fields = {renamed.get(name, name): value for name, value in values.items() if value is not None}
+    if not fields.pop("refine", True):
+        fields.setdefault("on_miss", "interpolate")
     fields["input_shape"] = _shape(fields.pop("input", ""))
     if not fields.get("runtime"):
         choice = choose_runtime()

@@ -10,8 +10,10 @@ from halp_trt.latency.surface import (
     Region,
     Surface,
     grid_surfaces,
+    least_probes,
     measure_surface,
     measure_surfaces,
+    usual_probes,
 )
 from halp_trt.latency.table import (
     LatencyTable,
@@ -33,8 +35,10 @@ __all__ = [
     "graph_specs",
     "grid_surfaces",
     "layer_latencies_us",
+    "least_probes",
     "measure_surface",
     "measure_surfaces",
     "noise_us",
     "staircase_step",
+    "usual_probes",
 ]

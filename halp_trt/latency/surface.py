@@ -12,8 +12,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,24 +31,25 @@ __all__ = [
     "Region",
     "Surface",
     "grid_surfaces",
+    "least_probes",
     "measure_surface",
     "measure_surfaces",
+    "usual_probes",
 ]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Floats = npt.NDArray[np.float64]
 Point = tuple[int, int]
-_LEAST_US = 1e-9
-"""What relative errors are taken of where a latency is 0."""
 Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
 """Yields the specs to measure next and is sent their rows."""
 
 _COARSE = 4
 """Corners along each axis of the first grid, where there are as many widths."""
-_PROBES_A_SPLIT, _MOST_SPLITS = 9, 4
-"""Corners and middles that a split cell's parts need, and cells that are split before the rest is looked at again."""
-_LADDERS = (8, 17)
-"""Adjacent widths measured along each axis to find its step; the longer where the shorter shows none."""
+_MOST_SPLITS = 4
+"""Cells that are split before the rest is looked at again."""
+_LADDERS = ((8, 1), (17, 1), (17, 2))
+"""Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
+is long and the shorter show no step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Effort:
 
     Attributes:
         max_error_fraction: miss of a middle probe above which its cell is split.
-        max_probes: measured points of one surface.
+        max_probes: measured points of one surface; its outermost corners are measured in any case.
     """
 
     max_error_fraction: float = 0.03
@@ -96,7 +98,7 @@ class Grid:
     @property
     def error_fraction(self) -> Floats:
         """Errors relative to the latencies."""
-        return self.error_us / np.maximum(self.latency_us, _LEAST_US)
+        return self.error_us / np.maximum(self.latency_us, 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,8 @@ class Cell:
 
     Attributes:
         low, high: its corners nearest to and farthest from the origin; equal along an axis of one width.
-        error_fraction: the miss of the middle probe relative to it; 0 where there is nothing between the corners.
+        error_fraction: the miss of the middle probe relative to it, or where no probe was left for that, how far its
+            corners are apart relative to the fastest; 0 where there is nothing between the corners.
     """
 
     low: Point
@@ -130,7 +133,7 @@ class Surface:
     Attributes:
         spec: the layer, at any of its widths.
         in_widths, out_widths: the widths along each axis, ascending. A layer whose sides are one has one axis: its
-            ``out_widths`` are ``()`` and both sides follow ``in_widths``.
+            ``out_widths`` are ``()``, and what it writes is to ``in_widths`` as in ``spec``.
         steps: the staircase's step along each axis, 1 where none shows.
         points: measured latencies by position.
         cells: a partition of the grid.
@@ -143,6 +146,21 @@ class Surface:
     points: Mapping[Point, Measurement]
     cells: tuple[Cell, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        known = np.zeros((len(self.in_widths), max(1, len(self.out_widths))), bool)
+        for cell in self.cells:
+            if not all(0 <= low <= high for low, high in zip(cell.low, cell.high, strict=True)):
+                raise UsageError(f"a cell of a surface must ascend, got {cell}")
+            if any(corner not in self.points for corner in _corner_points(cell)):
+                raise UsageError(f"the corners of a surface's cell must be measured, got {cell}")
+            known[cell.low[0] : cell.high[0] + 1, cell.low[1] : cell.high[1] + 1] = True
+        for row, column in self.points:
+            if not (0 <= row < known.shape[0] and 0 <= column < known.shape[1]):
+                raise UsageError(f"a point of a surface must lie on its grid, got {(row, column)} on {known.shape}")
+            known[row, column] = True
+        if not known.all() or min(self.steps) < 1:
+            raise UsageError(f"a surface must cover its grid, in steps of at least 1, got steps {self.steps}")
+
     @property
     def num_entries(self) -> int:
         """Pairs of widths it covers."""
@@ -151,43 +169,47 @@ class Surface:
     @property
     def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:
         """What it is laid over: its layer at the widest, and the widths along each axis."""
-        widest = self.out_widths[-1] if self.out_widths else self.in_widths[-1]
-        is_twin = not self.out_widths and self.spec.in_channels != self.spec.out_channels
-        spec = self.spec.with_widths(self.in_widths[-1], self.spec.out_channels if is_twin else widest)
-        return spec, self.in_widths, self.out_widths
+        widest = self.out_widths[-1] if self.out_widths else _written(self.spec, self.in_widths[-1])
+        return self.spec.with_widths(self.in_widths[-1], widest), self.in_widths, self.out_widths
 
     def covers(self, spec: LayerSpec) -> bool:
         """Whether ``spec`` is its layer at some of its widths."""
-        try:
-            widest, in_widths, out_widths = self.key
-            if spec.with_widths(widest.in_channels, widest.out_channels) != widest:
-                return False
-        except UsageError:  # the widths do not divide into the other layer's groups
+        if (spec.operator, spec.in_size, spec.kernel_size) != (
+            self.spec.operator, self.spec.in_size, self.spec.kernel_size
+        ):  # fmt: skip
             return False
-        return spec.in_channels in in_widths and (not out_widths or spec.out_channels in out_widths)
+        outs = self.out_widths or (_written(self.spec, spec.in_channels),)
+        if spec.in_channels not in self.in_widths or spec.out_channels not in outs:
+            return False
+        try:
+            return self.spec.with_widths(spec.in_channels, spec.out_channels) == spec
+        except UsageError:  # the widths do not divide into this layer's groups
+            return False
+
+    def covers_all(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> bool:
+        """Whether ``spec`` is its layer, and all these pairs of widths are among its own."""
+        if not self.covers(spec.with_widths(*widths[0])):
+            return False
+        ins, outs = set(self.in_widths), set(self.out_widths)
+        if outs:
+            return all(read in ins and written in outs for read, written in widths)
+        return all(read in ins and written == _written(self.spec, read) for read, written in widths)
+
+    def with_rows(self, rows: Mapping[LayerSpec, Measurement]) -> Surface:
+        """This surface with every row of its layer among its points."""
+        points = {
+            self._position(spec.in_channels, spec.out_channels): row for spec, row in rows.items() if self.covers(spec)
+        }
+        return replace(self, points={**self.points, **points})
 
     def entries(self) -> Iterator[tuple[int, int, Entry]]:
         """Every pair of widths with its latency."""
         grid = self.grid()
         columns = zip(grid.latency_us.tolist(), grid.error_us.tolist(), grid.is_measured.tolist(), strict=True)
         for in_channels, row in zip(self.in_widths, columns, strict=True):
-            for out_channels, us, error, known in zip(self.out_widths or (in_channels,), *row, strict=True):
+            outs = self.out_widths or (_written(self.spec, in_channels),)
+            for out_channels, us, error, known in zip(outs, *row, strict=True):
                 yield in_channels, out_channels, Entry(latency_us=us, error_us=error, is_measured=known)
-
-    def grid(self) -> Grid:
-        """All latencies at once; each is what :meth:`at` gives."""
-        shape = len(self.in_widths), max(1, len(self.out_widths))
-        latency_us, error_us, is_measured = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
-        coordinates = self._coordinates()
-        # Where cells touch the smallest counts, and of equals the first: it is written last.
-        for cell in sorted(self.cells, key=_area)[::-1]:
-            inside = slice(cell.low[0], cell.high[0] + 1), slice(cell.low[1], cell.high[1] + 1)
-            latency_us[inside] = _bilinear(cell, inside, coordinates, self.points)
-            error_us[inside] = self._miss_fraction(cell) * latency_us[inside]
-        for position, found in self.points.items():
-            latency_us[position], error_us[position] = found.latency_us, noise_us(found)
-            is_measured[position] = True
-        return Grid(latency_us=latency_us, error_us=error_us, is_measured=is_measured)
 
     def at(self, in_channels: int, out_channels: int) -> Entry:
         """The latency at one pair of widths.
@@ -199,35 +221,62 @@ class Surface:
         if position in self.points:
             found = self.points[position]
             return Entry(latency_us=found.latency_us, error_us=noise_us(found), is_measured=True)
-        cell = min((cell for cell in self.cells if _contains(cell, position)), key=_area, default=None)
+        cell = min(
+            (cell for cell in self.cells if _contains(cell, position)), key=lambda cell: _area(cell), default=None
+        )
         assert cell is not None, "cells cover the grid"
-        latency_us = _bilinear_at(cell, position, self._coordinates(), self.points)
+        latency_us = float(_bilinear(cell, *position, self._coordinates(), self.points))
         return Entry(latency_us=latency_us, error_us=self._miss_fraction(cell) * latency_us, is_measured=False)
 
     def latencies_us(self, widths: Sequence[tuple[int, int]]) -> Floats:
-        """Microseconds at every ``(in_channels, out_channels)``."""
-        latency_us = self.grid().latency_us
-        rows = {width: row for row, width in enumerate(self.in_widths)}
-        columns = {width: column for column, width in enumerate(self.out_widths)}
+        """Microseconds at every ``(in_channels, out_channels)``, to the bit what :meth:`at` tells.
+
+        Raises:
+            UsageError: the surface was not laid over some of these widths.
+        """
+        rows, columns = (
+            {width: place for place, width in enumerate(axis)} for axis in (self.in_widths, self.out_widths)
+        )
+        grid = self.grid().latency_us
         try:
-            return np.asarray([latency_us[rows[a], columns[b] if columns else 0] for a, b in widths])
+            return np.asarray([grid[rows[read], columns[written] if columns else 0] for read, written in widths])
         except KeyError:
-            for pair in widths:
-                self._position(*pair)  # says which
-            raise
+            raise self._uncovered(*next(pair for pair in widths if not self._has(*pair))) from None
+
+    def grid(self) -> Grid:
+        """All latencies at once; each is, to the bit, what :meth:`at` gives.
+
+        Where cells touch, the smallest counts, and of equals the first: it is written last.
+        """
+        shape = len(self.in_widths), max(1, len(self.out_widths))
+        latency_us, error_us, is_measured = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
+        coordinates = self._coordinates()
+        for cell in sorted(self.cells, key=_area)[::-1]:
+            rows, columns = (np.arange(low, high + 1) for low, high in zip(cell.low, cell.high, strict=True))
+            inside = np.ix_(rows, columns)
+            latency_us[inside] = _bilinear(cell, rows[:, None], columns[None, :], coordinates, self.points)
+            error_us[inside] = self._miss_fraction(cell) * latency_us[inside]
+        for position, point in self.points.items():
+            latency_us[position], error_us[position], is_measured[position] = point.latency_us, noise_us(point), True
+        return Grid(latency_us=latency_us, error_us=error_us, is_measured=is_measured)
 
     def _miss_fraction(self, cell: Cell) -> float:
         """How far an interpolation in a cell may be off: the miss of its middle, no less than its corners' noise."""
         return max(cell.error_fraction, *(_noise_fraction(self.points[corner]) for corner in _corner_points(cell)))
 
     def _position(self, in_channels: int, out_channels: int) -> Point:
-        try:
-            column = self.out_widths.index(out_channels) if self.out_widths else 0
-            return self.in_widths.index(in_channels), column
-        except ValueError:
-            raise UsageError(
-                f"the latency surface of {self.spec} does not cover {in_channels}->{out_channels}; lay it over that"
-            ) from None
+        if not self._has(in_channels, out_channels):
+            raise self._uncovered(in_channels, out_channels)
+        column = self.out_widths.index(out_channels) if self.out_widths else 0
+        return self.in_widths.index(in_channels), column
+
+    def _has(self, in_channels: int, out_channels: int) -> bool:
+        return in_channels in self.in_widths and (not self.out_widths or out_channels in self.out_widths)
+
+    def _uncovered(self, in_channels: int, out_channels: int) -> UsageError:
+        return UsageError(
+            f"the latency surface of {self.spec} does not cover {in_channels}->{out_channels}; lay it over that"
+        )
 
     def _coordinates(self) -> tuple[Floats, Floats]:
         return _plateaus(self.in_widths, self.steps[0]), _plateaus(self.out_widths or (1,), self.steps[1])
@@ -268,9 +317,7 @@ class Region:
     def spec_at(self, position: Point) -> LayerSpec:
         """The layer at a position along the axes."""
         in_channels = self.in_widths[position[0]]
-        out_channels = self.out_widths[position[1]] if self.out_widths else in_channels
-        if not self.out_widths and self.spec.in_channels != self.spec.out_channels:
-            out_channels = self.spec.out_channels
+        out_channels = self.out_widths[position[1]] if self.out_widths else _written(self.spec, in_channels)
         return self.spec.with_widths(in_channels, out_channels)
 
 
@@ -331,18 +378,35 @@ def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
         for region in regions
     ]
     rows = lookup(list({spec: None for grid in grids for spec in grid.values()}))
-    points = [{position: rows[spec] for position, spec in grid.items()} for grid in grids]
     return [
         Surface(
             spec=region.spec,
             in_widths=region.in_widths,
             out_widths=region.out_widths,
-            steps=region.steps or _steps_on_grid(region, found),
-            points=found,
+            steps=_steps_on({position: rows[spec] for position, spec in grid.items()}, region),
+            points={position: rows[spec] for position, spec in grid.items()},
             cells=(),
         )
-        for region, found in zip(regions, points, strict=True)
+        for region, grid in zip(regions, grids, strict=True)
     ]
+
+
+def _steps_on(points: Mapping[Point, Measurement], region: Region) -> tuple[int, int]:
+    """The steps along both axes where every entry is measured."""
+    effort = replace(region.effort, max_probes=2 * region.num_entries)
+    survey = _Survey(replace(region, effort=effort))
+    survey.points.update(points)
+    inputs, outputs = (_answered(survey.step(axis)) for axis in (0, 1))
+    return inputs, outputs
+
+
+def _answered(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
+    """What a survey finds that has nothing left to ask."""
+    try:
+        next(asking)
+    except StopIteration as done:
+        return int(done.value)
+    raise AssertionError("all of its points are measured")
 
 
 class _Survey:
@@ -370,7 +434,7 @@ class _Survey:
         if self.region.steps is None:
             steps = []
             for axis in (0, 1):
-                steps.append((yield from self._step(axis)))
+                steps.append((yield from self.step(axis)))
             self.steps = (steps[0], steps[1])
         yield from self._refine()
 
@@ -382,11 +446,24 @@ class _Survey:
             rows = yield specs
             self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
 
-    def _step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
-        """The staircase's step along an axis, 1 where none shows."""
-        for rungs in _ladders(self.region, axis):
+    def step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
+        """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
+        middle = (len(others) - 1) // 2 if others else 0
+        for length, stride in _LADDERS:
+            if len(widths) < (length if length == _LADDERS[0][0] else 2 * length * stride):
+                break
+            places = range(stride - 1, length * stride, stride)
+            rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
+            if self._num_new(rungs) > self._num_left - least_probes(self.region):
+                break
             yield from self._measure(rungs)
-            found = _step_on(self.region, axis, rungs, self.points)
+            rows = [self.points[rung] for rung in rungs]
+            found = staircase_step(
+                widths[stride - 1 : length * stride : stride],
+                [row.latency_us for row in rows],
+                [noise_us(row) for row in rows],
+            )
             if found:
                 return found
         return 1
@@ -394,7 +471,10 @@ class _Survey:
     def _refine(self) -> Asking:
         axes = (self.region.in_widths, self.region.out_widths or (1,))
         coordinates = (_plateaus(axes[0], self.steps[0]), _plateaus(axes[1], self.steps[1]))
-        lines = [_corners(widths, step) for widths, step in zip(axes, self.steps, strict=True)]
+        num_corners = next(
+            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
+        )
+        lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
         yield from self._measure([(row, column) for row in lines[0] for column in lines[1]])
         waiting: list[tuple[float, Point, Point, Cell]] = []
         fresh = [
@@ -402,57 +482,48 @@ class _Survey:
             for low, high in _spans(lines[0])
             for left, right in _spans(lines[1])
         ]
-        effort = self.region.effort
-        while True:
-            yield from self._measure([cell.middle for cell in fresh if not cell.is_full])
+        while fresh:
+            middles = [cell.middle for cell in fresh if not cell.is_full]
+            yield from self._measure(middles[: max(0, self._num_left)])
             for cell in (self._tested(cell, coordinates) for cell in fresh):
-                if cell.is_full or cell.error_fraction <= effort.max_error_fraction:
+                if cell.is_full or cell.error_fraction <= self.region.effort.max_error_fraction:
                     self.cells.append(cell)
                 else:
                     harm = cell.error_fraction * math.sqrt(_area(cell))
                     heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
-            if not waiting or len(self.points) >= effort.max_probes:
-                break
-            room = effort.max_probes - len(self.points)
-            worst = min(len(waiting), max(1, room // _PROBES_A_SPLIT), _MOST_SPLITS)
-            fresh = [part for _ in range(worst) for part in _split(heapq.heappop(waiting)[-1])]
+            fresh = self._next_splits(waiting)
             yield from self._measure([corner for part in fresh for corner in _corner_points(part)])
         self.cells.extend(cell for *_, cell in waiting)
+
+    def _next_splits(self, waiting: list[tuple[float, Point, Point, Cell]]) -> list[Cell]:
+        """The parts of the worst cells that there are probes left for; none where there are not."""
+        found: list[Cell] = []
+        for _ in range(min(len(waiting), _MOST_SPLITS)):
+            cell = heapq.heappop(waiting)[-1]
+            parts = [*found, *_split(cell)]
+            if self._num_new([corner for part in parts for corner in _corner_points(part)]) <= self._num_left:
+                found = parts
+            else:
+                self.cells.append(cell)
+        return found if found or not waiting else self._next_splits(waiting)
+
+    @property
+    def _num_left(self) -> int:
+        """Probes that may still be taken."""
+        return self.region.effort.max_probes - len(self.points)
+
+    def _num_new(self, positions: Sequence[Point]) -> int:
+        return len(set(positions) - self.points.keys())
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:
             return cell
+        if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
+            corners = [self.points[corner].latency_us for corner in _corner_points(cell)]
+            return replace(cell, error_fraction=(max(corners) - min(corners)) / max(min(corners), 1e-9))
         found = self.points[cell.middle].latency_us
-        expected = _bilinear_at(cell, cell.middle, coordinates, self.points)
-        return Cell(low=cell.low, high=cell.high, error_fraction=abs(expected - found) / max(found, _LEAST_US))
-
-
-# ---- steps ----------------------------------------------------------------------------------------------------------
-
-
-def _ladders(region: Region, axis: int) -> Iterator[list[Point]]:
-    """Adjacent widths along an axis, at the middle of the other: few, then more."""
-    widths, others = (region.in_widths, region.out_widths)[:: 1 if axis == 0 else -1]
-    middle = (len(others) - 1) // 2 if others else 0
-    for length in _LADDERS:
-        if len(widths) < (length if length == _LADDERS[0] else 2 * length):
-            break
-        yield [(rung, middle) if axis == 0 else (middle, rung) for rung in range(length)]
-
-
-def _step_on(region: Region, axis: int, rungs: Sequence[Point], points: Mapping[Point, Measurement]) -> int | None:
-    """The step that a ladder shows."""
-    widths, rows = (region.in_widths, region.out_widths)[axis], [points[rung] for rung in rungs]
-    return staircase_step(widths[: len(rungs)], [row.latency_us for row in rows], [noise_us(row) for row in rows])
-
-
-def _steps_on_grid(region: Region, points: Mapping[Point, Measurement]) -> tuple[int, int]:
-    """The steps along both axes where everything is measured."""
-    inputs, outputs = (
-        next((found for rungs in _ladders(region, axis) if (found := _step_on(region, axis, rungs, points))), 1)
-        for axis in (0, 1)
-    )
-    return inputs, outputs
+        expected = float(_bilinear(cell, *cell.middle, coordinates, self.points))
+        return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------
@@ -463,12 +534,30 @@ def _plateaus(widths: Sequence[int], step: int) -> Floats:
     return np.ceil(np.asarray(widths, float) / step) * step
 
 
-def _corners(widths: Sequence[int], step: int) -> list[int]:
+def least_probes(region: Region) -> int:
+    """The outermost corners, without which there is no surface."""
+    return _num_coarse(region.shape, 2)
+
+
+def usual_probes(region: Region) -> int:
+    """Ladders along both axes, the first grid and a test of each of its cells, where nothing bends."""
+    ladders = sum(_LADDERS[0][0] for length in region.shape if length >= _LADDERS[0][0])
+    return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
+
+
+def _num_coarse(shape: tuple[int, int], num_corners: int) -> int:
+    """Corners of a first grid of ``num_corners`` along each axis, and, unless they are the outermost alone, tests."""
+    across, down = (min(length, num_corners) for length in shape)
+    tests = max(across - 1, 1) * max(down - 1, 1) if num_corners > 2 else 0
+    return min(math.prod(shape), across * down + tests)
+
+
+def _corners(widths: Sequence[int], step: int, num: int) -> list[int]:
     """Positions of the first grid along an axis: both ends and, in geometric steps between, right edges of plateaus."""
     last = len(widths) - 1
-    if last < _COARSE - 1:
+    if last < num - 1:
         return list(range(last + 1))
-    marks = np.geomspace(max(widths[0], 1), widths[-1], _COARSE)
+    marks = np.geomspace(max(widths[0], 1), widths[-1], num)
     edges = [position for position, width in enumerate(widths) if width % step == 0] or list(range(last + 1))
     chosen = {0, last, *(min(edges, key=lambda position: abs(widths[position] - mark)) for mark in marks[1:-1])}
     return sorted(chosen)
@@ -491,7 +580,7 @@ def _split(cell: Cell) -> list[Cell]:
 
 
 def _noise_fraction(measurement: Measurement) -> float:
-    return noise_us(measurement) / max(measurement.latency_us, _LEAST_US)
+    return noise_us(measurement) / max(measurement.latency_us, 1e-9)
 
 
 def _contains(cell: Cell, position: Point) -> bool:
@@ -502,25 +591,23 @@ def _area(cell: Cell) -> int:
     return max(1, cell.high[0] - cell.low[0]) * max(1, cell.high[1] - cell.low[1])
 
 
-def _bilinear_at(
-    cell: Cell, position: Point, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
-) -> float:
-    """Between a cell's four corners at one position."""
-    row, column = position
-    return float(_bilinear(cell, (slice(row, row + 1), slice(column, column + 1)), coordinates, points)[0, 0])
+def _written(spec: LayerSpec, in_channels: int) -> int:
+    """What a layer whose sides are one writes when it reads ``in_channels``."""
+    return in_channels * spec.out_channels // spec.in_channels
 
 
 def _bilinear(
-    cell: Cell, inside: tuple[slice, slice], coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
-) -> Floats:
-    """Between a cell's four corners at some rows and columns of it, linear along each axis in plateau coordinates."""
-    shares = []
-    for axis in (0, 1):
+    cell: Cell, rows: Any, columns: Any, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
+) -> Any:
+    """Between a cell's four corners, linear along each axis in plateau coordinates; rows and columns may be arrays."""
+    weights = []
+    for axis, positions in ((0, rows), (1, columns)):
         low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))
-        share = (coordinates[axis][inside[axis]] - low) / (high - low if high > low else 1.0)
-        shares.append((1 - share, share))
-    sums = np.zeros((len(shares[0][0]), len(shares[1][0])))
-    for row, vertical in zip((cell.low[0], cell.high[0]), shares[0], strict=True):
-        for column, horizontal in zip((cell.low[1], cell.high[1]), shares[1], strict=True):
-            sums += points[row, column].latency_us * vertical[:, None] * horizontal
-    return sums
+        at = coordinates[axis][positions]
+        share = (at - low) / (high - low) if high > low else 0.0 * at
+        weights.append(((cell.low[axis], 1 - share), (cell.high[axis], share)))
+    return sum(
+        points[row, column].latency_us * vertical * horizontal
+        for row, vertical in weights[0]
+        for column, horizontal in weights[1]
+    )

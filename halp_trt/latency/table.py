@@ -24,6 +24,9 @@ __all__ = [
     "layer_latencies_us",
 ]
 
+_P90_DEVIATIONS = 1.28
+"""Standard deviations between a normal's median and its p90."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
@@ -84,6 +87,18 @@ class LatencyTable:
         self.lookup((spec,))
         raise AssertionError("a lookup of a missing row raises")
 
+    def estimates(self, specs: Iterable[LayerSpec]) -> dict[LayerSpec, Measurement]:
+        """The rows of ``specs``; where there is none, an interpolation in the shape of a row, and with a doubt.
+
+        Raises:
+            MissingLatencyError: a layer was not measured, and no surface covers its widths.
+        """
+        return {spec: self.rows[spec] if spec in self.rows else _as_row(self.entry(spec)) for spec in specs}
+
+    def refined_surfaces(self) -> tuple[Surface, ...]:
+        """The surfaces, with the rows that were measured since they were laid."""
+        return tuple(surface.with_rows(self.rows) for surface in self.surfaces)
+
     def with_surfaces(self, surfaces: Iterable[Surface]) -> LatencyTable:
         """This table with ``surfaces``; one laid over the same widths of the same layer takes another's place."""
         kept = {surface.key: surface for surface in (*self.surfaces, *surfaces)}
@@ -94,6 +109,18 @@ class LatencyTable:
     ) -> LatencyTable:
         """This table with ``rows`` added; of a spec measured twice the new measurement counts."""
         return replace(self, rows={**self.rows, **dict(rows)})
+
+
+def _as_row(entry: Entry) -> Measurement:
+    """An interpolation as if it had been measured, p10 and p90 as far apart as a normal's with its error."""
+    spread = _P90_DEVIATIONS * entry.error_us
+    return Measurement(
+        latency_us=entry.latency_us,
+        p10_us=max(0.0, entry.latency_us - spread),
+        p90_us=entry.latency_us + spread,
+        num_samples=1,
+        doubt=f"interpolated, +-{100 * entry.error_us / max(entry.latency_us, 1e-9):.1f} %",
+    )
 
 
 def check_target(table: LatencyTable, target: Target) -> None:

@@ -184,8 +184,8 @@ class _Pricer:
         """What a layer costs at every width that it may write and read."""
         writes, reads = (_axis(pairs, numbers, groups) for pairs in (layer.out_groups, layer.in_groups))
         pairs: list[tuple[int, int]]
-        if writes == reads:
-            pairs = [(level, level) for level in writes.levels] if writes.groups else []
+        if layer.is_one_sided:
+            pairs = list(zip(reads.levels, writes.levels, strict=True)) if writes.groups else []
             shape, reads = (len(writes.levels), 1), _axis((), numbers, groups)
         else:
             in_levels = reads.levels if reads.groups else (layer.spec.in_channels,)

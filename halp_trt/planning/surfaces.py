@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from halp_trt.latency.surface import Surface as Laid
 from halp_trt.planning.pricing import Lookup
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = ["Known", "Surface", "surface_from"]
+__all__ = ["Known", "Surface", "Surveyed", "surface_from"]
 
 Floats = npt.NDArray[np.float64]
 Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
@@ -22,10 +23,30 @@ _FEW = 96
 """So many pairs of widths are all measured."""
 
 
-def surface_from(lookup: Lookup) -> Surface:
-    """The surface of measured rows; it refuses or measures what is missing, as the lookup does."""
+@runtime_checkable
+class Surveyed(Protocol):
+    """A lookup of a table that surfaces were laid over."""
+
+    @property
+    def surfaces(self) -> tuple[Laid, ...]:
+        """All of them, exact wherever there is a row."""
+
+    def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        """As :data:`halp_trt.planning.pricing.Lookup`."""
+
+
+def surface_from(lookup: Lookup, surfaces: Sequence[Laid] = ()) -> Surface:
+    """The surface of measured rows; it refuses or measures what is missing, as the lookup does.
+
+    Args:
+        lookup: the rows.
+        surfaces: tell what they cover instead.
+    """
 
     def surface(spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
+        laid = _covering(surfaces, spec, widths)
+        if laid is not None:
+            return laid.latencies_us(widths)
         specs = [spec.with_widths(*pair) for pair in widths]
         rows = lookup(specs)
         return np.asarray([rows[at].latency_us for at in specs])
@@ -33,8 +54,12 @@ def surface_from(lookup: Lookup) -> Surface:
     return surface
 
 
+def _covering(surfaces: Sequence[Laid], spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Laid | None:
+    return next((surface for surface in surfaces if surface.covers_all(spec, widths)), None)
+
+
 class Known:
-    """What a lookup has told so far, and surfaces laid over it.
+    """What a lookup has told so far, and surfaces laid over it: those that its table has, where they cover the widths.
 
     A row that was told is never interpolated again: when the widths that a plan chose are looked up, the next surface
     is exact there.
@@ -45,6 +70,7 @@ class Known:
         self._lookup, self._effort = lookup, effort or Effort()
         self._rows: dict[LayerSpec, Measurement] = {}
         self._laid: dict[tuple[LayerSpec, tuple[int, ...], tuple[int, ...]], Laid] = {}
+        self._surveyed = lookup.surfaces if isinstance(lookup, Surveyed) else ()
 
     def lookup(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
         """The rows of these specs; only what was not told before is asked for."""
@@ -61,10 +87,11 @@ class Known:
     def surface(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
         """Microseconds at every pair of widths: told, or interpolated between adaptive probes."""
         specs = [spec.with_widths(*pair) for pair in widths]
-        if len(set(widths)) <= _FEW:
+        laid = _covering(self._surveyed, spec, widths)
+        if laid is None and len(set(widths)) <= _FEW:
             rows = self.lookup(specs)
             return np.asarray([rows[at].latency_us for at in specs])
-        found = self._surface_over(spec, widths).latencies_us(widths)
+        found = (laid or self._surface_over(spec, widths)).latencies_us(widths)
         for index, at in enumerate(specs):
             if at in self._rows:
                 found[index] = self._rows[at].latency_us

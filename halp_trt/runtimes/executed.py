@@ -27,7 +27,9 @@ Open = Callable[[bytes], Any]
 
 
 def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit, ...]:
-    """Every node of an optimised graph that works on data, in the order of execution.
+    """Every node of an optimised graph, in the order of execution, constants excepted.
+
+    What works on weights alone runs, too, unless the optimiser has folded it: it leaves the dequantisation of weights.
 
     Args:
         optimised: the graph as the runtime will execute it; inputs have fixed shapes.
@@ -38,9 +40,9 @@ def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit
     found = []
     for position, node in enumerate(optimised.graph.node):
         used = [weights[name] for name in dict.fromkeys(node.input) if name in weights]
-        data = [name for name in dict.fromkeys(node.input) if name and name not in weights]
-        if not data:
+        if node.op_type == "Constant":
             continue
+        data = [name for name in dict.fromkeys(node.input) if name and name not in weights]
         graph = onnx.helper.make_graph(
             [node],
             "unit",
@@ -106,8 +108,8 @@ def _spec(
 ) -> LayerSpec:
     """A key of all that the node's time depends on, in the words of other layers where there are some."""
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    first = next(shapes[name] for name in node.input if name in shapes)
     out = shapes[node.output[0]]
+    first = next((shapes[name] for name in node.input if name in shapes), out)
     groups = attributes.pop("group", 1)
     in_width, out_width = _width(first), _width(out)
     is_grouped = in_width % groups == 0 and out_width % groups == 0

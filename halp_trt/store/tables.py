@@ -161,7 +161,7 @@ def _laid(row: Any, rows: Mapping[LayerSpec, Measurement]) -> Surface:
         return Surface(spec=region.spec, in_widths=region.in_widths, out_widths=region.out_widths,
                        steps=(row["steps"][0], row["steps"][1]), points=points, cells=cells)  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
-        raise ArtefactError(f"a surface without its rows ({type(error).__name__}: {error})") from error
+        raise ArtefactError(f"no surface over the rows before it ({type(error).__name__}: {error})") from error
 
 
 def _line(value: object) -> bytes:

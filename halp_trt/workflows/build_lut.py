@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from halp_trt.errors import MissingLatencyError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.latency import Effort, LatencyTable, Region, check_target, graph_specs, grid_surfaces, measure_surfaces
+from halp_trt.latency import (
+    Effort,
+    LatencyTable,
+    Region,
+    Surface,
+    check_target,
+    graph_specs,
+    grid_surfaces,
+    least_probes,
+    measure_surfaces,
+    usual_probes,
+)
+from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.resources import footprint_bytes
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
@@ -24,8 +38,9 @@ __all__ = ["ON_MISS", "Measurer", "Survey", "build_lut", "network_footprint", "s
 
 Progress = Callable[[int, int], None]
 
-ON_MISS = ("measure", "refuse")
-"""What to do about a layer that is not in the table: measure and add it, or stop."""
+ON_MISS = ("measure", "interpolate", "refuse")
+"""What to do about a layer that is not in the table: measure and add it, interpolate it by the table's surfaces where
+they cover it, or stop."""
 
 
 def _silent(num_done: int, num_total: int) -> None:
@@ -99,10 +114,11 @@ def survey_lut(
     Raises:
         ArtefactError: there is a table and ``resume`` is not set, or it is damaged or cannot be written.
         TargetMismatchError: the table is of another target.
+        UsageError: there are more layers than probes.
     """
+    regions = request.regions(graph)
     if not resume:
         create_table(path, target)
-    regions = request.regions(graph)
     done = 0
 
     def report(num_done: int, num_total: int) -> None:
@@ -120,8 +136,8 @@ def survey_lut(
         return rows
 
     lay = grid_surfaces if request.is_full else measure_surfaces
-    surfaces = lay(regions, lookup)
-    append_surfaces(path, surfaces)
+    known = measurer.table.surfaces
+    append_surfaces(path, [surface for surface in lay(regions, lookup) if surface not in known])
     progress(done, done)
     return read_table(path)
 
@@ -147,38 +163,60 @@ class Survey:
             raise UsageError(f"the step between widths must be at least 1 channel, got {self.step}")
 
     def regions(self, graph: ChannelGraph) -> list[Region]:
-        """One region for every different layer; they share the probes by the square root of their entries."""
+        """One region for every different layer, each with its share of the probes.
+
+        All get what a surface cannot do without, then what one takes where nothing bends; what is left is shared by the
+        square root of their entries.
+
+        Raises:
+            UsageError: the probes do not suffice for the first of that.
+        """
         found: dict[Region, None] = {}
+        steps = grid_steps(graph, grid_step=self.step)
         for layer in graph.layers:
-            ins, outs = (_widths(graph, groups, self.step) for groups in (layer.in_groups, layer.out_groups))
-            outs = () if layer.in_groups == layer.out_groups else outs or (layer.spec.out_channels,)
+            ins, outs = (_widths(graph, groups, steps) for groups in (layer.in_groups, layer.out_groups))
+            outs = () if layer.is_one_sided else outs or (layer.spec.out_channels,)
             region = Region(spec=layer.spec, in_widths=ins or (layer.spec.in_channels,), out_widths=outs)
             found[_possible(region)] = None
-        weight = sum(math.sqrt(region.num_entries) for region in found)
-        shares = {
-            region: max(_FEWEST_PROBES, int(self.effort.max_probes * math.sqrt(region.num_entries) / weight))
-            for region in found
-        }
-        return [replace(region, effort=replace(self.effort, max_probes=share)) for region, share in shares.items()]
+        shares = _shares(list(found), self.effort.max_probes)
+        if shares is None and not self.is_full:
+            least = sum(map(least_probes, found))
+            raise UsageError(
+                f"{self.effort.max_probes} probes are too few for the {len(found)} different layers of this network; "
+                f"allow at least {least} with --max-probes"
+            )
+        return [
+            replace(region, effort=replace(self.effort, max_probes=share))
+            for region, share in zip(found, shares or [1] * len(found), strict=True)
+        ]
 
 
 _PROBES_OF_A_SURFACE = 20
-_FEWEST_PROBES = 4
 
 
-def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], step: int) -> tuple[int, ...]:
-    """The widths that a side of a layer may take; sums of several groups in the same steps."""
-    if len(groups) == 1:
-        name, times = groups[0]
+def _shares(regions: Sequence[Region], max_probes: int) -> list[int] | None:
+    """How many probes each region may take; None where they are too few."""
+    least, usual = (np.asarray([count(region) for region in regions]) for count in (least_probes, usual_probes))
+    if least.sum() > max_probes:
+        return None
+    wanted = usual - least
+    if usual.sum() <= max_probes:
+        least, wanted = usual, np.sqrt([region.num_entries for region in regions])
+    shares = least + (max_probes - least.sum()) * wanted / max(wanted.sum(), 1)
+    return [int(share) for share in shares]
+
+
+def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], steps: Mapping[str, int]) -> tuple[int, ...]:
+    """The widths that a side of a layer may take: every sum of what its groups may be given; none without groups."""
+    times = Counter[str]()
+    for name, multiplicity in groups:
+        times[name] += multiplicity
+    sums = {0}
+    for name, multiplicity in times.items():
         group = graph.group(name)
-        choices = width_choices(group.num_channels, step) if group.prunable else (group.num_channels,)
-        return tuple(width * times for width in choices)
-    total = sum(graph.group(name).num_channels * times for name, times in groups)
-    sizes = {name: graph.group(name).num_channels for name, _ in groups}
-    smallest = sum(
-        times * (min(step, sizes[name]) if graph.group(name).prunable else sizes[name]) for name, times in groups
-    )
-    return (*range(smallest, total, step), total) if groups else ()
+        choices = width_choices(group.num_channels, steps[name]) if group.prunable else (group.num_channels,)
+        sums = {width + multiplicity * choice for width in sums for choice in choices}
+    return tuple(sorted(sums - {0}))
 
 
 def _possible(region: Region) -> Region:
@@ -217,22 +255,33 @@ class Measurer:
             path: the table's file; started if there is none and ``on_miss`` is ``measure``.
             runtime: what measures.
             target: what the table must be of.
-            on_miss: ``measure`` or ``refuse``.
+            on_miss: one of ``ON_MISS``.
             footprint_bytes: memory that the network touches between two runs of a layer.
             progress: called with the number of measured and of missing layers of a call.
 
         Raises:
-            UsageError: ``on_miss`` is neither.
+            UsageError: ``on_miss`` is none of them.
             ArtefactError: the table is damaged, or missing though nothing may be measured.
             TargetMismatchError: it is of another target.
         """
         if on_miss not in ON_MISS:
-            raise UsageError(f"a missing latency can be met with {' or '.join(ON_MISS)}, not {on_miss!r}")
-        table = read_table(path) if on_miss == "refuse" else _open_table(Path(path), target, resume=True)
+            choices = f"{', '.join(ON_MISS[:-1])} or {ON_MISS[-1]}"
+            raise UsageError(f"a missing latency can be met with {choices}, not {on_miss!r}")
+        table = _open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
         check_target(table, target)
         self._path, self._on_miss, self._progress = Path(path), on_miss, progress
         self._bench = _Bench(runtime=runtime, target=target, footprint_bytes=footprint_bytes)
-        self._known = dict(table.rows)
+        self._table, self._known = table, dict(table.rows)
+
+    @property
+    def table(self) -> LatencyTable:
+        """The table as it is now; where it interpolates, without what that told."""
+        return self._table if self._on_miss != "measure" else self._table.with_rows(self._known)
+
+    @property
+    def surfaces(self) -> tuple[Surface, ...]:
+        """Over pairs of widths, exact wherever there is a row by now."""
+        return self.table.refined_surfaces()
 
     def __call__(self, specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
         """The rows of some layers.
@@ -252,7 +301,10 @@ class Measurer:
 
     def _look_up(self, wanted: Mapping[LayerSpec, bytes | None]) -> dict[LayerSpec, Measurement]:
         missing = {spec: model for spec, model in wanted.items() if spec not in self._known}
-        if missing and self._on_miss == "refuse":
+        if missing and self._on_miss == "interpolate":
+            found, missing = self._interpolated(missing)
+            self._known.update(found)
+        if missing and self._on_miss != "measure":
             raise MissingLatencyError(
                 f"{self._path} lacks {len(missing)} of the layers, first {next(iter(missing))}; run build-lut again "
                 "with a smaller step, or allow measuring while planning"
@@ -261,6 +313,18 @@ class Measurer:
             report = partial(_report_of, self._progress, len(missing))
             self._known.update(self._bench.measure_rows(missing, self._path, report))
         return {spec: self._known[spec] for spec in wanted}
+
+    def _interpolated(
+        self, missing: Mapping[LayerSpec, bytes | None]
+    ) -> tuple[dict[LayerSpec, Measurement], dict[LayerSpec, bytes | None]]:
+        """What the table's surfaces tell of missing layers, and those that none covers."""
+        found, left = {}, {}
+        for spec, model in missing.items():
+            try:
+                found.update(self._table.estimates((spec,)))
+            except MissingLatencyError:
+                left[spec] = model
+        return found, left
 
 
 def _report_of(progress: Progress, total: int, done: int) -> None:

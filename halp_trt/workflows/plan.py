@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.latency import LatencyTable, graph_latency_us
+from halp_trt.latency import LatencyTable
 from halp_trt.planning.answer import Answer, Sweep, answer_from
+from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.instance import parse_instance
 from halp_trt.planning.network import Ask, network_problem, plan_from
+from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.solvers import SOLVERS
@@ -82,7 +84,7 @@ def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | Non
     solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
     plan = None
     if opened.dense is not None and opened.saliency is not None and opened.table is not None:
-        plan = plan_from(opened.dense, opened.saliency, opened.table.lookup, problem, solution)
+        plan = plan_from(opened.dense, opened.saliency, opened.table.estimates, problem, solution)
     return answer_from(problem, solution, problem.budgets[LATENCY]), solution, plan, dense_us
 
 
@@ -151,16 +153,17 @@ def _of_network(request: PlanRequest) -> Opened:
     table = _load(LatencyTable, request.source)
     saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, graph_path)
     dense = PruningPlan.dense(graph)
-    steps = {group.name: request.step for group in graph.prunable_groups}
+    steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))
     ask = Ask(
-        budgets=dict.fromkeys(names, graph_latency_us(graph, table, graph.dense_counts())),
+        budgets=dict.fromkeys(names, counts_latency_us(graph, table.estimates, graph.dense_counts())),
         steps=steps,
         limits=request.limits,
         batch_size=table.target.batch_size,
         removes_blocks=request.solver == "joint-blocks",
     )
-    problem = network_problem(dense, saliency, surface_from(table.lookup), ask)
+    surface = surface_from(table.lookup, table.refined_surfaces())
+    problem = network_problem(dense, saliency, surface, ask)
     full = [len(group.widths) - 1 for group in problem.groups]
     return Opened(problem=replace(problem, budgets=problem.costs(full)), dense=dense, saliency=saliency, table=table)
 

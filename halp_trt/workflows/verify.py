@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,6 +53,8 @@ __all__ = [
 
 Inputs = Mapping[str, Array]
 _PROFILE_RUNS = 30
+_NUMBERED = re.compile(r"(_token)?_[0-9]+$")
+"""What ONNX Runtime appends to the names of nodes that it makes itself, anew in every session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,21 +288,19 @@ def kernel_checks(
     A kernel bears the name of its layer; where a layer became several, or it belongs to none, its own.
     """
     owners = _owners(plan, model)
-    names: dict[str, str] = {}
-    for unit, _ in kernels:
+    profiled: dict[str, list[float]] = defaultdict(list)
+    for name, us in profile_us.items():
+        profiled[_NUMBERED.sub("", name)].append(us)
+    checks: list[LayerCheck] = []
+    taken: set[str] = set()
+    for unit, alone_us in kernels:
         owner = _owner(unit.name, owners)
-        is_free = owner is not None and owner.name not in names.values()
-        names[unit.name] = owner.name if owner is not None and is_free else unit.name
-    checks = tuple(
-        LayerCheck(
-            name=names[unit.name],
-            spec=unit.spec,
-            predicted_us=alone_us,
-            measured_us=profile_us.get(unit.name, 0.0),
-        )
-        for unit, alone_us in kernels
-    )
-    return checks, math.fsum(us for name, us in profile_us.items() if name not in names)
+        name = owner.name if owner is not None and owner.name not in taken else unit.name
+        taken.add(name)
+        inside = profiled[_NUMBERED.sub("", unit.name)]
+        measured_us = inside.pop(0) if inside else 0.0
+        checks.append(LayerCheck(name=name, spec=unit.spec, predicted_us=alone_us, measured_us=measured_us))
+    return tuple(checks), math.fsum(us for rest in profiled.values() for us in rest)
 
 
 def _owners(plan: PruningPlan, model: onnx.ModelProto) -> dict[str, Layer]:

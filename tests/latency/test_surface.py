@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
-from halp_trt.latency.surface import Effort, Region, Surface, grid_surfaces, measure_surface
+from halp_trt.latency.surface import (
+    Effort,
+    Region,
+    Surface,
+    grid_surfaces,
+    least_probes,
+    measure_surface,
+    measure_surfaces,
+    usual_probes,
+)
 from halp_trt.runtimes.synthetic import latency_us
 from halp_trt.specs import LayerSpec, Measurement
 
@@ -159,3 +168,118 @@ def test_what_makes_no_sense_is_refused() -> None:
         measure_surface(CONV, [8, 16], [8, 16], device).latencies_us([(8, 8), (8, 12)])
     with pytest.raises(UsageError, match="at least 1 probe"):
         Effort(max_probes=0)
+
+
+# ---- several regions -------------------------------------------------------------------------------------------------
+
+DEPTHWISE, POINTWISE = replace(CONV, conv_groups=256), replace(CONV, kernel_size=(1, 1), padding=(0,) * 4)
+WIDTHS = tuple(range(8, 257, 8))
+REGIONS = [
+    Region(spec=CONV, in_widths=WIDTHS, out_widths=WIDTHS),
+    Region(spec=DEPTHWISE, in_widths=WIDTHS, out_widths=()),
+    Region(spec=POINTWISE, in_widths=WIDTHS[:5], out_widths=WIDTHS),
+    Region(spec=CONV, in_widths=(256,), out_widths=(256,)),
+]
+
+
+def synthetic_device() -> Device:
+    return Device(lambda spec: latency_us(spec, 1), 0.0)
+
+
+def test_surfaces_laid_together_are_those_laid_alone() -> None:
+    device, alone = synthetic_device(), [synthetic_device() for _ in REGIONS]
+    together = measure_surfaces(REGIONS, device)
+    assert together == [measure_surfaces([region], one)[0] for region, one in zip(REGIONS, alone, strict=True)]
+    assert device.num_probes <= sum(one.num_probes for one in alone)
+    batches: list[int] = []
+    measure_surfaces(REGIONS, lambda specs: batches.append(len(specs)) or device(specs))
+    assert len(batches) < sum(len(surface.points) for surface in together) / 3, "asked for together"
+
+
+@pytest.mark.parametrize("step", [16, 32, 64, 128])
+def test_wide_steps_are_found_too(step: int) -> None:
+    def formula(spec: LayerSpec) -> float:
+        return 5 + spec.in_channels * -(-spec.out_channels // step) * step / 4000
+
+    widths = range(8, 2049, 8)
+    surface = measure_surface(CONV, [256], widths, Device(formula, 0.0), effort=Effort(max_probes=64))
+    assert surface.steps == (1, step)
+    assert np.percentile(errors(surface, formula), 95) <= 0.03
+
+
+def test_a_full_grid_measures_every_pair() -> None:
+    device = synthetic_device()
+    surfaces = grid_surfaces(REGIONS, device)
+    assert [surface.num_entries for surface in surfaces] == [32 * 32, 32, 5 * 32, 1]
+    assert device.num_probes == 32 * 32 + 32 + 5 * 32, "what two regions share is measured once"
+    for surface in surfaces:
+        for in_channels, out_channels, entry in surface.entries():
+            assert entry.is_measured
+            assert entry.latency_us == latency_us(surface.spec.with_widths(in_channels, out_channels), 1)
+        pairs = [(a, b) for a, b, _ in surface.entries()]
+        assert surface.latencies_us(pairs).tolist() == [surface.at(*pair).latency_us for pair in pairs]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(sorted(FORMULAS)),
+    st.integers(1, 40),
+    st.integers(0, 40),
+    st.integers(1, 120),
+    st.sampled_from([0.01, 0.03]),
+)
+def test_probes_are_a_limit_and_many_entries_are_one_at_a_time(
+    shape: str, num_in: int, num_out: int, max_probes: int, max_error: float
+) -> None:
+    device = Device(FORMULAS[shape], 0.0)
+    region = Region(
+        spec=CONV if num_out else DEPTHWISE,
+        in_widths=tuple(range(8, 8 * num_in + 1, 8)),
+        out_widths=tuple(range(8, 8 * num_out + 1, 8)),
+        effort=Effort(max_probes=max_probes, max_error_fraction=max_error),
+    )
+    (surface,) = measure_surfaces([region], device)
+    assert device.num_probes == len(surface.points) <= max(max_probes, least_probes(region)) <= max(max_probes, 4)
+    assert least_probes(region) <= usual_probes(region) <= region.num_entries
+    pairs = [(a, b) for a, b, _ in surface.entries()]
+    assert surface.latencies_us(pairs).tolist() == [surface.at(*pair).latency_us for pair in pairs]
+
+
+def test_a_surface_covers_its_own_layer_and_no_other() -> None:
+    residual = Region(spec=CONV, in_widths=WIDTHS, out_widths=())  # reads and writes the same group
+    one, both, depthwise = (
+        grid_surfaces([region], synthetic_device())[0] for region in (residual, REGIONS[0], REGIONS[1])
+    )
+    assert one.covers(CONV.with_widths(64, 64))
+    assert not one.covers(CONV.with_widths(64, 128)), "it has one axis"
+    assert both.covers(CONV.with_widths(64, 128))
+    assert not both.covers(CONV.with_widths(64, 12))
+    assert depthwise.covers(DEPTHWISE.with_widths(8, 8))
+    assert not depthwise.covers(CONV.with_widths(8, 8))
+    assert not both.covers(DEPTHWISE.with_widths(8, 8))
+    assert not both.covers(replace(CONV, bias=True))
+    assert both.covers_all(CONV, [(8, 8), (256, 16)])
+    assert not both.covers_all(CONV, [(8, 8), (250, 16)])
+    assert not one.covers_all(CONV, [(8, 8), (8, 16)])
+    with pytest.raises(UsageError, match="does not cover 8->12"):
+        both.latencies_us([(8, 8), (8, 12)])
+
+
+def test_a_depthwise_layer_with_a_multiplier_has_one_axis_of_two_scales() -> None:
+    spec = replace(CONV, in_channels=64, out_channels=128, conv_groups=64)
+    device = synthetic_device()
+    surface = measure_surface(spec, range(8, 65, 8), (), device)
+    assert surface.key[0] == spec
+    assert surface.covers(spec.with_widths(24, 48))
+    assert not surface.covers(spec.with_widths(24, 72))
+    assert [(a, b) for a, b, _ in surface.entries()] == [(n, 2 * n) for n in range(8, 65, 8)]
+
+
+def test_rows_measured_later_are_exact() -> None:
+    surface = measure_surface(CONV, WIDTHS, WIDTHS, synthetic_device())
+    odd = next((a, b) for a, b, entry in surface.entries() if not entry.is_measured)
+    row = Measurement(latency_us=1.0, p10_us=1.0, p90_us=1.0, num_samples=1)
+    refined = surface.with_rows({CONV.with_widths(*odd): row, POINTWISE: row, CONV.with_widths(12, 8): row})
+    assert refined.at(*odd).latency_us == refined.latencies_us([odd])[0] == 1.0
+    assert len(refined.points) == len(surface.points) + 1
+    assert refined.cells == surface.cells

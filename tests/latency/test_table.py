@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import MissingLatencyError, TargetMismatchError, UsageError
 from halp_trt.latency import (
+    Effort,
     LatencyTable,
+    Region,
     check_target,
     graph_latency_us,
     graph_specs,
     layer_latencies_us,
+    measure_surfaces,
     noise_us,
     staircase_step,
 )
@@ -73,6 +76,72 @@ def test_a_table_cannot_be_changed() -> None:
     table = LatencyTable(target=TARGET, rows={})
     with pytest.raises(TypeError):
         table.rows[LayerSpec(operator="Gemm", in_channels=1, out_channels=1)] = exact_measurement(1.0)  # type: ignore[index]
+
+
+SURVEYED = LayerSpec(operator="Conv", in_channels=128, out_channels=128, in_size=(8, 8), kernel_size=(3, 3))
+
+
+def surveyed() -> LatencyTable:
+    widths = tuple(range(8, 129, 8))
+    region = Region(spec=SURVEYED, in_widths=widths, out_widths=widths, effort=Effort(max_probes=40))
+    rows: dict[LayerSpec, Measurement] = {}
+
+    def measure(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        rows.update(formula_lookup(lambda spec: staircase_us(spec, wobble=0.02))(specs))
+        return rows
+
+    surfaces = measure_surfaces([region], measure)
+    return LatencyTable(target=TARGET, rows=rows).with_surfaces(surfaces)
+
+
+def test_an_entry_is_measured_interpolated_or_missing() -> None:
+    table = surveyed()
+    measured = next(iter(table.rows))
+    entry = table.entry(measured)
+    assert (entry.latency_us, entry.is_measured) == (table.latency_us(measured), True)
+    between = next(
+        spec
+        for spec in (SURVEYED.with_widths(a, b) for a in range(8, 129, 8) for b in range(8, 129, 8))
+        if spec not in table.rows
+    )
+    guess = table.entry(between)
+    assert not guess.is_measured
+    assert guess.latency_us == pytest.approx(staircase_us(between), rel=0.2)
+    assert guess.error_us > 0
+    with pytest.raises(MissingLatencyError, match="no latency of Conv 3x3"):
+        table.lookup([between])
+    for uncovered in (SURVEYED.with_widths(12, 8), replace(SURVEYED, bias=True)):
+        with pytest.raises(MissingLatencyError, match="measure with build-lut"):
+            table.entry(uncovered)
+    exact = table.with_rows({between: exact_measurement(7.0)})
+    assert exact.entry(between).is_measured
+    assert exact.refined_surfaces()[0].at(between.in_channels, between.out_channels).latency_us == 7.0
+    assert exact.surfaces == table.surfaces
+
+
+def test_an_estimate_has_the_shape_of_a_row_and_says_that_it_is_none() -> None:
+    table = surveyed()
+    measured, between = next(iter(table.rows)), SURVEYED.with_widths(56, 104)
+    assert between not in table.rows
+    rows, entry = table.estimates([measured, between]), table.entry(between)
+    assert rows[measured] == table.rows[measured]
+    guess = rows[between]
+    assert guess.latency_us == entry.latency_us
+    assert guess.p90_us == entry.latency_us + 1.28 * entry.error_us
+    assert guess.p10_us == entry.latency_us - 1.28 * entry.error_us
+    assert guess.doubt == f"interpolated, +-{100 * entry.error_us / entry.latency_us:.1f} %"
+    with pytest.raises(MissingLatencyError):
+        table.estimates([SURVEYED.with_widths(12, 8)])
+
+
+def test_a_surface_over_the_same_widths_takes_the_other_s_place() -> None:
+    table = surveyed()
+    assert table.with_surfaces(table.surfaces).surfaces == table.surfaces
+    (laid,) = table.surfaces
+    points = {(0, column): laid.points[0, 0] for column in range(len(laid.out_widths))}
+    narrower = replace(laid, in_widths=laid.in_widths[:1], points=points, cells=())
+    assert table.with_surfaces([narrower]).surfaces == (laid, narrower)
+    assert table.with_surfaces([replace(laid, steps=(7, 7))]).surfaces[0].steps == (7, 7)
 
 
 def test_a_table_of_its_own_target_is_accepted() -> None:

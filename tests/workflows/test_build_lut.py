@@ -125,7 +125,7 @@ def test_misses_are_measured_once_or_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingLatencyError, match=r"lacks 1 of the layers, first Gemm 8->3; run build-lut"):
         refuse(SPECS[:3])
     assert dict(Measurer(path, RUNTIME, TARGET)(SPECS[:3])).keys() == set(SPECS[:3])
-    with pytest.raises(UsageError, match="measure or refuse"):
+    with pytest.raises(UsageError, match="measure, interpolate or refuse"):
         Measurer(path, RUNTIME, TARGET, on_miss="guess")
     with pytest.raises(ArtefactError, match="cannot read"):
         Measurer(tmp_path / "none.jsonl", RUNTIME, TARGET, on_miss="refuse")
