@@ -55,7 +55,9 @@ def verbs() -> None:
 @click.option("--out", type=_PATH, help="File of the table; by default luts/<target>.jsonl.")
 @click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
 @click.option(
-    "--max-probes", type=click.IntRange(1), default=1000, show_default=True, help="Measured layers of the whole table."
+    "--max-probes",
+    type=click.IntRange(1),
+    help="Measured layers of the whole table; by default 1000, or 24 for every different layer where that is more.",
 )
 @click.option(
     "--max-error",
@@ -66,7 +68,13 @@ def verbs() -> None:
 @_resume
 @_json
 def build_lut(
-    out: Path | None, full_grid: bool, max_probes: int, max_error: str, resume: bool, as_json: bool, **values: Any
+    out: Path | None,
+    full_grid: bool,
+    max_probes: int | None,
+    max_error: str,
+    resume: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Measure single layers into a latency table.
 
@@ -80,8 +88,14 @@ def build_lut(
     from halp_trt.workflows.stages import measure_table
 
     settings = _settings(values)
-    effort = Effort(max_probes=max_probes, max_error_fraction=_share(max_error))
-    survey = Survey(step=settings.step, effort=effort, is_full=full_grid, seed=settings.seed)
+    error = _share(max_error)
+    survey = Survey(
+        step=settings.step,
+        effort=Effort(max_probes=max_probes, max_error_fraction=error) if max_probes else None,
+        max_error_fraction=error,
+        is_full=full_grid,
+        seed=settings.seed,
+    )
     with (
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,

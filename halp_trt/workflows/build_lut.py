@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -148,13 +148,16 @@ class Survey:
 
     Attributes:
         step: channels between two widths.
-        effort: of the whole table: the error at which refinement stops, and how many probes there may be.
+        effort: of the whole table: how many probes there may be, and the error at which refinement stops; None for as
+            many as its different layers need (``_FEWEST``, or ``_PROBES_OF_A_LAYER`` each where that is more).
+        max_error_fraction: the error at which refinement stops where no effort is named.
         is_full: measure every pair of widths instead.
         seed: of the order of probes.
     """
 
     step: int = 8
-    effort: Effort = field(default_factory=lambda: Effort(max_probes=1_000))
+    effort: Effort | None = None
+    max_error_fraction: float = 0.03
     is_full: bool = False
     seed: int = 0
 
@@ -178,20 +181,24 @@ class Survey:
             outs = () if layer.is_one_sided else outs or (layer.spec.out_channels,)
             region = Region(spec=layer.spec, in_widths=ins or (layer.spec.in_channels,), out_widths=outs)
             found[_possible(region)] = None
-        shares = _shares(list(found), self.effort.max_probes)
+        effort = self.effort or Effort(
+            max_probes=max(_FEWEST, _PROBES_OF_A_LAYER * len(found)), max_error_fraction=self.max_error_fraction
+        )
+        shares = _shares(list(found), effort.max_probes)
         if shares is None and not self.is_full:
             least = sum(map(least_probes, found))
             raise UsageError(
-                f"{self.effort.max_probes} probes are too few for the {len(found)} different layers of this network; "
+                f"{effort.max_probes} probes are too few for the {len(found)} different layers of this network; "
                 f"allow at least {least} with --max-probes"
             )
         return [
-            replace(region, effort=replace(self.effort, max_probes=share))
+            replace(region, effort=replace(effort, max_probes=share))
             for region, share in zip(found, shares or [1] * len(found), strict=True)
         ]
 
 
 _PROBES_OF_A_SURFACE = 20
+_FEWEST, _PROBES_OF_A_LAYER = 1_000, 24
 
 
 def _shares(regions: Sequence[Region], max_probes: int) -> list[int] | None:
