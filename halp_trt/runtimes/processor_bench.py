@@ -45,6 +45,8 @@ _STEADY_SHARE = 0.9
 _MAX_SEATS = 64
 _TARE_EVERY = 12
 """Layers between two runs of the reference and two weighings of what a call costs."""
+_FEWEST_WEIGHINGS = 8
+"""So many come first."""
 _DIRT_BYTES = 1 << 20
 """Read before a call is weighed: after a kernel too, the code that starts the next one has left the near caches."""
 
@@ -172,9 +174,9 @@ class RoundBench:
                 some = [seats[index] for index in group]
                 for _ in range(self.protocol.num_warmup if not number else len(groups) > 1):
                     self.round(some, footprint_bytes, Rounds(num_seats=len(some)))
-                for _ in range(_ROUNDS_IN_A_SWEEP):
+                for _ in range(min(_ROUNDS_IN_A_SWEEP, self.protocol.num_samples - number)):
                     self.round(some, footprint_bytes, taken.part(group))
-            number += _ROUNDS_IN_A_SWEEP
+            number = len(taken.samples[0])
             is_long = number >= _FEWEST_ROUNDS and time.monotonic() >= end
             if is_long and _are_steady(taken.samples):
                 break
@@ -185,7 +187,7 @@ class RoundBench:
         self._fill(footprint_bytes - _footprint(seats)).max(initial=0.0)
         for seat, samples in zip(seats, taken.samples, strict=True):
             self._since_weighing += 1
-            if self._since_weighing >= _TARE_EVERY or not taken.reference:
+            if self._since_weighing >= _TARE_EVERY or len(taken.reference) < _FEWEST_WEIGHINGS:
                 self._since_weighing = 0
                 taken.reference.append(self._sample(self.reference, self.reference))
                 for chain, weighed in zip(self.chains, taken.tares, strict=True):

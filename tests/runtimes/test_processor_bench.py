@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halp_trt.runtimes import processor_bench
-from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Rounds, Seat, batches
+from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Rounds, Seat, _groups, batches
 from halp_trt.specs import Protocol
 from halp_trt.timing import MAX_ATTEMPTS, Processor
 
@@ -59,20 +59,17 @@ def test_a_round_runs_each_layer_after_its_input_was_written(monkeypatch: pytest
     machine = Machine()
     taken = Rounds(num_seats=2)
     machine.bench(monkeypatch).round([machine.seat("a", 100.0), machine.seat("b", 40.0)], 0, taken)
-    assert machine.log == [
-        *("reference", "settle", "reference"),
-        *("settle", "one"),
-        *("settle", "two"),
-        *("write a", "settle", "a"),
-        *("write b", "settle", "b"),
-    ]
-    assert (taken.samples, taken.reference, taken.tares) == ([[100.0], [40.0]], [50.0], ([12.0], [17.0]))
+    weighing = ["reference", "settle", "reference", "settle", "one", "settle", "two"]
+    assert machine.log == [*weighing, "write a", "settle", "a", *weighing, "write b", "settle", "b"]
+    assert (taken.samples, taken.reference, taken.tares) == ([[100.0], [40.0]], [50.0] * 2, ([12.0] * 2, [17.0] * 2))
 
 
 def test_long_rounds_weigh_the_call_again(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, taken = Machine(), Rounds(num_seats=25)
     machine.bench(monkeypatch).round([machine.seat(f"s{n}", 1.0 + n) for n in range(25)], 0, taken)
-    assert machine.log.count("one") == machine.log.count("two") == len(taken.reference) == 3
+    assert machine.log.count("one") == machine.log.count("two") == len(taken.reference) == 9, (
+        "eight at first, then one for twelve layers"
+    )
     assert taken.samples == [[1.0 + n] for n in range(25)]
 
 
@@ -137,15 +134,22 @@ def test_a_machine_that_stays_slow_is_believed_in_the_end(monkeypatch: pytest.Mo
 def test_rounds_end_when_medians_are_steady_or_samples_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     steady = machine.bench(monkeypatch).measure([machine.seat("a", 100_000.0)], 0)
-    assert steady[0].num_samples == 15, "a second and a half"
+    assert steady[0].num_samples == 12, "at least ten, in sweeps of four"
     short = machine.bench(monkeypatch).measure([machine.seat("a", 100.0)], 0)
-    assert short[0].num_samples == 200, "steady, but not for long enough"
-    heavy = machine.bench(monkeypatch).measure([machine.seat("a", 500_000.0)], 0)
-    assert heavy[0].num_samples == 10
-    wavering = machine.bench(monkeypatch, num_samples=40).measure([machine.seat("a", 100_000.0, 200_000.0)], 0)
-    assert wavering[0].num_samples == 40
+    assert short[0].num_samples == 200, "steady, but not for 30 ms"
+    wavering = machine.bench(monkeypatch, num_samples=42).measure([machine.seat("a", 100_000.0, 200_000.0)], 0)
+    assert wavering[0].num_samples == 42
     mostly = [machine.seat(f"s{n}", 100_000.0) for n in range(9)] + [machine.seat("w", 1_000.0, 2_000.0)]
-    assert machine.bench(monkeypatch).measure(mostly, 0)[0].num_samples == 10, "nine of ten are known"
+    assert machine.bench(monkeypatch).measure(mostly, 1)[0].num_samples == 12, "nine of ten are known"
+
+
+def test_layers_that_fill_several_footprints_take_turns_in_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    seats = [machine.seat(name, 100_000.0, num_bytes=60) for name in "abcd"]
+    rows = machine.bench(monkeypatch).measure(seats, 100)
+    runs = "".join(entry for entry in machine.log if entry in "abcd")
+    assert runs.startswith("ab" * 2 + "ab" * 4 + "cd" * 2 + "cd" * 4 + "ab" + "ab" * 4 + "cd" + "cd" * 4)
+    assert [row.num_samples for row in rows] == [12] * 4, "the first round of a sweep is not timed"
 
 
 def test_memory_is_read_to_make_up_what_layers_do_not_touch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,24 +169,27 @@ def test_memory_is_read_to_make_up_what_layers_do_not_touch(monkeypatch: pytest.
     assert fill(11 << 20).dtype == np.float32
 
 
-def test_batches_fill_a_footprint_and_are_never_long() -> None:
-    machine = Machine()
-    light, heavy = machine.seat("light", 1.0, num_bytes=1), machine.seat("heavy", 1.0, num_bytes=100)
-    assert [len(batch) for batch in batches([light] * 150, 1000)] == [64, 64, 22]
-    assert [len(batch) for batch in batches([heavy, light, light, heavy], 100)] == [1, 3]
-    assert [len(batch) for batch in batches([light] * 3, 0)] == [1, 1, 1]
-    assert list(batches([], 100)) == []
-    shared = Seat(run=light.run, prepare=light.prepare, num_bytes=40, num_shared_bytes=25)
-    assert [len(batch) for batch in batches([shared] * 5, 100)] == [2, 2, 1], "what is shared counts once"
-
-
-def test_a_stream_is_not_read_ahead() -> None:
+def test_batches_are_never_long_and_not_read_ahead() -> None:
     machine, opened = Machine(), []
 
     def seats() -> Iterator[Seat]:
-        for number in range(10):
+        for number in range(150):
             opened.append(number)
-            yield machine.seat("s", 1.0, num_bytes=50)
+            yield machine.seat("s", 1.0)
 
-    next(iter(batches(seats(), 100)))
-    assert opened == [0, 1]
+    assert [len(batch) for batch in batches(seats())] == [64, 64, 22]
+    assert list(batches([])) == []
+    opened.clear()
+    next(iter(batches(seats())))
+    assert len(opened) == 64
+
+
+def test_groups_fill_a_footprint() -> None:
+    machine = Machine()
+    light, heavy = machine.seat("light", 1.0, num_bytes=1), machine.seat("heavy", 1.0, num_bytes=100)
+    assert list(_groups([light] * 150, 1000)) == [list(range(150))]
+    assert list(_groups([heavy, light, light, heavy], 100)) == [[0], [1, 2, 3]]
+    assert list(_groups([light] * 3, 0)) == [[0], [1], [2]]
+    assert list(_groups([], 100)) == []
+    shared = Seat(run=light.run, prepare=light.prepare, num_bytes=40, num_shared_bytes=25)
+    assert list(_groups([shared] * 5, 100)) == [[0, 1], [2, 3], [4]], "what is shared counts once"
