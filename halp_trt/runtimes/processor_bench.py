@@ -16,7 +16,17 @@ import numpy.typing as npt
 from halp_trt.specs import Measurement, Protocol
 from halp_trt.timing import MAX_ATTEMPTS, Processor, summarise, time_interleaved
 
-__all__ = ["ROUNDS", "SETTLED", "ProcessorBench", "RoundBench", "Rounds", "Seat", "batches", "processor_name"]
+__all__ = [
+    "ROUNDS",
+    "SETTLED",
+    "ProcessorBench",
+    "RoundBench",
+    "Rounds",
+    "Seat",
+    "at_speed",
+    "batches",
+    "processor_name",
+]
 
 ROUNDS = "rounds"
 """Protocol of a runtime whose own code is small: layers take turns, so that each finds its weights as cold as a network
@@ -45,6 +55,8 @@ _STEADY_SHARE = 0.9
 _MAX_SEATS = 64
 _TARE_EVERY = 12
 """Layers between two runs of the reference and two weighings of what a call costs."""
+_NEAR = 3
+"""Runs of the reference whose median is the machine's speed at the moment."""
 _FEWEST_WEIGHINGS = 8
 """So many come first."""
 _DIRT_BYTES = 1 << 20
@@ -75,22 +87,26 @@ class Rounds:
     Attributes:
         num_seats: layers in each.
         samples: of every layer.
+        speeds: for every sample how long the reference took just before.
         reference: of the reference network.
         tares: of a chain of one small operator and of a chain of two.
     """
 
     num_seats: int
     samples: list[list[float]] = field(init=False)
+    speeds: list[list[float]] = field(init=False)
     reference: list[float] = field(default_factory=list)
     tares: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
 
     def __post_init__(self) -> None:
         self.samples = [[] for _ in range(self.num_seats)]
+        self.speeds = [[] for _ in range(self.num_seats)]
 
     def part(self, indices: Sequence[int]) -> Rounds:
         """The same, of some of the layers: what is added there is added here."""
         rounds = Rounds(num_seats=0, reference=self.reference, tares=self.tares)
         rounds.samples = [self.samples[index] for index in indices]
+        rounds.speeds = [self.speeds[index] for index in indices]
         return rounds
 
     @property
@@ -105,14 +121,14 @@ class Rounds:
         return float(np.median(self.reference))
 
     def measurements(self, footprint_bytes: int) -> list[Measurement]:
-        """The latency of every layer."""
-        return [
-            replace(
-                summarise(samples, overhead_us=self.overhead_us, reference_us=self.reference_us),
-                footprint_bytes=footprint_bytes,
-            )
-            for samples in self.samples
-        ]
+        """The latency of every layer, at the speed that the machine had most of the time."""
+        overhead_us, reference_us = self.overhead_us, self.reference_us
+        rows = []
+        for samples, speeds in zip(self.samples, self.speeds, strict=True):
+            steady = [us * reference_us / speed for us, speed in zip(samples, speeds, strict=True)]
+            row = summarise(steady, overhead_us=overhead_us, reference_us=reference_us)
+            rows.append(replace(row, footprint_bytes=footprint_bytes))
+        return rows
 
 
 @dataclass(kw_only=True)
@@ -125,7 +141,7 @@ class RoundBench:
     what is missing; a batch of more layers is cut into groups, which take turns in sweeps of a few rounds. What calling
     the runtime costs is weighed in the same rounds: twice a chain of one small operator less a chain of two. A
     reference network runs twice now and then; the second run, which finds its weights near, shows how fast the machine
-    is at the moment. A batch met by a slow moment is measured again.
+    is at the moment: samples are scaled to what it mostly is. A batch met by a slow moment is measured again.
 
     Machines that are shared run faster and slower by the second, so rounds go on for a while, and then until the
     medians are known well enough or there are ``protocol.num_samples``.
@@ -185,13 +201,14 @@ class RoundBench:
     def round(self, seats: Sequence[Seat], footprint_bytes: int, taken: Rounds) -> None:
         """Runs every layer once and adds its sample to ``taken``."""
         self._fill(footprint_bytes - _footprint(seats)).max(initial=0.0)
-        for seat, samples in zip(seats, taken.samples, strict=True):
+        for seat, samples, speeds in zip(seats, taken.samples, taken.speeds, strict=True):
             self._since_weighing += 1
             if self._since_weighing >= _TARE_EVERY or len(taken.reference) < _FEWEST_WEIGHINGS:
                 self._since_weighing = 0
                 taken.reference.append(self._sample(self.reference, self.reference))
                 for chain, weighed in zip(self.chains, taken.tares, strict=True):
                     weighed.append(self._sample(chain, self._dirty))
+            speeds.append(float(np.median(taken.reference[-_NEAR:])))
             samples.append(self._sample(seat.run, seat.prepare))
 
     def _sample(self, run: Callable[[], object], prepare: Callable[[], object]) -> float:
@@ -293,6 +310,14 @@ class ProcessorBench:
             overhead_us=float(np.median(samples["empty"])),
             reference_us=float(np.median(samples["reference"])),
         )
+
+
+def at_speed(row: Measurement, reference_us: float) -> Measurement:
+    """A row as the machine would show it at the speed at which the reference takes so long; its own reference stays."""
+    if not (row.reference_us and reference_us):
+        return row
+    factor = reference_us / row.reference_us
+    return replace(row, latency_us=row.latency_us * factor, p10_us=row.p10_us * factor, p90_us=row.p90_us * factor)
 
 
 def processor_name() -> str:

@@ -30,6 +30,7 @@ from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.resources import footprint_bytes
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
+from halp_trt.runtimes.processor_bench import ROUNDS, at_speed
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, append_surfaces, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
@@ -80,7 +81,12 @@ def build_lut(
     missing = table.missing(specs)
     random.Random(seed).shuffle(missing)
     num_known = len(set(specs)) - len(missing)
-    bench = _Bench(runtime=runtime, target=target, footprint_bytes=footprint_bytes)
+    bench = _Bench(
+        runtime=runtime,
+        target=target,
+        footprint_bytes=footprint_bytes,
+        reference_us=_first_reference_us(table.rows),
+    )
     wanted = dict.fromkeys(missing)
     return table.with_rows(
         bench.measure_rows(wanted, Path(path), lambda done: progress(num_known + done, len(set(specs))))
@@ -318,7 +324,8 @@ class Measurer:
             )
         if missing:
             report = partial(_report_of, self._progress, len(missing))
-            self._known.update(self._bench.measure_rows(missing, self._path, report))
+            bench = replace(self._bench, reference_us=_first_reference_us(self._known))
+            self._known.update(bench.measure_rows(missing, self._path, report))
         return {spec: self._known[spec] for spec in wanted}
 
     def _interpolated(
@@ -332,6 +339,11 @@ class Measurer:
             except MissingLatencyError:
                 left[spec] = model
         return found, left
+
+
+def _first_reference_us(rows: Mapping[LayerSpec, Measurement]) -> float:
+    """What the reference took when a table was begun: rows of one table are at one speed of the machine."""
+    return next((row.reference_us for row in rows.values() if row.reference_us), 0.0)
 
 
 def _report_of(progress: Progress, total: int, done: int) -> None:
@@ -349,22 +361,27 @@ def _open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """What measures, and as part of how large a network."""
+    """What measures, as part of how large a network, and what the reference took when the table was begun."""
 
     runtime: Runtime
     target: Target
     footprint_bytes: int
+    reference_us: float = 0.0
 
     def measure_rows(
         self, wanted: Mapping[LayerSpec, bytes | None], path: Path, report: Callable[[int], None]
     ) -> dict[LayerSpec, Measurement]:
         """Measures layers, or units by models of their own, and appends the rows as they are known."""
         rows: dict[LayerSpec, Measurement] = {}
+        reference_us = self.reference_us
         report(0)
         if not wanted:
             return rows
         with self.runtime.prober(self.target) as prober:
             for spec, row in zip(wanted, self._taken(prober, wanted), strict=True):
+                if self.target.protocol.method == ROUNDS:
+                    reference_us = reference_us or row.reference_us
+                    row = at_speed(row, reference_us)
                 rows[spec] = row
                 append_rows(path, [(spec, row)])
                 report(len(rows))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halp_trt.runtimes import processor_bench
-from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Rounds, Seat, _groups, batches
+from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Rounds, Seat, _groups, at_speed, batches
 from halp_trt.specs import Protocol
 from halp_trt.timing import MAX_ATTEMPTS, Processor
 
@@ -85,8 +85,10 @@ def test_a_layer_costs_its_median_less_what_a_call_costs(monkeypatch: pytest.Mon
 
 def test_what_was_taken_is_turned_into_rows() -> None:
     taken = Rounds(num_seats=2, reference=[10.0, 12.0, 40.0], tares=([5.0, 6.0, 7.0], [8.0, 8.0, 8.0]))
-    taken.samples[0].extend([14.0, 24.0, 34.0])
+    taken.samples[0].extend([14.0, 48.0, 17.0])
+    taken.speeds[0].extend([12.0, 24.0, 6.0])  # at the usual speed, at half of it, and at twice
     taken.samples[1].extend([1.0, 1.0, 1.0])
+    taken.speeds[1].extend([12.0, 12.0, 12.0])
     assert (taken.overhead_us, taken.reference_us) == (4.0, 12.0)
     first, second = taken.measurements(77)
     assert (first.latency_us, first.num_samples, first.reference_us, first.footprint_bytes) == (20.0, 3, 12.0, 77)
@@ -193,3 +195,13 @@ def test_groups_fill_a_footprint() -> None:
     assert list(_groups([], 100)) == []
     shared = Seat(run=light.run, prepare=light.prepare, num_bytes=40, num_shared_bytes=25)
     assert list(_groups([shared] * 5, 100)) == [[0, 1], [2, 3], [4]], "what is shared counts once"
+
+
+def test_rows_are_brought_to_one_speed() -> None:
+    taken = Rounds(num_seats=1, reference=[20.0], tares=([0.0], [0.0]))
+    taken.samples[0].extend([100.0, 110.0, 120.0])
+    taken.speeds[0].extend([20.0] * 3)
+    (row,) = taken.measurements(0)
+    assert at_speed(row, 10.0).latency_us == 55.0
+    assert at_speed(row, 10.0).reference_us == 20.0
+    assert at_speed(row, 0.0) == row
