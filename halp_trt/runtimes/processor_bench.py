@@ -161,7 +161,7 @@ class RoundBench:
     processor: Processor = field(default_factory=Processor)
     calm_us: dict[int, float] = field(default_factory=dict)
     _since_weighing: int = 0
-    _filler: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(_DIRT_BYTES // 4, np.float32))
+    _filler: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones(_DIRT_BYTES // 4, np.float32))
 
     def measure(self, seats: Sequence[Seat], footprint_bytes: int) -> list[Measurement]:
         """Latency of every layer of a batch.
@@ -228,7 +228,7 @@ class RoundBench:
         """Memory to read in every round."""
         needed = max(num_bytes, 0) // 4
         if needed > self._filler.size:
-            self._filler = np.zeros(needed, np.float32)
+            self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
         return self._filler[:needed]
 
 
