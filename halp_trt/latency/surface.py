@@ -2,9 +2,10 @@
 
 A surface is laid over the widths that a layer may take, one axis for its inputs and one for its outputs. Cells between
 measured corners are split where a probe in their middle differs from what their corners promise, until all cells agree
-within a tolerance or the probes are used up. Between corners latency is bilinear in *plateau* coordinates: widths
-rounded up to the staircase's steps, so that a cliff falls where the staircase has it and not half-way between two
-probes. The middle probe of a cell is not used by the cell it tests: its miss is the cell's error bar.
+within a tolerance or the probes are used up. Between corners latency is bilinear in *climbed* coordinates: widths
+rounded up to the staircase's steps, which within a period of tiles rise by what they cost. So a cliff falls where the
+staircase has it and not half-way between two probes. The middle probe of a cell is not used by the cell it tests: its
+miss is the cell's error bar.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import UsageError
-from halp_trt.latency.staircase import noise_us, staircase_step
+from halp_trt.latency.staircase import Wave, climb, noise_us, plateau_wave, staircase_step
 from halp_trt.specs import LayerSpec, Measurement
 
 __all__ = [
@@ -50,6 +51,10 @@ _MOST_SPLITS = 4
 _LADDERS = ((8, 1), (17, 1), (17, 2))
 """Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
 is long and the shorter show no step."""
+_NARROW = 2
+"""Rungs that are left out where with them no step shows: very narrow layers may have kernels of their own."""
+_TILES = 8
+"""Plateaus by which a staircase's rise is found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +142,7 @@ class Surface:
         steps: the staircase's step along each axis, 1 where none shows.
         points: measured latencies by position.
         cells: a partition of the grid.
+        waves: how the steps rise along each axis.
     """
 
     spec: LayerSpec
@@ -145,6 +151,7 @@ class Surface:
     steps: tuple[int, int]
     points: Mapping[Point, Measurement]
     cells: tuple[Cell, ...] = field(repr=False)
+    waves: tuple[Wave, Wave] = ((), ())
 
     def __post_init__(self) -> None:
         known = np.zeros((len(self.in_widths), max(1, len(self.out_widths))), bool)
@@ -279,7 +286,8 @@ class Surface:
         )
 
     def _coordinates(self) -> tuple[Floats, Floats]:
-        return _plateaus(self.in_widths, self.steps[0]), _plateaus(self.out_widths or (1,), self.steps[1])
+        ins, outs = zip((self.in_widths, self.out_widths or (1,)), self.steps, self.waves, strict=True)
+        return climb(*ins), climb(*outs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,6 +423,7 @@ class _Survey:
     def __init__(self, region: Region) -> None:
         self.region = region
         self.steps = region.steps or (1, 1)
+        self.waves: tuple[Wave, Wave] = ((), ())
         self.points: dict[Point, Measurement] = {}
         self.cells: list[Cell] = []
 
@@ -427,6 +436,7 @@ class _Survey:
             steps=self.steps,
             points=dict(self.points),
             cells=tuple(self.cells),
+            waves=self.waves,
         )
 
     def ask(self) -> Asking:
@@ -436,6 +446,9 @@ class _Survey:
             for axis in (0, 1):
                 steps.append((yield from self.step(axis)))
             self.steps = (steps[0], steps[1])
+            inputs = yield from self._wave(0)
+            outputs = yield from self._wave(1)
+            self.waves = inputs, outputs
         yield from self._refine()
 
     def _measure(self, positions: Sequence[Point]) -> Asking:
@@ -459,18 +472,34 @@ class _Survey:
                 break
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
-            found = staircase_step(
-                widths[stride - 1 : length * stride : stride],
-                [row.latency_us for row in rows],
-                [noise_us(row) for row in rows],
-            )
-            if found:
-                return found
+            for first in (0, _NARROW):
+                found = staircase_step(
+                    widths[stride - 1 : length * stride : stride][first:],
+                    [row.latency_us for row in rows[first:]],
+                    [noise_us(row) for row in rows[first:]],
+                )
+                if found:
+                    return found
         return 1
+
+    def _wave(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], Wave]:
+        """How the staircase rises along an axis, from the right edges of its first plateaus."""
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
+        step, middle = self.steps[axis], (len(others) - 1) // 2 if others else 0
+        edges = [width * step for width in range(1, _TILES + 1)]
+        if step == 1 or not set(edges) <= set(widths):
+            return ()
+        places = [widths.index(edge) for edge in edges]
+        rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
+        if self._num_new(rungs) > self._num_left - least_probes(self.region):
+            return ()
+        yield from self._measure(rungs)
+        rows = [self.points[rung] for rung in rungs]
+        return plateau_wave([row.latency_us for row in rows], [noise_us(row) for row in rows])
 
     def _refine(self) -> Asking:
         axes = (self.region.in_widths, self.region.out_widths or (1,))
-        coordinates = (_plateaus(axes[0], self.steps[0]), _plateaus(axes[1], self.steps[1]))
+        coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
         num_corners = next(
             (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
         )
@@ -527,11 +556,6 @@ class _Survey:
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------
-
-
-def _plateaus(widths: Sequence[int], step: int) -> Floats:
-    """Widths rounded up to their plateau's right edge."""
-    return np.ceil(np.asarray(widths, float) / step) * step
 
 
 def least_probes(region: Region) -> int:
@@ -599,7 +623,7 @@ def _written(spec: LayerSpec, in_channels: int) -> int:
 def _bilinear(
     cell: Cell, rows: Any, columns: Any, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
 ) -> Any:
-    """Between a cell's four corners, linear along each axis in plateau coordinates; rows and columns may be arrays."""
+    """Between a cell's four corners, linear along each axis in climbed coordinates; rows and columns may be arrays."""
     weights = []
     for axis, positions in ((0, rows), (1, columns)):
         low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))
