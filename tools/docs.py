@@ -2,7 +2,8 @@
 
 Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
 name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
-``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``.
+``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md, by
+``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+from figures import figures
 
 from halp_trt.cli import verbs
 from halp_trt.latency import LatencyTable
@@ -36,8 +38,10 @@ from halp_trt.store import decode, load, read_json
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
+_MEASURED = _ROOT / "docs/measured.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FIGURES = re.compile(r"(<!-- figures: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
 _PICTURE = _ROOT / "docs/images/staircases.svg"
 _FENCED = re.compile(r"^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -76,6 +80,11 @@ def _table(source: Path) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows]
     pictures = f"; accuracy on {found.num_pictures:,} test pictures" if found.num_pictures else ""
     return "\n".join([*lines, "", f"<sub>{target_line(found.target)}{pictures}.</sub>", ""])
+
+
+def with_figures(text: str) -> str:
+    """A page with the tables of the benchmark results that its markers name."""
+    return _FIGURES.sub(lambda match: match[1] + figures(_ROOT / match["source"]) + match[3], text)
 
 
 def _comparison(source: Path) -> str:
@@ -155,6 +164,7 @@ def main() -> None:
     made: dict[Path, Callable[[], str]] = {
         _ROOT / "docs/cli.md": cli_reference,
         _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
+        _MEASURED: lambda: with_figures(_MEASURED.read_text(encoding="utf-8")),
         _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
     }
     problems = []
