@@ -70,7 +70,9 @@ def main() -> None:
         key = f"{name} ({arguments.runtime} {arguments.precision})"
         if key not in networks:
             networks[key] = _network(source, int(batch or 1), arguments)
-        write_json(arguments.result, {"schema": SCHEMA, "version": __version__, "networks": networks})
+        command = "python benchmarks/prediction.py"
+        result = {"schema": SCHEMA, "version": __version__, "command": command, "networks": networks}
+        write_json(arguments.result, result)
 
 
 def _network(source: str, batch_size: int, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "version": __version__,
+        "command": f"python benchmarks/reproducibility.py --work WORK --model {arguments.model}",
         "model": arguments.model,
         "target": encode(target),
         "budget": arguments.budget,
