@@ -21,6 +21,7 @@ from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.specs import LayerSpec, Measurement, Target
 
 __all__ = [
+    "BUILD_ONLY",
     "CONSUMER",
     "DEFAULT_FOOTPRINT",
     "MARKER",
@@ -63,6 +64,9 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 """The runtimes that build TensorRT plans."""
+
+BUILD_ONLY = "build-only"
+"""The protocol's method of a target that engines can be built for here and not measured."""
 
 SPEC_KEY = "halp_trt.spec"
 """Metadata of a probe: the layer it holds, as JSON."""
