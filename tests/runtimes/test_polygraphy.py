@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
+import onnx
 import pytest
 
 pytest.importorskip("polygraphy")
@@ -16,7 +18,12 @@ from halp_trt.runtimes import BuildOptions, available_runtimes, get_runtime
 from halp_trt.runtimes.tensorrt_bindings import Library, make_log
 from halp_trt.runtimes.tensorrt_build import compile_plan
 from halp_trt.runtimes.tensorrt_polygraphy import configure, network_from_onnx, polygraphy_on
+from tests.graphs.drawing import draw
 from tests.runtimes.test_tensorrt_build import CONV, MODEL, library, target
+
+UNKNOWN = draw(
+    [onnx.helper.make_node("Det", ["x"], ["y"], "my_det")], {}, inputs={"x": (2, 2)}, outputs=["y"], opset=18
+)
 
 with_rtx = pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 
@@ -51,9 +58,9 @@ def test_both_libraries_build_in_one_process_whatever_was_chosen(
 @with_rtx
 def test_refusals_are_ours_alone(capfd: pytest.CaptureFixture[str]) -> None:
     runtime = get_runtime("tensorrt-rtx")
-    for junk in (b"", b"junk"):
+    for model in (b"", b"junk", UNKNOWN.SerializeToString()):
         with pytest.raises(BuildError):
-            runtime.build(junk, runtime.target("fp32", 1))
+            runtime.build(model, runtime.target("fp32", 1))
     assert capfd.readouterr() == ("", "")
 
 
@@ -90,3 +97,37 @@ def test_what_a_version_lost_is_noticed() -> None:
     del lib.module.INetworkDefinition.num_inputs
     with pytest.raises(AttributeError, match="num_inputs"):
         compile_plan(lib, MODEL, target(), BuildOptions())
+
+
+# ---- why some steps are ours: where one of these fails, Polygraphy has caught up and the step can go ----------------
+
+
+@with_rtx
+def test_left_to_itself_it_keeps_tf32_and_prints_reasons_with_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    import tensorrt_rtx
+    from polygraphy.backend.tensorrt_rtx import create_config_rtx
+    from polygraphy.backend.trt import network_from_onnx_bytes
+    from polygraphy.logger import G_LOGGER
+
+    rtx = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx)
+    with polygraphy_on(rtx, make_log(tensorrt_rtx)), G_LOGGER.verbosity(G_LOGGER.INFO):
+        builder, network, _ = network_from_onnx_bytes(MODEL, strongly_typed=True)
+        config = create_config_rtx(builder, network, compute_capabilities=[(8, 6)])
+        assert config.get_flag(tensorrt_rtx.BuilderFlag.TF32)
+        assert not network_from_onnx_bytes(b"", strongly_typed=True)[1].num_outputs, "nothing at all is no error"
+        capsys.readouterr()
+        with pytest.raises(Exception, match=r"^Could not parse ONNX correctly$"):
+            network_from_onnx_bytes(UNKNOWN.SerializeToString(), strongly_typed=True)
+        assert "my_det" in capsys.readouterr().out
+
+
+def test_left_to_itself_it_mixes_timings_of_different_gpus(tmp_path: Path) -> None:
+    from polygraphy.backend.trt import create_config, engine_bytes_from_network
+
+    (tmp_path / "timings").write_bytes(b"another GPU")
+    lib = library("10.16")
+    log = make_log(lib.module)
+    with polygraphy_on(lib, log):
+        made = network_from_onnx(lib, MODEL, log)
+        with pytest.raises(AssertionError, match="timings of another GPU or version would be taken for this one's"):
+            engine_bytes_from_network(made, create_config(*made), save_timing_cache=str(tmp_path / "timings"))
