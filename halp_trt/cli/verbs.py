@@ -264,7 +264,8 @@ def deploy(
         order = Order(engines=engines, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_run(folder, _overridden(ctx, folder, values), order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
-    text = "\n\n".join([*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"])
+    parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
+    text = "\n\n".join(part for part in parts if part)
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
 
 

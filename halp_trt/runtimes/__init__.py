@@ -269,9 +269,14 @@ def get_runtime(name: str) -> Runtime:
     try:
         return cast(Runtime, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
     except (ImportError, OSError) as error:  # OSError: bindings whose libraries are missing or of another CUDA
-        extra = {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name)
+        needed, extra = (
+            RUNTIMES[name],
+            {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name),
+        )
+        if (getattr(error, "name", None) or "").startswith("polygraphy"):  # TensorRT itself may be the system's
+            needed, extra = ("polygraphy",), "polygraphy"
         raise RuntimeUnavailableError(
-            f"runtime {name} needs {' and '.join(RUNTIMES[name])} ({error}); run: pip install 'halp-trt[{extra}]'"
+            f"runtime {name} needs {' and '.join(needed)} ({error}); run: pip install 'halp-trt[{extra}]'"
         ) from error
 
 
