@@ -14,7 +14,13 @@ from halp_trt.errors import BuildError
 from halp_trt.runtimes import BuildOptions, Built
 from halp_trt.runtimes.tensorrt_bindings import Library, find, make_log, make_monitor, need
 from halp_trt.runtimes.tensorrt_network import allow_edge_formats, io_formats, network_types, pin_precisions
-from halp_trt.runtimes.tensorrt_polygraphy import configure, engine_bytes, network_from_onnx, polygraphy_on
+from halp_trt.runtimes.tensorrt_polygraphy import (
+    PolygraphyException,
+    configure,
+    engine_bytes,
+    network_from_onnx,
+    polygraphy_on,
+)
 from halp_trt.runtimes.tensorrt_timings import accept_timings, as_file, read_timings, save_timings
 from halp_trt.specs import Target
 
@@ -71,9 +77,10 @@ def compile_plan(
         settings["load_timing_cache"] = None if timings is None else as_file(timings)
         config = configure(library, builder, network, tf32=target.precision == "tf32", settings=settings)
         has_timings = timings is not None and accept_timings(config)
-        plan = engine_bytes(builder, network, config)
-        if plan is None:
-            raise BuildError(_refusal(library, target, log))
+        try:
+            plan = engine_bytes(builder, network, config)
+        except PolygraphyException as error:
+            raise BuildError(_refusal(library, target, log)) from error
         if options.timing_cache is not None and has_timings and save_timings(config, options.timing_cache):
             flags["timing cache"] = options.timing_cache.name
         return Built(engine=plan, types=types, formats=io_formats(library, network), flags=flags)

@@ -22,7 +22,7 @@ from polygraphy.logger import G_LOGGER
 from halp_trt.errors import BuildError
 from halp_trt.runtimes.tensorrt_bindings import Library, find
 
-__all__ = ["configure", "engine_bytes", "network_from_onnx", "polygraphy_on"]
+__all__ = ["PolygraphyException", "configure", "engine_bytes", "network_from_onnx", "polygraphy_on"]
 
 _PLACES = (
     ("polygraphy.config", "USE_TENSORRT_RTX"),
@@ -90,12 +90,13 @@ def configure(library: Library, builder: Any, network: Any, *, tf32: bool, setti
     return config
 
 
-def engine_bytes(builder: Any, network: Any, config: Any) -> bytes | None:
-    """The plan, or None where the builder refuses the network: its logger knows why."""
-    try:
-        return bytes(engine_bytes_from_network((builder, network), config))
-    except PolygraphyException:
-        return None
+def engine_bytes(builder: Any, network: Any, config: Any) -> bytes:
+    """The plan.
+
+    Raises:
+        PolygraphyException: the builder refuses the network; its logger knows why.
+    """
+    return bytes(engine_bytes_from_network((builder, network), config))
 
 
 def _parser_sentence(library: Library, model: bytes, log: Any) -> str:

@@ -223,7 +223,7 @@ def check_free(path: Path, origin: Origin) -> None:
     if found.run != origin.run and dict(found.parents) != dict(origin.parents):
         owner = f"the run {found.run}" if found.run else "a run that its record does not name"
         raise UsageError(
-            f"{path} is an engine of {owner} (as seen from {path.parent}), and {origin.run} would overwrite it; "
+            f"{path} is an engine of {owner}, and the run {origin.run} would overwrite it (paths from {path.parent}); "
             "name another folder with --engines, or overwrite it with deploy --force"
         )
 
