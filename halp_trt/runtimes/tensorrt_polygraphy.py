@@ -8,6 +8,9 @@ errors: its own prints them on the standard output, where results go.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -96,7 +99,22 @@ def engine_bytes(builder: Any, network: Any, config: Any) -> bytes:
     Raises:
         PolygraphyException: the builder refuses the network; its logger knows why.
     """
-    return bytes(engine_bytes_from_network((builder, network), config))
+    with _stdout_to_stderr():
+        return bytes(engine_bytes_from_network((builder, network), config))
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """TensorRT's compiler writes some warnings past its logger on the standard output, where a verb's JSON goes."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _parser_sentence(library: Library, model: bytes, log: Any) -> str:

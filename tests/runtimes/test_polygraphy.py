@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 pytest.importorskip("polygraphy")
 
 from halp_trt.errors import BuildError
+from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import BuildOptions, available_runtimes, get_runtime
 from halp_trt.runtimes.tensorrt_bindings import Library, make_log
 from halp_trt.runtimes.tensorrt_build import compile_plan
 from halp_trt.runtimes.tensorrt_polygraphy import configure, network_from_onnx, polygraphy_on
-from tests.graphs.drawing import draw
+from tests.graphs.drawing import draw, numbers
 from tests.runtimes.test_tensorrt_build import CONV, MODEL, library, target
 
 UNKNOWN = draw(
@@ -62,6 +64,23 @@ def test_refusals_are_ours_alone(capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(BuildError):
             runtime.build(model, runtime.target("fp32", 1))
     assert capfd.readouterr() == ("", "")
+
+
+@with_rtx
+def test_what_the_compiler_prints_past_its_logger_is_kept_off_the_results(capfd: pytest.CaptureFixture[str]) -> None:
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+        onnx.helper.make_node("ReduceL2", ["c", "axes"], ["n"], "norm"),
+        onnx.helper.make_node("Clip", ["n", "least"], ["l"], "clip"),
+        onnx.helper.make_node("Div", ["c", "l"], ["y"], "div"),
+    ]
+    constants = {"w": numbers(4, 4, 1, 1), "axes": np.array([1]), "least": np.array(1e-12, np.float32)}
+    model = draw(nodes, constants, inputs={"x": (1, 4, 8, 8)}, outputs=["y"])
+    runtime = get_runtime("tensorrt-rtx")
+    runtime.build(to_half(model, "bf16").model.SerializeToString(), runtime.target("bf16", 1))
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert "precision-lose casting" in found.err
 
 
 @with_rtx
