@@ -13,7 +13,13 @@ from typing import Any
 from halp_trt.errors import BuildError
 from halp_trt.runtimes import BuildOptions, Built
 from halp_trt.runtimes.tensorrt_bindings import Library, find, make_log, make_monitor, need
-from halp_trt.runtimes.tensorrt_network import allow_edge_formats, io_formats, network_types, pin_precisions
+from halp_trt.runtimes.tensorrt_network import (
+    allow_edge_formats,
+    check_shapes,
+    io_formats,
+    network_types,
+    pin_precisions,
+)
 from halp_trt.runtimes.tensorrt_polygraphy import (
     PolygraphyException,
     configure,
@@ -67,6 +73,7 @@ def compile_plan(
     log = make_log(library.module)
     with polygraphy_on(library, log):
         builder, network = network_from_onnx(library, model, log)
+        check_shapes(network)
         types = network_types(library, network)
         if is_layer:
             allow_edge_formats(library, network)
@@ -88,6 +95,7 @@ def compile_plan(
 
 _ADVICE = (
     ("FP32 GEMM is not supported", "has no fp32 matrix product for compute capability {cc}", "--precision fp16"),
+    ("HW-specific datatypes", "lacks this number format for compute capability {cc}", "--precision fp16"),
     ("libnvinfer_lean", "makes version-compatible engines with its lean library alone", "that library installed"),
     ("workspace limit", "finds no kernel that needs so little memory", "a larger --workspace"),
 )

@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from halp_trt.errors import BuildError
 from halp_trt.runtimes.tensorrt_bindings import Library, bits, find
 
-__all__ = ["DTYPES", "EDGE_FORMATS", "allow_edge_formats", "io_formats", "network_types", "pin_precisions"]
+__all__ = [
+    "DTYPES",
+    "EDGE_FORMATS",
+    "allow_edge_formats",
+    "check_shapes",
+    "io_formats",
+    "network_types",
+    "pin_precisions",
+]
 
 DTYPES: Mapping[str, str] = MappingProxyType({"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"})
 """Number formats by TensorRT's names for them."""
@@ -18,6 +27,19 @@ EDGE_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Memory layouts that the edges of a lone layer may have, by number format: those it has inside a network, so that no
 reformatting is measured. Tensor cores read 8 channels together in 16 bits and 32 in 8 bits."""
+
+
+def check_shapes(network: Any) -> None:
+    """Refuses inputs whose shape is not fixed: Polygraphy would build for a batch of 1 without a word.
+
+    Raises:
+        BuildError: there is one.
+    """
+    for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+        if any(size < 0 for size in tensor.shape):
+            raise BuildError(
+                f"input {tensor.name!r} has no fixed shape {tuple(tensor.shape)}; export the model with fixed shapes"
+            )
 
 
 def network_types(library: Library, network: Any) -> dict[str, str]:

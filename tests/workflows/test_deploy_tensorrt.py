@@ -172,6 +172,8 @@ def test_turing_has_no_fp32_products(tmp_path: Path) -> None:
     gemm = draw([single], weights, inputs={"x": (1, 16)}, outputs=["y"])
     with pytest.raises(BuildError, match=r"no fp32 matrix product for compute capability 7\.5 .*--precision fp16"):
         build(gemm, tmp_path, "7.5")
+    with pytest.raises(BuildError, match=r"lacks this number format for compute capability 7\.5 .*--precision fp16"):
+        build(gemm, tmp_path, "7.5", "bf16")
     assert build(gemm, tmp_path, "7.5", "fp16").types == {"fp16": 1}
 
 
