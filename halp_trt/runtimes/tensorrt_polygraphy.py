@@ -106,8 +106,13 @@ def engine_bytes(builder: Any, network: Any, config: Any) -> bytes:
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
     """TensorRT's compiler writes some warnings past its logger on the standard output, where a verb's JSON goes."""
-    sys.stdout.flush()
-    kept = os.dup(1)
+    try:
+        kept = os.dup(1)
+    except OSError:  # services close it
+        yield
+        return
+    if sys.stdout:
+        sys.stdout.flush()
     try:
         os.dup2(2, 1)
         yield
