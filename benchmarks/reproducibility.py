@@ -134,9 +134,8 @@ def _busy_core() -> Iterator[None]:
 
 def _spin() -> None:
     os.sched_setaffinity(0, {min(range(os.cpu_count() or 1))})
-    numbers = np.random.default_rng(0).standard_normal(1 << 20)
     while True:
-        numbers = np.sort(numbers[::-1])
+        pass
 
 
 if __name__ == "__main__":
