@@ -70,5 +70,5 @@ class Counters:
         lost = (num_runs - 1) / 2
         infos = self._request.profiling_info
         executed = {info.node_name: None for info in infos if info.status == ov.ProfilingInfo.Status.EXECUTED}
-        self._executed = {name: None for name in (*self._executed, *executed)}
+        self._executed = dict.fromkeys((*self._executed, *executed))
         return {info.node_name: info.real_time.total_seconds() * 1e6 * num_runs + lost for info in infos}
