@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.latency import LatencyTable, Region, Surface
-from halp_trt.latency.surface import Cell
+from halp_trt.latency.cells import Cell
 from halp_trt.specs import LayerSpec, Measurement, Target
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import file_error, read_bytes, write_bytes, write_durably

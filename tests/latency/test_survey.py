@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
 from halp_trt.latency.staircase import climb, plateau_wave
-from halp_trt.latency.surface import (
+from halp_trt.latency.surface import Surface
+from halp_trt.latency.survey import (
     Effort,
     Region,
-    Surface,
     grid_surfaces,
     least_probes,
     measure_surface,
