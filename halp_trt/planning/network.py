@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.latency import graph_specs
 from halp_trt.planning.blocks import Wire, find_blocks
 from halp_trt.planning.halp import halp_step
@@ -38,7 +39,9 @@ __all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_fr
 
 Floats = npt.NDArray[np.float64]
 
-_MAX_ROUNDS = 12
+_MAX_ROUNDS = 16
+_HOPEFUL_ROUNDS = 6
+"""Rounds in which the solver may spend all of the budget, by interpolated latencies, before it is held back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +135,8 @@ def joint_step(
     """One pruning step over both widths: takes, gives and raises what ``halp_step`` does.
 
     Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The widths that the solver
-    chooses are looked up, and it solves again with what that told, until every layer of the plan was measured.
+    chooses are looked up, and it solves again with what that told, until every layer of the plan was measured. Where
+    its plans go on being slower than interpolated, because it chooses what is underpriced, it is held back by as much.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     known = Known(lookup)
@@ -142,9 +146,16 @@ def joint_step(
     limits, removes_blocks = Limits(least=least or {}), solver is joint_blocks
     ask = Ask(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
     best: PruningPlan | None = None
-    for _ in range(_MAX_ROUNDS):
-        problem = network_problem(current, saliency, known.surface, ask)
-        solution = solver(problem)
+    bound, allowed_us = math.inf, budget_us
+    for number in range(_MAX_ROUNDS):
+        problem = network_problem(current, saliency, known.surface, replace(ask, budgets={LATENCY: allowed_us}))
+        try:
+            solution = solver(problem)
+        except InfeasibleBudgetError:
+            if allowed_us == budget_us:
+                raise
+            break
+        bound = solution.bound if allowed_us == budget_us else bound
         chosen = {group.name: group.widths[c] for group, c in zip(problem.groups, solution.choices, strict=True)}
         is_measured = known.knows(graph_specs(current.graph, chosen))
         plan = plan_from(current, saliency, known.lookup, problem, solution)
@@ -152,9 +163,11 @@ def joint_step(
             best = plan
         if is_measured:
             break
+        if number + 1 >= _HOPEFUL_ROUNDS and best is None:
+            allowed_us = budget_us * min(1.0, solution.costs[LATENCY] / plan.latency_us)
     if best is None:  # every round's plan was slower than interpolated
         return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, least=least)
-    return best
+    return replace(best, bound=max(bound, best.saliency))
 
 
 joint_blocks_step = partial(joint_step, solver=joint_blocks)
