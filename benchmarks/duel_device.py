@@ -15,7 +15,7 @@ from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
-from halp_trt.workflows.build_lut import Measurer
+from halp_trt.workflows.build_lut import Measurer, network_footprint
 from halp_trt.workflows.stages import example_inputs
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 
@@ -34,7 +34,10 @@ class Device:
         self._contest = contest
         self._runtime = get_runtime(RUNTIME)
         self._target = self._runtime.target("fp32", 1)
-        self._measure = Measurer(contest.table, self._runtime, self._target, progress=self._count_new)
+        footprint = network_footprint(contest.graph, self._target.batch_size)
+        self._measure = Measurer(
+            contest.table, self._runtime, self._target, footprint_bytes=footprint, progress=self._count_new
+        )
         self._layers: set[LayerSpec] = set()
         self._num_new, self._probing = 0, 0.0
         self.num_engines = 0

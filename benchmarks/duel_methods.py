@@ -38,6 +38,7 @@ Chooser = Callable[[Contest, Device, float, int, Path], Choice]
 _ROUNDINGS = (8, 4, 1)
 """Uniform pruning tries widths that are multiples of each."""
 _ROUND_TO = 8
+_TORCH_PRUNING_STEPS = 20
 _FASTNAS_PICTURES, _FASTNAS_ROUNDS = 512, 6
 """It tests a network for every width of every layer, and searches for seconds at every limit: fewer of both."""
 
@@ -112,7 +113,9 @@ def _kept(graph: ChannelGraph, saliency: Saliency, rounding: int, ratio: float) 
 def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, folder: Path) -> Choice:
     """Global group Taylor importance, widths rounded to 8, the ratio bisected by measured latency.
 
-    Its gradients are summed over the minibatches in evaluation mode, as its own examples do.
+    Its gradients are summed over the minibatches in evaluation mode, as its own examples do. Every ratio is reached in
+    its ``iterative_steps``: in a single one it leaves a group whole of which it would remove everything, so that small
+    networks are out of its reach (here all below half of the dense latency).
     """
     import torch_pruning
 
@@ -124,15 +127,18 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
         twin = copy.deepcopy(module)
         for parameter, scored_one in zip(twin.parameters(), module.parameters(), strict=True):
             parameter.grad = scored_one.grad  # copies have none
-        torch_pruning.pruner.BasePruner(
+        pruner = torch_pruning.pruner.BasePruner(
             twin,
             contest.example(),
             importance=torch_pruning.importance.GroupTaylorImportance(),
             global_pruning=True,
             pruning_ratio=1 - ratio,
             round_to=_ROUND_TO,
+            iterative_steps=_TORCH_PRUNING_STEPS,
             ignored_layers=[layer for layer in twin.modules() if isinstance(layer, nn.Linear)],
-        ).step()
+        )
+        for _ in range(_TORCH_PRUNING_STEPS):
+            pruner.step()
         return twin
 
     narrow, share, ratio = bisect_share(make, device, budget, num_rounds=contest.num_bisections)
