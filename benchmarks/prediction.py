@@ -29,7 +29,7 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.resources import footprint_bytes
 from halp_trt.runtimes import get_runtime
-from halp_trt.runtimes.processor_bench import Rounds
+from halp_trt.runtimes.round_bench import Turns
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import encode, write_json
 from halp_trt.timing import Processor
@@ -89,40 +89,37 @@ def _measure(prober: Any, runtime: Any, model: bytes, plan: PruningPlan, target:
     """Kernels, layers and engine of one variant, in the same rounds."""
     units = runtime.units(model, target)
     specs = graph_specs(plan.graph, plan.counts())
-    seats = {unit.spec: prober.seat(unit.model) for unit in reversed(units)}
-    seats |= {spec: prober.seat(make_probe(spec, target.batch_size)) for spec in dict.fromkeys(specs)}
+    kernels = {unit.spec: unit.model for unit in units}
+    layers = {spec: make_probe(spec, target.batch_size) for spec in specs}
+    footprint = footprint_bytes(specs, target.batch_size)
+    turns = {
+        name: Turns(prober.bench, [prober.layer(probe) for probe in probes.values()], footprint)
+        for name, probes in (("units", kernels), ("layers", layers))
+    }
     session = runtime.load(model, target)
     engine, processor = session.bind(example_inputs(session, None)), Processor()
-    footprint = footprint_bytes(specs, target.batch_size)
-    kernels = list({unit.spec: None for unit in units})
-    layers = list(dict.fromkeys(specs))
-    taken = {"units": Rounds(num_seats=len(kernels)), "layers": Rounds(num_seats=len(layers))}
     samples: list[float] = []
-    start, number = time.monotonic(), -1
-    while number < 8 or time.monotonic() - start < seconds:
-        number += 1
+    start = time.monotonic()
+    while len(samples) < 8 or time.monotonic() - start < seconds:
         engine()
-        sample = processor.start(engine)
-        for name, keys in (("units", kernels), ("layers", layers)):
-            some = [seats[key] for key in keys]
-            prober.bench.round(some, footprint, Rounds(num_seats=len(some)))
-            prober.bench.round(some, footprint, taken[name] if number else Rounds(num_seats=len(some)))
-        if number:
-            samples.append(sample.elapsed_us)
+        samples.append(processor.start(engine).elapsed_us)
+        for one in turns.values():
+            one.round()
     engine_us = float(np.median(samples))
-    by_unit = dict(zip(kernels, taken["units"].measurements(footprint), strict=True))
-    by_layer = dict(zip(layers, taken["layers"].measurements(footprint), strict=True))
+    by_unit = dict(zip(kernels, turns["units"].rows(), strict=True))
+    by_layer = dict(zip(layers, turns["layers"].rows(), strict=True))
     units_us = math.fsum(by_unit[unit.spec].latency_us for unit in units)
     layers_us = math.fsum(by_layer[spec].latency_us for spec in specs)
     return {
         "engine_us": round(engine_us, 1),
         "engine_spread": round(float(np.subtract(*np.percentile(samples, [90, 10]))) / engine_us, 4),
-        "num_rounds": number,
+        "num_rounds": len(samples),
         "num_units": len(units),
         "units_us": round(units_us, 1),
         "layers_us": round(layers_us, 1),
         "units_error": round(units_us / engine_us - 1, 4),
         "layers_error": round(layers_us / engine_us - 1, 4),
+        "tare_us": {name: round(one.tare_us, 2) for name, one in turns.items()},
     }
 
 

@@ -20,6 +20,8 @@ __all__ = ["executed_units", "is_unit", "overwritten_input"]
 
 _UNIT_KEY = "halp_trt.unit"
 _FEW_VALUES = 16
+_RESIDUAL = 3
+"""Position of what a convolution adds to its sum, after its input, weights and bias."""
 _IN_PLACE = frozenset({"Add", "Sub", "Mul", "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh"})
 
 Open = Callable[[bytes], Any]
@@ -76,8 +78,8 @@ def overwritten_input(layer: onnx.ModelProto) -> str | None:
     if len(nodes) != 1:
         return None
     inputs = [str(value.name) for value in layer.graph.input]
-    if nodes[0].op_type in ("Conv", "FusedConv") and len(inputs) == 2:
-        return inputs[1]
+    if nodes[0].op_type in ("Conv", "FusedConv"):
+        return next((name for name in nodes[0].input[_RESIDUAL:] if name in inputs), None)
     shapes = {tuple(n.dim_value for n in value.type.tensor_type.shape.dim) for value in layer.graph.input}
     return inputs[0] if nodes[0].op_type in _IN_PLACE and len(shapes) == 1 else None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import mmap
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +16,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from halp_trt.errors import BuildError, MeasurementError, UsageError
+from halp_trt.errors import BuildError, UsageError
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, Array, Unit
 from halp_trt.runtimes.blocked_edges import cut_to_layer
-from halp_trt.runtimes.executed import executed_units, is_unit, overwritten_input
-from halp_trt.runtimes.processor_bench import ROUNDS, RoundBench, Seat, batches, processor_name
+from halp_trt.runtimes.executed import executed_units, is_unit
+from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer
+from halp_trt.runtimes.processor_bench import processor_name
+from halp_trt.runtimes.round_bench import ROUNDS, RoundBench, batches
 from halp_trt.specs import Measurement, Protocol, Target
 from halp_trt.timing import pin_to_one_core
 
@@ -33,15 +33,6 @@ suffix = ".onnx"
 
 _ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 _NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-_TYPES: Mapping[str, type[np.generic]] = {
-    f"tensor({name})": kind
-    for name, kind in {
-        "float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32, "int8": np.int8,
-        "uint8": np.uint8, "bool": np.bool_,
-    }.items()
-}  # fmt: skip
-_SMALL = (1, 8, 14, 14)
-"""Shape of the operator by which the cost of a call is weighed."""
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 """On most processors fp16 is computed in fp32 between casts: it shows accuracy, not speed."""
@@ -170,22 +161,20 @@ def reference(target: Target) -> Callable[[], None]:
 
 
 class CpuProber:
-    """Measures layers with a ``RoundBench``.
+    """Measures layers with a ``RoundBench``, in probe networks of ONNX Runtime.
 
-    All layers read and write the same buffers, as in a network's arena. Before a layer runs, its input is written, and
-    as much of its output as the layer before it may have read: with that and the other layers' weights between two runs
-    of it, its memory is as near or far as inside a network.
+    Attributes:
+        bench: what takes the time.
     """
 
     def __init__(self, target: Target) -> None:
-        self._protocol = target.protocol
-        self._random = np.random.default_rng(0)
-        self._arena = [_memory(0), _memory(0)]
+        self._num_threads = target.protocol.num_threads
+        self._open = partial(_open, self._num_threads)
+        self._arena = Arena()
         self.bench = RoundBench(
             protocol=target.protocol,
+            open_network=lambda layers: ProfiledNetwork(layers, self._arena, self._open_profiled),
             reference=reference(target),
-            settle=self._bind_whole(_chain(1, (1,))),
-            chains=(self._bind_whole(_chain(1, _SMALL)), self._bind_whole(_chain(2, _SMALL))),
         )
 
     def measure(self, probe: bytes) -> Measurement:
@@ -208,90 +197,20 @@ class CpuProber:
             BuildError: ONNX Runtime refuses a probe.
             MeasurementError: its optimiser did not leave a layer recognisable.
         """
-        for batch in batches(map(self.seat, probes)):
+        for batch in batches(map(self.layer, probes)):
             yield from self.bench.measure(batch, footprint_bytes)
 
-    def seat(self, probe: bytes) -> Seat:
-        """The layer in a probe, or a unit, ready to take part in rounds."""
-        return self._seat(self._layer(probe))
+    def layer(self, probe: bytes) -> ProbedLayer:
+        """What is executed of a probe, optimised and without its edges, or of a unit, which is taken as it is."""
+        if not is_unit(probe):
+            probe = bytes(cut_to_layer(_optimised(probe, self._num_threads)).SerializeToString())
+        return probed_layer(probe, self._open)
 
-    def _layer(self, probe: bytes) -> bytes:
-        """The nodes to be run, optimised: those of a unit as they are, those of a probe without its edges."""
-        if is_unit(probe):
-            return probe
-        return bytes(cut_to_layer(_optimised(probe, self._protocol.num_threads)).SerializeToString())
-
-    def _bind_whole(self, model: bytes) -> Callable[[], None]:
-        session = CpuSession(model, num_threads=self._protocol.num_threads)
-        return session.bind({key: self._fill(shape, np.float32) for key, shape in session.input_shapes.items()})
-
-    def _seat(self, layer: bytes) -> Seat:
-        """The layer's inputs in one buffer that all layers share, its outputs in the other.
-
-        What an arena lets a kernel overwrite is overwritten: a residual is added where it stands.
-        """
-        session = _open(self._protocol.num_threads, layer)
-        model = onnx.load_from_string(layer)
-        own = {
-            value.name: self._fill(tuple(value.shape), _TYPES.get(value.type, np.float32))
-            for value in session.get_inputs()
-        }
-        try:
-            values = session.run(None, own)
-        except Exception as error:
-            raise MeasurementError(
-                f"ONNX Runtime cannot run the probe: {_first_line(error)}; please report it"
-            ) from error
-        outputs = dict(zip([output.name for output in session.get_outputs()], values, strict=True))
-        overwritten = overwritten_input(model)
-        places = self._lay_out(0, {key: value for key, value in own.items() if key != overwritten})
-        places |= self._lay_out(1, outputs)
-        if overwritten is not None:
-            places[overwritten] = places[next(iter(outputs))]
-        binding = session.io_binding()
-        for bind, arrays in ((binding.bind_input, own), (binding.bind_output, outputs)):
-            for key, value in arrays.items():
-                _bind(bind, key, places[key], value.shape)
-        written = [places[key] for key in own if places[key].dtype == np.float32]
-        before = sum(array.size for array in written)
-        cleared = [places[key][:before] for key in outputs if places[key].dtype == np.float32]
-        return Seat(
-            run=_runner(session, binding, places),
-            prepare=partial(_touch, [*cleared, *written]),
-            num_bytes=sum(math.prod(tensor.dims) * 4 for tensor in model.graph.initializer),
-            num_shared_bytes=4 * sum(memory.size for memory in self._arena),
-        )
-
-    def _lay_out(self, role: int, values: Mapping[str, Array]) -> dict[str, Array]:
-        """A stretch of the shared buffer for each value, 256 bytes apart; what is not float32 keeps its own memory."""
-        needed = sum(-(-value.size // 64) * 64 for value in values.values())
-        if needed > self._arena[role].size:
-            self._arena[role] = _memory(needed)
-            self._arena[role][:] = self._random.standard_normal(needed, np.float32)
-        places, start = {}, 0
-        for key, value in values.items():
-            if value.dtype != np.float32:
-                places[key] = np.array(value, order="C")
-                continue
-            places[key] = self._arena[role][start : start + value.size]
-            start += -(-value.size // 64) * 64
-        return places
-
-    def _fill(self, shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-        if kind is np.float32:
-            return self._random.standard_normal(shape, np.float32)
-        return self._random.integers(0, 2, shape).astype(kind)
-
-
-def _touch(arrays: Sequence[Array]) -> None:
-    """Reads and writes memory; the numbers keep their size."""
-    for array in arrays:
-        np.negative(array, out=array)
-
-
-def _memory(num_floats: int) -> Array:
-    """Memory as an allocator hands it out: numpy would ask for huge pages, which ONNX Runtime's arena does not."""
-    return np.frombuffer(mmap.mmap(-1, max(4 * num_floats, mmap.PAGESIZE)), np.float32)[:num_floats]
+    def _open_profiled(self, model: bytes, prefix: str) -> ort.InferenceSession:
+        options = _options(self._num_threads, _NONE)
+        options.enable_profiling = True
+        options.profile_file_prefix = prefix
+        return _session(model, options)
 
 
 def _optimised(model: bytes, num_threads: int) -> onnx.ModelProto:
@@ -360,15 +279,6 @@ def _reference_network() -> bytes:
         nodes.append(onnx.helper.make_node("Conv", [value, f"weight_{index}"], [written], **attributes))
         value = written
     return _network(nodes, (1, 64, 28, 28), weights)
-
-
-def _chain(length: int, shape: tuple[int, ...]) -> bytes:
-    """So many small operators in a row, of two kinds so that none cancels another."""
-    names = ["input", *(f"value_{index}" for index in range(1, length)), "output"]
-    nodes = [
-        onnx.helper.make_node(("Neg", "Abs")[index % 2], [names[index]], [names[index + 1]]) for index in range(length)
-    ]
-    return _network(nodes, shape, [])
 
 
 def _network(nodes: Sequence[onnx.NodeProto], shape: tuple[int, ...], weights: list[onnx.TensorProto]) -> bytes:

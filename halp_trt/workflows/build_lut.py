@@ -30,7 +30,7 @@ from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.resources import footprint_bytes
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
-from halp_trt.runtimes.processor_bench import ROUNDS, at_speed
+from halp_trt.runtimes.round_bench import ROUNDS, at_speed
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, append_surfaces, create_table, read_table
 from halp_trt.workflows.precision import parser_opset

@@ -45,17 +45,15 @@ def units_of(model: onnx.ModelProto) -> tuple[Unit, ...]:
 
 
 def check_measurable(units: Sequence[Unit]) -> None:
-    """A seat runs its unit once; every name is its own, and specs can be keys."""
+    """A probe network runs each of them; every name is its own, and specs can be keys."""
     assert units
     assert len({unit.name for unit in units}) == len(units)
     assert all(is_unit(unit.model) for unit in units)
-    prober = runtime.CpuProber(TARGET)
-    for unit in units:
-        seat = prober.seat(unit.model)
-        seat.prepare()
-        seat.run()
-        assert seat.num_bytes >= 0
-        hash(unit.spec)
+    with runtime.prober(TARGET) as prober:
+        network = prober.bench.open_network([prober.layer(unit.model) for unit in units])
+    network.run()
+    assert network.finish().samples_us.shape == (len(units), 1)
+    assert len({unit.spec for unit in units}) <= len(units)
 
 
 IMAGE = {"x": (FLOAT, (1, 4, 6, 6))}
@@ -155,9 +153,10 @@ ROW = {"x": (FLOAT, (1, 4, 6, 6)), "r": (FLOAT, (1, 4, 6, 6))}
         (helper.make_node("Concat", ["x", "r"], ["y"], axis=1), ROW, None),
         (helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2]), IMAGE, None),
         (helper.make_node("Conv", ["x", "w"], ["y"]), IMAGE, None),
+        (helper.make_node("Conv", ["x", "r"], ["y"]), ROW, None),
         (helper.make_node("FusedConv", ["x", "w", "b", "r"], ["y"], domain="com.microsoft"), ROW, "r"),
     ],
-    ids=["add", "relu", "broadcast", "concat", "pool", "conv", "residual"],
+    ids=["add", "relu", "broadcast", "concat", "pool", "conv", "computed weights", "residual"],
 )
 def test_what_an_arena_lets_a_kernel_overwrite(
     node: onnx.NodeProto, inputs: dict[str, tuple[int, tuple[int, ...]]], overwritten: str | None

@@ -1,0 +1,216 @@
+"""Layers that take turns in made-up networks, on a clock of our own: bit-exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+
+import numpy as np
+import pytest
+
+from halp_trt.runtimes import round_bench
+from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _footprint, _groups, at_speed, batches
+from halp_trt.specs import Measurement, Protocol
+from halp_trt.timing import Processor
+
+COLD, WARM = 5.0, 4.0
+TARE = 2 * WARM - COLD
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A layer: what it takes in its runs, in turn."""
+
+    name: str = "a"
+    us: tuple[float, ...] = (100.0,)
+    num_bytes: int = 0
+    num_shared_bytes: int = 0
+    num_kernels: int = 1
+
+    def __post_init__(self) -> None:
+        self.times = cycle(self.us)
+
+
+@dataclass
+class Network:
+    """Layers whose every run moves the clock, and is seen by the profiler."""
+
+    machine: Machine
+    layers: Sequence[Work]
+    num_bytes: int = 0
+    seen: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_bytes = _footprint(self.layers)
+
+    def run(self) -> None:
+        self.machine.log.append("".join(layer.name for layer in self.layers))
+        self.seen.append([next(layer.times) for layer in self.layers])
+        self.machine.now_ns += round(1000 * sum(self.seen[-1]))
+
+    def finish(self) -> Profile:
+        self.machine.log.append("finish")
+        tares = np.full((2, 1, len(self.seen)), COLD)
+        tares[1] = WARM
+        return Profile(
+            samples_us=np.asarray(self.seen).T,
+            num_kernels=np.asarray([layer.num_kernels for layer in self.layers]),
+            tares_us=tares,
+        )
+
+
+@dataclass
+class Machine:
+    """A processor whose clock moves only while it works, and a log of what ran."""
+
+    now_ns: int = 0
+    log: list[str] = field(default_factory=list)
+
+    def work(self, name: str, *us: float) -> Callable[[], None]:
+        """A call that takes these microseconds in turn."""
+        times = cycle(us)
+
+        def run() -> None:
+            self.log.append(name)
+            self.now_ns += round(next(times) * 1000)
+
+        return run
+
+    def bench(self, monkeypatch: pytest.MonkeyPatch, *reference_us: float, num_samples: int = 60) -> RoundBench:
+        monkeypatch.setattr(round_bench.time, "monotonic", lambda: self.now_ns / 1e9)
+        monkeypatch.setattr(round_bench.time, "sleep", lambda seconds: self.log.append(f"sleep {seconds:.1f}"))
+        return RoundBench(
+            protocol=Protocol(method=ROUNDS, num_samples=num_samples, num_warmup=2),
+            open_network=lambda layers: Network(self, layers),
+            reference=self.work("reference", *(reference_us or (50.0,))),
+            processor=Processor(lambda: self.now_ns, lambda: 0),
+        )
+
+
+def test_a_round_runs_a_network_untimed_and_timed_after_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    layers = [Work(name="a", us=(1.0, 90.0)), Work(name="b", us=(1.0, 40.0), num_kernels=3)]
+    turns = Turns(machine.bench(monkeypatch), layers, footprint_bytes=77)
+    turns.round()
+    turns.round()
+    once = ["reference", "reference", "ab", "ab"]
+    assert machine.log == once * 4, "two rounds of warm-up"
+    first, second = turns.rows()
+    assert (first.latency_us, first.p10_us, first.p90_us) == (90.0 - TARE,) * 3, "the second of two runs counts"
+    assert second.latency_us == 40.0 - 3 * TARE, "the profiler charges each kernel"
+    assert (first.num_samples, first.reference_us, first.footprint_bytes) == (2, 50.0, 77)
+
+
+def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    turns = Turns(machine.bench(monkeypatch), [Work(us=(100.0,))], footprint_bytes=1)
+    turns.round()
+    assert turns.rows()[0].num_samples == 1
+    turns.round()
+    assert turns.rows()[0].num_samples == turns.num_rounds == 2, "what was seen before counts too"
+    assert machine.log.count("finish") == 2
+    assert machine.log.count("a") == 2 * 2 * 3, "a new network is warmed up again"
+
+
+def test_a_profiler_that_charges_nothing_is_not_paid_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.runtimes.test_round_bench.COLD", 9.0)
+    turns = Turns(Machine().bench(monkeypatch), [Work()], footprint_bytes=1)
+    turns.round()
+    assert turns.rows()[0].latency_us == 100.0
+    assert turns.tare_us == 0.0
+
+
+def test_layers_that_fill_several_footprints_are_several_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    layers = [Work(name=name, num_bytes=60, us=(us,)) for name, us in zip("abcd", (1e3, 2e3, 3e3, 4e3), strict=True)]
+    turns = Turns(machine.bench(monkeypatch), layers, footprint_bytes=100)
+    turns.round()
+    assert machine.log == ["reference", "reference", "ab", "ab", "reference", "reference", "cd", "cd"] * 3
+    assert [row.latency_us for row in turns.rows()] == [us - TARE for us in (1e3, 2e3, 3e3, 4e3)]
+
+
+def test_memory_is_read_to_make_up_what_layers_do_not_touch(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [
+        Work(name="a", num_bytes=1 << 20, num_shared_bytes=3 << 20),
+        Work(name="b", num_bytes=1 << 20, num_shared_bytes=2 << 20),
+    ]
+    for footprint, filled in ((16 << 20, 11 << 20), (5 << 20, 4), (1 << 20, 4)):
+        turns = Turns(Machine().bench(monkeypatch), layers, footprint)
+        turns.round()
+        assert turns._filler.nbytes == filled, "the weights of all and the largest of what they share"
+        assert (turns._filler == 1).all(), "zeros would be one page"
+
+
+def test_a_bench_stops_when_medians_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    (steady,) = machine.bench(monkeypatch).measure([Work(us=(100_000.0,))], 0)
+    assert (steady.num_samples, steady.doubt) == (10, ""), "its fewest rounds, as the time is over"
+    (short,) = machine.bench(monkeypatch).measure([Work(us=(100.0,))], 0)
+    assert short.num_samples == 20, "a pass of rounds"
+    mostly = [Work(us=(100.0,)) for _ in range(9)] + [Work(us=(50.0, 50.0, 250.0, 250.0))]
+    assert {row.num_samples for row in machine.bench(monkeypatch).measure(mostly, 1)} == {20}, "nine of ten are known"
+
+
+def test_what_wavers_to_the_end_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = Machine().bench(monkeypatch, num_samples=30).measure([Work(us=(50.0, 50.0, 250.0, 250.0))], 0)
+    assert row.num_samples == 30
+    assert row.doubt == "its median is known to 12 % only"
+
+
+def slow_at(*runs: int) -> list[float]:
+    """The reference's microseconds over many timed runs; in these it is twice as slow."""
+    return [100.0 if index // 2 in runs else 50.0 for index in range(400)]
+
+
+def test_a_batch_met_by_a_slow_moment_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    bench = machine.bench(monkeypatch, *slow_at(*range(22, 44)))  # each attempt: 2 + 20 rounds
+    assert bench.measure([Work(name="a")], 1)[0].reference_us == 50.0
+    assert bench.calm_us == {1: 50.0}
+    (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 44))], 1)
+    assert (row.latency_us, row.doubt) == (100.0 - TARE, "")
+    assert [entry for entry in machine.log if entry.startswith("sleep")] == ["sleep 0.1"]
+
+
+def test_a_machine_that_stays_slow_is_believed_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    bench = machine.bench(monkeypatch, *slow_at(*range(22, 400)))
+    bench.measure([Work(name="a")], 1)
+    (slow,) = bench.measure([Work(name="b")], 1)
+    assert slow.reference_us == 100.0
+    assert slow.doubt == "the machine ran 2.0 times slower than before"
+    assert len([entry for entry in machine.log if entry.startswith("sleep")]) == 4
+    (other,) = bench.measure([Work(name="c")], 2)
+    assert (other.reference_us, other.doubt) == (100.0, ""), "another footprint has a calm of its own"
+
+
+def test_batches_are_never_long_and_not_read_ahead() -> None:
+    opened = []
+
+    def layers() -> Iterator[Work]:
+        for number in range(150):
+            opened.append(number)
+            yield Work()
+
+    assert [len(batch) for batch in batches(layers())] == [64, 64, 22]
+    assert list(batches([])) == []
+    opened.clear()
+    next(iter(batches(layers())))
+    assert len(opened) == 64
+
+
+def test_groups_fill_a_footprint() -> None:
+    light, heavy = Work(num_bytes=1), Work(num_bytes=100)
+    assert list(_groups([light] * 150, 1000)) == [list(range(150))]
+    assert list(_groups([heavy, light, light, heavy], 100)) == [[0], [1, 2, 3]]
+    assert list(_groups([light] * 3, 0)) == [[0], [1], [2]]
+    assert list(_groups([], 100)) == []
+    shared = Work(num_bytes=40, num_shared_bytes=25)
+    assert list(_groups([shared] * 5, 100)) == [[0, 1], [2, 3], [4]], "what is shared counts once"
+
+
+def test_rows_are_brought_to_one_speed() -> None:
+    row = Measurement(latency_us=110.0, p10_us=100.0, p90_us=120.0, num_samples=3, reference_us=20.0)
+    assert at_speed(row, 10.0) == replace(row, latency_us=55.0, p10_us=50.0, p90_us=60.0)
+    assert at_speed(row, 0.0) == row
