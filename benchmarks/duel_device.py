@@ -84,7 +84,8 @@ def bisect_share(
 ) -> tuple[nn.Module, float, float]:
     """The widest network on a scale from nothing (0) to dense (1) whose engine, as measured, meets a budget.
 
-    A network that was timed before is not timed again.
+    A network that was timed before is not timed again; where ``make`` finds a budget infeasible, no network is that
+    narrow.
 
     Returns:
         The network, its latency as a share of the dense one's, and where it stands on the scale.
@@ -97,7 +98,11 @@ def bisect_share(
     known: dict[tuple[torch.Size, ...], float] = {}
     for _ in range(num_rounds):
         middle = (low + high) / 2
-        module = make(middle)
+        try:
+            module = make(middle)
+        except InfeasibleBudgetError:
+            low = middle
+            continue
         widths = tuple(tensor.shape for tensor in module.state_dict().values())
         if widths not in known:
             known[widths] = device.share(copy.deepcopy(module))
@@ -107,6 +112,7 @@ def bisect_share(
             high = middle
     if best is None:
         raise InfeasibleBudgetError(
-            f"the narrowest network took {min(known.values()):.1%} of the dense latency, the budget is {budget:.0%}"
+            f"the narrowest network took {min(known.values(), default=1.0):.1%} of the dense latency, the budget is "
+            f"{budget:.0%}"
         )
     return best

@@ -199,7 +199,12 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
         shared = folder.parents[1] / f"sensitivity-{rounding}-{seed}"
         if rounding not in saved:
             saved[rounding] = _once(shared / "seconds.json", lambda: search(rounding, 0.9, shared))
-        return search(rounding, ratio, shared)
+        try:
+            return search(rounding, ratio, shared)
+        except ValueError as error:
+            if "satisf" not in str(error):
+                raise
+            raise InfeasibleBudgetError(f"no network of multiples of {rounding} has so few FLOPs") from error
 
     num_rounds = min(_FASTNAS_ROUNDS, contest.num_bisections)
     rounding, (narrow, share, ratio) = _first_rounding(make, device, budget, num_rounds=num_rounds)
@@ -233,6 +238,7 @@ METHODS: Mapping[str, Chooser] = MappingProxyType(
         "halp": partial(_ours, method="halp", one_shot=False),
         "joint-once": partial(_ours, method="joint", one_shot=True),
         "joint-steps": partial(_ours, method="joint", one_shot=False),
+        "joint-blocks": partial(_ours, method="joint-blocks", one_shot=False),
     }
 )
-"""``halp`` and ``joint-steps`` prune in several steps with training in between, ``joint-once`` in one."""
+"""``joint-once`` prunes in one step, the others of ours in several with training in between."""
