@@ -50,7 +50,9 @@ def main() -> None:
             if name not in cells:
                 cells[name] = _cell(model, method, budget, arguments)
                 print(name, json.dumps({k: v for k, v in cells[name].items() if k != "target"}), flush=True)
-                write_json(arguments.result, {"schema": SCHEMA, "version": __version__, "cells": cells})
+                command = "python benchmarks/budgets.py --work WORK"
+                result = {"schema": SCHEMA, "version": __version__, "command": command, "cells": cells}
+                write_json(arguments.result, result)
 
 
 def _cell(model: str, method: str, budget: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "schema": "halp-trt/probes/1",
         "version": __version__,
+        "command": "python benchmarks/probes.py --work WORK",
         "model": arguments.model,
         "target": encode(target),
         "num_entries": sum(surface.num_entries for surface in table.surfaces),

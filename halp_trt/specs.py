@@ -556,6 +556,7 @@ class EngineRecord:
         evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
         kept: nodes that stay in a wider format than the precision's, with the reason.
         formats: number format and memory layout of inputs and outputs.
+        run: folder of its run as seen from the engine's, empty where there is none.
     """
 
     file: str
@@ -570,6 +571,7 @@ class EngineRecord:
     evidence: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
     def __post_init__(self) -> None:
         for name in ("parents", "flags", "types", "kept", "formats"):

@@ -1,8 +1,9 @@
 """Makes the parts of the documentation that must not drift, or checks them (--check) and runs the README's examples.
 
-Made: docs/cli.md from every verb's --help; tables and picture of the README and docs/duel.md from the committed results
-that their markers name: ``<!-- table: VERIFICATION.json -->``, ``<!-- comparison: RESULT.json -->`` and
-``<!-- duel: RESULT.json -->``, each up to ``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``.
+Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
+name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
+``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md and docs/duel.md,
+by ``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
+from figures import figures
 
 from halp_trt.cli import verbs
 from halp_trt.latency import LatencyTable
@@ -33,15 +33,15 @@ from halp_trt.report.units import (
     signed_percent,
     target_line,
 )
-from halp_trt.specs import EngineCheck, Target, Verification
+from halp_trt.specs import EngineCheck, Verification
 from halp_trt.store import decode, load, read_json
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
-_DUEL = _ROOT / "docs/duel.md"
+_MEASURED, _DUEL = _ROOT / "docs/measured.md", _ROOT / "docs/duel.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_DUELLED = re.compile(r"(<!-- duel: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FIGURES = re.compile(r"(<!-- figures: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
 _PICTURE = _ROOT / "docs/images/staircases.svg"
 _FENCED = re.compile(r"^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -68,12 +68,7 @@ def _help(path: str, command: click.Command) -> str:
 def with_tables(text: str) -> str:
     """A page with the tables between its markers made anew."""
     text = _MARKED.sub(lambda match: f"{match[1]}{_table(_ROOT / match['source'])}{match[3]}", text)
-    text = _COMPARED.sub(lambda match: f"{match[1]}{_comparison(_ROOT / match['source'])}{match[3]}", text)
-    return _DUELLED.sub(lambda match: f"{match[1]}{_duel(_ROOT / match['source'])}{match[3]}", text)
-
-
-def _page(path: Path) -> str:
-    return with_tables(path.read_text(encoding="utf-8"))
+    return _COMPARED.sub(lambda match: f"{match[1]}{_comparison(_ROOT / match['source'])}{match[3]}", text)
 
 
 def _table(source: Path) -> str:
@@ -85,6 +80,11 @@ def _table(source: Path) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows]
     pictures = f"; accuracy on {found.num_pictures:,} test pictures" if found.num_pictures else ""
     return "\n".join([*lines, "", f"<sub>{target_line(found.target)}{pictures}.</sub>", ""])
+
+
+def with_figures(text: str) -> str:
+    """A page with the tables of the benchmark results that its markers name."""
+    return _FIGURES.sub(lambda match: match[1] + figures(_ROOT / match["source"]) + match[3], text)
 
 
 def _comparison(source: Path) -> str:
@@ -116,39 +116,6 @@ def _engine_row(name: str, engine: EngineCheck, check: Verification, share: floa
         f"{latency(engine.predicted_us)} ({signed_percent(engine.prediction_error_fraction)})",
         count(engine.num_parameters),
         percent(engine.accuracy_fraction),
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _duel(source: Path) -> str:
-    """What benchmarks/duel.py wrote: a table for each network, the methods of a budget by their accuracy."""
-    found = read_json(source)
-    if not isinstance(found, dict) or found.get("schema") != "halp-trt/duel/1":
-        sys.exit(f"error: {source} holds no duel; name one that benchmarks/duel.py wrote")
-    lines = []
-    for network, dense in found["dense"].items():
-        timed = f"{latency(dense['latency_us'])}, {percent(dense['accuracy_fraction'])} of {dense['num_pictures']:,}"
-        lines += [f"**{network}**, dense {timed} test pictures:", ""]
-        lines += ["| asked for | method | accuracy | seeds | of dense, timed | layers | engines | to choose |"]
-        lines += ["|--:|---|--:|--:|--:|--:|--:|--:|"]
-        lines += [_duel_row(line) for line in found["summary"] if line["network"] == network]
-        lines += [""]
-    target = next(iter(found["targets"].values()))["target"]
-    made = f"Made by `{found['command']}`."
-    return "\n".join([*lines, f"<sub>{target_line(decode(Target, target))}. {made}</sub>", ""])
-
-
-def _duel_row(line: Mapping[str, Any]) -> str:
-    budget, accuracy, share = line["budget"], line["accuracy_fraction"], line["of_budget"]
-    cells = (
-        f"{budget} %",
-        line["method"],
-        f"{percent(accuracy['mean'])} ± {100 * accuracy['stdev']:.2f}" if accuracy else "–",
-        str(accuracy["num"]) if accuracy else f"{line['num_failed']} failed",
-        percent(share["mean"] * budget / 100, 1) if share else "–",
-        f"{line['layers']:,.0f}",
-        f"{line['engines']:,.0f}",
-        f"{line['seconds_alone']['mean']:,.0f} s",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -196,7 +163,9 @@ def main() -> None:
     check = parser.parse_args().check
     made: dict[Path, Callable[[], str]] = {
         _ROOT / "docs/cli.md": cli_reference,
-        **{page: partial(_page, page) for page in (_README, _DUEL)},
+        _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
+        _MEASURED: lambda: with_figures(_MEASURED.read_text(encoding="utf-8")),
+        _DUEL: lambda: with_figures(_DUEL.read_text(encoding="utf-8")),
         _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
     }
     problems = []

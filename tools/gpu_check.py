@@ -53,7 +53,7 @@ SCHEMA = "halp-trt/gpu-check/1"
 ON_GPU = ("tensorrt", "tensorrt-rtx", "torch", "torch-nchw", "torch-compile")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12",
-            "tensorrt-rtx-cu13", "pycuda", "cuda-python", "cuda-bindings", "nvidia-ml-py")  # fmt: skip
+            "tensorrt-rtx-cu13", "polygraphy", "pycuda", "cuda-python", "cuda-bindings", "nvidia-ml-py")  # fmt: skip
 CONV = LayerSpec(
     operator="Conv", in_channels=128, out_channels=256, in_size=(28, 28), kernel_size=(3, 3), stride=(1, 1),
     padding=(1, 1, 1, 1), dilation=(1, 1), bias=True, epilogue=("Relu",),

@@ -227,6 +227,7 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
 @click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)
 @click.option("--portable", type=click.Choice(["versions", "gpus", "both"]), help=_PORTABLE)
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Memory for kernels; by default all.")
+@click.option("--force", is_flag=True, help="Overwrite engines of another run whose folder has the same name.")
 @_json
 @click.pass_context
 def deploy(
@@ -238,6 +239,7 @@ def deploy(
     builds: int,
     portable: str | None,
     workspace: int | None,
+    force: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -259,10 +261,11 @@ def deploy(
             workspace_bytes=workspace << 20 if workspace else None,
             progress=bar("deploy"),
         )
-        order = Order(engines=engines, keep=keep, options=options, num_builds=builds)
+        order = Order(engines=engines, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_run(folder, _overridden(ctx, folder, values), order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
-    text = "\n\n".join([*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"])
+    parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
+    text = "\n\n".join(part for part in parts if part)
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
 
 

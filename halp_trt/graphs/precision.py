@@ -56,13 +56,22 @@ HALVES: Mapping[str, Half] = MappingProxyType(
     }
 )
 
+_FP32_ALONE = "has no 16-bit form in ONNX"
 _KEPT: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "fp16": dict.fromkeys(
-            ("CumSum", "Exp", "Log", "Pow", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare", "Softplus"),
-            "leaves the range of fp16 on ordinary data",
-        ),
-        "bf16": dict.fromkeys(("ConvTranspose", "HardSwish"), "has no kernel for bf16 in TensorRT"),
+        "fp16": {
+            "Celu": _FP32_ALONE,
+            **dict.fromkeys(
+                ("CumSum", "Exp", "Log", "Pow", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare", "Softplus"),
+                "leaves the range of fp16 on ordinary data",
+            ),
+        },
+        "bf16": {
+            "Celu": _FP32_ALONE,
+            **dict.fromkeys(
+                ("ConvTranspose", "GlobalLpPool", "HardSwish", "LpPool", "Mish"), "has no kernel for bf16 in TensorRT"
+            ),
+        },
     }
 )
 """Operators that stay in fp32, with the reason."""

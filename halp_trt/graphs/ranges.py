@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
-from halp_trt.errors import NonFiniteError
+from halp_trt.errors import BuildError, NonFiniteError
 
 __all__ = ["tensor_ranges"]
 
@@ -18,6 +18,7 @@ def tensor_ranges(model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]])
 
     Raises:
         NonFiniteError: a tensor is NaN or infinite already in fp32.
+        BuildError: ONNX Runtime refuses the network or an example.
     """
     import onnxruntime as ort  # beside its own runtime, only what looks into a network needs it
 
@@ -34,10 +35,23 @@ def tensor_ranges(model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]])
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = ort.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        runs = (session.run(names, dict(example)) for example in examples)
+        return _largest(names, runs)
+    except NonFiniteError:
+        raise
+    except Exception as error:  # its errors have no common root
+        reason = " ".join(str(error).split())[:300]
+        raise BuildError(
+            f"ONNX Runtime cannot run the network to see how large its tensors become: {reason}; mend the model"
+        ) from error
+
+
+def _largest(names: Sequence[str], runs: Iterable[Sequence[Any]]) -> dict[str, float]:
     ranges = dict.fromkeys(names, 0.0)
-    for example in examples:
-        for name, value in zip(names, session.run(names, dict(example)), strict=True):
+    for values in runs:
+        for name, value in zip(names, values, strict=True):
             largest = float(np.max(np.abs(value), initial=0.0))
             if not np.isfinite(largest):
                 raise NonFiniteError(f"tensor {name!r} is NaN or infinite in fp32; check the weights and the examples")

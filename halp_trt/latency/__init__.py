@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from halp_trt.latency.staircase import noise_us, staircase_step
-from halp_trt.latency.surface import (
+from halp_trt.latency.surface import Entry, Grid, Surface
+from halp_trt.latency.survey import (
     Effort,
-    Entry,
-    Grid,
     Region,
-    Surface,
     grid_surfaces,
     least_probes,
     measure_surface,

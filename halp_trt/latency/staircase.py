@@ -12,18 +12,30 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.specs import Measurement
 
-__all__ = ["noise_us", "staircase_step"]
+__all__ = ["Wave", "climb", "noise_us", "plateau_wave", "staircase_step"]
 
 _NOISE_FLOOR_FRACTION = 0.01
+_MEDIAN_TO_MEAN = 1.2533
+"""By how much the standard error of a median of several samples exceeds that of their mean."""
 _EVIDENCE = 6.0  # difference in BIC that counts as strong (Kass and Raftery 1995)
 
 Floats = npt.NDArray[np.float64]
+Wave = tuple[float, ...]
+"""What the plateaus of one period cost, all but the last, as shares of the period; empty where all rise alike."""
+
+_PERIODS = (2, 3, 4)
+"""Plateaus that a kernel may work on at once."""
 
 
 def noise_us(measurement: Measurement) -> float:
-    """One standard deviation of a measurement: a normal's from its p10 and p90, at least 1 % of the latency."""
-    spread = (measurement.p90_us - measurement.p10_us) / 2.563
-    return max(spread, _NOISE_FLOOR_FRACTION * measurement.latency_us, 1e-9)
+    """One standard error of a measurement, at least 1 % of the latency.
+
+    That of the median of normal samples, whose deviation p10 and p90 tell.
+    """
+    deviation = (measurement.p90_us - measurement.p10_us) / 2.563
+    factor = _MEDIAN_TO_MEAN if measurement.num_samples > 2 else 1.0
+    error = factor * deviation / math.sqrt(measurement.num_samples)
+    return max(error, _NOISE_FLOOR_FRACTION * measurement.latency_us, 1e-9)
 
 
 def staircase_step(widths: Sequence[int], latencies_us: Sequence[float], noise_us: Sequence[float]) -> int | None:
@@ -65,6 +77,40 @@ def staircase_step(widths: Sequence[int], latencies_us: Sequence[float], noise_u
     if stairs[best] + _EVIDENCE + 2 * math.log(len(candidates)) > smooth:
         return None
     return max(step for step in candidates if step % best == 0 and stairs[step] <= stairs[best] + _EVIDENCE)
+
+
+def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wave:
+    """How a staircase rises within its period, or empty where its plateaus rise alike.
+
+    Kernels work on several tiles at once; what is left over at the end takes more than its share. With four tiles of 16
+    channels at once, 80 channels cost as much more than 64 as 16 do, and 128 no more than twice what 64 do. Compared by
+    the Bayesian information criterion with a line and a parabola, which must be beaten by a clear margin, as must a
+    shorter period.
+
+    Args:
+        latencies_us: at the right edges of the first plateaus, adjacent, two periods of them at least.
+        noise_us: one standard deviation of each.
+    """
+    y, sigma = np.asarray(latencies_us, float), np.asarray(noise_us, float)
+    tiles = np.arange(1, len(y) + 1)
+    smooth = min(_curve_score(np.vander(tiles, degree + 1).astype(float), y, sigma) for degree in (1, 2))
+    best, found = smooth - _EVIDENCE, Wave()
+    for period in (period for period in _PERIODS if 2 * period <= len(y)):
+        full, rest = np.divmod(tiles, period)
+        design = np.column_stack((np.ones_like(y), full, *(rest == tile for tile in range(1, period)))).astype(float)
+        score = _curve_score(design, y, sigma)
+        _, rise_us, *parts_us = np.linalg.lstsq(design / sigma[:, None], y / sigma, rcond=None)[0].tolist()
+        if score < best and rise_us > 0:
+            shares = np.maximum.accumulate(np.clip(np.asarray(parts_us) / rise_us, 0.0, 1.0))
+            best, found = score - _EVIDENCE, tuple(round(share, 4) for share in shares.tolist())
+    return found
+
+
+def climb(widths: Sequence[int], step: int, wave: Wave = ()) -> Floats:
+    """Widths as latency counts them: rounded up to their plateau's right edge, and within a period by what it costs."""
+    tiles = np.ceil(np.asarray(widths, float) / step).astype(int)
+    full, rest = np.divmod(tiles, len(wave) + 1)
+    return np.asarray(step * (len(wave) + 1) * (full + np.asarray((0.0, *wave))[rest]))
 
 
 def _stair_score(edges: Floats, y: Floats, sigma: Floats) -> float:

@@ -92,7 +92,7 @@ def target_line(target: Target) -> str:
         f"{target.runtime} {target.runtime_version}",
         target.precision,
         f"batch {target.batch_size}",
-        f"{threads} thread{'s' if threads != 1 else ''}",
+        "" if target.compute_capability else f"{threads} thread{'s' if threads != 1 else ''}",
         target.compute_capability and f"compute capability {target.compute_capability}",
         target.power_mode,
     ]

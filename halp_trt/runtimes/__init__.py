@@ -21,6 +21,7 @@ from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.specs import LayerSpec, Measurement, Target
 
 __all__ = [
+    "BUILD_ONLY",
     "CONSUMER",
     "DEFAULT_FOOTPRINT",
     "MARKER",
@@ -63,6 +64,9 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 """The runtimes that build TensorRT plans."""
+
+BUILD_ONLY = "build-only"
+"""The protocol's method of a target that engines can be built for here and not measured."""
 
 SPEC_KEY = "halp_trt.spec"
 """Metadata of a probe: the layer it holds, as JSON."""
@@ -265,9 +269,14 @@ def get_runtime(name: str) -> Runtime:
     try:
         return cast(Runtime, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
     except (ImportError, OSError) as error:  # OSError: bindings whose libraries are missing or of another CUDA
-        extra = {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name)
+        needed, extra = (
+            RUNTIMES[name],
+            {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name),
+        )
+        if (getattr(error, "name", None) or "").startswith("polygraphy"):  # TensorRT itself may be the system's
+            needed, extra = ("polygraphy",), "polygraphy"
         raise RuntimeUnavailableError(
-            f"runtime {name} needs {' and '.join(RUNTIMES[name])} ({error}); run: pip install 'halp-trt[{extra}]'"
+            f"runtime {name} needs {' and '.join(needed)} ({error}); run: pip install 'halp-trt[{extra}]'"
         ) from error
 
 

@@ -32,6 +32,7 @@ class Counters:
     def __init__(self, request: ov.InferRequest) -> None:
         self._request = request
         self._totals: list[Mapping[str, float]] = [{}]
+        self._executed: dict[str, None] = {}
         self._disturbed: list[bool] = []
         self.walls_us: list[float] = []
 
@@ -48,7 +49,7 @@ class Counters:
         """Mean microseconds of every executed kernel, in order, without the first ``skip`` and the disturbed runs."""
         kept = self.kept(skip)
         kernels = {}
-        for name in self._totals[-1]:
+        for name in self._executed:
             in_all = sum(self._totals[run + 1][name] - self._totals[run].get(name, 0.0) for run in kept)
             kernels[name] = max(0.0, in_all / len(kept)) + _CUT_OFF_US
         return kernels
@@ -61,11 +62,13 @@ class Counters:
         return calm or runs
 
     def _read(self) -> Mapping[str, float]:
-        """Sums over all runs by kernel, with what the division cut off on average."""
+        """Sums over all runs by kernel, with what the division cut off on average.
+
+        A kernel whose mean is below a microsecond at the moment is said not to have been executed.
+        """
         num_runs = len(self.walls_us)
         lost = (num_runs - 1) / 2
-        return {
-            info.node_name: info.real_time.total_seconds() * 1e6 * num_runs + lost
-            for info in self._request.profiling_info
-            if info.status == ov.ProfilingInfo.Status.EXECUTED
-        }
+        infos = self._request.profiling_info
+        executed = {info.node_name: None for info in infos if info.status == ov.ProfilingInfo.Status.EXECUTED}
+        self._executed = dict.fromkeys((*self._executed, *executed))
+        return {info.node_name: info.real_time.total_seconds() * 1e6 * num_runs + lost for info in infos}

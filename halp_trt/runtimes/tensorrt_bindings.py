@@ -18,31 +18,25 @@ from halp_trt.errors import BuildError
 __all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_log", "make_monitor", "need"]
 
 SURFACE = tuple(
-    """Builder.build_serialized_network Builder.create_builder_config Builder.create_network
-    BuilderFlag.TF32 DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8
+    """BuilderFlag.TF32 DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8
     IBuilderConfig.clear_flag IBuilderConfig.create_timing_cache IBuilderConfig.get_timing_cache
-    IBuilderConfig.profiling_verbosity IBuilderConfig.set_flag
-    IBuilderConfig.set_memory_pool_limit IBuilderConfig.set_timing_cache ILayer.get_input
-    ILayer.get_output ILayer.name ILayer.num_inputs ILayer.num_outputs ILayer.type
-    ILogger.Severity ILogger.Severity.ERROR ILogger.Severity.INTERNAL_ERROR
+    IBuilderConfig.set_timing_cache ILayer.get_input ILayer.get_output ILayer.name ILayer.num_inputs
+    ILayer.num_outputs ILayer.type ILogger.Severity ILogger.Severity.ERROR ILogger.Severity.INTERNAL_ERROR
     INetworkDefinition.get_input INetworkDefinition.get_layer INetworkDefinition.get_output
     INetworkDefinition.num_inputs INetworkDefinition.num_layers INetworkDefinition.num_outputs
     ITensor.allowed_formats ITensor.dtype ITensor.name ITensor.shape ITimingCache.combine
     ITimingCache.serialize LayerType.CONVOLUTION LayerType.DECONVOLUTION LayerType.DEQUANTIZE
     LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE MemoryPoolType.WORKSPACE OnnxParser.get_error
     OnnxParser.num_errors OnnxParser.parse ParserError.code ParserError.desc ParserError.node
-    ProfilingVerbosity.DETAILED TensorFormat.CHW32 TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
+    TensorFormat.CHW32 TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
 )
-"""Every name that building calls in all versions."""
+"""Every name that building calls in all versions, beside what Polygraphy calls."""
 
 OPTIONAL = tuple(
     """BuilderFlag.BF16 BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.OBEY_PRECISION_CONSTRAINTS
     BuilderFlag.VERSION_COMPATIBLE ComputeCapability DataType.BF16 HardwareCompatibilityLevel.AMPERE_PLUS
-    IBuilderConfig.builder_optimization_level IBuilderConfig.hardware_compatibility_level
-    IBuilderConfig.num_compute_capabilities IBuilderConfig.progress_monitor
-    IBuilderConfig.set_compute_capability ILayer.precision IProgressMonitor LayerType.FULLY_CONNECTED
-    NetworkDefinitionCreationFlag.EXPLICIT_BATCH NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905
+    IBuilderConfig.builder_optimization_level ILayer.precision IProgressMonitor LayerType.FULLY_CONNECTED
+    NetworkDefinitionCreationFlag.STRONGLY_TYPED ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905
 )
 """Names that some versions lack; :func:`find` and :func:`need` look them up."""
 
@@ -69,9 +63,14 @@ class Library:
         return tuple(int(part) for part in re.findall(r"\d+", self.module.__version__)[:3])
 
     @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT for RTX."""
+        return self.name == "tensorrt-rtx"
+
+    @property
     def is_strongly_typed(self) -> bool:
         """Whether the types in the model are law: where TensorRT 10 and later have that; 9 had it half done."""
-        return (self.name != "tensorrt" or self.version >= (10,)) and (
+        return (self.is_rtx or self.version >= (10,)) and (
             find(self.module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") is not None
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.runtimes import BuildOptions, Built, Prober, Session, has_nvidia_gpu
+from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt_bindings import Library, find
 from halp_trt.runtimes.tensorrt_build import PRECISION_FLAGS, capability, compile_plan
 from halp_trt.specs import PRECISIONS, Protocol, Target
@@ -41,7 +41,7 @@ class TensorRT:
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
         _check_precision(self.library, precision)
-        device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method="build-only"), ""
+        device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method=BUILD_ONLY), ""
         gpu = self._gpu()
         if gpu is not None:
             from halp_trt.runtimes.conditions import power_mode

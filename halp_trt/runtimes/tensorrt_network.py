@@ -1,4 +1,4 @@
-"""From an ONNX model to TensorRT's network: parsing with errors in one sentence, formats, and the types it read."""
+"""TensorRT's network of an ONNX model: the types that the parser read, and the formats of its edges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 from halp_trt.errors import BuildError
 from halp_trt.runtimes.tensorrt_bindings import Library, bits, find
 
-__all__ = ["DTYPES", "EDGE_FORMATS", "allow_edge_formats", "io_formats", "network_types", "parse", "pin_precisions"]
+__all__ = [
+    "DTYPES",
+    "EDGE_FORMATS",
+    "allow_edge_formats",
+    "check_shapes",
+    "io_formats",
+    "network_types",
+    "pin_precisions",
+]
 
 DTYPES: Mapping[str, str] = MappingProxyType({"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"})
 """Number formats by TensorRT's names for them."""
@@ -21,35 +29,17 @@ EDGE_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 reformatting is measured. Tensor cores read 8 channels together in 16 bits and 32 in 8 bits."""
 
 
-def parse(library: Library, builder: Any, model: bytes, log: Any) -> Any:
-    """TensorRT's network of an ONNX model, strongly typed where the version can.
+def check_shapes(network: Any) -> None:
+    """Refuses inputs whose shape is not fixed: Polygraphy would build for a batch of 1 without a word.
 
     Raises:
-        BuildError: the parser refuses it; the sentence names the node where it is known.
+        BuildError: there is one.
     """
-    trt = library.module
-    explicit = find(trt, "NetworkDefinitionCreationFlag.EXPLICIT_BATCH")
-    strong = find(trt, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") if library.is_strongly_typed else None
-    network = builder.create_network(bits(explicit, strong))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model) or not network.num_outputs:
-        raise BuildError(_parser_sentence(library, parser))
-    return network
-
-
-def _parser_sentence(library: Library, parser: Any) -> str:
-    if not parser.num_errors:
-        return f"{library.title} finds no network in these bytes; export the model again"
-    error = parser.get_error(0)
-    reason = f"{error.code().name}: {' '.join(error.desc().split())[:200]}"
-    if error.node() < 0:
-        return f"{library.title} cannot read the model ({reason}); change its inputs and outputs, or export it again"
-    node, operator = f"number {error.node()}", ""
-    if find(library.module, "ParserError.node_name") is not None:  # 8.5 knows the number alone
-        node, operator = error.node_name() or node, f"{error.node_operator()}; "
-    return (
-        f"{library.title} refuses node {node} ({operator}{reason}); replace that operator or build with another runtime"
-    )
+    for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+        if any(size < 0 for size in tensor.shape):
+            raise BuildError(
+                f"input {tensor.name!r} has no fixed shape {tuple(tensor.shape)}; export the model with fixed shapes"
+            )
 
 
 def network_types(library: Library, network: Any) -> dict[str, str]:

@@ -55,7 +55,7 @@ def difference_from_onnxruntime(session: Session, model: bytes, inputs: Mapping[
     require_witness()
     import onnxruntime as ort
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-    from polygraphy.comparator import Comparator, CompareFunc
+    from polygraphy.comparator import Comparator, SimpleCompareFunc
     from polygraphy.logger import G_LOGGER
 
     load = SessionFromOnnx(model, graph_optimization_level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
@@ -65,7 +65,7 @@ def difference_from_onnxruntime(session: Session, model: bytes, inputs: Mapping[
         )
         (found,), (expected,) = (results for _, results in runs)
         _check_outputs(found, expected)
-        compare = CompareFunc.simple(check_error_stat="max", atol=math.inf, rtol=math.inf)
+        compare = SimpleCompareFunc(check_error_stat="max", atol=math.inf, rtol=math.inf)
         (compared,) = Comparator.compare_accuracy(runs, compare_func=compare)
     ((outputs, *_),) = compared.values()
     return max(

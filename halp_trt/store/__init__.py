@@ -6,7 +6,16 @@ the old one or the new one. Tables grow line by line. Nothing here unpickles.
 
 from halp_trt.store.artefacts import SCHEMAS, load, save
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import read_json, sha256_bytes, sha256_file, update_bytes, write_bytes, write_json, write_text
+from halp_trt.store.files import (
+    read_bytes,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    update_bytes,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from halp_trt.store.tables import append_rows, append_surfaces, create_table, read_table
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
@@ -20,6 +29,7 @@ __all__ = [
     "load",
     "load_tensor_metadata",
     "load_tensors",
+    "read_bytes",
     "read_json",
     "read_table",
     "save",

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.latency import LatencyTable, Region, Surface
-from halp_trt.latency.surface import Cell
+from halp_trt.latency.cells import Cell
 from halp_trt.specs import LayerSpec, Measurement, Target
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import file_error, read_bytes, write_bytes, write_durably
@@ -139,6 +139,7 @@ def _surface(surface: Surface) -> bytes:
                 "in_widths": list(surface.in_widths),
                 "out_widths": list(surface.out_widths),
                 "steps": list(surface.steps),
+                "waves": [list(wave) for wave in surface.waves],
                 "points": [list(point) for point in surface.points],
                 "cells": [[*cell.low, *cell.high, cell.error_fraction] for cell in surface.cells],
             }
@@ -159,7 +160,8 @@ def _laid(row: Any, rows: Mapping[LayerSpec, Measurement]) -> Surface:
         points = {(point[0], point[1]): rows[region.spec_at((point[0], point[1]))] for point in row["points"]}
         cells = tuple(Cell(low=(a, b), high=(c, d), error_fraction=error) for a, b, c, d, error in row["cells"])
         return Surface(spec=region.spec, in_widths=region.in_widths, out_widths=region.out_widths,
-                       steps=(row["steps"][0], row["steps"][1]), points=points, cells=cells)  # fmt: skip
+                       steps=(row["steps"][0], row["steps"][1]), points=points, cells=cells,
+                       waves=(tuple(row["waves"][0]), tuple(row["waves"][1])))  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
         raise ArtefactError(f"no surface over the rows before it ({type(error).__name__}: {error})") from error
 

@@ -19,12 +19,15 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session, available_runtimes, get_runtime
 from halp_trt.runtimes.engine_types import engine_formats, engine_types
 from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.store import save, sha256_bytes, sha256_file, write_bytes
-from halp_trt.workflows.folder import RunFolder, engine_path, timings_path
+from halp_trt.store import save, sha256_bytes, write_bytes
+from halp_trt.workflows.folder import Origin, RunFolder, check_free, engine_path, origin_of, timings_path
 from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
 from halp_trt.workflows.verify import time_engines
 
-__all__ = ["Deployment", "Order", "build_engine", "deploy", "read_model", "tensorrt_plan"]
+__all__ = ["ROLES", "Deployment", "Order", "build_engine", "check_places", "deploy", "read_model", "tensorrt_plan"]
+
+ROLES = ("dense", "pruned")
+"""The engines of a run."""
 
 _HOW_TO_GET_TENSORRT = "no TensorRT here: pip install 'halp-trt[tensorrt-rtx]', then deploy again, also gives a .plan"
 _SECONDS_PER_BUILD = 1.0
@@ -40,6 +43,7 @@ class Order:
         keep: nodes that stay in fp32.
         options: of the compiler; its timing cache is the target's file among the engines.
         num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
+        overwrite: whether engines of other runs may be overwritten, where they have the same names.
     """
 
     engines: Path = Path("engines")
@@ -47,6 +51,7 @@ class Order:
     keep: Collection[str] = ()
     options: BuildOptions = field(default_factory=BuildOptions)
     num_builds: int = 1
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,25 +78,39 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None
         GraphMismatchError: the plan is not the models'.
         BuildError: the runtime refuses a model.
         PrecisionError: an engine does not compute in the number formats it was given.
-        UsageError: the runtime lacks what is asked for, or there is nothing to calibrate on.
+        UsageError: the runtime lacks what is asked for, there is nothing to calibrate on, or an engine of another run
+            would be overwritten.
     """
     order = order or Order()
+    if not order.overwrite:
+        check_places(run, runtime, target, order.engines)
     plan = run.read_plan()
     dense = rewrite(read_model(run.dense_model), PruningPlan.dense(plan.graph))
     pruned = read_model(run.pruned_model)
     records = {}
-    for role, model, parent in (("dense", dense, run.dense_model), ("pruned", pruned, run.pruned_model)):
+    for role, model in (("dense", dense), ("pruned", pruned)):
         path = engine_path(order.engines, run, role, target, runtime.suffix)
-        parents = {parent.name: sha256_file(parent), run.plan.name: sha256_file(run.plan)}
-        records[role] = build_engine(model, path, runtime, target, parents, order)
+        records[role] = build_engine(model, path, runtime, target, origin_of(run, role, order.engines), order)
     extra, note = (None, "")
     if runtime.suffix != ".plan":
         extra, note = tensorrt_plan(pruned, run, target, order)
     return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
 
 
+def check_places(
+    run: RunFolder, runtime: Runtime, target: Target, engines: Path, roles: Collection[str] = ROLES
+) -> None:
+    """Makes sure, before anything is built, that no engine of another run would be lost.
+
+    Raises:
+        UsageError, ArtefactError: as :func:`halp_trt.workflows.folder.check_free`.
+    """
+    for role in roles:
+        check_free(engine_path(engines, run, role, target, runtime.suffix), origin_of(run, role, engines))
+
+
 def build_engine(
-    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, parents: dict[str, str], order: Order
+    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, origin: Origin, order: Order
 ) -> EngineRecord:
     """Builds one engine of a folded fp32 network, proves its precision, writes it and its record.
 
@@ -112,7 +131,8 @@ def build_engine(
         target=target,
         build_seconds=round(seconds, 3),
         runnable=session is not None,
-        parents=parents,
+        run=origin.run,
+        parents=origin.parents,
         flags=built.flags,
         types=Counter(types.values()),
         evidence=evidence,
@@ -133,9 +153,10 @@ def tensorrt_plan(
     try:
         runtime = get_runtime("tensorrt-rtx")
         own = runtime.target(target.precision, target.batch_size)
+        if not order.overwrite:
+            check_places(run, runtime, own, order.engines, ("pruned",))
         path = engine_path(order.engines, run, "pruned", own, runtime.suffix)
-        parents = {run.pruned_model.name: sha256_file(run.pruned_model), run.plan.name: sha256_file(run.plan)}
-        record = build_engine(pruned, path, runtime, own, parents, order)
+        record = build_engine(pruned, path, runtime, own, origin_of(run, "pruned", order.engines), order)
     except HalpError as error:
         return None, f"no TensorRT plan: {error}"
     place = "" if record.runnable else "; it needs an NVIDIA GPU to run"

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halp_trt.errors import ArtefactError
+from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import decode, encode, load, read_json, sha256_file, write_json
 
-__all__ = ["RunFolder", "Settings", "engine_path", "load_engine", "table_path", "timings_path"]
+__all__ = [
+    "Origin",
+    "RunFolder",
+    "Settings",
+    "check_free",
+    "engine_path",
+    "load_engine",
+    "origin_of",
+    "table_path",
+    "timings_path",
+]
 
 _SCHEMA = "halp-trt/run/1"
 
@@ -175,12 +187,55 @@ def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix:
     return folder / f"{name}{suffix}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an engine comes from.
+
+    Attributes:
+        run: folder of its run as seen from the engine's, so that both can be moved together.
+        parents: names and SHA-256 of what it is made from, as far as that is there.
+    """
+
+    run: str = ""
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+
+def origin_of(run: RunFolder, role: str, folder: Path) -> Origin:
+    """The origin of a run's dense or pruned engine in a folder."""
+    parents = (run.dense_model if role == "dense" else run.pruned_model, run.plan)
+    return Origin(
+        run=Path(os.path.relpath(run.path.resolve(), folder.resolve())).as_posix(),
+        parents={path.name: sha256_file(path) for path in parents if path.exists()},
+    )
+
+
+def check_free(path: Path, origin: Origin) -> None:
+    """Makes sure that writing an engine loses none of another run: names of engines have the last part of a run's path.
+
+    Raises:
+        UsageError: another run's engine is there, made from something else.
+        ArtefactError: its record is damaged.
+    """
+    place = path.with_suffix(".json")
+    if not place.exists():
+        return
+    found: EngineRecord = _load_as(EngineRecord, place)
+    if found.run != origin.run and dict(found.parents) != dict(origin.parents):
+        owner = f"the run {found.run}" if found.run else "a run that its record does not name"
+        raise UsageError(
+            f"{path} is an engine of {owner}, and the run {origin.run} would overwrite it (paths from {path.parent}); "
+            "name another folder with --engines, or overwrite it with deploy --force"
+        )
+
+
 def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
     """An engine and its record, after checking that it is what its record says and was built from ``parent``.
 
     Raises:
         ArtefactError: a file is missing, damaged, or belongs to another network.
     """
+    if not path.with_suffix(".json").exists():
+        raise ArtefactError(f"there is no engine {path} with a record beside it; run deploy for this target first")
     record = _load_as(EngineRecord, path.with_suffix(".json"))
     if sha256_file(path) != record.sha256:
         raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")

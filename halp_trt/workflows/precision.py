@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 
@@ -64,6 +65,7 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
     def prepare(model: onnx.ModelProto) -> Typed:
         opset = parser_opset(target)
         lowered = model if opset is None else convert_opset(model, opset)
+        _check_keep(lowered, keep)
         if target.precision in HALVES:
             return to_half(lowered, target.precision, examples=once()[:NUM_RANGE_EXAMPLES], keep=keep)
         if target.precision == "int8" and has_half_rest(target):
@@ -74,6 +76,18 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
         return as_is(lowered)
 
     return prepare
+
+
+def _check_keep(model: onnx.ModelProto, keep: Collection[str]) -> None:
+    """Refuses names that are no node's, also where everything is fp32 anyway.
+
+    Raises:
+        UsageError: there is one.
+    """
+    names = [node.name for node in model.graph.node]
+    if unknown := sorted(set(keep) - set(names)):
+        near = get_close_matches(unknown[0], names, n=3, cutoff=0.0)
+        raise UsageError(f"no node {unknown[0]!r} to keep in fp32; this graph has {', '.join(near)} ...")
 
 
 def check_measurable(target: Target) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from halp_trt.runtimes import BUILD_ONLY
 from halp_trt.specs import Verification
 from halp_trt.store import write_text
 from halp_trt.workflows.build_lut import Survey
-from halp_trt.workflows.deploy import Order
+from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.show import open_artefact, page_of
@@ -60,7 +61,12 @@ def run_all(
     Raises:
         HalpError: as the stages.
     """
-    check_measurable(find_target(settings)[1])  # before hours of training
+    runtime, target = find_target(settings)  # what would fail at the end fails before hours of training
+    check_measurable(target)
+    if target.protocol.method == BUILD_ONLY:
+        with runtime.prober(target):  # says what is missing
+            pass
+    check_places(run, runtime, target, engines)
     seconds: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:

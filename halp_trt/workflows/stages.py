@@ -299,13 +299,30 @@ def _pictures_of(settings: Settings, run: RunFolder) -> DataSet | None:
 
 
 def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_pictures: int = 256) -> list[dict[str, Array]]:
-    """Training pictures as inputs of a network, spread over the split; none where there are no data."""
+    """Training pictures as inputs of a network, spread over the split; none where there are no data.
+
+    Raises:
+        DataError: they have not the shape that the network reads, or are not finite.
+        UsageError: the network has several inputs.
+    """
     if data is None:
         return []
-    (name, *_), batch = (value.name for value in model.graph.input), _image_shape(model)[0]
-    num_batches = -(-min(num_pictures, data.num_train) // batch)
-    picked = np.linspace(0, data.num_train - 1, num_batches * batch).astype(np.int64).reshape(num_batches, batch)
-    return [{name: data.train_batch(indices)[0].numpy()} for indices in picked]
+    shape = _image_shape(model)
+    num_batches = -(-min(num_pictures, data.num_train) // shape[0])
+    picked = np.linspace(0, data.num_train - 1, num_batches * shape[0]).astype(np.int64).reshape(num_batches, -1)
+    batches = []
+    for indices in picked:
+        pictures = data.train_batch(indices)[0].numpy()
+        if pictures.shape[1:] != shape[1:] or not np.isfinite(pictures).all():
+            found = (
+                f"the shape {pictures.shape[1:]}" if pictures.shape[1:] != shape[1:] else "numbers that are not finite"
+            )
+            raise DataError(
+                f"pictures of {data.name} have {found}, the network reads finite ones of {shape[1:]}; "
+                "make them so, or name other --data"
+            )
+        batches.append({model.graph.input[0].name: np.resize(pictures, shape)})  # fewer where bad ones were skipped
+    return batches
 
 
 def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:

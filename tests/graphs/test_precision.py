@@ -117,6 +117,12 @@ def test_operators_that_leave_the_range_stay() -> None:
     np.testing.assert_array_equal(run(model, {"x": X})[0], run(typed.model, {"x": X})[0])
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_operators_that_onnx_has_in_fp32_alone_stay(precision: str) -> None:
+    model = draw([helper.make_node("Celu", ["x"], ["y"], "it")], {}, inputs={"x": X.shape}, outputs=["y"], opset=18)
+    assert to_half(model, precision).kept == {"it": "Celu has no 16-bit form in ONNX"}
+
+
 def test_what_is_read_twice_is_cast_once() -> None:
     nodes = [
         helper.make_node("Exp", ["x"], ["a"], "exp"),
@@ -162,3 +168,5 @@ def test_ranges_are_those_of_the_examples() -> None:
     assert set(ranges) == {"a", "b", "c", "y"}
     with pytest.raises(NonFiniteError, match="'a' is NaN or infinite in fp32"):
         tensor_ranges(model, [{"x": np.full_like(X, np.inf)}])
+    with pytest.raises(BuildError, match=r"ONNX Runtime cannot run the network to see .*: .*; mend the model"):
+        tensor_ranges(model, [{"x": X[:, :1]}])

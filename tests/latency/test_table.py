@@ -141,7 +141,8 @@ def test_a_surface_over_the_same_widths_takes_the_other_s_place() -> None:
     points = {(0, column): laid.points[0, 0] for column in range(len(laid.out_widths))}
     narrower = replace(laid, in_widths=laid.in_widths[:1], points=points, cells=())
     assert table.with_surfaces([narrower]).surfaces == (laid, narrower)
-    assert table.with_surfaces([replace(laid, steps=(7, 7))]).surfaces[0].steps == (7, 7)
+    again = replace(laid, steps=(7, 7), waves=((), (0.5,)))
+    assert table.with_surfaces([again]).surfaces == (again,)
 
 
 def test_a_table_of_its_own_target_is_accepted() -> None:
@@ -183,9 +184,13 @@ def test_a_network_with_an_unmeasured_layer_has_no_latency() -> None:
 # ---- noise and staircases -------------------------------------------------------------------------------------------
 
 
-def test_noise_is_the_spread_but_at_least_one_percent() -> None:
-    spread = Measurement(latency_us=100.0, p10_us=90.0, p90_us=110.0, num_samples=20)
+def test_noise_is_that_of_a_median_but_at_least_one_percent() -> None:
+    spread = Measurement(latency_us=100.0, p10_us=90.0, p90_us=110.0, num_samples=1)
     assert noise_us(spread) == pytest.approx(7.80, abs=0.01)  # a normal has 80 % within 1.2816 deviations
+    assert noise_us(replace(spread, num_samples=25)) == pytest.approx(1.2533 * 7.80 / 5, abs=0.01)
+    random = np.random.default_rng(0)
+    medians = np.median(random.normal(100.0, 7.80, (4000, 25)), axis=1)
+    assert noise_us(replace(spread, num_samples=25)) == pytest.approx(float(medians.std()), rel=0.05)
     assert noise_us(exact_measurement(100.0)) == 1.0
     assert noise_us(exact_measurement(0.0)) > 0
 

@@ -1,8 +1,12 @@
-"""A TensorRT that parses and pretends to build, with the members of a real version and no others."""
+"""A TensorRT that parses and pretends to build, with the members of a real version and no others.
+
+Polygraphy builds with it as with the real one: whatever it calls and a version lacks fails here.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from enum import IntEnum
 from types import ModuleType
 from typing import Any
@@ -29,6 +33,8 @@ class Tensor:
     def __init__(self, name: str, dtype: object, shape: tuple[int, ...]) -> None:
         self.name, self.dtype, self.shape, self.allowed_formats = name, dtype, shape, (1 << 13) - 1
 
+    is_shape_tensor = False
+
 
 class Layer:
     def __init__(self, name: str, kind: object, sources: list[Tensor], results: list[Tensor]) -> None:
@@ -36,6 +42,7 @@ class Layer:
 
     num_inputs = property(lambda self: len(self._sources))
     num_outputs = property(lambda self: len(self._results))
+    precision_is_set = property(lambda self: self.precision is not None)
 
     def get_input(self, index: int) -> Tensor:
         return self._sources[index]
@@ -49,10 +56,17 @@ class Network:
         self._layers: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._flags: list[str] = []
 
     num_layers = property(lambda self: len(self._layers))
     num_inputs = property(lambda self: len(self._inputs))
     num_outputs = property(lambda self: len(self._outputs))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._layers)
+
+    def get_flag(self, flag: Any) -> bool:
+        return flag.name in self._flags
 
     def get_layer(self, index: int) -> Any:
         return self._layers[index]
@@ -65,12 +79,15 @@ class Network:
 
 
 class TimingCache:
-    """Names of timed layers and the build they come from; a cache of another version is refused."""
+    """Names of timed layers; what another GPU timed is refused."""
 
-    def __init__(self, entries: set[str]) -> None:
-        self._entries = entries
+    def __init__(self, entries: set[str], *, is_foreign: bool = False) -> None:
+        self._entries, self._is_foreign = entries, is_foreign
 
     def combine(self, other: Any, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch, "timings of another GPU or version would be taken for this one's"
+        if other._is_foreign:
+            return False
         self._entries |= other._entries
         return True
 
@@ -80,7 +97,21 @@ class TimingCache:
 
 class Config:
     def __init__(self, trt: Any) -> None:
-        self._trt, self._flags, self._pools, self._cache = trt, {"TF32"}, {}, None
+        self._trt, self._flags, self._pools, self._cache, self._profiles = trt, {"TF32"}, {}, None, []
+
+    DLA_core = -1
+    default_device_type = 0
+    num_optimization_profiles = property(lambda self: len(self._profiles))
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def get_flag(self, flag: Any) -> bool:
+        return flag.name in self._flags
+
+    def get_memory_pool_limit(self, pool: Any) -> int:
+        return int(self._pools.get(pool.name, 0))
 
     def set_flag(self, flag: Any) -> None:
         self._flags.add(flag.name)
@@ -92,21 +123,33 @@ class Config:
         self._pools[pool.name] = num_bytes
 
     def create_timing_cache(self, data: bytes) -> Any:
-        if data.startswith(b"foreign"):
+        if data.startswith(b"damaged"):
             return None
+        if data.startswith(b"another GPU"):
+            return self._trt.ITimingCache({"foreign"}, is_foreign=True)
         return self._trt.ITimingCache(set(json.loads(data)) if data else set())
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        self._cache = cache
-        return True
+        assert not ignore_mismatch
+        if not cache._is_foreign:
+            self._cache = cache
+        return not cache._is_foreign
 
     def get_timing_cache(self) -> Any:
         return self._cache
 
 
+class Profile:
+    def set_shape(self, name: str, least: Any, usual: Any, most: Any) -> None:
+        assert tuple(least) == tuple(usual) == tuple(most), "networks have fixed shapes"
+
+
 class Builder:
     def __init__(self, log: Any) -> None:
         self._log = log
+
+    def create_optimization_profile(self) -> Any:
+        return self._trt.IOptimizationProfile()
 
     def create_network(self, flags: int = 0) -> Any:
         network = self._trt.INetworkDefinition()
@@ -204,14 +247,15 @@ _CLASSES = {
     "ILayer": Layer,
     "ILogger": Logger,
     "INetworkDefinition": Network,
+    "IOptimizationProfile": Profile,
     "IProgressMonitor": Monitor,
     "ITensor": Tensor,
     "ITimingCache": TimingCache,
     "OnnxParser": Parser,
     "ParserError": ParserError,
 }
-_ENUMS = """BuilderFlag DataType HardwareCompatibilityLevel LayerType MemoryPoolType NetworkDefinitionCreationFlag
-    ProfilingVerbosity TensorFormat""".split()  # noqa: SIM905
+_ENUMS = """BuilderFlag DataType DeviceType HardwareCompatibilityLevel LayerType MemoryPoolType
+    NetworkDefinitionCreationFlag ProfilingVerbosity TensorFormat""".split()  # noqa: SIM905
 
 
 def fake_tensorrt(version: str) -> Any:
@@ -226,6 +270,7 @@ def fake_tensorrt(version: str) -> Any:
     for name, whole in _CLASSES.items():
         if name in surface:
             setattr(trt, name, _limited(name, whole, set(surface[name]), trt))
+    trt.init_libnvinfer_plugins = lambda log, namespace: True  # a function: surfaces have classes alone
     trt.ILogger.Severity = IntEnum("Severity", surface["ILogger.Severity"])
     return trt
 

@@ -15,14 +15,14 @@ from typing import Any
 import onnx
 import pytest
 
-from halp_trt.errors import BuildError, RuntimeUnavailableError, UsageError
+from halp_trt.errors import ArtefactError, BuildError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.runtimes import BuildOptions, Built, tensorrt_engines
+from halp_trt.runtimes import BuildOptions, Built, tensorrt_engines, tensorrt_timings
 from halp_trt.runtimes.tensorrt_bindings import Library
 from halp_trt.runtimes.tensorrt_build import compile_plan
 from halp_trt.runtimes.tensorrt_engines import TensorRT, check_gpu
-from halp_trt.runtimes.tensorrt_timings import load_timings, save_timings
+from halp_trt.runtimes.tensorrt_timings import accept_timings, read_timings, save_timings
 from halp_trt.specs import LayerSpec, Protocol, Target
 from tests.runtimes.bindings import VERSIONS
 from tests.runtimes.fake_builder import fake_tensorrt
@@ -71,7 +71,7 @@ def test_tf32_is_on_only_when_asked_for(version: str, precision: str, on: bool) 
     [
         ("8.5", ["EXPLICIT_BATCH"]),
         ("8.6", ["EXPLICIT_BATCH"]),
-        ("10.16", ["EXPLICIT_BATCH", "STRONGLY_TYPED"]),
+        ("10.16", ["STRONGLY_TYPED"]),
         ("11.4", ["STRONGLY_TYPED"]),
     ],
 )
@@ -249,11 +249,26 @@ def test_a_timing_cache_is_read_and_grows(tmp_path: Path) -> None:
     assert set(json.loads(path.read_bytes())) > known
 
 
-def test_a_foreign_timing_cache_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"damaged", b"another GPU"])
+def test_a_timing_cache_that_is_refused_is_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "target.timings"
-    path.write_bytes(b"foreign")
-    compile_plan(library("10.16"), MODEL, target(), BuildOptions(timing_cache=path))
-    assert json.loads(path.read_bytes())
+    path.write_bytes(content)
+    built = compile_plan(library("10.16"), MODEL, target(), BuildOptions(timing_cache=path))
+    assert "foreign" not in json.loads(path.read_bytes())
+    assert built.flags["timing cache"] == "target.timings"
+
+
+def test_a_timing_cache_that_cannot_be_written_costs_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, change: object) -> None:
+        raise ArtefactError(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr(tensorrt_timings, "update_bytes", refuse)
+    with pytest.warns(UserWarning, match="kernel timings are not saved: cannot write .*Read-only"):
+        built = compile_plan(library("10.16"), MODEL, target(), BuildOptions(timing_cache=tmp_path / "it"))
+    assert built.engine
+    assert "timing cache" not in built.flags
+    with pytest.raises(ArtefactError, match="it is a folder"):
+        compile_plan(library("10.16"), MODEL, target(), BuildOptions(timing_cache=tmp_path))
 
 
 def test_two_builders_at_a_time_lose_nothing(tmp_path: Path) -> None:
@@ -261,7 +276,8 @@ def test_two_builders_at_a_time_lose_nothing(tmp_path: Path) -> None:
 
     def build(number: int) -> None:
         config = lib.module.IBuilderConfig(lib.module)
-        assert load_timings(lib, config, path)
+        assert read_timings(lib, path) == b""
+        assert accept_timings(config)
         together.wait()  # all have read before any writes
         config.get_timing_cache()._entries.add(f"layer {number}")
         save_timings(config, path)

@@ -39,6 +39,14 @@ def test_a_refused_node_is_named() -> None:
         runtime.build(model.SerializeToString(), TARGET)
 
 
+def test_a_shape_that_is_not_fixed_is_refused() -> None:
+    values = [onnx.helper.make_tensor_value_info(name, 1, ("n", 3)) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    with pytest.raises(BuildError, match=r"input 'x' has no fixed shape \(-1, 3\); export the model with fixed shapes"):
+        runtime.build(model.SerializeToString(), TARGET)
+
+
 def test_bad_models_and_targets_are_one_sentence() -> None:
     for junk in (b"no model", b"xx", b""):
         with pytest.raises(BuildError, match=r"cannot read the model|no network in these bytes"):

@@ -45,14 +45,14 @@ def test_what_is_called_in_all_versions_is_there(version: str) -> None:
 
 def test_what_some_versions_lack_is_somewhere_and_not_everywhere() -> None:
     tables = [members(written_surface(version)) for version in VERSIONS]
-    only_rtx = {"ComputeCapability", "IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compute_capability"}
+    only_rtx = {"ComputeCapability"}
     for name in OPTIONAL:
         holders = sum(name in table for table in tables)
         assert holders < len(tables), f"{name} is in every version: it belongs to SURFACE"
         assert holders or name in only_rtx, f"{name} is in no version"
 
 
-@pytest.mark.parametrize("name", ["bindings", "build", "network", "timings"])
+@pytest.mark.parametrize("name", ["bindings", "build", "network", "polygraphy", "timings"])
 def test_the_lists_are_what_the_code_calls(name: str) -> None:
     path = next(path for path in SOURCES if path.stem == f"tensorrt_{name}")
     listed = (*SURFACE, *OPTIONAL)
@@ -67,7 +67,7 @@ def test_the_lists_are_what_the_code_calls(name: str) -> None:
         calls += 1
         is_listed = ".".join(words[1:]) in prefixes if words[0] in ("trt", "module") else words[1] in lasts
         assert is_listed, f"{path.name} calls {'.'.join(words)}, which is not listed"
-    assert calls > 2
+    assert calls
 
 
 def _words(node: ast.AST) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-from halp_trt.errors import ArtefactError, PrecisionError
+from halp_trt.errors import ArtefactError, PrecisionError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
 from halp_trt.workflows.deploy import Order, build_engine, deploy, read_model
-from halp_trt.workflows.folder import RunFolder, load_engine
+from halp_trt.workflows.folder import Origin, RunFolder, load_engine
 from halp_trt.workflows.precision import DIFFERENCES
 from halp_trt.workflows.stages import deploy_run
 from tests.graphs.drawing import draw, numbers
@@ -71,6 +72,28 @@ def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ArtefactError, match="is not the engine that its record names"):
         load_engine(path, pruned.run.pruned_model)
+
+
+def test_engines_of_another_run_are_not_overwritten(pruned: Pruned, tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    mine, namesake = (RunFolder(path=tmp_path / place / "it") for place in "ab")
+    for run in (mine, namesake):
+        shutil.copytree(pruned.run.path, run.path)
+    built = deploy(mine, RUNTIME, TARGET, Order(engines=engines))
+    assert built.pruned.run == "../a/it"
+    before = {path.name: path.read_bytes() for path in engines.iterdir()}
+    deploy(namesake, RUNTIME, TARGET, Order(engines=engines))  # a copy: the same networks, nothing is lost
+    assert {name for name in before if name.endswith(".onnx")} == {path.name for path in engines.glob("*.onnx")}
+
+    for run in (mine, namesake):  # pruned anew
+        run.plan.write_text(run.plan.read_text() + "\n" * (1 + len(run.path.parts)))
+    namesake.plan.write_text(namesake.plan.read_text() + "\n")
+    before = {path.name: path.read_bytes() for path in engines.iterdir()}
+    with pytest.raises(UsageError, match=r"an engine of the run \.\./b/it, and the run \.\./a/it would overwrite it"):
+        deploy(mine, RUNTIME, TARGET, Order(engines=engines))
+    assert {path.name: path.read_bytes() for path in engines.iterdir()} == before
+    deploy(namesake, RUNTIME, TARGET, Order(engines=engines))  # its own
+    assert deploy(mine, RUNTIME, TARGET, Order(engines=engines, overwrite=True)).dense.run == "../a/it"
 
 
 def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
@@ -145,7 +168,7 @@ def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
     single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
     order = Order(engines=tmp_path, num_builds=3)
-    record = build_engine(model, tmp_path / "it.plan", cast(Runtime, Lottery(400, 50, 200)), TARGET, {}, order)
+    record = build_engine(model, tmp_path / "it.plan", cast(Runtime, Lottery(400, 50, 200)), TARGET, Origin(), order)
     assert (tmp_path / "it.plan").read_bytes() == b"200"
     assert record.runnable
     assert record.flags["lot"] == "drawn"
@@ -169,9 +192,9 @@ def test_an_engine_that_contradicts_its_network_is_an_error(tmp_path: Path, monk
     model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
     order, path = Order(engines=tmp_path), tmp_path / "it.plan"
     with pytest.raises(PrecisionError, match="'conv' computes in fp16 in the built engine, and in fp32 in the model"):
-        build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, {}, order)
+        build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, Origin(), order)
     assert not path.exists(), "what is not proven is not written"
     monkeypatch.setattr(Inspected, "kind", "FP32")
-    record = build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, {}, order)
+    record = build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, Origin(), order)
     assert record.evidence == "engine, 1 of 1 products; parsed network"
     assert record.formats == {"x": "Row major linear FP32"}

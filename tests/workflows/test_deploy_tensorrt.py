@@ -23,7 +23,7 @@ from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, save, sha256_file, write_bytes
 from halp_trt.workflows.deploy import Order, build_engine
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import Origin, RunFolder, Settings
 from halp_trt.workflows.precision import check_types
 from halp_trt.workflows.verify import count_parameters
 from tests.graphs.drawing import draw, numbers
@@ -144,10 +144,17 @@ def test_what_cannot_be_is_one_sentence(
     assert sentence in errors[0]
 
 
+def test_a_run_that_cannot_be_measured_stops_before_it_trains(tmp_path: Path) -> None:
+    result = halp_trt("run", "--data", "digits", "--runtime", "tensorrt-rtx", "--run-dir", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "error: measuring with tensorrt-rtx needs an NVIDIA GPU" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 def build(model: onnx.ModelProto, folder: Path, capability: str = "8.6", precision: str = "fp32") -> EngineRecord:
     runtime = get_runtime("tensorrt-rtx")
     target = replace(runtime.target(precision, 1), compute_capability=capability)
-    return build_engine(model, folder / "it.plan", runtime, target, {}, Order(engines=folder))
+    return build_engine(model, folder / "it.plan", runtime, target, Origin(), Order(engines=folder))
 
 
 def test_an_illegal_graph_is_one_sentence() -> None:
@@ -165,6 +172,8 @@ def test_turing_has_no_fp32_products(tmp_path: Path) -> None:
     gemm = draw([single], weights, inputs={"x": (1, 16)}, outputs=["y"])
     with pytest.raises(BuildError, match=r"no fp32 matrix product for compute capability 7\.5 .*--precision fp16"):
         build(gemm, tmp_path, "7.5")
+    with pytest.raises(BuildError, match=r"lacks this number format for compute capability 7\.5 .*--precision fp16"):
+        build(gemm, tmp_path, "7.5", "bf16")
     assert build(gemm, tmp_path, "7.5", "fp16").types == {"fp16": 1}
 
 

@@ -34,6 +34,14 @@ def test_what_surrounds_8_bits_depends_on_the_runtime(runtime: str, version: str
     assert {kinds[node.output[0]] for node in typed.graph.node if node.op_type in ("Sigmoid", "HardSwish")} == {rest}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
+def test_a_name_to_keep_that_is_no_node_is_refused(precision: str) -> None:
+    model = folded("residual")
+    target = replace(TARGET, runtime="tensorrt-rtx", runtime_version="1.7", precision=precision)
+    with pytest.raises(UsageError, match="no node 'nothing' to keep in fp32; this graph has "):
+        preparer(target, lambda: [feeds_of(model)], keep=["nothing"])(model)
+
+
 def test_layers_are_measured_where_they_can_be() -> None:
     with pytest.raises(UsageError, match="onnxruntime measures layers in fp32, not int8: prune with --precision fp32"):
         check_measurable(TARGET)

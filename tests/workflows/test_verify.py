@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from halp_trt.cli import verbs
-from halp_trt.errors import ArtefactError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
+from halp_trt.errors import ArtefactError, DataError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
 from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
@@ -25,9 +25,9 @@ from halp_trt.specs import Conditions, Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
 from halp_trt.workflows.build_lut import Measurer
-from halp_trt.workflows.deploy import Order
+from halp_trt.workflows.deploy import Order, read_model
 from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.stages import deploy_run, example_inputs, load_network, verify_run
+from halp_trt.workflows.stages import calibration_inputs, deploy_run, example_inputs, load_network, verify_run
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
 from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
 from tests.workflows.conftest import Pruned
@@ -256,6 +256,19 @@ def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:
     np.testing.assert_array_equal(picture, data.test_batch([0])[0].numpy())
     (noise,) = example_inputs(session, None).values()
     assert noise.shape == network.example[0].shape
+
+
+def test_pictures_that_cannot_calibrate_are_refused(pruned: Pruned) -> None:
+    _, data = load_network(pruned.run.read_settings())
+    assert data is not None
+    model = read_model(pruned.run.dense_model)
+    shape = tuple(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim)
+    assert [picture.shape for (picture,) in (x.values() for x in calibration_inputs(model, data, 3))] == [shape] * 3
+    small = replace(data, input_shape=(1, 3, 5))
+    with pytest.raises(DataError, match=r"have the shape \(1, 3, 5\), the network reads finite ones of"):
+        calibration_inputs(model, small, 3)
+    with pytest.raises(DataError, match="have numbers that are not finite"):
+        calibration_inputs(model, replace(data, std=(0.0,)), 3)
 
 
 def test_inputs_that_are_no_floats_are_the_networks_own() -> None:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
-from halp_trt.latency.surface import (
+from halp_trt.latency.staircase import climb, plateau_wave
+from halp_trt.latency.surface import Surface
+from halp_trt.latency.survey import (
     Effort,
     Region,
-    Surface,
     grid_surfaces,
     least_probes,
     measure_surface,
@@ -27,6 +28,21 @@ CONV = LayerSpec(
     padding=(1, 1, 1, 1), dilation=(1, 1),
 )  # fmt: skip
 Formula = Callable[[LayerSpec], float]
+
+SHARES = (0.0, 0.4, 0.6, 0.8)
+"""Of what four tiles of 16 channels cost together, for what is left over beyond a multiple of them."""
+
+
+def in_periods(spec: LayerSpec) -> float:
+    """Tiles of 16 channels on both sides, of which a kernel writes four at once."""
+    full, rest = divmod(-(-spec.out_channels // 16), 4)
+    return 3 + -(-spec.in_channels // 16) * (full + SHARES[rest])
+
+
+def with_a_kernel_of_its_own(spec: LayerSpec) -> float:
+    """The same, but the narrowest inputs are read in another way."""
+    return in_periods(spec) * (0.6 if spec.in_channels < 16 else 1.0)
+
 
 FORMULAS: dict[str, Formula] = {
     "staircase on both sides": lambda spec: latency_us(spec, 1),
@@ -60,6 +76,47 @@ def errors(surface: Surface, formula: Formula, num: int = 300) -> np.ndarray:
     pairs = [tuple(int(random.choice(axis)) for axis in (surface.in_widths, surface.out_widths)) for _ in range(num)]
     truth = np.array([formula(surface.spec.with_widths(*pair)) for pair in pairs])
     return np.asarray(abs(surface.latencies_us(pairs) / truth - 1))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("width", [256, 1024])
+def test_tiles_that_are_written_together_are_seen(width: int, noise: float) -> None:
+    device, widths = Device(in_periods, noise), range(8, width + 1, 8)
+    surface = measure_surface(CONV, widths, widths, device)
+    assert device.num_probes <= 65
+    assert surface.steps == (16, 16)
+    assert surface.waves[1] == pytest.approx(SHARES[1:], abs=0.1)
+    assert np.percentile(errors(surface, in_periods), 95) <= 0.03
+
+
+def test_a_kernel_for_the_narrowest_hides_no_staircase() -> None:
+    widths = range(8, 257, 8)
+    surface = measure_surface(CONV, widths, widths, Device(with_a_kernel_of_its_own, 0.01))
+    assert surface.steps == (16, 16)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_a_wave_is_found_only_where_there_is_one(period: int, noise: float) -> None:
+    random, tiles = np.random.default_rng(0), np.arange(1, 9)
+    straight = 20.0 + 35.0 * tiles
+    full, rest = np.divmod(tiles, period)
+    shares = np.asarray([0.0, 0.8, 0.9, 0.95])[:period]
+    uneven = 20.0 + 35.0 * period * (full + shares[rest])
+    for _ in range(50):
+        latencies = [us * (1 + noise * random.standard_normal(8)) for us in (straight, uneven)]
+        sigma = (np.maximum(noise, 0.01) * latencies[0]).tolist()
+        assert plateau_wave(latencies[0].tolist(), sigma) == ()
+        found = plateau_wave(latencies[1].tolist(), sigma)
+        assert len(found) % period == period - 1, "a multiple of the period says the same"
+        assert np.allclose(climb(16 * tiles, 16, found) / 16, period * (full + shares[rest]), atol=0.5)
+
+
+def test_widths_climb_by_what_they_cost() -> None:
+    assert climb([1, 2, 3], 1).tolist() == [1, 2, 3]
+    assert climb([8, 16, 24], 16).tolist() == [16, 16, 32]
+    assert climb([8, 16, 32, 48, 64, 72, 128], 16, (0.5, 0.75, 0.875)).tolist() == [32, 32, 48, 56, 64, 96, 128]
+    assert climb([16, 40], 8, (1.0,)).tolist() == [16, 48], "the last plateaus of a period may cost nothing more"
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])

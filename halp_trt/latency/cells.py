@@ -1,0 +1,83 @@
+"""The cells that a surface over a layer's widths is made of, and how latency runs between their corners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.specs import Measurement
+
+__all__ = ["Cell", "Floats", "Point", "area", "bilinear", "contains", "corner_points", "split"]
+
+Floats = npt.NDArray[np.float64]
+Point = tuple[int, int]
+"""Positions along both axes of a grid of widths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A rectangle between four measured corners, in positions along the axes, and how well they explain its middle.
+
+    Attributes:
+        low, high: its corners nearest to and farthest from the origin; equal along an axis of one width.
+        error_fraction: the miss of the middle probe relative to it, or where no probe was left for that, how far its
+            corners are apart relative to the fastest; 0 where there is nothing between the corners.
+    """
+
+    low: Point
+    high: Point
+    error_fraction: float = 0.0
+
+    @property
+    def middle(self) -> Point:
+        """The position between its corners; a corner itself along an axis with nothing between."""
+        return (self.low[0] + self.high[0]) // 2, (self.low[1] + self.high[1]) // 2
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds no position but its corners."""
+        return all(high - low <= 1 for low, high in zip(self.low, self.high, strict=True))
+
+
+def corner_points(cell: Cell) -> list[Point]:
+    """Its corners, row by row."""
+    return [(row, column) for row in (cell.low[0], cell.high[0]) for column in (cell.low[1], cell.high[1])]
+
+
+def split(cell: Cell) -> list[Cell]:
+    """Its two or four parts around its middle."""
+    (top, left), (bottom, right), (row, column) = cell.low, cell.high, cell.middle
+    rows = [(top, row), (row, bottom)] if bottom - top > 1 else [(top, bottom)]
+    columns = [(left, column), (column, right)] if right - left > 1 else [(left, right)]
+    return [Cell(low=(a, c), high=(b, d)) for a, b in rows for c, d in columns]
+
+
+def contains(cell: Cell, position: Point) -> bool:
+    """Whether a position lies in a cell or on its edge."""
+    return all(low <= at <= high for low, at, high in zip(cell.low, position, cell.high, strict=True))
+
+
+def area(cell: Cell) -> int:
+    """How many grid squares it spans, of which a line counts as one wide."""
+    return max(1, cell.high[0] - cell.low[0]) * max(1, cell.high[1] - cell.low[1])
+
+
+def bilinear(
+    cell: Cell, rows: Any, columns: Any, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
+) -> Any:
+    """Between a cell's four corners, linear along each axis in climbed coordinates; rows and columns may be arrays."""
+    weights = []
+    for axis, positions in ((0, rows), (1, columns)):
+        low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))
+        at = coordinates[axis][positions]
+        share = (at - low) / (high - low) if high > low else 0.0 * at
+        weights.append(((cell.low[axis], 1 - share), (cell.high[axis], share)))
+    return sum(
+        points[row, column].latency_us * vertical * horizontal
+        for row, vertical in weights[0]
+        for column, horizontal in weights[1]
+    )

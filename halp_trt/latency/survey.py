@@ -1,0 +1,363 @@
+"""Laying surfaces over layers' widths, from few probes.
+
+A surface has one axis for a layer's inputs and one for its outputs. Ladders of adjacent widths show the steps of the
+staircase along each, and how its plateaus rise. Then cells between measured corners are split where a probe in their
+middle differs from what their corners promise, until all cells agree within a tolerance or the probes are used up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
+
+import numpy as np
+
+from halp_trt.errors import UsageError
+from halp_trt.latency.cells import Cell, Floats, Point, area, bilinear, corner_points, split
+from halp_trt.latency.staircase import Wave, climb, noise_us, plateau_wave, staircase_step
+from halp_trt.latency.surface import Surface, written_width
+from halp_trt.specs import LayerSpec, Measurement
+
+__all__ = [
+    "Effort",
+    "Region",
+    "grid_surfaces",
+    "least_probes",
+    "measure_surface",
+    "measure_surfaces",
+    "usual_probes",
+]
+
+Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
+Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
+"""Yields the specs to measure next and is sent their rows."""
+
+_COARSE = 4
+"""Corners along each axis of the first grid, where there are as many widths."""
+_MOST_SPLITS = 4
+"""Cells that are split before the rest is looked at again."""
+_LADDERS = ((8, 1), (17, 1), (17, 2))
+"""Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
+is long and the shorter show no step."""
+_NARROW = 2
+"""Rungs that are left out where with them no step shows: very narrow layers may have kernels of their own."""
+_TILES = 8
+"""Plateaus by which a staircase's rise is found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How far a surface is refined.
+
+    Attributes:
+        max_error_fraction: miss of a middle probe above which its cell is split.
+        max_probes: measured points of one surface; its outermost corners are measured in any case.
+    """
+
+    max_error_fraction: float = 0.03
+    max_probes: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_error_fraction < 1 or self.max_probes < 1:
+            raise UsageError(f"an error of 0..100 % and at least 1 probe are needed, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """What a surface is to be laid over.
+
+    Attributes:
+        spec: the layer.
+        in_widths, out_widths: ascending; ``out_widths`` empty for a layer whose two sides are the same channels.
+        effort: how far to refine.
+        steps: the staircase's steps along both axes, where they are known; found by ladders of adjacent widths if not.
+    """
+
+    spec: LayerSpec
+    in_widths: tuple[int, ...]
+    out_widths: tuple[int, ...]
+    effort: Effort = field(default_factory=Effort)
+    steps: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for widths in (self.in_widths, self.out_widths):
+            if list(widths) != sorted(set(widths)):
+                raise UsageError(f"the widths of a surface must ascend, got {list(widths)[:8]}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Widths along each axis; an axis that there is not counts one."""
+        return len(self.in_widths), max(1, len(self.out_widths))
+
+    @property
+    def num_entries(self) -> int:
+        """Pairs of widths it covers."""
+        return math.prod(self.shape)
+
+    def spec_at(self, position: Point) -> LayerSpec:
+        """The layer at a position along the axes."""
+        in_channels = self.in_widths[position[0]]
+        out_channels = self.out_widths[position[1]] if self.out_widths else written_width(self.spec, in_channels)
+        return self.spec.with_widths(in_channels, out_channels)
+
+
+def measure_surface(
+    spec: LayerSpec,
+    in_widths: Sequence[int],
+    out_widths: Sequence[int],
+    lookup: Lookup,
+    *,
+    effort: Effort | None = None,
+    steps: tuple[int, int] | None = None,
+) -> Surface:
+    """Lays a surface over widths, measuring where it bends.
+
+    Args:
+        spec, in_widths, out_widths, steps: as in :class:`Region`.
+        lookup: measures the specs it is asked for, or looks them up.
+        effort: how far to refine.
+
+    Raises:
+        UsageError: widths do not ascend, or the layer cannot have them.
+    """
+    region = Region(
+        spec=spec, in_widths=tuple(in_widths), out_widths=tuple(out_widths), effort=effort or Effort(), steps=steps
+    )
+    return measure_surfaces([region], lookup)[0]
+
+
+def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
+    """Lays several surfaces at once: what they want to know next is asked for together.
+
+    Raises:
+        UsageError: a layer cannot have its region's widths.
+    """
+    surveys = [_Survey(region) for region in regions]
+    asking = {index: survey.ask() for index, survey in enumerate(surveys)}
+    answers: Mapping[LayerSpec, Measurement] | None = None
+    while asking:
+        wanted: dict[LayerSpec, None] = {}
+        for index, questions in list(asking.items()):
+            try:
+                asked = next(questions) if answers is None else questions.send(answers)
+                wanted.update(dict.fromkeys(asked))
+            except StopIteration:
+                del asking[index]
+        answers = lookup(list(wanted)) if wanted else {}
+    return [survey.surface() for survey in surveys]
+
+
+def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
+    """Surfaces of which every entry is measured.
+
+    Raises:
+        UsageError: a layer cannot have its region's widths.
+    """
+    grids = [
+        {(row, column): region.spec_at((row, column)) for row, column in product(*map(range, region.shape))}
+        for region in regions
+    ]
+    rows = lookup(list({spec: None for grid in grids for spec in grid.values()}))
+    return [
+        Surface(
+            spec=region.spec,
+            in_widths=region.in_widths,
+            out_widths=region.out_widths,
+            steps=_steps_on({position: rows[spec] for position, spec in grid.items()}, region),
+            points={position: rows[spec] for position, spec in grid.items()},
+            cells=(),
+        )
+        for region, grid in zip(regions, grids, strict=True)
+    ]
+
+
+def _steps_on(points: Mapping[Point, Measurement], region: Region) -> tuple[int, int]:
+    """The steps along both axes where every entry is measured."""
+    effort = replace(region.effort, max_probes=2 * region.num_entries)
+    survey = _Survey(replace(region, effort=effort))
+    survey.points.update(points)
+    inputs, outputs = (_answered(survey.step(axis)) for axis in (0, 1))
+    return inputs, outputs
+
+
+def _answered(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
+    """What a survey finds that has nothing left to ask."""
+    try:
+        next(asking)
+    except StopIteration as done:
+        return int(done.value)
+    raise AssertionError("all of its points are measured")
+
+
+class _Survey:
+    """The points measured so far of one surface in the making."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.steps = region.steps or (1, 1)
+        self.waves: tuple[Wave, Wave] = ((), ())
+        self.points: dict[Point, Measurement] = {}
+        self.cells: list[Cell] = []
+
+    def surface(self) -> Surface:
+        """What was found."""
+        return Surface(
+            spec=self.region.spec,
+            in_widths=self.region.in_widths,
+            out_widths=self.region.out_widths,
+            steps=self.steps,
+            points=dict(self.points),
+            cells=tuple(self.cells),
+            waves=self.waves,
+        )
+
+    def ask(self) -> Asking:
+        """Finds the steps along both axes, then splits cells, the worst first, until all agree or probes run out."""
+        if self.region.steps is None:
+            steps = []
+            for axis in (0, 1):
+                steps.append((yield from self.step(axis)))
+            self.steps = (steps[0], steps[1])
+            inputs = yield from self._wave(0)
+            outputs = yield from self._wave(1)
+            self.waves = inputs, outputs
+        yield from self._refine()
+
+    def _measure(self, positions: Sequence[Point]) -> Asking:
+        """Asks for what is not measured yet."""
+        missing = [position for position in dict.fromkeys(positions) if position not in self.points]
+        if missing:
+            specs = [self.region.spec_at(position) for position in missing]
+            rows = yield specs
+            self.points.update({position: rows[spec] for position, spec in zip(missing, specs, strict=True)})
+
+    def step(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]:
+        """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
+        middle = (len(others) - 1) // 2 if others else 0
+        for length, stride in _LADDERS:
+            if len(widths) < (length if length == _LADDERS[0][0] else 2 * length * stride):
+                break
+            places = range(stride - 1, length * stride, stride)
+            rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
+            if self._num_new(rungs) > self._num_left - least_probes(self.region):
+                break
+            yield from self._measure(rungs)
+            rows = [self.points[rung] for rung in rungs]
+            for first in (0, _NARROW):
+                found = staircase_step(
+                    widths[stride - 1 : length * stride : stride][first:],
+                    [row.latency_us for row in rows[first:]],
+                    [noise_us(row) for row in rows[first:]],
+                )
+                if found:
+                    return found
+        return 1
+
+    def _wave(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], Wave]:
+        """How the staircase rises along an axis, from the right edges of its first plateaus."""
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
+        step, middle = self.steps[axis], (len(others) - 1) // 2 if others else 0
+        edges = [width * step for width in range(1, _TILES + 1)]
+        if step == 1 or not set(edges) <= set(widths):
+            return ()
+        places = [widths.index(edge) for edge in edges]
+        rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
+        if self._num_new(rungs) > self._num_left - least_probes(self.region):
+            return ()
+        yield from self._measure(rungs)
+        rows = [self.points[rung] for rung in rungs]
+        return plateau_wave([row.latency_us for row in rows], [noise_us(row) for row in rows])
+
+    def _refine(self) -> Asking:
+        axes = (self.region.in_widths, self.region.out_widths or (1,))
+        coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
+        num_corners = next(
+            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
+        )
+        lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
+        yield from self._measure([(row, column) for row in lines[0] for column in lines[1]])
+        waiting: list[tuple[float, Point, Point, Cell]] = []
+        fresh = [
+            Cell(low=(low, left), high=(high, right))
+            for low, high in _spans(lines[0])
+            for left, right in _spans(lines[1])
+        ]
+        while fresh:
+            middles = [cell.middle for cell in fresh if not cell.is_full]
+            yield from self._measure(middles[: max(0, self._num_left)])
+            for cell in (self._tested(cell, coordinates) for cell in fresh):
+                if cell.is_full or cell.error_fraction <= self.region.effort.max_error_fraction:
+                    self.cells.append(cell)
+                else:
+                    harm = cell.error_fraction * math.sqrt(area(cell))
+                    heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
+            fresh = self._next_splits(waiting)
+            yield from self._measure([corner for part in fresh for corner in corner_points(part)])
+        self.cells.extend(cell for *_, cell in waiting)
+
+    def _next_splits(self, waiting: list[tuple[float, Point, Point, Cell]]) -> list[Cell]:
+        """The parts of the worst cells that there are probes left for; none where there are not."""
+        found: list[Cell] = []
+        for _ in range(min(len(waiting), _MOST_SPLITS)):
+            cell = heapq.heappop(waiting)[-1]
+            parts = [*found, *split(cell)]
+            if self._num_new([corner for part in parts for corner in corner_points(part)]) <= self._num_left:
+                found = parts
+            else:
+                self.cells.append(cell)
+        return found if found or not waiting else self._next_splits(waiting)
+
+    @property
+    def _num_left(self) -> int:
+        """Probes that may still be taken."""
+        return self.region.effort.max_probes - len(self.points)
+
+    def _num_new(self, positions: Sequence[Point]) -> int:
+        return len(set(positions) - self.points.keys())
+
+    def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
+        if cell.is_full:
+            return cell
+        if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
+            corners = [self.points[corner].latency_us for corner in corner_points(cell)]
+            return replace(cell, error_fraction=(max(corners) - min(corners)) / max(min(corners), 1e-9))
+        found = self.points[cell.middle].latency_us
+        expected = float(bilinear(cell, *cell.middle, coordinates, self.points))
+        return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))
+
+
+def least_probes(region: Region) -> int:
+    """The outermost corners, without which there is no surface."""
+    return _num_coarse(region.shape, 2)
+
+
+def usual_probes(region: Region) -> int:
+    """Ladders along both axes, the first grid and a test of each of its cells, where nothing bends."""
+    ladders = sum(_LADDERS[0][0] for length in region.shape if length >= _LADDERS[0][0])
+    return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
+
+
+def _num_coarse(shape: tuple[int, int], num_corners: int) -> int:
+    """Corners of a first grid of ``num_corners`` along each axis, and, unless they are the outermost alone, tests."""
+    across, down = (min(length, num_corners) for length in shape)
+    tests = max(across - 1, 1) * max(down - 1, 1) if num_corners > 2 else 0
+    return min(math.prod(shape), across * down + tests)
+
+
+def _corners(widths: Sequence[int], step: int, num: int) -> list[int]:
+    """Positions of the first grid along an axis: both ends and, in geometric steps between, right edges of plateaus."""
+    last = len(widths) - 1
+    if last < num - 1:
+        return list(range(last + 1))
+    marks = np.geomspace(max(widths[0], 1), widths[-1], num)
+    edges = [position for position, width in enumerate(widths) if width % step == 0] or list(range(last + 1))
+    chosen = {0, last, *(min(edges, key=lambda position: abs(widths[position] - mark)) for mark in marks[1:-1])}
+    return sorted(chosen)
+
+
+def _spans(line: Sequence[int]) -> list[tuple[int, int]]:
+    return list(pairwise(line)) or [(line[0], line[0])]

@@ -1,0 +1,161 @@
+"""Tables of what the benchmarks measured, for the documentation: one renderer for every schema of a result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from halp_trt.report.units import count, latency, percent, signed_percent
+from halp_trt.specs import Target
+from halp_trt.store import decode
+
+__all__ = ["figures"]
+
+Result = Mapping[str, Any]
+
+
+def figures(path: Path) -> str:
+    """The table of a committed result, and what it was measured on."""
+    found = json.loads(path.read_bytes())
+    family = str(found.get("schema", "")).rpartition("/")[0]
+    if family not in _RENDERERS:
+        sys.exit(f"error: {path} is of schema {family!r}; expected one of {', '.join(_RENDERERS)}")
+    return _RENDERERS[family](found)
+
+
+def _prediction(found: Result) -> str:
+    """Errors of sums against engines, before and after a calibration by other variants."""
+    head = ("network", "engines", "kernels in sum", "calibrated: median", "90 % below", "largest")
+    rows = []
+    for name, network in found["networks"].items():
+        kind = "units" if "units" in network else "layers"
+        held_out = [row for row in network["variants"] if row["seed"] in range(1000)]
+        raw, calibrated = network[kind], network[f"{kind}_calibrated"]
+        rows.append(
+            (
+                name,
+                f"{len(held_out)}",
+                percent(raw["median"], 1),
+                *(percent(calibrated[key], 1) for key in ("median", "p90", "largest")),
+            )
+        )
+    return _table(head, rows) + _made(found, next(iter(found["networks"].values()))["target"])
+
+
+def _probes(found: Result) -> str:
+    """What a survey costs, and how well it tells what it did not measure."""
+    error, again = found["interpolation_error"], found["repeated_measurement_difference"]
+    rows = [
+        ("pairs of widths", count(found["num_entries"])),
+        ("probes", count(found["num_probes"])),
+        ("seconds", f"{found['seconds']:.0f}"),
+        ("seconds for every pair, estimated", f"{found['full_grid_seconds_estimated']:,.0f}"),
+        (
+            f"interpolation against {found['num_points']} measurements afterwards: median, 95 % below",
+            f"{percent(error['median'], 1)}, {percent(error['p95'], 1)}",
+        ),
+        (
+            "the same row measured twice: median, 95 % below",
+            f"{percent(again['median'], 1)}, {percent(again['p95'], 1)}",
+        ),
+    ]
+    return _table(("survey", found["model"]), rows) + _made(found, found["target"])
+
+
+def _budgets(found: Result) -> str:
+    """Of every budget, how much the measured engine uses."""
+    head = (
+        "network and method",
+        "budget",
+        "measured",
+        "of the budget",
+        "while pruning",
+        "kernels in sum",
+        "engines timed",
+    )
+    rows = [
+        (
+            name.rpartition(" ")[0],
+            f"{name.rpartition(' ')[2]} = {latency(cell['budget_us'])}",
+            latency(cell["measured_us"]),
+            percent(cell["of_budget"], 1),
+            percent(cell["of_budget_while_pruning"], 1),
+            signed_percent(cell["kernels_error"]),
+            str(cell["engines_timed_while_pruning"]),
+        )
+        for name, cell in found["cells"].items()
+    ]
+    return _table(head, rows) + _made(found, next(iter(found["cells"].values()))["target"])
+
+
+def _reproducibility(found: Result) -> str:
+    """Two tables, and the plans made from either."""
+    rows = found["row_difference"]
+    return _table(
+        ("two surveys, one beside a busy core", found["model"]),
+        [
+            ("rows in both tables", str(found["num_rows"][2])),
+            ("difference of a row: median, 90 % below", f"{percent(rows['median'], 1)}, {percent(rows['p90'], 1)}"),
+            (
+                f"engines planned from either at {found['budget']}",
+                f"{latency(found['engines_us']['first'])}, {latency(found['engines_us']['second'])} "
+                f"({signed_percent(found['engine_difference'])})",
+            ),
+        ],
+    ) + _made(found, found["target"])
+
+
+def _duel(found: Result) -> str:
+    """A table for each network: the methods at every budget, the most accurate first."""
+    head = ("asked for, method", "accuracy", "seeds", "of dense, timed", "layers", "engines", "to choose")
+    parts = []
+    for network, dense in found["dense"].items():
+        rows = [_duel_row(line) for line in found["summary"] if line["network"] == network]
+        timed = latency(dense["latency_us"])
+        parts.append(f"**{network}**, dense: {percent(dense['accuracy_fraction'])} in {timed}\n\n{_table(head, rows)}")
+    return "\n".join(parts) + _made(found, next(iter(found["targets"].values()))["target"])
+
+
+def _duel_row(line: Result) -> tuple[str, ...]:
+    accuracy, share = line["accuracy_fraction"], line["of_budget"]
+    return (
+        f"{line['budget']} %, {line['method']}",
+        f"{percent(accuracy['mean'])} ± {100 * accuracy['stdev']:.2f}" if accuracy else "–",
+        f"{accuracy['num'] if accuracy else 0}" + (f", {line['num_failed']} failed" if line["num_failed"] else ""),
+        percent(share["mean"] * line["budget"] / 100, 1) if share else "–",
+        f"{line['layers']:,.0f}",
+        f"{line['engines']:,.0f}",
+        f"{line['seconds_alone']['mean']:,.0f} s",
+    )
+
+
+_RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
+    {
+        "halp-trt/prediction": _prediction,
+        "halp-trt/probes": _probes,
+        "halp-trt/budgets": _budgets,
+        "halp-trt/reproducibility": _reproducibility,
+        "halp-trt/duel": _duel,
+    }
+)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _made(found: Result, target: Mapping[str, Any]) -> str:
+    """On what, by which command, and what is to be known about it."""
+    known = decode(Target, target)
+    words = [
+        f"{known.device}, {known.runtime} {known.runtime_version}, {known.protocol.num_threads} thread",
+        f"made by `{found['command']}`" if "command" in found else "",
+        found.get("remarks", ""),
+    ]
+    return f"\n<sub>{'; '.join(word for word in words if word)}.</sub>\n"
