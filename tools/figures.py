@@ -124,13 +124,19 @@ def _duel_row(line: Result) -> tuple[str, ...]:
     accuracy, share = line["accuracy_fraction"], line["of_budget"]
     return (
         f"{line['budget']} %, {line['method']}",
-        f"{percent(accuracy['mean'])} ± {100 * accuracy['stdev']:.2f}" if accuracy else "–",
+        _accuracy(accuracy),
         f"{accuracy['num'] if accuracy else 0}" + (f", {line['num_failed']} failed" if line["num_failed"] else ""),
         percent(share["mean"] * line["budget"] / 100, 1) if share else "–",
         f"{line['layers']:,.0f}",
         f"{line['engines']:,.0f}",
         f"{line['seconds_alone']['mean']:,.0f} s",
     )
+
+
+def _accuracy(spread: Result | None) -> str:
+    if spread is None:
+        return "–"
+    return percent(spread["mean"]) + (f" ± {100 * spread['stdev']:.2f}" if spread["num"] > 1 else "")
 
 
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
