@@ -84,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="of timing all engines of a network")
     parser.add_argument("--device", default="cpu", help="where narrow networks are trained, as PyTorch names it")
     parser.add_argument("--fastnas", metavar="PYTHON", help="interpreter of an environment with ModelOpt")
+    parser.add_argument("--remarks", default="", help="what is to be known about the result")
     parser.add_argument("--phase", choices=PHASES)
     parser.add_argument("--shard", default="0/1", help="this process's part of a phase that trains, I/N")
     parser.add_argument("--processes", type=int, default=1, help="for the phases that train")
@@ -214,6 +215,7 @@ def _write(arguments: argparse.Namespace, rules: Rules, cells: Iterable[Cell]) -
             "rules": encode(rules),
             "training": training,
             **result_of(everything, {FASTNAS: why} if why else {}),
+            "remarks": arguments.remarks,
         },
     )
 

@@ -14,11 +14,13 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import DataSet, num_batches
+from halp_trt.models.mask import dead_positions
 from halp_trt.models.saliency import SaliencySums, accumulate, finish
 from halp_trt.models.slim import slim_like
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings, make_optimizer, train_step, training_batch
+from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 
 __all__ = [
@@ -126,9 +128,28 @@ def make_contest(
 
 
 def engine_model(module: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
-    """The engine's model of a network that is narrow already, whoever made it so: exported and folded like ours."""
+    """The engine's model of a network that is narrow already, whoever made it so: exported and folded like ours.
+
+    A residual block of which every weight is zero is left out, whoever made it so: a removed block's stump.
+    """
     model = export(module, (example,))
-    return rewrite(model, PruningPlan.dense(channel_graph(model, list(module.state_dict()))))
+    plan = PruningPlan.dense(channel_graph(model, list(module.state_dict())))
+    for inside in removable_blocks(plan.graph).values():
+        without = replace(plan, kept={**plan.kept, **dict.fromkeys(inside, ())})
+        if _is_zero_outside(module, without):
+            plan = without
+    return rewrite(model, plan)
+
+
+def _is_zero_outside(module: nn.Module, plan: PruningPlan) -> bool:
+    """Whether all parameters are zero at the channels that a plan removes."""
+    parameters: dict[str, torch.Tensor] = dict(module.named_parameters())
+    for axis in plan.graph.parameters:
+        if axis.parameter in parameters:
+            dead = dead_positions(parameters, axis, plan)
+            if parameters[axis.parameter].index_select(axis.axis, dead).any():
+                return False
+    return True
 
 
 # ---- what several methods do ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
-from halp_trt.workflows.build_lut import Measurer
+from halp_trt.workflows.build_lut import Measurer, network_footprint
 from halp_trt.workflows.stages import example_inputs
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 
@@ -34,7 +34,10 @@ class Device:
         self._contest = contest
         self._runtime = get_runtime(RUNTIME)
         self._target = self._runtime.target("fp32", 1)
-        self._measure = Measurer(contest.table, self._runtime, self._target, progress=self._count_new)
+        footprint = network_footprint(contest.graph, self._target.batch_size)
+        self._measure = Measurer(
+            contest.table, self._runtime, self._target, footprint_bytes=footprint, progress=self._count_new
+        )
         self._layers: set[LayerSpec] = set()
         self._num_new, self._probing = 0, 0.0
         self.num_engines = 0
@@ -81,7 +84,8 @@ def bisect_share(
 ) -> tuple[nn.Module, float, float]:
     """The widest network on a scale from nothing (0) to dense (1) whose engine, as measured, meets a budget.
 
-    A network that was timed before is not timed again.
+    A network that was timed before is not timed again; where ``make`` finds a budget infeasible, no network is that
+    narrow.
 
     Returns:
         The network, its latency as a share of the dense one's, and where it stands on the scale.
@@ -94,7 +98,11 @@ def bisect_share(
     known: dict[tuple[torch.Size, ...], float] = {}
     for _ in range(num_rounds):
         middle = (low + high) / 2
-        module = make(middle)
+        try:
+            module = make(middle)
+        except InfeasibleBudgetError:
+            low = middle
+            continue
         widths = tuple(tensor.shape for tensor in module.state_dict().values())
         if widths not in known:
             known[widths] = device.share(copy.deepcopy(module))
@@ -104,6 +112,7 @@ def bisect_share(
             high = middle
     if best is None:
         raise InfeasibleBudgetError(
-            f"the narrowest network took {min(known.values()):.1%} of the dense latency, the budget is {budget:.0%}"
+            f"the narrowest network took {min(known.values(), default=1.0):.1%} of the dense latency, the budget is "
+            f"{budget:.0%}"
         )
     return best

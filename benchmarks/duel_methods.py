@@ -36,8 +36,8 @@ Chooser = Callable[[Contest, Device, float, int, Path], Choice]
 """Contest, device, budget as a fraction, seed, and a folder of the method's own."""
 
 _ROUNDINGS = (8, 4, 1)
-"""Uniform pruning tries widths that are multiples of each."""
-_ROUND_TO = 8
+"""Widths are multiples of one of them: uniform pruning takes the best, the peers the first that meets the budget."""
+_TORCH_PRUNING_STEPS = 20
 _FASTNAS_PICTURES, _FASTNAS_ROUNDS = 512, 6
 """It tests a network for every width of every layer, and searches for seconds at every limit: fewer of both."""
 
@@ -110,9 +110,11 @@ def _kept(graph: ChannelGraph, saliency: Saliency, rounding: int, ratio: float) 
 
 
 def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, folder: Path) -> Choice:
-    """Global group Taylor importance, widths rounded to 8, the ratio bisected by measured latency.
+    """Global group Taylor importance, widths rounded to 8 (or less), the ratio bisected by measured latency.
 
-    Its gradients are summed over the minibatches in evaluation mode, as its own examples do.
+    Its gradients are summed over the minibatches in evaluation mode, as its own examples do. Every ratio is reached in
+    its ``iterative_steps``: in a single one it leaves a group whole of which it would remove everything, so that small
+    networks are out of its reach (here all below half of the dense latency).
     """
     import torch_pruning
 
@@ -120,30 +122,44 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
     for pictures, labels in saliency_batches(contest, seed):
         F.cross_entropy(module(pictures), labels).backward()  # type: ignore[no-untyped-call]
 
-    def make(ratio: float) -> nn.Module:
+    def make(rounding: int, ratio: float) -> nn.Module:
         twin = copy.deepcopy(module)
         for parameter, scored_one in zip(twin.parameters(), module.parameters(), strict=True):
             parameter.grad = scored_one.grad  # copies have none
-        torch_pruning.pruner.BasePruner(
+        pruner = torch_pruning.pruner.BasePruner(
             twin,
             contest.example(),
             importance=torch_pruning.importance.GroupTaylorImportance(),
             global_pruning=True,
             pruning_ratio=1 - ratio,
-            round_to=_ROUND_TO,
+            round_to=rounding,
+            iterative_steps=_TORCH_PRUNING_STEPS,
             ignored_layers=[layer for layer in twin.modules() if isinstance(layer, nn.Linear)],
-        ).step()
+        )
+        for _ in range(_TORCH_PRUNING_STEPS):
+            pruner.step()
         return twin
 
-    narrow, share, ratio = bisect_share(make, device, budget, num_rounds=contest.num_bisections)
-    return Choice(state=narrow.state_dict(), num_trained=0, share=share, notes={"pruning_ratio": 1 - ratio})
+    rounding, (narrow, share, ratio) = _first_rounding(make, device, budget, num_rounds=contest.num_bisections)
+    notes = {"rounding": rounding, "pruning_ratio": 1 - ratio}
+    return Choice(state=narrow.state_dict(), num_trained=0, share=share, notes=notes)
+
+
+def _first_rounding(
+    make: Callable[[int, float], nn.Module], device: Device, budget: float, *, num_rounds: int
+) -> tuple[int, tuple[nn.Module, float, float]]:
+    """The coarsest rounding with which a budget can be met, and what was found with it."""
+    for rounding in _ROUNDINGS:
+        with contextlib.suppress(InfeasibleBudgetError):
+            return rounding, bisect_share(partial(make, rounding), device, budget, num_rounds=num_rounds)
+    raise InfeasibleBudgetError(f"no rounding of {_ROUNDINGS} met a budget of {budget:.0%}")
 
 
 # ---- ModelOpt FastNAS -----------------------------------------------------------------------------------------------
 
 
 def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder: Path) -> Choice:
-    """Its search under a limit of FLOPs, widths rounded to 8, the limit bisected by measured latency.
+    """Its search under a limit of FLOPs, widths rounded to 8 (or less), the limit bisected by measured latency.
 
     Networks are scored by their accuracy on pictures of the minibatches, on which their batch norms are calibrated too.
     How sensitive the layers are is found once for a seed and serves all of its budgets.
@@ -152,9 +168,7 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
     import modelopt.torch.prune as modelopt_prune
 
     judged = saliency_batches(contest, seed)[: max(1, _FASTNAS_PICTURES // contest.train.batch_size)]
-    shared = folder.parent / f"fastnas-{seed}"
-    shared.mkdir(parents=True, exist_ok=True)
-    stamp, saved = shared / "seconds.json", 0.0
+    saved: dict[int, float] = {}
 
     def score(candidate: nn.Module) -> float:
         candidate.eval()
@@ -162,12 +176,12 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
             right = sum(int((candidate(x).argmax(1) == y).sum()) for x, y in judged)
         return right / sum(len(y) for _, y in judged)
 
-    def make(ratio: float) -> nn.Module:
+    def search(rounding: int, ratio: float, shared: Path) -> nn.Module:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             pruned, _ = modelopt_prune.prune(
                 contest.dense(),
-                mode=[("fastnas", {kind: {"*": {key: _ROUND_TO}} for kind, key in _DIVISORS.items()})],
+                mode=[("fastnas", {kind: {"*": {key: rounding}} for kind, key in _DIVISORS.items()})],
                 constraints={"flops": f"{100 * ratio:.4f}%"},
                 dummy_input=contest.example(),
                 config={
@@ -181,20 +195,37 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
         narrow: nn.Module = pruned
         return narrow
 
-    if stamp.exists():
-        saved = float(read_json(stamp)["seconds"])
-    else:
-        started = time.perf_counter()
-        make(0.9)
-        write_json(stamp, {"seconds": time.perf_counter() - started})
-    narrow, share, ratio = bisect_share(make, device, budget, num_rounds=min(_FASTNAS_ROUNDS, contest.num_bisections))
+    def make(rounding: int, ratio: float) -> nn.Module:
+        shared = folder.parents[1] / f"sensitivity-{rounding}-{seed}"
+        if rounding not in saved:
+            saved[rounding] = _once(shared / "seconds.json", lambda: search(rounding, 0.9, shared))
+        try:
+            return search(rounding, ratio, shared)
+        except ValueError as error:
+            if "satisf" not in str(error):
+                raise
+            raise InfeasibleBudgetError(f"no network of multiples of {rounding} has so few FLOPs") from error
+
+    num_rounds = min(_FASTNAS_ROUNDS, contest.num_bisections)
+    rounding, (narrow, share, ratio) = _first_rounding(make, device, budget, num_rounds=num_rounds)
     return Choice(
         state=narrow.state_dict(),
         num_trained=0,
         share=share,
-        notes={"flops_limit": ratio, "modelopt": version("nvidia-modelopt")},
-        saved_seconds=saved,
+        notes={"rounding": rounding, "flops_limit": ratio, "modelopt": version("nvidia-modelopt")},
+        saved_seconds=sum(saved.values()),
     )
+
+
+def _once(stamp: Path, work: Callable[[], object]) -> float:
+    """Does some work unless another cell did; the seconds that this saves."""
+    if stamp.exists():
+        return float(read_json(stamp)["seconds"])
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    work()
+    write_json(stamp, {"seconds": time.perf_counter() - started})
+    return 0.0
 
 
 _DIVISORS = {"nn.Conv2d": "channel_divisor", "nn.BatchNorm2d": "feature_divisor", "nn.Linear": "feature_divisor"}
@@ -207,6 +238,7 @@ METHODS: Mapping[str, Chooser] = MappingProxyType(
         "halp": partial(_ours, method="halp", one_shot=False),
         "joint-once": partial(_ours, method="joint", one_shot=True),
         "joint-steps": partial(_ours, method="joint", one_shot=False),
+        "joint-blocks": partial(_ours, method="joint-blocks", one_shot=False),
     }
 )
-"""``halp`` and ``joint-steps`` prune in several steps with training in between, ``joint-once`` in one."""
+"""``joint-once`` prunes in one step, the others of ours in several with training in between."""

@@ -33,7 +33,7 @@ class Rules:
     rate: float = 0.05
     minibatches: int = 20
     steps: int = 5
-    grid: int = 8
+    grid: int = 4
     bisections: int = 9
     pictures: int = 0
     is_trained: bool = True

@@ -2,8 +2,8 @@
 
 Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
 name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
-``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md, by
-``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``.
+``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md and docs/duel.md,
+by ``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from halp_trt.store import decode, load, read_json
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
-_MEASURED = _ROOT / "docs/measured.md"
+_MEASURED, _DUEL = _ROOT / "docs/measured.md", _ROOT / "docs/duel.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIGURES = re.compile(r"(<!-- figures: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -165,6 +165,7 @@ def main() -> None:
         _ROOT / "docs/cli.md": cli_reference,
         _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
         _MEASURED: lambda: with_figures(_MEASURED.read_text(encoding="utf-8")),
+        _DUEL: lambda: with_figures(_DUEL.read_text(encoding="utf-8")),
         _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
     }
     problems = []

@@ -109,12 +109,43 @@ def _reproducibility(found: Result) -> str:
     ) + _made(found, found["target"])
 
 
+def _duel(found: Result) -> str:
+    """A table for each network: the methods at every budget, the most accurate first."""
+    head = ("asked for, method", "accuracy", "seeds", "of dense, timed", "layers", "engines", "to choose")
+    parts = []
+    for network, dense in found["dense"].items():
+        rows = [_duel_row(line) for line in found["summary"] if line["network"] == network]
+        timed = latency(dense["latency_us"])
+        parts.append(f"**{network}**, dense: {percent(dense['accuracy_fraction'])} in {timed}\n\n{_table(head, rows)}")
+    return "\n".join(parts) + _made(found, next(iter(found["targets"].values()))["target"])
+
+
+def _duel_row(line: Result) -> tuple[str, ...]:
+    accuracy, share = line["accuracy_fraction"], line["of_budget"]
+    return (
+        f"{line['budget']} %, {line['method']}",
+        _accuracy(accuracy),
+        f"{accuracy['num'] if accuracy else 0}" + (f", {line['num_failed']} failed" if line["num_failed"] else ""),
+        percent(share["mean"] * line["budget"] / 100, 1) if share else "–",
+        f"{line['layers']:,.0f}",
+        f"{line['engines']:,.0f}",
+        f"{line['seconds_alone']['mean']:,.0f} s",
+    )
+
+
+def _accuracy(spread: Result | None) -> str:
+    if spread is None:
+        return "–"
+    return percent(spread["mean"]) + (f" ± {100 * spread['stdev']:.2f}" if spread["num"] > 1 else "")
+
+
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {
         "halp-trt/prediction": _prediction,
         "halp-trt/probes": _probes,
         "halp-trt/budgets": _budgets,
         "halp-trt/reproducibility": _reproducibility,
+        "halp-trt/duel": _duel,
     }
 )
 
