@@ -131,7 +131,8 @@ def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
     built = halp_trt("build-lut", *network, "--step", 16, "--out", "lut.jsonl")
     assert built.exit_code == 0, built.stderr
     assert read_table(folder / "lut.jsonl").target.runtime == "torch"
-    quick = ("--steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--budget", "95%", "--step", 16)
+    # eager layers this small cost their call: on a busy machine narrow ones may save nothing, and any budget be missed
+    quick = ("--steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--budget", "100%", "--step", 16)
     pruned = halp_trt("prune", *network, *quick, "--lut", "lut.jsonl", "--run-dir", "run")
     assert pruned.exit_code == 0, pruned.stderr
     assert halp_trt("deploy", "run").exit_code == 0
