@@ -28,8 +28,8 @@ TRAINING: Mapping[str, tuple[TrainSettings, ...]] = MappingProxyType(
         ),
         # bfloat16 is the slower one for depthwise convolutions on processors
         "mobilenetv2-cifar": (
-            TrainSettings(num_epochs=28, learning_rate=0.15, label_smoothing=_SMOOTH, precision="fp32", seed=0),
-            TrainSettings(num_epochs=6, learning_rate=0.06, label_smoothing=_SMOOTH, precision="fp32", seed=1),
+            TrainSettings(num_epochs=18, learning_rate=0.15, label_smoothing=_SMOOTH, precision="fp32", seed=0),
+            TrainSettings(num_epochs=4, learning_rate=0.06, label_smoothing=_SMOOTH, precision="fp32", seed=1),
         ),
     }
 )
