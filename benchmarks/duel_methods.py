@@ -8,7 +8,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -40,6 +40,8 @@ _ROUNDINGS = (8, 4, 1)
 _TORCH_PRUNING_STEPS = 20
 _FASTNAS_PICTURES, _FASTNAS_ROUNDS = 512, 6
 """It tests a network for every width of every layer, and searches for seconds at every limit: fewer of both."""
+_FASTNAS_ROUNDINGS = _ROUNDINGS[:2]
+"""Among all widths a single search of its goes on for minutes."""
 
 
 # ---- ours -----------------------------------------------------------------------------------------------------------
@@ -146,20 +148,25 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
 
 
 def _first_rounding(
-    make: Callable[[int, float], nn.Module], device: Device, budget: float, *, num_rounds: int
+    make: Callable[[int, float], nn.Module],
+    device: Device,
+    budget: float,
+    *,
+    num_rounds: int,
+    roundings: Sequence[int] = _ROUNDINGS,
 ) -> tuple[int, tuple[nn.Module, float, float]]:
     """The coarsest rounding with which a budget can be met, and what was found with it."""
-    for rounding in _ROUNDINGS:
+    for rounding in roundings:
         with contextlib.suppress(InfeasibleBudgetError):
             return rounding, bisect_share(partial(make, rounding), device, budget, num_rounds=num_rounds)
-    raise InfeasibleBudgetError(f"no rounding of {_ROUNDINGS} met a budget of {budget:.0%}")
+    raise InfeasibleBudgetError(f"no rounding of {tuple(roundings)} met a budget of {budget:.0%}")
 
 
 # ---- ModelOpt FastNAS -----------------------------------------------------------------------------------------------
 
 
 def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder: Path) -> Choice:
-    """Its search under a limit of FLOPs, widths rounded to 8 (or less), the limit bisected by measured latency.
+    """Its search under a limit of FLOPs, widths rounded to 8 (or 4), the limit bisected by measured latency.
 
     Networks are scored by their accuracy on pictures of the minibatches, on which their batch norms are calibrated too.
     How sensitive the layers are is found once for a seed and serves all of its budgets.
@@ -207,7 +214,9 @@ def _fastnas(contest: Contest, device: Device, budget: float, seed: int, folder:
             raise InfeasibleBudgetError(f"no network of multiples of {rounding} has so few FLOPs") from error
 
     num_rounds = min(_FASTNAS_ROUNDS, contest.num_bisections)
-    rounding, (narrow, share, ratio) = _first_rounding(make, device, budget, num_rounds=num_rounds)
+    rounding, (narrow, share, ratio) = _first_rounding(
+        make, device, budget, num_rounds=num_rounds, roundings=_FASTNAS_ROUNDINGS
+    )
     return Choice(
         state=narrow.state_dict(),
         num_trained=0,
