@@ -184,7 +184,7 @@ def _in_rounds(
     known = {name: dict(zip(keys, turns[name].rows(), strict=True)) for name, keys in kinds if name in turns}
     executed = {"units": [unit.spec for unit in units], "layers": specs}
     found = {name: [rows[spec].latency_us for spec in executed[name]] for name, rows in known.items()}
-    return _row(samples, **found) | {"tare_us": {name: round(one.tare_us, 2) for name, one in turns.items()}}
+    return _row(samples, **found)
 
 
 def _summary(fitted: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from halp_trt.errors import BuildError, UsageError
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, Array, Unit
 from halp_trt.runtimes.blocked_edges import cut_to_layer
 from halp_trt.runtimes.executed import executed_units, is_unit
-from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer
+from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
 from halp_trt.runtimes.processor_bench import processor_name
 from halp_trt.runtimes.round_bench import ROUNDS, RoundBench, batches
 from halp_trt.specs import Measurement, Protocol, Target
@@ -175,6 +175,7 @@ class CpuProber:
             protocol=target.protocol,
             open_network=lambda layers: ProfiledNetwork(layers, self._arena, self._open_profiled),
             reference=reference(target),
+            charge_us=profiler_charge(self._open_profiled),
         )
 
     def measure(self, probe: bytes) -> Measurement:

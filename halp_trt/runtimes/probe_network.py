@@ -30,16 +30,17 @@ from halp_trt.runtimes import Array
 from halp_trt.runtimes.executed import overwritten_input
 from halp_trt.runtimes.round_bench import Profile
 
-__all__ = ["Arena", "ProbedLayer", "ProfiledNetwork", "probed_layer"]
+__all__ = ["Arena", "ProbedLayer", "ProfiledNetwork", "probed_layer", "profiler_charge"]
 
-_LAYERS_TO_A_TARE = 8
-"""After so many layers two kernels follow that compute next to nothing, with as many operands as a convolution."""
+_EMPTY_KERNELS, _EMPTY_RUNS = 32, 150
 _ALIGNMENT = 256
 _FLOATS = (np.float32, np.float16, np.float64)
 _OPSET = 18
 
 Open = Callable[[bytes], Any]
 """Gives an ``onnxruntime.InferenceSession`` that executes a model as it stands."""
+OpenProfiled = Callable[[bytes, str], Any]
+"""The same; what its profiler sees goes to a file with the given prefix."""
 Tensors = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
@@ -125,13 +126,13 @@ class ProfiledNetwork:
     The profiler writes its file when the network is finished.
     """
 
-    def __init__(self, layers: Sequence[ProbedLayer], arena: Arena, open_profiled: Callable[[bytes, str], Any]) -> None:
+    def __init__(self, layers: Sequence[ProbedLayer], arena: Arena, open_profiled: OpenProfiled) -> None:
         """Opens the session.
 
         Args:
             layers: what to execute, in this order.
             arena: the memory of inputs and outputs.
-            open_profiled: opens a model as it stands; what the profiler sees goes to a file with the given prefix.
+            open_profiled: opens a model with a profiler.
         """
         self._layers = layers
         self._folder = tempfile.TemporaryDirectory()
@@ -162,31 +163,56 @@ class ProfiledNetwork:
             MeasurementError: nodes were not executed in the order in which they prepare memory for each other.
         """
         with self._folder:
-            events = json.loads(Path(self._session.end_profiling()).read_bytes())
-        taken: dict[str, list[float]] = defaultdict(list)
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                taken[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
+            taken = _kernel_times(self._session)
         if [step for step, _ in groupby(taken, _step)] != [step for step, _ in groupby(self._steps)]:
             raise MeasurementError(
                 "this ONNX Runtime executes probes in an order of its own, please report it with its version"
             )
         kernels: list[list[list[float]]] = [[] for _ in self._layers]
-        tares: tuple[list[list[float]], list[list[float]]] = ([], [])
         for name, samples in taken.items():
             kind, index = _step(name)
             if kind == _LAYER:
                 kernels[index].append(samples)
-            elif kind in _TARES:
-                tares[_TARES.index(kind)].append(samples)
         return Profile(
             samples_us=np.asarray([np.sum(samples, axis=0) for samples in kernels]),
             num_kernels=np.asarray([len(samples) for samples in kernels]),
-            tares_us=np.asarray(tares),
         )
 
 
-_LAYER, _TOUCH, _WRITE, _TARES = "layer", "touch", "write", ("cold", "warm")
+def profiler_charge(open_profiled: OpenProfiled) -> float:
+    """Microseconds that the profiler sees of a kernel which does nothing, among others of its kind.
+
+    Its clock ticks in whole microseconds, so a mean tells more than a median: that of the lower three quarters.
+    """
+    names = [f"{_EMPTY}:{index}:" for index in range(_EMPTY_KERNELS)]
+    ones = onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "ones")
+    operands = [ones.name] * 3  # as many as a convolution has
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Sum", operands, [name], name) for name in names],
+        "empty",
+        [],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 1, 1, 1)) for name in names],
+        [ones],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)], ir_version=8)
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_profiled(model.SerializeToString(), str(Path(folder) / "profile"))
+        for _ in range(_EMPTY_RUNS):
+            session.run(None, {})
+        taken_us = np.sort(list(_kernel_times(session).values()), axis=None)
+    return float(taken_us[: 3 * taken_us.size // 4].mean())
+
+
+def _kernel_times(session: Any) -> dict[str, list[float]]:
+    """Microseconds of every node in every run, by a session's profiler, in the order in which the nodes ran."""
+    taken: dict[str, list[float]] = defaultdict(list)
+    for event in json.loads(Path(session.end_profiling()).read_bytes()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            taken[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
+    return taken
+
+
+_LAYER, _TOUCH, _WRITE, _EMPTY = "layer", "touch", "write", "empty"
 
 
 class _Drawing:
@@ -199,10 +225,9 @@ class _Drawing:
         self._arena = arena
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
-        self._addends = [self._constant(f"addend:{index}", np.ones((1, 1, 1, 1), np.float32)) for index in range(3)]
 
     def add(self, index: int, layer: ProbedLayer) -> None:
-        """A layer after what prepares its memory, and now and then two kernels that do nothing."""
+        """A layer after what prepares its memory."""
         read, written = self._arena.place(0, layer.read), self._arena.place(1, layer.outputs)
         if layer.overwritten is not None:
             first = next(iter(written.values()))
@@ -222,9 +247,6 @@ class _Drawing:
             self._weights[weight.name] = weight
         for position, node in enumerate(layer.model.graph.node):
             self._copy(node, index, position)
-        if index % _LAYERS_TO_A_TARE == 0:
-            for tare in (f"{kind}:{index}:" for kind in _TARES):
-                self._append(onnx.helper.make_node("Sum", self._addends, [tare], tare))
 
     def model(self, layers: Sequence[ProbedLayer]) -> bytes:
         """ONNX Runtime starts with the last of the nodes that nothing depends on, so they stand in reverse order."""

@@ -32,6 +32,9 @@ _DOUBTFUL = 0.05
 _STEADY_SHARE = 0.9
 """So many layers of a batch must be known well enough before it ends early."""
 _MAX_LAYERS = 64
+_UNCHARGED_BYTES = 16e6
+"""Where a network touches so much memory between two runs of a kernel, the runtime takes as long between two kernels as
+its profiler charges: by engines of 0.2 to 25 ms against the sums of their kernels."""
 _DISTURBED = 1.3
 """How much slower than at its best the reference may run before a batch is measured again."""
 _MAX_ATTEMPTS = 5
@@ -44,12 +47,10 @@ class Profile:
     Attributes:
         samples_us: of every layer in every run; [layers, runs].
         num_kernels: of every layer; [layers].
-        tares_us: of a kernel that does nothing, after a layer and right after another such kernel; [2, kernels, runs].
     """
 
     samples_us: npt.NDArray[np.float64]
     num_kernels: npt.NDArray[np.int64]
-    tares_us: npt.NDArray[np.float64]
 
 
 class ProbeNetwork(Protocol):
@@ -96,9 +97,9 @@ class RoundBench:
     layers as fill a given footprint, and memory is read to make up what is missing; a batch of more layers is cut into
     several networks, which take turns. Each runs untimed first, so that nothing but itself lies between two runs.
 
-    The profiler charges every kernel for work of its own, which kernels that do nothing show. It is taken off, but for
-    what it grows by after a layer: so much of the runtime's code, too, has left the near caches by then, and an engine
-    waits for it.
+    The profiler charges every kernel for work of its own. An engine is charged for each kernel too, by the runtime,
+    whose code has left the near caches where a network touches much memory. So the profiler's charge is taken off in
+    full where nothing else is touched, less the more there is, and not at all from 16 MB on.
 
     A reference network, run twice before every run of the layers, shows in its second run how fast the machine is: a
     batch met by a slow moment is measured again, and what stays slow or wavering is marked with a doubt.
@@ -107,12 +108,14 @@ class RoundBench:
         protocol: at most how many samples, and how many untimed rounds before them.
         open_network: makes a probe network of some layers.
         reference: a small network of several kinds of layers.
+        charge_us: what the profiler charges a kernel.
         calm_us: for every footprint the fastest median of the reference so far.
     """
 
     protocol: TimingProtocol
     open_network: Callable[[Sequence[Any]], ProbeNetwork]
     reference: Callable[[], object]
+    charge_us: float = 0.0
     processor: Processor = field(default_factory=Processor)
     calm_us: dict[int, float] = field(default_factory=dict)
 
@@ -134,6 +137,10 @@ class RoundBench:
             return best
         doubt = f"the machine ran {slowness:.1f} times slower than before"
         return [replace(row, doubt=row.doubt or doubt) for row in best]
+
+    def tare_us(self, footprint_bytes: int) -> float:
+        """What is taken off for each kernel of a layer, in a network that touches so much memory."""
+        return self.charge_us * max(0.0, 1 - footprint_bytes / _UNCHARGED_BYTES)
 
     def _slowness(self, rows: Sequence[Measurement], footprint_bytes: int) -> float:
         """What the reference took, over its least so far."""
@@ -178,7 +185,6 @@ class Turns:
         self._reference_us: list[float] = []
         self._samples_us: list[list[float]] = [[] for _ in layers]
         self._num_kernels = [1] * len(layers)
-        self._tares_us: tuple[list[float], list[float]] = ([], [])
         self._filler = np.ones(1, np.float32)
 
     def round(self) -> None:
@@ -220,10 +226,8 @@ class Turns:
             for index, samples_us, num in zip(group, profile.samples_us, profile.num_kernels, strict=True):
                 self._samples_us[index] += samples_us[self._timed].tolist()
                 self._num_kernels[index] = int(num)
-            for known, taken in zip(self._tares_us, profile.tares_us, strict=True):
-                known += taken[:, self._timed].ravel().tolist()
         self._networks = []
-        tare_us, reference_us = self.tare_us, float(np.median(self._reference_us))
+        tare_us, reference_us = self._bench.tare_us(self._footprint_bytes), float(np.median(self._reference_us))
         return [
             self._row(samples_us, num * tare_us, reference_us)
             for samples_us, num in zip(self._samples_us, self._num_kernels, strict=True)
@@ -236,15 +240,6 @@ class Turns:
         middle_us = float(np.mean(sorted(samples_us)[quarter : len(samples_us) - quarter])) - overhead_us
         latency_us = min(max(middle_us, row.p10_us), row.p90_us)
         return replace(row, latency_us=latency_us, footprint_bytes=self._footprint_bytes)
-
-    @property
-    def tare_us(self) -> float:
-        """What the profiler charges a kernel, less what it charges for cold code.
-
-        Its clock ticks in whole microseconds, so means tell more than medians.
-        """
-        cold_us, warm_us = (float(np.mean(np.sort(us)[: max(1, len(us) * 3 // 4)])) for us in self._tares_us)
-        return max(2 * warm_us - cold_us, 0.0)
 
 
 def at_speed(row: Measurement, reference_us: float) -> Measurement:
