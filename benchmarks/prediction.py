@@ -115,6 +115,7 @@ def _between(prober: Any, runtime: Any, model: bytes, plan: PruningPlan, target:
     engine, processor = session.bind(example_inputs(session, None)), Processor()
     specs = graph_specs(plan.graph, plan.counts())
     layers = list(dict.fromkeys(specs))
+    np.random.default_rng(0).shuffle(layers)  # as tables are measured
     samples: list[float] = []
 
     def time_engine() -> None:

@@ -40,7 +40,7 @@ def target(precision: str, batch_size: int) -> Target:
         runtime_version=openvino.__version__.partition("-")[0],
         precision=precision,
         batch_size=batch_size,
-        protocol=Protocol(method=PROFILED),
+        protocol=Protocol(method=PROFILED, num_samples=30),
     )
 
 

@@ -1,9 +1,10 @@
-"""Timing single layers in OpenVINO: inside a probe that stands for their network, by the runtime's own counters.
+"""Timing layers in OpenVINO: inside networks of their probes, by the runtime's own counters.
 
 OpenVINO picks a memory layout for every kernel and puts reorders where it changes; a network that has been compiled
-cannot be cut. So the whole probe runs, markers and consumer included, and what is counted is the kernels between them:
-those that the layer became, and reorders that are there because of it. What lies outside (markers, consumer, reorders
-at the probe's own edges) is not.
+cannot be cut. So whole probes run, markers and consumers included, side by side in one network, and what is counted of
+each is the kernels between them: those that the layer became, and reorders that are there because of it. What lies
+outside (markers, consumers, reorders at a probe's own edges) is not. In one network, kernels share the memory that
+OpenVINO plans for what they hand on, and find its code as warm, as in any engine.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -21,49 +21,69 @@ import openvino as ov
 from halp_trt.errors import MeasurementError
 from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER, Array
 from halp_trt.runtimes.openvino_counters import Counters
-from halp_trt.runtimes.openvino_session import compile_model, info, make_request
+from halp_trt.runtimes.openvino_session import compile_model, info
+from halp_trt.runtimes.round_bench import batches
 from halp_trt.specs import Measurement, Target
 from halp_trt.timing import SHORTEST_US, summarise
 
 __all__ = ["PROFILED", "OpenVinoProber", "layer_kernels", "prepared"]
 
-PROFILED = "profiled-in-probe"
-"""Protocol: kernels of the layer, as OpenVINO counts them in a probe that runs whole, with cold weights."""
+PROFILED = "profiled-probes"
+"""Protocol: kernels of the layer, as OpenVINO counts them in a network of probes, with weights as cold as in any."""
 
-_RESIDUAL = ("Add", "Mul", "Sub")
-_BATCH = 16
-_LEAST_BYTES = 4 << 20
+_KEPT = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+"""Operators that OpenVINO never makes part of the convolution before them."""
+_REFERENCE_FLOATS = 1 << 16
 _DISTURBED = 1.3
-"""How much slower than at its best the machine may be before a layer is measured again."""
+"""How much slower than at its best the machine may be before a batch is measured again."""
 _MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Probe:
-    """A probe ready to run.
+class _Network:
+    """Probes that run as one.
 
     Attributes:
         counters: run and count it.
-        kernels: those that belong to its layer.
-        reference_us: how long the same piece of work took before each of its runs.
+        kernels: those that belong to each of its layers.
+        num_bytes: touched by one run.
+        memory: of inputs and outputs, to which the request only points.
     """
 
     counters: Counters
-    kernels: frozenset[str]
-    reference_us: list[float]
+    kernels: Sequence[frozenset[str]]
+    num_bytes: int
+    memory: Sequence[Array]
+
+
+@dataclass(slots=True)
+class _Work:
+    """Something that always takes as long, on a machine that is always as fast; how long it took."""
+
+    memory: Array = field(default_factory=lambda: np.ones(_REFERENCE_FLOATS, np.float32))
+    taken_us: list[float] = field(default_factory=list)
+
+    def do(self) -> None:
+        np.add(self.memory, np.float32(1), out=self.memory)
+        start = time.perf_counter_ns()
+        for _ in range(4):
+            np.add(self.memory, np.float32(1), out=self.memory)
+        self.taken_us.append((time.perf_counter_ns() - start) / 1e3)
 
 
 class OpenVinoProber:
-    """Measures layers inside their probes.
+    """Measures layers inside networks of their probes, by the protocol ``profiled-probes``.
 
-    Before every run memory is written, as the rest of a network does: weights are cold, what a marker has just written
-    is warm. How long that takes shows how fast the machine is at the moment.
+    A batch is cut into networks that touch about as much memory as a given footprint, and memory is read before every
+    run to make up what is missing, so that weights are as far away as in the network that layers are measured for. All
+    runs of a network follow each other: in turns with others, each would find what those left. A piece of work that is
+    always the same shows how fast the machine is; a batch met by a slow moment is measured again.
     """
 
     def __init__(self, target: Target) -> None:
         self._protocol = target.protocol
         self._random = np.random.default_rng(0)
-        self._far = np.zeros(_LEAST_BYTES // 4, np.float32)
+        self._filler = np.ones(1, np.float32)
         self._calm_us = math.inf
 
     def measure(self, probe: bytes) -> Measurement:
@@ -76,70 +96,152 @@ class OpenVinoProber:
         return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
 
     def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
-        """Latencies of the layers in probes, in order; those of a batch run in turns.
+        """Latencies of the layers in probes, in order.
 
         Args:
             probes: models by ``make_probe``.
-            footprint_bytes: memory that a network touches between two runs of a layer; a batch writes as much.
+            footprint_bytes: memory that a network touches between two runs of a layer.
 
         Raises:
             BuildError: OpenVINO refuses a probe.
             MeasurementError: it did not leave a layer recognisable.
         """
-        self._far = np.zeros(max(footprint_bytes // _BATCH, _LEAST_BYTES) // 4, np.float32)
-        waiting = iter(probes)
-        while batch := list(islice(waiting, _BATCH)):
-            yield from self._measure(batch)
+        for batch in batches(map(prepared, probes)):
+            yield from self._measure(batch, footprint_bytes)
 
-    def _measure(self, probes: Sequence[bytes]) -> Iterator[Measurement]:
-        for probe, measurement in zip(probes, self._take_turns(probes), strict=True):
-            best = measurement
-            for attempt in range(1, _MAX_ATTEMPTS):
-                self._calm_us = min(self._calm_us, best.reference_us)
-                if best.reference_us <= _DISTURBED * self._calm_us:
-                    break
-                time.sleep(0.1 * attempt)
-                best = min(best, *self._take_turns([probe]), key=lambda measurement: measurement.reference_us)
-            yield best
+    def _measure(self, probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> list[Measurement]:
+        best = self._take_turns(probes, footprint_bytes)
+        for attempt in range(1, _MAX_ATTEMPTS):
+            self._calm_us = min(self._calm_us, best[0].reference_us)
+            if best[0].reference_us <= _DISTURBED * self._calm_us:
+                break
+            time.sleep(0.1 * attempt)
+            best = min(best, self._take_turns(probes, footprint_bytes), key=lambda rows: rows[0].reference_us)
+        return best
 
-    def _take_turns(self, probes: Sequence[bytes]) -> list[Measurement]:
-        opened = [self._open(probe) for probe in probes]
-        for _ in range(self._protocol.num_warmup + self._protocol.num_samples):
-            for probe in opened:
-                start = time.perf_counter_ns()
-                np.add(self._far, np.float32(1), out=self._far)
-                probe.reference_us.append((time.perf_counter_ns() - start) / 1e3)
-                probe.counters.run()
-        return [self._read(probe) for probe in opened]
+    def _take_turns(self, probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> list[Measurement]:
+        groups = list(_groups(probes, footprint_bytes))
+        networks = [self._open([probes[index] for index in group]) for group in groups]
+        work = _Work()
+        for network in networks:
+            for _ in range(self._protocol.num_warmup + self._protocol.num_samples):
+                work.do()
+                self._fill(footprint_bytes - network.num_bytes).max(initial=0.0)
+                network.counters.run()
+        reference_us = float(np.median(work.taken_us))
+        rows: dict[int, Measurement] = {}
+        for group, network in zip(groups, networks, strict=True):
+            rows |= zip(group, self._read(network, reference_us, footprint_bytes), strict=True)
+        return [rows[index] for index in range(len(probes))]
 
-    def _open(self, probe: bytes) -> _Probe:
-        compiled = compile_model(prepared(probe), self._protocol.num_threads, counts=True)
-        inputs: dict[str, Array] = {}
-        for port in compiled.inputs:
-            kind = port.get_element_type().to_dtype()
-            is_float = np.issubdtype(kind, np.floating)
-            shape = tuple(port.shape)
-            inputs[port.any_name] = (
-                self._random.standard_normal(shape, np.float32) if is_float else np.zeros(shape, kind)
-            )
-        request = make_request(compiled, inputs)
-        return _Probe(counters=Counters(request), kernels=layer_kernels(compiled.get_runtime_model()), reference_us=[])
+    def _fill(self, num_bytes: int) -> Array:
+        """Memory to read."""
+        needed = max(num_bytes, 0) // 4
+        if needed > self._filler.size:
+            self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
+        return self._filler[:needed]
 
-    def _read(self, probe: _Probe) -> Measurement:
+    def _open(self, probes: Sequence[onnx.ModelProto]) -> _Network:
+        compiled = compile_model(_side_by_side(probes), self._protocol.num_threads, counts=True)
+        request = compiled.create_infer_request()
+        kept = []
+        for ports in (compiled.inputs, compiled.outputs):
+            memory = self._random.standard_normal(max(map(_num_floats, ports)), np.float32)
+            for port in ports:
+                kept.append(_view(memory, port))
+                request.set_tensor(port, ov.Tensor(kept[-1], shared_memory=True))
+        executed = compiled.get_runtime_model()
+        return _Network(
+            counters=Counters(request),
+            kernels=[layer_kernels(executed, _prefix(index)) for index in range(len(probes))],
+            num_bytes=_touched(probes),
+            memory=kept,
+        )
+
+    def _read(self, network: _Network, reference_us: float, footprint_bytes: int) -> list[Measurement]:
         """The kernels' times in sum; their spread is taken to be that of whole runs, which alone is known."""
         skip = self._protocol.num_warmup
-        kernels = probe.counters.kernels_us(skip=skip)
-        walls_us = np.array([probe.counters.walls_us[index] for index in probe.counters.kept(skip)])
-        layer_us = max(SHORTEST_US, sum(kernel_us for name, kernel_us in kernels.items() if name in probe.kernels))
-        reference_us = float(np.median(probe.reference_us[skip:]))
-        samples_us = walls_us * (layer_us / float(np.median(walls_us)))
-        return summarise(samples_us.tolist(), reference_us=reference_us)
+        taken_us = network.counters.kernels_us(skip=skip)
+        walls_us = np.array([network.counters.walls_us[index] for index in network.counters.kept(skip)])
+        spread = walls_us / float(np.median(walls_us))
+        rows = []
+        for kernels in network.kernels:
+            layer_us = max(SHORTEST_US, sum(taken_us[name] for name in kernels if name in taken_us))
+            row = summarise((layer_us * spread).tolist(), reference_us=reference_us)
+            rows.append(replace(row, footprint_bytes=footprint_bytes))
+        return rows
 
 
-def prepared(probe: bytes) -> bytes:
-    """A probe whose residual is read by the layer alone, so that it is added in place, as in a network.
+def _groups(probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> Iterator[list[int]]:
+    """Cuts a batch into networks: of one opset each, and touching no more than a footprint is full with."""
+    opened: dict[int, list[int]] = {}
+    for index, probe in enumerate(probes):
+        version = max(opset.version for opset in probe.opset_import)
+        group = opened.setdefault(version, [])
+        group.append(index)
+        if _touched([probes[member] for member in group]) >= footprint_bytes:
+            yield opened.pop(version)
+    yield from opened.values()
 
-    The other markers stay outputs of the probe, or OpenVINO would have them swallow a layer that is an activation.
+
+def _touched(probes: Sequence[onnx.ModelProto]) -> int:
+    """Bytes that one run of probes touches, by estimate.
+
+    Weights, inputs and outputs are of each; what lies between them shares the memory that the largest needs.
+    """
+    own: int = sum(
+        sum(len(tensor.raw_data) for tensor in probe.graph.initializer)
+        + sum(map(_num_bytes, (*probe.graph.input, *probe.graph.output)))
+        for probe in probes
+    )
+    inside: int = max(sum(map(_num_bytes, probe.graph.value_info)) for probe in probes)
+    return own + inside
+
+
+def _num_bytes(value: onnx.ValueInfoProto) -> int:
+    """Of a tensor of floats."""
+    shape = [int(n.dim_value) for n in value.type.tensor_type.shape.dim]
+    return 4 * math.prod(shape)
+
+
+def _num_floats(port: ov.ConstOutput) -> int:
+    """Floats that take as much memory as a port's tensor."""
+    num_bytes: int = math.prod(port.shape) * port.get_element_type().size
+    return -(-num_bytes // 4)
+
+
+def _view(memory: Array, port: ov.ConstOutput) -> Array:
+    """The first of some memory as a port's tensor: all inputs lie at one place and all outputs at another.
+
+    Positions, which are numbers of another type, are zero.
+    """
+    kind, shape = port.get_element_type().to_dtype(), tuple(port.shape)
+    if kind != np.float32:
+        return np.zeros(shape, kind)
+    return memory[: math.prod(shape)].reshape(shape)
+
+
+def _prefix(index: int) -> str:
+    """Of all names of one of several probes."""
+    return f"{index}:"
+
+
+def _side_by_side(probes: Sequence[onnx.ModelProto]) -> bytes:
+    """One model of several probes that have nothing in common."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(onnx.compose.add_prefix(probes[0], _prefix(0)))
+    for index, probe in enumerate(probes[1:], start=1):
+        graph = onnx.compose.add_prefix(probe, _prefix(index)).graph
+        for kind in ("node", "input", "output", "initializer", "value_info"):
+            getattr(whole.graph, kind).extend(getattr(graph, kind))
+    whole.ir_version = max(probe.ir_version for probe in probes)
+    return bytes(whole.SerializeToString())
+
+
+def prepared(probe: bytes) -> onnx.ModelProto:
+    """A probe whose markers are read by the layer alone, as in a network: a residual is then added in place.
+
+    Before a layer that is an activation they stay outputs, or OpenVINO would have them swallow the layer.
 
     Raises:
         MeasurementError: the bytes are no ONNX model.
@@ -152,24 +254,30 @@ def prepared(probe: bytes) -> bytes:
     readers = {name: node for node in model.graph.node for name in node.input}
     for output in list(model.graph.output):
         reader = readers.get(output.name)
-        if not output.name.startswith(MARKER) or reader is None or reader.op_type not in _RESIDUAL:
+        if not output.name.startswith(MARKER) or reader is None:
             continue
         others = [writers[name] for name in reader.input if name != output.name and name in writers]
-        if others and not others[0].name.startswith(MARKER):
+        if reader.op_type in _KEPT or (others and not others[0].name.startswith(MARKER)):
             model.graph.output.remove(output)
-    return bytes(model.SerializeToString())
+    return model
 
 
-def layer_kernels(network: ov.Model) -> frozenset[str]:
+def layer_kernels(network: ov.Model, prefix: str = "") -> frozenset[str]:
     """Names of the kernels between a probe's markers and its consumer, in the network as OpenVINO runs it.
+
+    Args:
+        network: what is executed.
+        prefix: of all names of the probe, where several run in one network.
 
     Raises:
         MeasurementError: a marker or the consumer is no kernel any more, or nothing is left between them.
     """
     nodes = {node.get_friendly_name(): node for node in network.get_ordered_ops()}
-    markers = {name for name, node in nodes.items() if _is_edge(node, MARKER)}
-    consumers = [node for node in nodes.values() if _is_edge(node, CONSUMER)]
-    ends = consumers or [node for node in nodes.values() if info(node, "layerType") == "Output"]
+    markers = {name for name, node in nodes.items() if _is_edge(node, prefix + MARKER)}
+    consumers = [node for node in nodes.values() if _is_edge(node, prefix + CONSUMER)]
+    ends = consumers or [
+        node for name, node in nodes.items() if info(node, "layerType") == "Output" and name.startswith(prefix)
+    ]
     pending = [end.input_value(0).get_node() for end in ends]
     if not consumers:  # a reorder at the probe's own end is not one that a network has
         pending = [node.input_value(0).get_node() if _is_reorder(node) else node for node in pending]

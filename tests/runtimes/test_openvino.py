@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from tests.runtimes.test_onnxruntime import DEPTHWISE, POINTWISE, SPECS
 pytest.importorskip("openvino")
 
 from halp_trt.runtimes import openvino as runtime
-from halp_trt.runtimes import openvino_session
+from halp_trt.runtimes import openvino_probe, openvino_session
 from halp_trt.runtimes.openvino_counters import Counters
 from halp_trt.runtimes.openvino_probe import layer_kernels, prepared
 from halp_trt.runtimes.openvino_session import compile_model, kinds
@@ -106,7 +107,7 @@ def test_every_kernel_finds_its_layer(name: str) -> None:
     _, _, graph = traced(name)
     model = dense(name)
     session = runtime.load(model.SerializeToString(), TARGET)
-    profile = session.profile(dict.fromkeys(session.input_shapes, PICTURE), 2)
+    profile = session.profile(dict.fromkeys(session.input_shapes, PICTURE), 10)
     plan = PruningPlan.dense(graph)
     checks, unmatched_us = layer_checks(plan, model, {layer.name: 1.0 for layer in graph.layers}, profile)
     products = {layer.name for layer in graph.layers if layer.spec.operator in ("Conv", "Gemm", "ConvTranspose")}
@@ -130,7 +131,8 @@ def test_every_layer_can_be_measured(spec: LayerSpec, prober: runtime.OpenVinoPr
 
 def kernels(spec: LayerSpec) -> set[str]:
     """The layer's kernels; shapes given to constants before anything runs are none."""
-    found = layer_kernels(compile_model(prepared(make_probe(spec, 1)), 1).get_runtime_model())
+    probe = prepared(make_probe(spec, 1)).SerializeToString()
+    found = layer_kernels(compile_model(probe, 1).get_runtime_model())
     return {name for name in found if not name.endswith("_flatten_reshape")}
 
 
@@ -154,6 +156,37 @@ def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: runtime.O
     session = runtime.load(probe, TARGET)
     inputs = {name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()}
     assert len(session.profile(inputs, 2)) > len(kernels(DEPTHWISE))
+
+
+def test_layers_side_by_side_are_measured_as_one_by_one(prober: runtime.OpenVinoProber) -> None:
+    """In order, whatever network each came into, and about as fast as alone."""
+    specs = [spec.with_widths(width, width) for width in (16, 128) for spec in (SPECS["conv"], SPECS["max pool"])]
+    specs += [SPECS["linear"], SPECS["add"], SPECS["relu"]]
+    probes = [make_probe(spec, 1) for spec in specs]
+    together = [row.latency_us for row in prober.measure_all(probes, 1 << 20)]
+    alone = [next(prober.measure_all([probe], 1 << 20)).latency_us for probe in probes]
+    np.testing.assert_allclose(together, alone, rtol=1.0, atol=4.0)
+    assert together[2] > 5 * together[0], "64 times the work"
+
+
+def test_kernels_belong_to_their_own_probe() -> None:
+    """Eleven probes: names of the tenth begin like those of the first."""
+    probe = prepared(make_probe(SPECS["pointwise with residual"], 1))
+    network = compile_model(openvino_probe._side_by_side([probe] * 11), 1).get_runtime_model()
+    found = [layer_kernels(network, f"{index}:") for index in range(11)]
+    assert all(len([name for name in kernels if name.startswith(f"{i}:")]) == 1 for i, kernels in enumerate(found))
+
+
+def test_a_batch_is_cut_into_networks_that_fill_a_footprint() -> None:
+    conv, fresh = SPECS["conv"], replace(SPECS["conv"], kernel_size=(5, 5), padding=(2, 2, 2, 2))
+    probes = [prepared(make_probe(spec, 1)) for spec in (conv, fresh, conv, conv)]
+    one = openvino_probe._touched(probes[:1])
+    assert one > sum(len(weight.raw_data) for weight in probes[0].graph.initializer)
+    assert openvino_probe._touched([probes[0], probes[2]]) < 2 * one, "what lies inside shares memory"
+    assert list(openvino_probe._groups(probes, 1)) == [[0], [1], [2], [3]]
+    assert list(openvino_probe._groups(probes, 1 << 40)) == [[0, 1, 2, 3]]
+    probes[1].opset_import[0].version += 2
+    assert sorted(openvino_probe._groups(probes, 1 << 40)) == [[0, 2, 3], [1]], "a model has one opset"
 
 
 class _Clocked:
