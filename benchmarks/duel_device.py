@@ -36,7 +36,7 @@ class Device:
         self._target = self._runtime.target("fp32", 1)
         footprint = network_footprint(contest.graph, self._target.batch_size)
         self._measure = Measurer(
-            contest.table, self._runtime, self._target, footprint_bytes=footprint, progress=self._count_new
+            contest.table, self._runtime, self._target, footprint=footprint, progress=self._count_new
         )
         self._layers: set[LayerSpec] = set()
         self._num_new, self._probing = 0, 0.0

@@ -32,7 +32,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.latency import graph_specs
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
-from halp_trt.planning.resources import footprint_bytes
+from halp_trt.planning.resources import footprint_of
 from halp_trt.runtimes import Explains, get_runtime
 from halp_trt.runtimes.round_bench import Turns
 from halp_trt.specs import ChannelGraph, PruningPlan
@@ -126,7 +126,7 @@ def _between(prober: Any, runtime: Any, model: bytes, plan: PruningPlan, target:
 
     time_engine()
     probes = [make_probe(spec, target.batch_size) for spec in layers]
-    by_layer = dict(zip(layers, prober.measure_all(probes, footprint_bytes(specs, target.batch_size)), strict=True))
+    by_layer = dict(zip(layers, prober.measure_all(probes, footprint_of(specs, target.batch_size)), strict=True))
     time_engine()
     return _row(samples, layers=[by_layer[spec].latency_us for spec in specs])
 
@@ -166,7 +166,7 @@ def _in_rounds(
     specs = graph_specs(plan.graph, plan.counts())
     kernels = {unit.spec: unit.model for unit in units}
     layers = {spec: make_probe(spec, target.batch_size) for spec in specs if target.precision == "fp32"}
-    footprint = footprint_bytes(specs, target.batch_size)
+    footprint = footprint_of(specs, target.batch_size)
     kinds = (("units", kernels), ("layers", layers))
     turns = {
         name: Turns(prober.bench, [prober.layer(probe) for probe in probes.values()], footprint)

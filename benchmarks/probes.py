@@ -22,7 +22,7 @@ from halp_trt.latency import Surface
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import get_runtime
-from halp_trt.specs import LayerSpec
+from halp_trt.specs import Footprint, LayerSpec
 from halp_trt.store import encode, write_json
 from halp_trt.workflows.build_lut import Measurer, Survey, network_footprint, survey_lut
 
@@ -49,7 +49,7 @@ def main() -> None:
     table = survey_lut(graph, Survey(), path=path, runtime=runtime, target=target)
     seconds = time.perf_counter() - started
     drawn = _draw(table.surfaces, arguments.points)
-    measure = Measurer(path, runtime, target, footprint_bytes=network_footprint(graph, 1))
+    measure = Measurer(path, runtime, target, footprint=network_footprint(graph, 1))
     rows = measure(list(drawn))
     errors = np.abs([drawn[spec] / row.latency_us - 1 for spec, row in rows.items()])
     repeats = _repeat(table.rows, path.with_name("again.jsonl"), runtime, target, network_footprint(graph, 1))
@@ -91,12 +91,12 @@ def _draw(surfaces: tuple[Surface, ...], num: int) -> dict[LayerSpec, float]:
     return dict(entries[index] for index in chosen)
 
 
-def _repeat(rows: Any, path: Path, runtime: Any, target: Any, footprint_bytes: int) -> Any:
+def _repeat(rows: Any, path: Path, runtime: Any, target: Any, footprint: Footprint) -> Any:
     """How far a second measurement of some of the same rows differs: what no interpolation can be better than."""
     path.unlink(missing_ok=True)
     specs = list(rows)
     chosen = [specs[index] for index in np.random.default_rng(1).choice(len(specs), 100, replace=False)]
-    again = Measurer(path, runtime, target, footprint_bytes=footprint_bytes)(chosen)
+    again = Measurer(path, runtime, target, footprint=footprint)(chosen)
     return np.abs([row.latency_us / rows[spec].latency_us - 1 for spec, row in again.items()])
 
 

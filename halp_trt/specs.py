@@ -21,6 +21,7 @@ __all__ = [
     "Conditions",
     "EngineCheck",
     "EngineRecord",
+    "Footprint",
     "Layer",
     "LayerCheck",
     "LayerSpec",
@@ -338,6 +339,24 @@ class Conditions:
     temperature_c: float | None = None
     power_w: float | None = None
     slowed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """The memory that one run of a network goes through: what lies between two runs of a layer.
+
+    Attributes:
+        weight_bytes: of all layers.
+        arena_bytes: of what layers hand on, before the place of what was handed on earlier is used again.
+    """
+
+    weight_bytes: int
+    arena_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """In all."""
+        return self.weight_bytes + self.arena_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

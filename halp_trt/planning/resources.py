@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from halp_trt.specs import LayerSpec
+from halp_trt.specs import Footprint, LayerSpec
 
-__all__ = ["RESOURCES", "flops", "footprint_bytes", "memory_bytes", "parameters"]
+__all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "parameters"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BYTES = 4  # of a number in fp32
@@ -54,14 +54,14 @@ def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
     return _BYTES * (parameters(spec) + batch_size * spec.out_channels * _out_positions(spec))
 
 
-def footprint_bytes(specs: Sequence[LayerSpec], batch_size: int = 1) -> int:
-    """Bytes that one run of a network goes through before it comes back to a layer, in fp32.
+def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
+    """What one run of a network goes through before it comes back to a layer, in fp32.
 
     All its weights, and an arena for what layers hand on: as large as the largest input and output of one layer.
     """
     weights = math.fsum(parameters(spec, batch_size) for spec in specs)
     handed_on = max((_handed_on(spec) for spec in specs), default=0)
-    return int(_BYTES * (weights + batch_size * handed_on))
+    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * handed_on)
 
 
 def _handed_on(spec: LayerSpec) -> int:

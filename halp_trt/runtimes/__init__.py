@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from numpy.typing import NDArray
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.specs import LayerSpec, Measurement, Target
+from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
 
 __all__ = [
     "BUILD_ONLY",
@@ -76,8 +76,8 @@ CONSUMER = "halp_consumer"
 """The node of a probe that reads its layer's output as a network would; it does not belong to the layer."""
 
 
-DEFAULT_FOOTPRINT = 16 << 20
-"""Memory touched between two runs of a layer where its network is not known: about four million weights."""
+DEFAULT_FOOTPRINT = Footprint(weight_bytes=12 << 20, arena_bytes=4 << 20)
+"""What lies between two runs of a layer where its network is not known: about three million weights."""
 
 
 class Session(Protocol):
@@ -121,7 +121,7 @@ class Prober(Protocol):
 class BatchProber(Protocol):
     """Measures layers in turns, so that each meets the caches as inside a network that touches as much memory."""
 
-    def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
         """Latencies in order, as they become known.
 
         Raises:

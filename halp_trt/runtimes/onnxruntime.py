@@ -23,7 +23,7 @@ from halp_trt.runtimes.executed import executed_units, is_unit
 from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
 from halp_trt.runtimes.processor_bench import processor_name
 from halp_trt.runtimes.round_bench import ROUNDS, RoundBench, batches
-from halp_trt.specs import Measurement, Protocol, Target
+from halp_trt.specs import Footprint, Measurement, Protocol, Target
 from halp_trt.timing import pin_to_one_core
 
 __all__ = ["build", "load", "name", "prober", "reference", "suffix", "target", "units"]
@@ -173,13 +173,15 @@ class CpuProber:
         self._arena = Arena()
         self.bench = RoundBench(
             protocol=target.protocol,
-            open_network=lambda layers: ProfiledNetwork(layers, self._arena, self._open_profiled),
+            open_network=lambda layers, arena_bytes: ProfiledNetwork(
+                layers, self._arena, self._open_profiled, arena_bytes=arena_bytes
+            ),
             reference=reference(target),
             charge_us=profiler_charge(self._open_profiled),
         )
 
     def measure(self, probe: bytes) -> Measurement:
-        """Latency of the layer in one probe, with a network of ``DEFAULT_FOOTPRINT`` bytes around it.
+        """Latency of the layer in one probe, with a network of ``DEFAULT_FOOTPRINT`` around it.
 
         Raises:
             BuildError: ONNX Runtime refuses the probe.
@@ -187,19 +189,19 @@ class CpuProber:
         """
         return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
 
-    def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
         """Latencies of the layers in probes or of units, in order, a batch at a time.
 
         Args:
             probes: models by ``make_probe``, or of units.
-            footprint_bytes: memory that a network touches between two runs of a layer.
+            footprint: memory of the network that the layers are part of.
 
         Raises:
             BuildError: ONNX Runtime refuses a probe.
             MeasurementError: its optimiser did not leave a layer recognisable.
         """
         for batch in batches(map(self.layer, probes)):
-            yield from self.bench.measure(batch, footprint_bytes)
+            yield from self.bench.measure(batch, footprint)
 
     def layer(self, probe: bytes) -> ProbedLayer:
         """What is executed of a probe, optimised and without its edges, or of a unit, which is taken as it is."""

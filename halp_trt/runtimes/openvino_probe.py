@@ -23,7 +23,7 @@ from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER, Array
 from halp_trt.runtimes.openvino_counters import Counters
 from halp_trt.runtimes.openvino_session import compile_model, info
 from halp_trt.runtimes.round_bench import batches
-from halp_trt.specs import Measurement, Target
+from halp_trt.specs import Footprint, Measurement, Target
 from halp_trt.timing import SHORTEST_US, summarise
 
 __all__ = ["PROFILED", "OpenVinoProber", "layer_kernels", "prepared"]
@@ -95,43 +95,43 @@ class OpenVinoProber:
         """
         return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
 
-    def measure_all(self, probes: Iterable[bytes], footprint_bytes: int) -> Iterator[Measurement]:
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
         """Latencies of the layers in probes, in order.
 
         Args:
             probes: models by ``make_probe``.
-            footprint_bytes: memory that a network touches between two runs of a layer.
+            footprint: memory of the network that the layers are part of.
 
         Raises:
             BuildError: OpenVINO refuses a probe.
             MeasurementError: it did not leave a layer recognisable.
         """
         for batch in batches(map(prepared, probes)):
-            yield from self._measure(batch, footprint_bytes)
+            yield from self._measure(batch, footprint)
 
-    def _measure(self, probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> list[Measurement]:
-        best = self._take_turns(probes, footprint_bytes)
+    def _measure(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
+        best = self._take_turns(probes, footprint)
         for attempt in range(1, _MAX_ATTEMPTS):
             self._calm_us = min(self._calm_us, best[0].reference_us)
             if best[0].reference_us <= _DISTURBED * self._calm_us:
                 break
             time.sleep(0.1 * attempt)
-            best = min(best, self._take_turns(probes, footprint_bytes), key=lambda rows: rows[0].reference_us)
+            best = min(best, self._take_turns(probes, footprint), key=lambda rows: rows[0].reference_us)
         return best
 
-    def _take_turns(self, probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> list[Measurement]:
-        groups = list(_groups(probes, footprint_bytes))
+    def _take_turns(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
+        groups = list(_groups(probes, footprint.num_bytes))
         networks = [self._open([probes[index] for index in group]) for group in groups]
         work = _Work()
         for network in networks:
             for _ in range(self._protocol.num_warmup + self._protocol.num_samples):
                 work.do()
-                self._fill(footprint_bytes - network.num_bytes).max(initial=0.0)
+                self._fill(footprint.num_bytes - network.num_bytes).max(initial=0.0)
                 network.counters.run()
         reference_us = float(np.median(work.taken_us))
         rows: dict[int, Measurement] = {}
         for group, network in zip(groups, networks, strict=True):
-            rows |= zip(group, self._read(network, reference_us, footprint_bytes), strict=True)
+            rows |= zip(group, self._read(network, reference_us, footprint), strict=True)
         return [rows[index] for index in range(len(probes))]
 
     def _fill(self, num_bytes: int) -> Array:
@@ -158,7 +158,7 @@ class OpenVinoProber:
             memory=kept,
         )
 
-    def _read(self, network: _Network, reference_us: float, footprint_bytes: int) -> list[Measurement]:
+    def _read(self, network: _Network, reference_us: float, footprint: Footprint) -> list[Measurement]:
         """The kernels' times in sum; their spread is taken to be that of whole runs, which alone is known."""
         skip = self._protocol.num_warmup
         taken_us = network.counters.kernels_us(skip=skip)
@@ -168,18 +168,18 @@ class OpenVinoProber:
         for kernels in network.kernels:
             layer_us = max(SHORTEST_US, sum(taken_us[name] for name in kernels if name in taken_us))
             row = summarise((layer_us * spread).tolist(), reference_us=reference_us)
-            rows.append(replace(row, footprint_bytes=footprint_bytes))
+            rows.append(replace(row, footprint_bytes=footprint.num_bytes))
         return rows
 
 
-def _groups(probes: Sequence[onnx.ModelProto], footprint_bytes: int) -> Iterator[list[int]]:
+def _groups(probes: Sequence[onnx.ModelProto], num_bytes: int) -> Iterator[list[int]]:
     """Cuts a batch into networks: of one opset each, and touching no more than a footprint is full with."""
     opened: dict[int, list[int]] = {}
     for index, probe in enumerate(probes):
         version = max(opset.version for opset in probe.opset_import)
         group = opened.setdefault(version, [])
         group.append(index)
-        if _touched([probes[member] for member in group]) >= footprint_bytes:
+        if _touched([probes[member] for member in group]) >= num_bytes:
             yield opened.pop(version)
     yield from opened.values()
 

@@ -1,11 +1,11 @@
 """A network of nothing but probes, executed by ONNX Runtime with its profiler.
 
 Alone in a session, a kernel is charged for the call and finds its code cold; inside a network of its like it runs as in
-any engine, and the profiler tells its time from the others'. What is left to bring about is the memory. A network's
-arena is small and used again and again: what a layer writes to was used shortly before, and what it reads was written
-last. So all layers read from one buffer and write to another, and before each of them two nodes that only fill memory
-touch what it will write, then write what it will read. That the buffers are shared, ONNX Runtime is not told: to it
-they are inputs and outputs of the graph, each at its own address.
+any engine, and the profiler tells its time from the others'. What is left to bring about is the memory. What a layer
+reads was written last: all layers read from one buffer, and before each of them a node that only fills memory writes
+what it will read. What a layer writes to was used before, as long ago as it takes a network to go through its arena: so
+layers write to an arena of that size, one place after the other, and from its beginning again when it is full. That
+memory is shared, ONNX Runtime is not told: to it these are inputs and outputs of the graph, each at its own address.
 """
 
 from __future__ import annotations
@@ -70,11 +70,6 @@ class ProbedLayer:
         """The inputs that have memory of their own."""
         return {name: tensor for name, tensor in self.inputs.items() if name != self.overwritten}
 
-    @property
-    def num_shared_bytes(self) -> int:
-        """Of what it reads and writes."""
-        return _extent(self.read) + _extent(self.outputs)
-
 
 def probed_layer(model: bytes, open_session: Open) -> ProbedLayer:
     """Finds out, by one run, what a model's nodes write.
@@ -96,28 +91,33 @@ def probed_layer(model: bytes, open_session: Open) -> ProbedLayer:
 
 
 class Arena:
-    """The two buffers that all layers share: one to read from, one to write to."""
+    """The memory that all layers share: a buffer to read from, and a stretch to write to, place after place."""
 
     def __init__(self) -> None:
-        self._memory = (_memory(0), _memory(0))
+        self._read, self._written = _memory(0), _memory(0)
+        self._next, self._end = 0, 0
 
-    def reserve(self, layers: Sequence[ProbedLayer]) -> None:
-        """Makes room for the largest of some layers; what was placed before stays in the memory it is in."""
-        needed = (max(_extent(layer.read) for layer in layers), max(_extent(layer.outputs) for layer in layers))
-        read, written = (
-            memory if size <= memory.size else _memory(size) for memory, size in zip(self._memory, needed, strict=True)
-        )
-        self._memory = (read, written)
+    def reserve(self, layers: Sequence[ProbedLayer], num_bytes: int) -> None:
+        """Makes room for the largest of some layers, and begins at the beginning.
 
-    def place(self, role: int, tensors: Tensors) -> dict[str, Array]:
-        """A stretch of one of the buffers for each tensor."""
-        places: dict[str, Array] = {}
-        start = 0
-        for name, (kind, shape) in tensors.items():
-            end = start + math.prod(shape) * kind.itemsize
-            places[name] = self._memory[role][start:end].view(kind).reshape(shape)
-            start += _aligned(kind, shape)
-        return places
+        Args:
+            layers: what is to be placed; what was placed before stays in the memory it is in.
+            num_bytes: after so many to write to, places are given away again.
+        """
+        self._next, self._end = 0, max(num_bytes, *(_extent(layer.outputs) for layer in layers))
+        self._read = _at_least(max(_extent(layer.read) for layer in layers), self._read)
+        self._written = _at_least(self._end, self._written)
+
+    def to_read(self, tensors: Tensors) -> dict[str, Array]:
+        """A stretch of the one buffer for each tensor."""
+        return _places(self._read, tensors)
+
+    def to_write(self, tensors: Tensors) -> dict[str, Array]:
+        """The next stretch for each tensor."""
+        extent = _extent(tensors)
+        start = self._next if self._next + extent <= self._end else 0
+        self._next = start + extent
+        return _places(self._written[start:], tensors)
 
 
 class ProfiledNetwork:
@@ -126,17 +126,20 @@ class ProfiledNetwork:
     The profiler writes its file when the network is finished.
     """
 
-    def __init__(self, layers: Sequence[ProbedLayer], arena: Arena, open_profiled: OpenProfiled) -> None:
+    def __init__(
+        self, layers: Sequence[ProbedLayer], arena: Arena, open_profiled: OpenProfiled, *, arena_bytes: int
+    ) -> None:
         """Opens the session.
 
         Args:
             layers: what to execute, in this order.
             arena: the memory of inputs and outputs.
+            arena_bytes: how much of it a network goes through before it writes to a place again.
             open_profiled: opens a model with a profiler.
         """
         self._layers = layers
         self._folder = tempfile.TemporaryDirectory()
-        arena.reserve(layers)
+        arena.reserve(layers, arena_bytes)
         drawing = _Drawing(arena)
         for index, layer in enumerate(layers):
             drawing.add(index, layer)
@@ -150,7 +153,7 @@ class ProfiledNetwork:
             for name, place in places.items():
                 bind(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
         self._kept = drawing  # the binding only points to its memory
-        self.num_bytes = sum(layer.num_bytes for layer in layers) + max(layer.num_shared_bytes for layer in layers)
+        self.num_bytes = sum(layer.num_bytes for layer in layers)
 
     def run(self) -> None:
         """Executes every layer once."""
@@ -212,7 +215,7 @@ def _kernel_times(session: Any) -> dict[str, list[float]]:
     return taken
 
 
-_LAYER, _TOUCH, _WRITE, _EMPTY = "layer", "touch", "write", "empty"
+_LAYER, _WRITE, _EMPTY = "layer", "write", "empty"
 
 
 class _Drawing:
@@ -228,14 +231,11 @@ class _Drawing:
 
     def add(self, index: int, layer: ProbedLayer) -> None:
         """A layer after what prepares its memory."""
-        read, written = self._arena.place(0, layer.read), self._arena.place(1, layer.outputs)
+        read, written = self._arena.to_read(layer.read), self._arena.to_write(layer.outputs)
         if layer.overwritten is not None:
             first = next(iter(written.values()))
             kind, shape = layer.inputs[layer.overwritten]
             read[layer.overwritten] = first.reshape(-1).view(kind).reshape(shape)
-        else:
-            for name, place in written.items():
-                self._fill(f"{_TOUCH}:{index}:{name}", place)
         for name, source in reversed(read.items()):
             self._fill(f"{_WRITE}:{index}:{name}", source)
             self.inputs[f"{_LAYER}:{index}:{name}"] = source
@@ -325,6 +325,22 @@ def _extent(tensors: Tensors) -> int:
 def _aligned(kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
     """Bytes of a tensor and the gap after it."""
     return -(-math.prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
+
+
+def _places(memory: npt.NDArray[np.uint8], tensors: Tensors) -> dict[str, Array]:
+    """A place in some memory for each tensor, one after the other."""
+    places: dict[str, Array] = {}
+    start = 0
+    for name, (kind, shape) in tensors.items():
+        end = start + math.prod(shape) * kind.itemsize
+        places[name] = memory[start:end].view(kind).reshape(shape)
+        start += _aligned(kind, shape)
+    return places
+
+
+def _at_least(num_bytes: int, memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Some memory, or other where there is more to hold."""
+    return memory if num_bytes <= memory.size else _memory(num_bytes)
 
 
 def _memory(num_bytes: int) -> npt.NDArray[np.uint8]:

@@ -12,14 +12,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.specs import Measurement
+from halp_trt.specs import Footprint, Measurement
 from halp_trt.specs import Protocol as TimingProtocol
 from halp_trt.timing import Processor, summarise
 
 __all__ = ["ROUNDS", "Layer", "ProbeNetwork", "Profile", "RoundBench", "Turns", "at_speed", "batches"]
 
-ROUNDS = "profiled-rounds"
-"""Protocol: layers take turns inside networks made of nothing but probes, and the runtime's profiler times each."""
+ROUNDS = "profiled-arena"
+"""Protocol: layers take turns in networks of nothing but probes, with memory as an arena has it, and are profiled."""
 
 _ROUNDS_OF_A_PASS = 20
 _FEWEST_ROUNDS = 10
@@ -57,7 +57,7 @@ class ProbeNetwork(Protocol):
     """Layers that a runtime executes one after the other, each on memory as it finds it inside a network.
 
     Attributes:
-        num_bytes: touched by one run.
+        num_bytes: of the layers' weights.
     """
 
     num_bytes: int
@@ -82,20 +82,16 @@ class Layer(Protocol):
         """Of its weights."""
         ...
 
-    @property
-    def num_shared_bytes(self) -> int:
-        """Of its inputs and outputs, in memory that all layers share."""
-        ...
-
 
 @dataclass(kw_only=True)
 class RoundBench:
-    """Measures layers by the protocol ``profiled-rounds``.
+    """Measures layers by the protocol ``profiled-arena``.
 
     A round runs every layer of a batch once. Whether a layer's weights are still in the caches depends on how much else
     is touched before they are used again; in a network that is the network. So a probe network holds about as many
-    layers as fill a given footprint, and memory is read to make up what is missing; a batch of more layers is cut into
-    several networks, which take turns. Each runs untimed first, so that nothing but itself lies between two runs.
+    layers as have the weights of a given footprint, and memory is read to make up what is missing; a batch of more
+    layers is cut into several networks, which take turns. Each runs untimed first, so that nothing but itself lies
+    between two runs.
 
     The profiler charges every kernel for work of its own. An engine is charged for each kernel too, by the runtime,
     whose code has left the near caches where a network touches much memory. So the profiler's charge is taken off in
@@ -106,50 +102,50 @@ class RoundBench:
 
     Attributes:
         protocol: at most how many samples, and how many untimed rounds before them.
-        open_network: makes a probe network of some layers.
+        open_network: makes a probe network of some layers, which write to an arena of so many bytes.
         reference: a small network of several kinds of layers.
         charge_us: what the profiler charges a kernel.
         calm_us: for every footprint the fastest median of the reference so far.
     """
 
     protocol: TimingProtocol
-    open_network: Callable[[Sequence[Any]], ProbeNetwork]
+    open_network: Callable[[Sequence[Any], int], ProbeNetwork]
     reference: Callable[[], object]
     charge_us: float = 0.0
     processor: Processor = field(default_factory=Processor)
-    calm_us: dict[int, float] = field(default_factory=dict)
+    calm_us: dict[Footprint, float] = field(default_factory=dict)
 
-    def measure(self, layers: Sequence[Layer], footprint_bytes: int) -> list[Measurement]:
+    def measure(self, layers: Sequence[Layer], footprint: Footprint) -> list[Measurement]:
         """Latency of every layer of a batch.
 
         Args:
             layers: what to measure.
-            footprint_bytes: how much memory is touched between two runs of a layer.
+            footprint: the memory of the network that they are part of.
         """
-        best = self._measure(layers, footprint_bytes)
+        best = self._measure(layers, footprint)
         for attempt in range(1, _MAX_ATTEMPTS):
-            if self._slowness(best, footprint_bytes) <= _DISTURBED:
+            if self._slowness(best, footprint) <= _DISTURBED:
                 return best
             time.sleep(0.1 * attempt)
-            best = min(best, self._measure(layers, footprint_bytes), key=lambda rows: rows[0].reference_us)
-        slowness = self._slowness(best, footprint_bytes)
+            best = min(best, self._measure(layers, footprint), key=lambda rows: rows[0].reference_us)
+        slowness = self._slowness(best, footprint)
         if slowness <= _DISTURBED:
             return best
         doubt = f"the machine ran {slowness:.1f} times slower than before"
         return [replace(row, doubt=row.doubt or doubt) for row in best]
 
-    def tare_us(self, footprint_bytes: int) -> float:
-        """What is taken off for each kernel of a layer, in a network that touches so much memory."""
-        return self.charge_us * max(0.0, 1 - footprint_bytes / _UNCHARGED_BYTES)
+    def tare_us(self, footprint: Footprint) -> float:
+        """What is taken off for each kernel of a layer, in a network of such a footprint."""
+        return self.charge_us * max(0.0, 1 - footprint.num_bytes / _UNCHARGED_BYTES)
 
-    def _slowness(self, rows: Sequence[Measurement], footprint_bytes: int) -> float:
+    def _slowness(self, rows: Sequence[Measurement], footprint: Footprint) -> float:
         """What the reference took, over its least so far."""
         taken_us = rows[0].reference_us
-        self.calm_us[footprint_bytes] = min(self.calm_us.get(footprint_bytes, math.inf), taken_us)
-        return taken_us / self.calm_us[footprint_bytes]
+        self.calm_us[footprint] = min(self.calm_us.get(footprint, math.inf), taken_us)
+        return taken_us / self.calm_us[footprint]
 
-    def _measure(self, layers: Sequence[Layer], footprint_bytes: int) -> list[Measurement]:
-        turns = Turns(self, layers, footprint_bytes)
+    def _measure(self, layers: Sequence[Layer], footprint: Footprint) -> list[Measurement]:
+        turns = Turns(self, layers, footprint)
         while True:
             end = time.monotonic() + min(_MOST_SECONDS, _SECONDS_A_LAYER * len(layers))
             for number in range(min(_ROUNDS_OF_A_PASS, self.protocol.num_samples - turns.num_rounds)):
@@ -168,17 +164,17 @@ class Turns:
         num_rounds: timed so far.
     """
 
-    def __init__(self, bench: RoundBench, layers: Sequence[Layer], footprint_bytes: int) -> None:
+    def __init__(self, bench: RoundBench, layers: Sequence[Layer], footprint: Footprint) -> None:
         """Nothing is executed before the first round is asked for.
 
         Args:
             bench: how.
             layers: what.
-            footprint_bytes: how much memory is touched between two runs of a layer.
+            footprint: the memory of the network that they are part of.
         """
         self.num_rounds = 0
-        self._bench, self._footprint_bytes = bench, footprint_bytes
-        self._groups = list(_groups(layers, footprint_bytes))
+        self._bench, self._footprint = bench, footprint
+        self._groups = list(_groups(layers, footprint.weight_bytes))
         self._layers = layers
         self._networks: list[ProbeNetwork] = []
         self._num_runs, self._timed = 0, list[int]()
@@ -191,7 +187,8 @@ class Turns:
         """Runs every layer once, timed; at first, and after ``rows``, some rounds go before that are not."""
         if not self._networks:
             self._networks = [
-                self._bench.open_network([self._layers[index] for index in group]) for group in self._groups
+                self._bench.open_network([self._layers[index] for index in group], self._footprint.arena_bytes)
+                for group in self._groups
             ]
             self._num_runs, self._timed = 0, []
             for _ in range(self._bench.protocol.num_warmup):
@@ -207,7 +204,7 @@ class Turns:
             self._bench.reference()
             taken_us.append(self._bench.processor.start(self._bench.reference).elapsed_us)
             network.run()
-            self._fill(self._footprint_bytes - network.num_bytes).max(initial=0.0)
+            self._fill(self._footprint.weight_bytes - network.num_bytes).max(initial=0.0)
             network.run()
         self._num_runs += 2
         return taken_us
@@ -227,7 +224,7 @@ class Turns:
                 self._samples_us[index] += samples_us[self._timed].tolist()
                 self._num_kernels[index] = int(num)
         self._networks = []
-        tare_us, reference_us = self._bench.tare_us(self._footprint_bytes), float(np.median(self._reference_us))
+        tare_us, reference_us = self._bench.tare_us(self._footprint), float(np.median(self._reference_us))
         return [
             self._row(samples_us, num * tare_us, reference_us)
             for samples_us, num in zip(self._samples_us, self._num_kernels, strict=True)
@@ -239,7 +236,7 @@ class Turns:
         quarter = len(samples_us) // 4
         middle_us = float(np.mean(sorted(samples_us)[quarter : len(samples_us) - quarter])) - overhead_us
         latency_us = min(max(middle_us, row.p10_us), row.p90_us)
-        return replace(row, latency_us=latency_us, footprint_bytes=self._footprint_bytes)
+        return replace(row, latency_us=latency_us, footprint_bytes=self._footprint.num_bytes)
 
 
 def at_speed(row: Measurement, reference_us: float) -> Measurement:
@@ -257,21 +254,16 @@ def batches(layers: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _groups(layers: Sequence[Layer], footprint_bytes: int) -> Iterator[list[int]]:
-    """Cuts a batch into stretches that fill a footprint."""
+def _groups(layers: Sequence[Layer], weight_bytes: int) -> Iterator[list[int]]:
+    """Cuts a batch into stretches with so many weights."""
     group: list[int] = []
     for index in range(len(layers)):
         group.append(index)
-        if _footprint([layers[member] for member in group]) >= footprint_bytes:
+        if sum(layers[member].num_bytes for member in group) >= weight_bytes:
             yield group
             group = []
     if group:
         yield group
-
-
-def _footprint(layers: Sequence[Layer]) -> int:
-    """Bytes that a round touches: every layer's weights, and the memory they share."""
-    return sum(layer.num_bytes for layer in layers) + max((layer.num_shared_bytes for layer in layers), default=0)
 
 
 def _standard_error(row: Measurement) -> float:

@@ -27,11 +27,11 @@ from halp_trt.latency import (
     usual_probes,
 )
 from halp_trt.planning.chunks import grid_steps
-from halp_trt.planning.resources import footprint_bytes
+from halp_trt.planning.resources import footprint_of
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
 from halp_trt.runtimes.round_bench import ROUNDS, at_speed
-from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
+from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, append_surfaces, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
 
@@ -56,7 +56,7 @@ def build_lut(
     target: Target,
     resume: bool = False,
     seed: int = 0,
-    footprint_bytes: int = DEFAULT_FOOTPRINT,
+    footprint: Footprint = DEFAULT_FOOTPRINT,
     progress: Progress = _silent,
 ) -> LatencyTable:
     """Measures layers and writes each row as soon as it is known.
@@ -70,7 +70,7 @@ def build_lut(
         target: goes into the header, or must equal the one there.
         resume: whether to continue a table that exists.
         seed: of the order.
-        footprint_bytes: memory that the network touches between two runs of a layer.
+        footprint: memory of the network that the layers are part of.
         progress: called with the number of layers done and of all, first with none done.
 
     Raises:
@@ -84,7 +84,7 @@ def build_lut(
     bench = _Bench(
         runtime=runtime,
         target=target,
-        footprint_bytes=footprint_bytes,
+        footprint=footprint,
         reference_us=_first_reference_us(table.rows),
     )
     wanted = dict.fromkeys(missing)
@@ -130,9 +130,7 @@ def survey_lut(
     def report(num_done: int, num_total: int) -> None:
         progress(done + num_done, max(done + num_total, _PROBES_OF_A_SURFACE * len(regions)))
 
-    measurer = Measurer(
-        path, runtime, target, footprint_bytes=network_footprint(graph, target.batch_size), progress=report
-    )
+    measurer = Measurer(path, runtime, target, footprint=network_footprint(graph, target.batch_size), progress=report)
 
     def lookup(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
         nonlocal done
@@ -244,9 +242,10 @@ def _possible(region: Region) -> Region:
     )
 
 
-def network_footprint(graph: ChannelGraph, batch_size: int) -> int:
-    """Bytes touched between two runs of a layer while a network is pruned: half of what the dense one goes through."""
-    return footprint_bytes(graph_specs(graph, graph.dense_counts()), batch_size) // 2
+def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
+    """What lies between two runs of a layer while a network is pruned: half of what the dense one goes through."""
+    dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
+    return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
 
 
 class Measurer:
@@ -259,7 +258,7 @@ class Measurer:
         target: Target,
         *,
         on_miss: str = "measure",
-        footprint_bytes: int = DEFAULT_FOOTPRINT,
+        footprint: Footprint = DEFAULT_FOOTPRINT,
         progress: Progress = _silent,
     ) -> None:
         """Opens a table.
@@ -269,7 +268,7 @@ class Measurer:
             runtime: what measures.
             target: what the table must be of.
             on_miss: one of ``ON_MISS``.
-            footprint_bytes: memory that the network touches between two runs of a layer.
+            footprint: memory of the network that the layers are part of.
             progress: called with the number of measured and of missing layers of a call.
 
         Raises:
@@ -283,7 +282,7 @@ class Measurer:
         table = _open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
         check_target(table, target)
         self._path, self._on_miss, self._progress = Path(path), on_miss, progress
-        self._bench = _Bench(runtime=runtime, target=target, footprint_bytes=footprint_bytes)
+        self._bench = _Bench(runtime=runtime, target=target, footprint=footprint)
         self._table, self._known = table, dict(table.rows)
 
     @property
@@ -365,7 +364,7 @@ class _Bench:
 
     runtime: Runtime
     target: Target
-    footprint_bytes: int
+    footprint: Footprint
     reference_us: float = 0.0
 
     def measure_rows(
@@ -390,7 +389,7 @@ class _Bench:
     def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Measurement]:
         probes = (model or self._probe(spec) for spec, model in wanted.items())
         if isinstance(prober, BatchProber):
-            yield from prober.measure_all(probes, self.footprint_bytes)
+            yield from prober.measure_all(probes, self.footprint)
         else:
             yield from (prober.measure(probe) for probe in probes)
 

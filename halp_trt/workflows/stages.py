@@ -237,7 +237,7 @@ def prune_run(
     )
     path = table_of(settings, target)
     lookup = Measurer(
-        path, runtime, target, on_miss=settings.on_miss, footprint_bytes=network_footprint(graph, settings.batch_size)
+        path, runtime, target, on_miss=settings.on_miss, footprint=network_footprint(graph, settings.batch_size)
     )
     dense = rewrite(model, PruningPlan.dense(graph))
     asked = replace(settings, lut=str(path), runtime=runtime.name)
@@ -410,7 +410,7 @@ def _explainer(settings: Settings, plan: PruningPlan, runtime: Runtime, target: 
     if not isinstance(runtime, Explains) or settings.on_miss == "refuse":
         return None
     measure = Measurer(
-        table_of(settings, target), runtime, target, footprint_bytes=network_footprint(plan.graph, target.batch_size)
+        table_of(settings, target), runtime, target, footprint=network_footprint(plan.graph, target.batch_size)
     )
 
     def explain(contender: Contender) -> list[tuple[Unit, float]]:

@@ -11,7 +11,7 @@ from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER
 from halp_trt.runtimes import onnxruntime as runtime
 from halp_trt.runtimes.blocked_edges import cut_to_layer
-from halp_trt.specs import LayerSpec, Measurement, Operand
+from halp_trt.specs import Footprint, LayerSpec, Measurement, Operand
 
 TARGET = runtime.target("fp32", 1)
 CONV = LayerSpec(
@@ -64,6 +64,10 @@ def measured() -> dict[str, Measurement]:
         return dict(zip(SPECS, taken, strict=True))
 
 
+def footprint(num_bytes: int) -> Footprint:
+    return Footprint(weight_bytes=num_bytes - (1 << 18), arena_bytes=1 << 18)
+
+
 def optimised(probe: bytes) -> onnx.ModelProto:
     return runtime._optimised(probe, 1)
 
@@ -78,7 +82,7 @@ def test_every_layer_can_be_measured(name: str, measured: dict[str, Measurement]
     assert 0 < measurement.p10_us <= measurement.latency_us <= measurement.p90_us
     assert 10 <= measurement.num_samples <= TARGET.protocol.num_samples
     assert measurement.reference_us > 0
-    assert measurement.footprint_bytes == DEFAULT_FOOTPRINT
+    assert measurement.footprint_bytes == DEFAULT_FOOTPRINT.num_bytes
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
@@ -187,7 +191,7 @@ def test_units_are_measured_as_they_are_and_known_by_what_they_compute() -> None
     assert [unit.spec for unit in units] == [unit.spec for unit in again]
     assert {unit.spec for unit in units}.isdisjoint(unit.spec for unit in runtime.units(small_network(48), TARGET)[1:3])
     with runtime.prober(TARGET) as prober:
-        taken = list(prober.measure_all([unit.model for unit in units], 1 << 20))
+        taken = list(prober.measure_all([unit.model for unit in units], footprint(1 << 20)))
     heaviest = max(range(len(units)), key=lambda index: taken[index].latency_us)
     assert "Conv" in units[heaviest].spec.operator
     assert all(row.footprint_bytes == 1 << 20 for row in taken)
@@ -197,5 +201,7 @@ def test_layers_are_colder_in_a_larger_network() -> None:
     """A layer of much weight and little work waits for memory where the caches were used by others."""
     spec = LayerSpec(operator="Gemm", in_channels=1024, out_channels=256)
     with runtime.prober(TARGET) as prober:
-        small, large = (next(prober.measure_all([make_probe(spec, 1)], size)) for size in (1 << 20, 64 << 20))
+        small, large = (
+            next(prober.measure_all([make_probe(spec, 1)], size)) for size in (footprint(1 << 20), footprint(64 << 20))
+        )
     assert small.latency_us < large.latency_us

@@ -17,7 +17,7 @@ from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
-from halp_trt.specs import LayerSpec, PruningPlan
+from halp_trt.specs import Footprint, LayerSpec, PruningPlan
 from halp_trt.workflows.verify import layer_checks
 from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
 from tests.cli.tiny import TINY
@@ -34,6 +34,7 @@ from halp_trt.runtimes.openvino_session import compile_model, kinds
 
 ORT = get_runtime("onnxruntime")
 TARGET = runtime.target("fp32", 1)
+SMALL = Footprint(weight_bytes=1 << 19, arena_bytes=1 << 19)
 PICTURE = np.random.default_rng(0).standard_normal(EXAMPLE_SHAPE, np.float32)
 
 
@@ -163,8 +164,8 @@ def test_layers_side_by_side_are_measured_as_one_by_one(prober: runtime.OpenVino
     specs = [spec.with_widths(width, width) for width in (16, 128) for spec in (SPECS["conv"], SPECS["max pool"])]
     specs += [SPECS["linear"], SPECS["add"], SPECS["relu"]]
     probes = [make_probe(spec, 1) for spec in specs]
-    together = [row.latency_us for row in prober.measure_all(probes, 1 << 20)]
-    alone = [next(prober.measure_all([probe], 1 << 20)).latency_us for probe in probes]
+    together = [row.latency_us for row in prober.measure_all(probes, SMALL)]
+    alone = [next(prober.measure_all([probe], SMALL)).latency_us for probe in probes]
     np.testing.assert_allclose(together, alone, rtol=1.0, atol=4.0)
     assert together[2] > 5 * together[0], "64 times the work"
 

@@ -64,7 +64,7 @@ def split() -> ProbedLayer:
 
 def test_every_layer_is_seen_in_every_run() -> None:
     layers = [convolution(), two_nodes(), addition(), split(), *[convolution()] * 6]
-    network = ProfiledNetwork(layers, Arena(), open_profiled)
+    network = ProfiledNetwork(layers, Arena(), open_profiled, arena_bytes=0)
     for _ in range(5):
         network.run()
     profile = network.finish()
@@ -83,7 +83,7 @@ def test_more_work_takes_longer() -> None:
         )
         for width in (16, 96)
     )
-    network = ProfiledNetwork([small, large], Arena(), open_profiled)
+    network = ProfiledNetwork([small, large], Arena(), open_profiled, arena_bytes=0)
     for _ in range(9):
         network.run()
     fast, slow = np.median(network.finish().samples_us, axis=1)
@@ -97,25 +97,33 @@ def test_the_profiler_charges_a_kernel_that_does_nothing() -> None:
 
 
 def test_memory_is_shared_by_all_layers() -> None:
-    """Every layer reads where the others read, and writes where they write; what is added in place stands in place."""
+    """Every layer reads where the others read; what is added in place stands in place."""
     arena = Arena()
-    network = ProfiledNetwork([convolution(), addition(), split()], arena, open_profiled)
+    network = ProfiledNetwork([convolution(), addition(), split()], arena, open_profiled, arena_bytes=0)
     places = {**network._kept.inputs, **network._kept.outputs}
-    read, written = (memory.ctypes.data for memory in arena._memory)
+    read, written = arena._read.ctypes.data, arena._written.ctypes.data
     at = {name: place.ctypes.data for name, place in places.items()}
     assert at["layer:0:x"] == at["layer:2:x"] == at["write:0:x"] == read
-    assert at["layer:0:y"] == at["layer:1:y"] == at["layer:2:l"] == at["touch:0:y"] == written
+    assert at["layer:0:y"] == at["layer:1:y"] == at["layer:2:l"] == written
     assert at["layer:2:r"] == written + 4 * 4 * 36 + 192, "the next 256 bytes after the first half"
     assert at["layer:1:a:0"] == written, "overwritten"
     assert at["layer:1:b/1"] == read
-    assert "touch:1:y" not in at
     network.run()
     assert (places["write:1:b/1"] == 0.5).all()
 
 
+def test_an_arena_is_written_place_after_place() -> None:
+    arena, output = Arena(), -(-8 * 36 * 4 // 256) * 256
+    network = ProfiledNetwork([convolution()] * 7, arena, open_profiled, arena_bytes=3 * output + 7)
+    at = [network._kept.outputs[f"layer:{index}:y"].ctypes.data for index in range(7)]
+    assert [(place - at[0]) // output for place in at] == [0, 1, 2, 0, 1, 2, 0]
+    again = ProfiledNetwork([convolution()], arena, open_profiled, arena_bytes=0)
+    assert again._kept.outputs["layer:0:y"].ctypes.data == at[0], "each network begins at the beginning"
+
+
 def test_what_layers_write_is_what_they_compute() -> None:
     """The nodes are executed with the numbers that are written for them, in the order in which they stand."""
-    network = ProfiledNetwork([addition(), split()], Arena(), open_profiled)
+    network = ProfiledNetwork([addition(), split()], Arena(), open_profiled, arena_bytes=0)
     network.run()
     outputs = network._kept.outputs
     assert (outputs["layer:1:l"] == 0.5).all()
@@ -124,35 +132,31 @@ def test_what_layers_write_is_what_they_compute() -> None:
 
 def test_an_arena_grows_and_keeps_what_is_there() -> None:
     arena = Arena()
-    arena.reserve([convolution()])
-    first = arena.place(0, convolution().read)["x"]
-    arena.reserve([convolution()])
-    assert arena.place(0, convolution().read)["x"].ctypes.data == first.ctypes.data
+    arena.reserve([convolution()], 0)
+    first = arena.to_read(convolution().read)["x"]
+    arena.reserve([convolution()], 0)
+    assert arena.to_read(convolution().read)["x"].ctypes.data == first.ctypes.data
     wide = layer([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, 64, 64, 64)}, ["y"])
-    arena.reserve([wide])
+    arena.reserve([wide], 0)
     first[:] = 1.0  # still memory of its own
-    assert arena.place(1, wide.outputs)["y"].shape == (1, 64, 64, 64)
+    assert arena.to_write(wide.outputs)["y"].shape == (1, 64, 64, 64)
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL])
 def test_numbers_of_any_type_have_their_place(kind: int) -> None:
     node = helper.make_node("Concat", ["a", "b"], ["y"], axis=1)
     found = layer([node], {"a": (1, 3, 5), "b": (1, 4, 5)}, ["y"], kind=kind)
-    item = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize
     assert found.outputs["y"][1] == (1, 7, 5)
-    assert found.num_shared_bytes == 256 * (-(-15 * item // 256) - (-20 * item // 256) - (-35 * item // 256))
-    network = ProfiledNetwork([found], Arena(), open_profiled)
+    network = ProfiledNetwork([found], Arena(), open_profiled, arena_bytes=0)
     network.run()
     assert network.finish().samples_us.shape == (1, 1)
 
 
-def test_sizes_are_of_weights_and_of_what_is_read_and_written() -> None:
+def test_sizes_are_of_weights() -> None:
     found = convolution()
     assert found.num_bytes == 8 * 8 * 9 * 4
-    assert found.num_shared_bytes == 2 * 8 * 36 * 4 + 2 * 128
-    assert addition().num_shared_bytes == 2 * 8 * 36 * 4 + 2 * 128, "one of three tensors has no memory of its own"
-    network = ProfiledNetwork([found, addition()], Arena(), open_profiled)
-    assert network.num_bytes == found.num_bytes + found.num_shared_bytes
+    network = ProfiledNetwork([found, addition(), found], Arena(), open_profiled, arena_bytes=0)
+    assert network.num_bytes == 2 * found.num_bytes
 
 
 def test_a_node_that_does_not_run_is_named() -> None:
@@ -163,7 +167,7 @@ def test_a_node_that_does_not_run_is_named() -> None:
 
 
 def test_another_order_of_execution_is_noticed() -> None:
-    network = ProfiledNetwork([convolution(), addition()], Arena(), open_profiled)
+    network = ProfiledNetwork([convolution(), addition()], Arena(), open_profiled, arena_bytes=0)
     network._steps.reverse()
     network.run()
     with pytest.raises(MeasurementError, match="order of its own"):

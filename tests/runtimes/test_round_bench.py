@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from halp_trt.runtimes import round_bench
-from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _footprint, _groups, at_speed, batches
-from halp_trt.specs import Measurement, Protocol
+from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, at_speed, batches
+from halp_trt.specs import Footprint, Measurement, Protocol
 from halp_trt.timing import Processor
 
 TARE = 3.0
 """What the profiler charges a kernel; nearly all of it is taken off here, as little memory is touched."""
+
+
+def of(weight_bytes: int, arena_bytes: int = 0) -> Footprint:
+    return Footprint(weight_bytes=weight_bytes, arena_bytes=arena_bytes)
 
 
 @dataclass(kw_only=True)
@@ -25,7 +29,6 @@ class Work:
     name: str = "a"
     us: tuple[float, ...] = (100.0,)
     num_bytes: int = 0
-    num_shared_bytes: int = 0
     num_kernels: int = 1
 
     def __post_init__(self) -> None:
@@ -42,7 +45,7 @@ class Network:
     seen: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.num_bytes = _footprint(self.layers)
+        self.num_bytes = sum(layer.num_bytes for layer in self.layers)
 
     def run(self) -> None:
         self.machine.log.append("".join(layer.name for layer in self.layers))
@@ -63,6 +66,7 @@ class Machine:
 
     now_ns: int = 0
     log: list[str] = field(default_factory=list)
+    arenas: list[int] = field(default_factory=list)
 
     def work(self, name: str, *us: float) -> Callable[[], None]:
         """A call that takes these microseconds in turn."""
@@ -74,12 +78,16 @@ class Machine:
 
         return run
 
+    def network(self, layers: Sequence[Work], arena_bytes: int) -> Network:
+        self.arenas.append(arena_bytes)
+        return Network(self, layers)
+
     def bench(self, monkeypatch: pytest.MonkeyPatch, *reference_us: float, num_samples: int = 60) -> RoundBench:
         monkeypatch.setattr(round_bench.time, "monotonic", lambda: self.now_ns / 1e9)
         monkeypatch.setattr(round_bench.time, "sleep", lambda seconds: self.log.append(f"sleep {seconds:.1f}"))
         return RoundBench(
             protocol=Protocol(method=ROUNDS, num_samples=num_samples, num_warmup=2),
-            open_network=lambda layers: Network(self, layers),
+            open_network=self.network,
             reference=self.work("reference", *(reference_us or (50.0,))),
             charge_us=TARE,
             processor=Processor(lambda: self.now_ns, lambda: 0),
@@ -89,7 +97,7 @@ class Machine:
 def test_a_round_runs_a_network_untimed_and_timed_after_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     layers = [Work(name="a", us=(1.0, 90.0)), Work(name="b", us=(1.0, 40.0), num_kernels=3)]
-    turns = Turns(machine.bench(monkeypatch), layers, footprint_bytes=77)
+    turns = Turns(machine.bench(monkeypatch), layers, of(77, arena_bytes=3))
     turns.round()
     turns.round()
     once = ["reference", "reference", "ab", "ab"]
@@ -99,12 +107,13 @@ def test_a_round_runs_a_network_untimed_and_timed_after_the_reference(monkeypatc
         "the second of two runs counts"
     )
     assert second.latency_us == pytest.approx(40.0 - 3 * TARE, abs=1e-4), "the profiler charges each kernel"
-    assert (first.num_samples, first.reference_us, first.footprint_bytes) == (2, 50.0, 77)
+    assert (first.num_samples, first.reference_us, first.footprint_bytes) == (2, 50.0, 80)
+    assert machine.arenas == [3]
 
 
 def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    turns = Turns(machine.bench(monkeypatch), [Work(us=(100.0,))], footprint_bytes=1)
+    turns = Turns(machine.bench(monkeypatch), [Work(us=(100.0,))], of(1))
     turns.round()
     assert turns.rows()[0].num_samples == 1
     turns.round()
@@ -116,16 +125,16 @@ def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -
 def test_less_is_taken_off_where_much_memory_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Machine().bench(monkeypatch)
     for footprint, tare_us in ((0, TARE), (4_000_000, 0.75 * TARE), (16_000_000, 0.0), (10**9, 0.0)):
-        turns = Turns(bench, [Work(num_kernels=2)], footprint_bytes=footprint)
+        turns = Turns(bench, [Work(num_kernels=2)], of(footprint))
         turns.round()
-        assert bench.tare_us(footprint) == tare_us
+        assert bench.tare_us(of(footprint)) == tare_us
         assert turns.rows()[0].latency_us == 100.0 - 2 * tare_us
 
 
 def test_layers_that_fill_several_footprints_are_several_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     layers = [Work(name=name, num_bytes=60, us=(us,)) for name, us in zip("abcd", (1e3, 2e3, 3e3, 4e3), strict=True)]
-    turns = Turns(machine.bench(monkeypatch), layers, footprint_bytes=100)
+    turns = Turns(machine.bench(monkeypatch), layers, of(100))
     turns.round()
     assert machine.log == ["reference", "reference", "ab", "ab", "reference", "reference", "cd", "cd"] * 3
     assert [row.latency_us for row in turns.rows()] == pytest.approx(
@@ -133,30 +142,29 @@ def test_layers_that_fill_several_footprints_are_several_networks(monkeypatch: p
     )
 
 
-def test_memory_is_read_to_make_up_what_layers_do_not_touch(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = [
-        Work(name="a", num_bytes=1 << 20, num_shared_bytes=3 << 20),
-        Work(name="b", num_bytes=1 << 20, num_shared_bytes=2 << 20),
-    ]
-    for footprint, filled in ((16 << 20, 11 << 20), (5 << 20, 4), (1 << 20, 4)):
-        turns = Turns(Machine().bench(monkeypatch), layers, footprint)
+def test_memory_is_read_to_make_up_for_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [Work(name="a", num_bytes=1 << 20), Work(name="b", num_bytes=2 << 20)]
+    for weights, filled in ((16 << 20, 13 << 20), (3 << 20, 4), (2 << 20, 4)):
+        turns = Turns(Machine().bench(monkeypatch), layers, of(weights, arena_bytes=5 << 20))
         turns.round()
-        assert turns._filler.nbytes == filled, "the weights of all and the largest of what they share"
+        assert turns._filler.nbytes == filled
         assert (turns._filler == 1).all(), "zeros would be one page"
 
 
 def test_a_bench_stops_when_medians_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    (steady,) = machine.bench(monkeypatch).measure([Work(us=(100_000.0,))], 0)
+    (steady,) = machine.bench(monkeypatch).measure([Work(us=(100_000.0,))], of(0))
     assert (steady.num_samples, steady.doubt) == (10, ""), "its fewest rounds, as the time is over"
-    (short,) = machine.bench(monkeypatch).measure([Work(us=(100.0,))], 0)
+    (short,) = machine.bench(monkeypatch).measure([Work(us=(100.0,))], of(0))
     assert short.num_samples == 20, "a pass of rounds"
     mostly = [Work(us=(100.0,)) for _ in range(9)] + [Work(us=(50.0, 50.0, 250.0, 250.0))]
-    assert {row.num_samples for row in machine.bench(monkeypatch).measure(mostly, 1)} == {20}, "nine of ten are known"
+    assert {row.num_samples for row in machine.bench(monkeypatch).measure(mostly, of(1))} == {20}, (
+        "nine of ten are known"
+    )
 
 
 def test_what_wavers_to_the_end_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = Machine().bench(monkeypatch, num_samples=30).measure([Work(us=(50.0, 50.0, 250.0, 250.0))], 0)
+    (row,) = Machine().bench(monkeypatch, num_samples=30).measure([Work(us=(50.0, 50.0, 250.0, 250.0))], of(0))
     assert row.num_samples == 30
     assert row.doubt == "its median is known to 12 % only"
 
@@ -169,9 +177,9 @@ def slow_at(*runs: int) -> list[float]:
 def test_a_batch_met_by_a_slow_moment_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     bench = machine.bench(monkeypatch, *slow_at(*range(22, 44)))  # each attempt: 2 + 20 rounds
-    assert bench.measure([Work(name="a")], 1)[0].reference_us == 50.0
-    assert bench.calm_us == {1: 50.0}
-    (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 44))], 1)
+    assert bench.measure([Work(name="a")], of(1))[0].reference_us == 50.0
+    assert bench.calm_us == {of(1): 50.0}
+    (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 44))], of(1))
     assert (row.latency_us, row.doubt) == (pytest.approx(100.0 - TARE, abs=1e-4), "")
     assert [entry for entry in machine.log if entry.startswith("sleep")] == ["sleep 0.1"]
 
@@ -179,12 +187,12 @@ def test_a_batch_met_by_a_slow_moment_is_measured_again(monkeypatch: pytest.Monk
 def test_a_machine_that_stays_slow_is_believed_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     bench = machine.bench(monkeypatch, *slow_at(*range(22, 400)))
-    bench.measure([Work(name="a")], 1)
-    (slow,) = bench.measure([Work(name="b")], 1)
+    bench.measure([Work(name="a")], of(1))
+    (slow,) = bench.measure([Work(name="b")], of(1))
     assert slow.reference_us == 100.0
     assert slow.doubt == "the machine ran 2.0 times slower than before"
     assert len([entry for entry in machine.log if entry.startswith("sleep")]) == 4
-    (other,) = bench.measure([Work(name="c")], 2)
+    (other,) = bench.measure([Work(name="c")], of(2))
     assert (other.reference_us, other.doubt) == (100.0, ""), "another footprint has a calm of its own"
 
 
@@ -209,8 +217,6 @@ def test_groups_fill_a_footprint() -> None:
     assert list(_groups([heavy, light, light, heavy], 100)) == [[0], [1, 2, 3]]
     assert list(_groups([light] * 3, 0)) == [[0], [1], [2]]
     assert list(_groups([], 100)) == []
-    shared = Work(num_bytes=40, num_shared_bytes=25)
-    assert list(_groups([shared] * 5, 100)) == [[0, 1], [2, 3], [4]], "what is shared counts once"
 
 
 def test_rows_are_brought_to_one_speed() -> None:
