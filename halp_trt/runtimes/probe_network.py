@@ -4,8 +4,9 @@ Alone in a session, a kernel is charged for the call and finds its code cold; in
 any engine, and the profiler tells its time from the others'. What is left to bring about is the memory. What a layer
 reads was written last: all layers read from one buffer, and before each of them a node that only fills memory writes
 what it will read. What a layer writes to was used before, as long ago as it takes a network to go through its arena: so
-layers write to an arena of that size, one place after the other, and from its beginning again when it is full. That
-memory is shared, ONNX Runtime is not told: to it these are inputs and outputs of the graph, each at its own address.
+layers write to an arena of that size, one place after the other, and from its beginning again when it is full. A
+residual that is overwritten by the sum lies there, too, as old as its place. That memory is shared, ONNX Runtime is not
+told: to it these are inputs and outputs of the graph, each at its own address.
 """
 
 from __future__ import annotations
@@ -232,12 +233,14 @@ class _Drawing:
     def add(self, index: int, layer: ProbedLayer) -> None:
         """A layer after what prepares its memory."""
         read, written = self._arena.to_read(layer.read), self._arena.to_write(layer.outputs)
+        fresh = set(read) or set(layer.inputs)
         if layer.overwritten is not None:
             first = next(iter(written.values()))
             kind, shape = layer.inputs[layer.overwritten]
             read[layer.overwritten] = first.reshape(-1).view(kind).reshape(shape)
         for name, source in reversed(read.items()):
-            self._fill(f"{_WRITE}:{index}:{name}", source)
+            if name in fresh:
+                self._fill(f"{_WRITE}:{index}:{name}", source)
             self.inputs[f"{_LAYER}:{index}:{name}"] = source
         self.outputs |= {f"{_LAYER}:{index}:{name}": place for name, place in written.items()}
         for tensor in layer.model.graph.initializer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -108,8 +109,18 @@ def test_memory_is_shared_by_all_layers() -> None:
     assert at["layer:2:r"] == written + 4 * 4 * 36 + 192, "the next 256 bytes after the first half"
     assert at["layer:1:a:0"] == written, "overwritten"
     assert at["layer:1:b/1"] == read
+    assert "write:1:a:0" not in at, "a residual is old"
     network.run()
     assert (places["write:1:b/1"] == 0.5).all()
+
+
+def test_the_only_input_was_written_last_wherever_it_lies() -> None:
+    alone = layer([helper.make_node("Relu", ["x"], ["y"])], {"x": SHAPE}, ["y"])
+    network = ProfiledNetwork([replace(alone, overwritten="x")], Arena(), open_profiled, arena_bytes=0)
+    places = {**network._kept.inputs, **network._kept.outputs}
+    assert places["write:0:x"].ctypes.data == places["layer:0:x"].ctypes.data == places["layer:0:y"].ctypes.data
+    network.run()
+    assert (places["layer:0:y"] == 0.5).all()
 
 
 def test_an_arena_is_written_place_after_place() -> None:
