@@ -29,20 +29,15 @@ def figures(path: Path) -> str:
 
 def _prediction(found: Result) -> str:
     """Errors of sums against engines, before and after a calibration by other variants."""
-    head = ("network", "engines", "kernels in sum", "calibrated: median", "90 % below", "largest")
+    head = ("network", "engines", "sum of", "median", "90 % below", "calibrated: median", "90 % below", "largest")
     rows = []
     for name, network in found["networks"].items():
-        kind = "units" if "units" in network else "layers"
         held_out = [row for row in network["variants"] if row["seed"] in range(1000)]
-        raw, calibrated = network[kind], network[f"{kind}_calibrated"]
-        rows.append(
-            (
-                name,
-                f"{len(held_out)}",
-                percent(raw["median"], 1),
-                *(percent(calibrated[key], 1) for key in ("median", "p90", "largest")),
-            )
-        )
+        for kind, word in (("units", "kernels"), ("layers", "layers")):
+            if kind in network:
+                raw, calibrated = network[kind], network[f"{kind}_calibrated"]
+                shown = (*(raw[key] for key in ("median", "p90")), *(calibrated[k] for k in ("median", "p90", "largest")))
+                rows.append((name, f"{len(held_out)}", word, *(percent(error, 1) for error in shown)))
     return _table(head, rows) + _made(found, next(iter(found["networks"].values()))["target"])
 
 
