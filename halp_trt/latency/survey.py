@@ -46,6 +46,8 @@ _NARROW = 2
 """Rungs that are left out where with them no step shows: very narrow layers may have kernels of their own."""
 _TILES = 8
 """Plateaus by which a staircase's rise is found."""
+_APART = 3.0
+"""Standard errors between two widths of one plateau that no noise explains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +281,11 @@ class _Survey:
             (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
         )
         lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
-        yield from self._measure([(row, column) for row in lines[0] for column in lines[1]])
+        for axis in (0, 1):
+            more = [sorted({*line, *(self._first_edge(axis) if axis == at else ())}) for at, line in enumerate(lines)]
+            if self._num_new(_crossings(more)) <= self._num_left:
+                lines = more
+        yield from self._measure(_crossings(lines))
         waiting: list[tuple[float, Point, Point, Cell]] = []
         fresh = [
             Cell(low=(low, left), high=(high, right))
@@ -298,6 +304,24 @@ class _Survey:
             fresh = self._next_splits(waiting)
             yield from self._measure([corner for part in fresh for corner in corner_points(part)])
         self.cells.extend(cell for *_, cell in waiting)
+
+    def _first_edge(self, axis: int) -> tuple[int, ...]:
+        """The right edge of the first plateau, where the narrowest width is not on it: a kernel of its own runs there.
+
+        Else cells that begin at the narrowest width would tell of that kernel far beyond it.
+        """
+        widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
+        if self.steps[axis] not in widths[1:] or widths[0] > self.steps[axis]:
+            return ()
+        edge, middle = widths.index(self.steps[axis]), (len(others) - 1) // 2 if others else 0
+        ends = [(place, middle) if axis == 0 else (middle, place) for place in (0, edge)]
+        if not self.points.keys() >= set(ends):
+            return ()
+        narrow, full = (self.points[end] for end in ends)
+        error_us = math.hypot(noise_us(narrow), noise_us(full))
+        difference_us = abs(narrow.latency_us - full.latency_us)
+        is_apart = difference_us > max(_APART * error_us, self.region.effort.max_error_fraction * full.latency_us)
+        return (edge,) if is_apart else ()
 
     def _next_splits(self, waiting: list[tuple[float, Point, Point, Cell]]) -> list[Cell]:
         """The parts of the worst cells that there are probes left for; none where there are not."""
@@ -357,6 +381,10 @@ def _corners(widths: Sequence[int], step: int, num: int) -> list[int]:
     edges = [position for position, width in enumerate(widths) if width % step == 0] or list(range(last + 1))
     chosen = {0, last, *(min(edges, key=lambda position: abs(widths[position] - mark)) for mark in marks[1:-1])}
     return sorted(chosen)
+
+
+def _crossings(lines: Sequence[Sequence[int]]) -> list[Point]:
+    return [(row, column) for row in lines[0] for column in lines[1]]
 
 
 def _spans(line: Sequence[int]) -> list[tuple[int, int]]:

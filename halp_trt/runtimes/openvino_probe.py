@@ -110,16 +110,16 @@ class OpenVinoProber:
             yield from self._measure(batch, footprint)
 
     def _measure(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
-        best = self._take_turns(probes, footprint)
+        best = self._run_all(probes, footprint)
         for attempt in range(1, _MAX_ATTEMPTS):
             self._calm_us = min(self._calm_us, best[0].reference_us)
             if best[0].reference_us <= _DISTURBED * self._calm_us:
                 break
             time.sleep(0.1 * attempt)
-            best = min(best, self._take_turns(probes, footprint), key=lambda rows: rows[0].reference_us)
+            best = min(best, self._run_all(probes, footprint), key=lambda rows: rows[0].reference_us)
         return best
 
-    def _take_turns(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
+    def _run_all(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
         groups = list(_groups(probes, footprint.num_bytes))
         networks = [self._open([probes[index] for index in group]) for group in groups]
         work = _Work()

@@ -96,6 +96,23 @@ def test_a_kernel_for_the_narrowest_hides_no_staircase() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("width", [256, 2048])
+def test_a_kernel_for_the_narrowest_is_not_told_of_wider_ones(width: int, noise: float) -> None:
+    """It gets a cell of its own, where probes allow."""
+
+    def formula(spec: LayerSpec) -> float:
+        return in_periods(spec) * (2.2 if spec.in_channels < 16 else 1.0)
+
+    device, widths = Device(formula, noise), range(8, width + 1, 8)
+    surface = measure_surface(CONV, widths, widths, device)
+    assert device.num_probes <= 65
+    assert {cell.high[0] for cell in surface.cells if cell.low[0] == 0} == {1}, "up to the first full plateau"
+    assert np.percentile(errors(surface, formula), 95) <= 0.03
+    few = measure_surface(CONV, widths, widths, device, effort=Effort(max_probes=30))
+    assert len(few.points) <= 30
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
 @pytest.mark.parametrize("period", [2, 3, 4])
 def test_a_wave_is_found_only_where_there_is_one(period: int, noise: float) -> None:
     random, tiles = np.random.default_rng(0), np.arange(1, 9)
