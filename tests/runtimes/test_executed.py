@@ -50,7 +50,7 @@ def check_measurable(units: Sequence[Unit]) -> None:
     assert len({unit.name for unit in units}) == len(units)
     assert all(is_unit(unit.model) for unit in units)
     with runtime.prober(TARGET) as prober:
-        network = prober.bench.open_network([prober.layer(unit.model) for unit in units])
+        network = prober.bench.open_network([prober.layer(unit.model) for unit in units], 0)
     network.run()
     assert network.finish().samples_us.shape == (len(units), 1)
     assert len({unit.spec for unit in units}) <= len(units)
