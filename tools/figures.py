@@ -36,8 +36,8 @@ def _prediction(found: Result) -> str:
         for kind, word in (("units", "kernels"), ("layers", "layers")):
             if kind in network:
                 raw, calibrated = network[kind], network[f"{kind}_calibrated"]
-                shown = (*(raw[key] for key in ("median", "p90")), *(calibrated[k] for k in ("median", "p90", "largest")))
-                rows.append((name, f"{len(held_out)}", word, *(percent(error, 1) for error in shown)))
+                errors = [raw["median"], raw["p90"], *(calibrated[key] for key in ("median", "p90", "largest"))]
+                rows.append((name, f"{len(held_out)}", word, *(percent(error, 1) for error in errors)))
     return _table(head, rows) + _made(found, next(iter(found["networks"].values()))["target"])
 
 
