@@ -134,6 +134,23 @@ def _accuracy(spread: Result | None) -> str:
     return percent(spread["mean"]) + (f" ± {100 * spread['stdev']:.2f}" if spread["num"] > 1 else "")
 
 
+def _planning(found: Result) -> str:
+    """How far plans are from their proven bound, and what that took."""
+    head = ("network, solver and budget", "groups, most widths", "gap proven", "seconds", "MiB")
+    rows = [
+        (
+            f"{row['network']}, {row['solver']}, {row['budget']} %",
+            f"{row['num_groups']}, {row['most_choices']}",
+            f"{row['gap']:.1e}",
+            f"{row['seconds']:.2f}",
+            f"{row['peak_mib']:.0f}",
+        )
+        for row in found["networks"]
+    ]
+    made = f"{found['machine']['processor']}, 1 thread; made by `{found['command']}`"
+    return _table(head, rows) + f"\n<sub>{made}.</sub>\n"
+
+
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {
         "halp-trt/prediction": _prediction,
@@ -141,6 +158,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/budgets": _budgets,
         "halp-trt/reproducibility": _reproducibility,
         "halp-trt/duel": _duel,
+        "halp-trt/planning-benchmark": _planning,
     }
 )
 
