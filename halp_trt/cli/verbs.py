@@ -165,7 +165,12 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
     help="How far below its bound the plan may lie, as a fraction.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
-@click.option("--sweep", "sweep_range", metavar="LOW..HIGH", help="The whole frontier between two budgets: 20%..90%.")
+@click.option(
+    "--sweep",
+    "sweep_range",
+    metavar="LOW..HIGH",
+    help="The frontier between two budgets, 20%..90%: both ends and the corners of its hull.",
+)
 @click.option(
     "--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture (SVG)."
 )

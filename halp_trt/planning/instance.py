@@ -65,7 +65,7 @@ def _problem(
     sizes: Sequence[int],
     owner: Mapping[str, int],
 ) -> Problem:
-    saliency = {layer["name"]: layer["saliency"] for layer in layers}
+    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # what is removed earns nothing
     groups = tuple(
         Group(
             name=names[0],

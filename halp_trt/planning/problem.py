@@ -284,7 +284,7 @@ def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: flo
     widths: dict[str, int] = {}
     for text in least:
         name, _, width = text.rpartition("=")
-        if not width.isdecimal():
+        if not width.isdecimal() or text.startswith("="):
             raise UsageError(f"least width {text!r} is neither GROUP=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
         widths[name] = int(width)
     least_of_all = widths.pop("", 0)

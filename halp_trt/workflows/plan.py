@@ -53,6 +53,12 @@ class PlanRequest:
     limits: Limits = field(default_factory=lambda: Limits(least={}))
     step: int = 8
 
+    def __post_init__(self) -> None:
+        if not (self.gap >= 0 and (self.seconds is None or self.seconds > 0)):
+            raise UsageError(
+                f"a plan needs a gap of at least 0 and seconds above 0, got gap {self.gap} and seconds {self.seconds}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:

@@ -177,6 +177,9 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
         (json.dumps(SOUND), ("--out", "plan.json", "--budget", "100%"), "can be written with --out"),
         (json.dumps(SOUND), ("--solver", "magic"), "'magic' is not one of"),
         (json.dumps(SOUND), ("--gap", "-1"), "--gap"),
+        (json.dumps(SOUND), ("--gap", "nan"), "a gap of at least 0 and seconds above 0, got gap nan"),
+        (json.dumps(SOUND), ("--seconds", "nan"), "seconds above 0"),
+        (json.dumps(SOUND), ("--least", "=4"), "least width '=4'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
