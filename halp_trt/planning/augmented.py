@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["augmented_knapsack"]
+__all__ = ["MOST_CELLS", "augmented_knapsack"]
 
 MOST_CELLS = 1 << 18  # in a row
 _FINEST = 20  # binary digits behind the point that are looked at

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import HalpError, InfeasibleBudgetError
-from halp_trt.planning.labels import search
+from halp_trt.planning.labels import MOST_POINTS, search
 from halp_trt.planning.model import Bucket, Factor, Model, bucket_tree, model_of, narrowed, undominated
 from halp_trt.planning.problem import Problem, Solution
 from halp_trt.planning.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
@@ -234,14 +234,16 @@ def _search_in_rounds(
         found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
         if found is None:
             return
-        unfit = -math.inf
-        for point in found.points:  # most valuable first; all but rounding cases fit at once
-            if standing.offer(small, point):
+        fits, unfit = False, -math.inf
+        for point in found.points:  # most valuable first
+            if fits := standing.offer(small, point):
                 break
             unfit = max(unfit, point.value)
+        if is_whole and (fits or len(found.points) < MOST_POINTS):
+            unfit = -math.inf  # what does not fit is over a budget by rounding alone, and no more was found
         reached = target if target > floor else -math.inf
         standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
-        if not is_whole and unfit > -math.inf:
+        if unfit > -math.inf:
             return
         if found.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
@@ -257,9 +259,10 @@ def _search_in_rounds(
 
 
 def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
+    digits = 6 if f"{budget:.6g}" != f"{least:.6g}" else 17
     return InfeasibleBudgetError(
-        f"no plan meets the budget of {budget:.6g} for {resource}: the lowest reachable is {least:.6g}{others}; raise "
-        "the budget, or relax widths that have to stay"
+        f"no plan meets the budget of {budget:.{digits}g} for {resource}: the lowest reachable is "
+        f"{least:.{digits}g}{others}; raise the budget, or relax widths that have to stay"
     )
 
 

@@ -80,7 +80,7 @@ def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
     """The most valuable choices within the budget; among equals the cheapest.
 
     Sums are taken in double precision. Where they are exact (costs on a binary grid, as planning makes them) so is
-    the optimum; otherwise a solution within rounding of the budget can be missed, and ``bound`` then covers it.
+    the optimum; otherwise a solution within rounding of the budget can be missed.
 
     Args:
         problem: costs, values and budget.
@@ -102,13 +102,12 @@ def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
     front, trail, lost = _search([groups[index] for index in order], capacity, _rounding(problem), max_labels)
 
     choices = tuple(int(group.choices[0]) for group in groups)  # the cheapest, should rounding leave nothing better
-    for label in range(len(front.costs) - 1, -1, -1):  # most valuable first; all but rounding cases end at once
+    for label in range(len(front.costs) - 1, -1, -1):  # most valuable first; over the budget by rounding alone
         picked = dict(zip(order, _walk_back(trail, label), strict=True))
         found = tuple(int(groups[index].choices[picked[index]]) for index in range(len(groups)))
         if _total(problem.costs, found) <= problem.budget:
             choices = found
             break
-        lost = max(lost, float(front.values[label]))
     value = _total(problem.values, choices)
     return Solution(
         choices=choices,

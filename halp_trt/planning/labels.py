@@ -18,14 +18,14 @@ import numpy.typing as npt
 from halp_trt.planning.model import Bucket, Model
 from halp_trt.planning.relaxation import Direction, Point, downward, point_at, tables, upward
 
-__all__ = ["Found", "search"]
+__all__ = ["MOST_POINTS", "Found", "search"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _BLOCK_SIZE = 1 << 17
 _NEAR = 24  # neighbours in order of cost that a label is compared with where there are several resources
-_MOST_POINTS = 32
+MOST_POINTS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,7 +353,7 @@ def _points(
     model: Model, tree: Sequence[Bucket], roots: Sequence[int], front: _Labels, progress: _Progress
 ) -> Iterator[Point]:
     roots = sorted(roots)
-    for label in np.argsort(-front.values, kind="stable")[:_MOST_POINTS]:
+    for label in np.argsort(-front.values, kind="stable")[:MOST_POINTS]:
         states = np.zeros(len(model.states), np.intp)
         open_labels = list(zip(roots, front.parents[label], strict=True))
         while open_labels:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning import knapsack
-from halp_trt.planning.augmented import augmented_knapsack
+from halp_trt.planning.augmented import MOST_CELLS, augmented_knapsack
 from halp_trt.planning.joint import Effort, maximise
 from halp_trt.planning.model import model_of
 from halp_trt.planning.problem import Axis, Problem, Solution, Term
@@ -30,7 +30,15 @@ __all__ = ["exact", "halp", "linearised"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+Clock = Callable[[], bool]
+"""Whether the time is up."""
+
 _ATTEMPTS = 200
+_FIRST_STEP, _GROWTH, _HALVINGS, _CLOSE = 1e-9, 1.2, 12, 1e-4
+"""How far budgets are lowered at first, as a part of what costs span, and how they are searched from there."""
+_STRIDE = 1.08
+_FEWEST_CELLS, _MOST_STEPS = 1 << 12, 1 << 27
+"""Cells in a row of the recurrence, and its cells in all rows, from where on they are made coarser."""
 _WEIGHINGS, _WEIGHED_CELLS = 24, 1 << 14
 
 
@@ -44,7 +52,7 @@ def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) 
     Raises:
         InfeasibleBudgetError: no choice meets the budgets at the present input widths.
     """
-    return _solution(problem, _optima, Effort(gap=gap, seconds=seconds))
+    return _solution(problem, _best_of_linear, Effort(gap=gap, seconds=seconds))
 
 
 def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -52,7 +60,7 @@ def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -
 
     The papers know one resource. Here several are summed, each weighed so that none exceeds its budget.
     """
-    return _solution(problem, _augmented, Effort(gap=gap, seconds=seconds))
+    return _solution(problem, _first_of_augmented, Effort(gap=gap, seconds=seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,64 +118,78 @@ def _linear(problem: Problem) -> _Linear:
 
 
 def _solution(
-    problem: Problem, candidates: Callable[[_Linear, Effort], Iterator[tuple[int, ...]]], effort: Effort
+    problem: Problem, choose: Callable[[_Linear, Effort, Clock], tuple[int, ...] | None], effort: Effort
 ) -> Solution:
-    """The first of the candidates that meets the budgets at its true widths too; they come best first."""
+    """What is chosen, priced at its true widths, with the optimum of the linear problem as its bound."""
     started = time.perf_counter()
+    is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
     linear = _linear(problem)
     bound = _optimum(linear, effort)[1]
-    for choices in itertools.islice(candidates(linear, effort), _ATTEMPTS):
-        if problem.fits(choices):
-            value = problem.value(choices)
-            gap = (bound - value) / abs(value or bound or 1.0)
-            status = "optimal" if gap <= 1e-12 else "gap" if gap <= effort.gap else "limit"
-            return Solution(
-                choices=choices,
-                value=value,
-                bound=max(bound, value),
-                costs=problem.costs(choices),
-                seconds=time.perf_counter() - started,
-                status=status,
-            )
-    return _narrowest(linear, bound, started)
-
-
-def _narrowest(linear: _Linear, bound: float, started: float) -> Solution:
-    """The last resort: every group at its cheapest, by its share of the first budget."""
-    problem = linear.problem
-    choices = linear.chosen([int(np.argmin(costs[0])) for costs in linear.costs])
-    if not problem.fits(choices):
-        costs = problem.costs(choices)
-        name = next(name for name, cost in costs.items() if cost > problem.budgets[name])
-        raise InfeasibleBudgetError(
-            f"no plan found meets the budget of {problem.budgets[name]:.6g} for {name}: the lowest that HALP's costs "
-            f"reach is {costs[name]:.6g}; raise the budget, or choose the solver joint"
-        )
-    seconds = time.perf_counter() - started
+    choices = choose(linear, effort, is_late) or _narrowest(linear)
     value = problem.value(choices)
+    gap = (bound - value) / abs(value or bound or 1.0)
     return Solution(
         choices=choices,
         value=value,
         bound=max(bound, value),
         costs=problem.costs(choices),
-        seconds=seconds,
-        status="limit",
+        seconds=time.perf_counter() - started,
+        status="optimal" if gap <= 1e-12 else "gap" if gap <= effort.gap else "limit",
     )
 
 
-def _optima(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
-    """The optimum, and where that does not meet the budgets at its true widths, the next best at less cost."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            choices, _ = _optimum(linear, effort)
-        except InfeasibleBudgetError:
-            return
-        yield choices
+def _narrowest(linear: _Linear) -> tuple[int, ...]:
+    """The last resort: every group at its cheapest, by its share of the first budget."""
+    problem = linear.problem
+    choices = linear.chosen([int(np.argmin(costs[0])) for costs in linear.costs])
+    costs = problem.costs(choices)
+    for name, cost in costs.items():
+        if cost > problem.budgets[name]:
+            raise InfeasibleBudgetError(
+                f"no plan found meets the budget of {problem.budgets[name]:.6g} for {name}: the lowest that HALP's "
+                f"costs reach is {cost:.6g}; raise the budget, or choose the solver joint"
+            )
+    return choices
+
+
+def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[int, ...] | None:
+    """The optimum; where that breaks a budget at its true widths, the optimum of the highest budgets found to do.
+
+    Budgets are lowered in growing steps until a plan fits, and what lies between the last two is then halved.
+    """
+    problem, span = linear.problem, np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
+    above, found = linear.budgets, None
+    step = _FIRST_STEP if len(span) == 1 else 1e-3
+    for _ in range(_ATTEMPTS):
+        choices = _optimum_if_any(linear, effort)
+        if choices is None or is_late():
+            break
+        if problem.fits(choices):
+            found = choices
+            break
         positions = [options.index(choice) for options, choice in zip(linear.choices, choices, strict=True)]
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
-        span = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
-        less = 1e-9 * span if len(span) == 1 else 1e-3 * 1.1**attempt * span
-        linear = replace(linear, budgets=np.minimum(linear.budgets, spent) - less)
+        above = np.minimum(linear.budgets, spent)
+        linear = replace(linear, budgets=above - step * span)
+        step *= _GROWTH
+    below = linear.budgets
+    for _ in range(_HALVINGS):
+        if is_late() or (above - below <= _CLOSE * span).all():
+            break
+        middle = (above + below) / 2
+        choices = _optimum_if_any(replace(linear, budgets=middle), effort)
+        if choices is None or problem.fits(choices):
+            below, found = middle, max((plan for plan in (found, choices) if plan), key=problem.value, default=None)
+        else:
+            above = middle
+    return found
+
+
+def _optimum_if_any(linear: _Linear, effort: Effort) -> tuple[int, ...] | None:
+    try:
+        return _optimum(linear, effort)[0]
+    except InfeasibleBudgetError:
+        return None
 
 
 def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
@@ -202,11 +224,28 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
     )
 
 
-def _augmented(linear: _Linear, effort: Effort) -> Iterator[tuple[int, ...]]:
+def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[int, ...] | None:
+    """Of the recurrence's plans, best first, one that meets the budgets at its true widths; ever more are skipped."""
+    plans, stride = _augmented(linear), 1.0
+    for attempt in range(_ATTEMPTS):
+        choices = next(plans, None)
+        if choices is None or linear.problem.fits(choices):
+            return choices
+        if is_late():
+            return None
+        if attempt >= _ATTEMPTS // 4:
+            stride *= _STRIDE
+            next(itertools.islice(plans, int(stride) - 1, int(stride) - 1), None)
+    return None
+
+
+def _augmented(linear: _Linear) -> Iterator[tuple[int, ...]]:
     """The papers' recurrence; with several resources on their sum, weighed by what they exceed their budgets."""
     if len(linear.budgets) == 1:
         costs = [cost[0].tolist() for cost in linear.costs]
-        plans = augmented_knapsack(costs, linear.values, float(linear.budgets[0]))
+        num_items = sum(len(group) - 1 for group in costs)
+        most_cells = min(MOST_CELLS, max(_FEWEST_CELLS, _MOST_STEPS // max(num_items, 1)))
+        plans = augmented_knapsack(costs, linear.values, float(linear.budgets[0]), most_cells=most_cells)
         yield from map(linear.chosen, plans)
         return
     weights = np.eye(len(linear.budgets))[0]

@@ -8,7 +8,7 @@ import pytest
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.linear import linearised
-from halp_trt.planning.problem import Problem, Solution
+from halp_trt.planning.problem import Axis, Group, Problem, Solution, Term
 from halp_trt.planning.solvers import SOLVERS
 from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
 
@@ -90,6 +90,37 @@ def test_halp_is_never_better_than_exact() -> None:
         gaps.append(solution.gap)
     assert max(gaps) > 0  # the recurrence is greedy
     assert np.median(gaps) == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", ["halp", "exact"])
+def test_linear_solvers_use_the_budget_where_narrow_layers_may_be_slow(name: str, share: float) -> None:
+    """True widths cost far more than HALP's problem says, which must not end at the narrowest network."""
+    rng = np.random.default_rng(0)
+    widths = tuple(range(1, 9))
+    groups = tuple(
+        Group(name=f"g{i}", widths=widths, values=tuple(np.cumsum(rng.integers(1, 99, 8)).astype(float).tolist()))
+        for i in range(60)
+    )
+    axes = [Axis(groups=(i,), parts=(widths,)) for i in range(60)]
+    terms = tuple(
+        Term(
+            name=f"l{i}",
+            costs=np.round(99 * np.outer(widths, widths) * rng.lognormal(0, 1, (8, 8)))[None],
+            writes=axes[i + 1],
+            reads=axes[i],
+        )
+        for i in range(59)
+    )
+    problem = Problem(groups=groups, terms=terms, budgets={"r0": 0.0})
+    budget = share * problem.costs([7] * 60)["r0"]
+    problem = replace(problem, budgets={"r0": budget})
+    solution = SOLVERS[name](problem)
+    assert_sound(problem, solution, live=False)
+    assert solution.costs["r0"] >= 0.75 * budget
+    hurried = SOLVERS[name](problem, seconds=1e-9)
+    assert_sound(problem, hurried, live=False)
+    assert hurried.value <= solution.value
 
 
 @pytest.mark.parametrize("name", list(SOLVERS))
