@@ -55,7 +55,7 @@ def build_lut(
     from halp_trt.latency import Effort
     from halp_trt.report import describe
     from halp_trt.workflows.build_lut import Survey
-    from halp_trt.workflows.stages import measure_table
+    from halp_trt.workflows.table_stage import measure_table
 
     settings = settings_from(values)
     error = _share(max_error)

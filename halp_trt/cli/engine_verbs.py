@@ -56,7 +56,7 @@ def deploy(
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
     from halp_trt.workflows.deploy import Order
-    from halp_trt.workflows.stages import deploy_run
+    from halp_trt.workflows.deploy_stage import deploy_run
 
     folder = RunFolder(path=run)
     with progress_bars() as bar:
@@ -102,8 +102,8 @@ def verify(
     precision than it was pruned for, predictions are by that target's own latency table, where there is one.
     """
     from halp_trt.report import describe
-    from halp_trt.workflows.stages import verify_run
     from halp_trt.workflows.verify import Tolerances
+    from halp_trt.workflows.verify_stage import verify_run
 
     folder = RunFolder(path=run)
     limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds)

@@ -33,7 +33,7 @@ def prune(resume: bool, as_json: bool, run_dir: Path | None, **values: Any) -> N
     Step by step, with training in between and fine-tuning after; everything lands in the run's folder.
     """
     from halp_trt.report import describe
-    from halp_trt.workflows.stages import prune_run
+    from halp_trt.workflows.prune_stage import prune_run
 
     settings = settings_from(values)
     run = _run_folder(run_dir, settings)
