@@ -20,10 +20,12 @@ from halp_trt import __version__
 from halp_trt.specs import PruningPlan
 from halp_trt.store import encode, load, write_json
 from halp_trt.workflows.deploy import Order
+from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.ledger import read_rows
-from halp_trt.workflows.stages import deploy_run, prune_run, verify_run
+from halp_trt.workflows.prune_stage import prune_run
 from halp_trt.workflows.verify import Tolerances
+from halp_trt.workflows.verify_stage import verify_run
 
 RESULT = Path(__file__).resolve().parent / "results" / "budgets.json"
 SCHEMA = "halp-trt/budgets/1"

@@ -22,7 +22,7 @@ from halp_trt.models.evaluation import evaluate, module_predict
 from halp_trt.models.training import make_optimizer, train_step
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
-from halp_trt.workflows.stages import example_inputs
+from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.verify import count_parameters, time_engines
 
 __all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]

@@ -16,7 +16,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
 from halp_trt.workflows.build_lut import Measurer, network_footprint
-from halp_trt.workflows.stages import example_inputs
+from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 
 __all__ = ["Device", "bisect_share"]

@@ -34,7 +34,8 @@ from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import PruningPlan
 from halp_trt.store import sha256_file, write_json
 from halp_trt.workflows.folder import Settings
-from halp_trt.workflows.stages import calibration_inputs, load_network
+from halp_trt.workflows.inputs import calibration_inputs
+from halp_trt.workflows.network import load_network
 
 RESULT = Path(__file__).resolve().parent / "results" / "precision.json"
 SCHEMA = "halp-trt/precision/1"

@@ -38,7 +38,7 @@ from halp_trt.runtimes.round_bench import Turns
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import encode, write_json
 from halp_trt.timing import MAX_ATTEMPTS, Processor
-from halp_trt.workflows.stages import example_inputs
+from halp_trt.workflows.inputs import example_inputs
 
 RESULT = Path(__file__).resolve().parent / "results" / "prediction.json"
 SCHEMA = "halp-trt/prediction/3"

@@ -11,7 +11,8 @@ import torch
 from torch import fx
 
 from halp_trt.errors import BuildError
-from halp_trt.runtimes.torch_operators import OPERATORS, Call
+from halp_trt.runtimes.torch_call import Call
+from halp_trt.runtimes.torch_operators import OPERATORS
 
 __all__ = ["NODE", "input_shapes", "make_module", "output_names"]
 

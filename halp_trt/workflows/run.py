@@ -13,10 +13,15 @@ from halp_trt.specs import Verification
 from halp_trt.store import write_text
 from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order, check_places
+from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.precision import check_measurable
+from halp_trt.workflows.prune_stage import prune_run
 from halp_trt.workflows.show import open_artefact, page_of
-from halp_trt.workflows.stages import deploy_run, find_target, measure_table, prune_run, train_dense, verify_run
+from halp_trt.workflows.table_stage import measure_table
+from halp_trt.workflows.target import find_target
+from halp_trt.workflows.train_stage import train_dense
+from halp_trt.workflows.verify_stage import verify_run
 
 __all__ = ["RunResult", "run_all"]
 

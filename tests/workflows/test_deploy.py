@@ -16,9 +16,9 @@ from halp_trt.runtimes import BuildOptions, Built, Runtime, available_runtimes, 
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
 from halp_trt.workflows.deploy import Order, build_engine, deploy, read_model
+from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import Origin, RunFolder, load_engine
 from halp_trt.workflows.precision import DIFFERENCES
-from halp_trt.workflows.stages import deploy_run
 from tests.graphs.drawing import draw, numbers
 from tests.workflows.conftest import Pruned
 

@@ -1,0 +1,96 @@
+"""``build-lut``: layers measured into a latency table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from halp_trt.cli.output import print_result, progress_bars, stops_with
+from halp_trt.cli.parameters import NETWORK, TARGET, json_option, resume_option
+from halp_trt.cli.settings import config_option, options
+from halp_trt.cli.values import settings_from
+from halp_trt.errors import UsageError
+
+__all__ = ["build_lut"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("build-lut")
+@config_option
+@options(*NETWORK, *TARGET, "step", "frozen", "seed")
+@click.option("--out", type=_PATH, help="File of the table; by default luts/<target>.jsonl.")
+@click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
+@click.option(
+    "--max-probes",
+    type=click.IntRange(1),
+    help="Measured layers of the whole table; by default 1000, or 24 for every different layer where that is more.",
+)
+@click.option(
+    "--max-error",
+    default="3%",
+    show_default=True,
+    help="Miss of a test probe above which more are measured around it, as a share of the latency.",
+)
+@resume_option
+@json_option
+def build_lut(
+    out: Path | None,
+    full_grid: bool,
+    max_probes: int | None,
+    max_error: str,
+    resume: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Measure single layers into a latency table.
+
+    Every layer of the model over its input and output widths, in steps: measured at few pairs of widths, more where
+    they do not explain each other, and interpolated between. Tables are shared by models: layers that are in the table
+    already are not measured again.
+    """
+    from halp_trt.latency import Effort
+    from halp_trt.report import describe
+    from halp_trt.workflows.build_lut import Survey
+    from halp_trt.workflows.table_stage import measure_table
+
+    settings = settings_from(values)
+    error = _share(max_error)
+    survey = Survey(
+        step=settings.step,
+        effort=Effort(max_probes=max_probes, max_error_fraction=error) if max_probes else None,
+        max_error_fraction=error,
+        is_full=full_grid,
+        seed=settings.seed,
+    )
+    with (
+        stops_with("every measured layer is saved, run the same command with --resume to go on"),
+        progress_bars() as bar,
+    ):
+        path, table = measure_table(settings, survey, out, bar("build-lut"), resume=resume)
+    summary = {
+        "file": str(path),
+        "target": table.target,
+        "num_rows": len(table.rows),
+        "num_surfaces": len(table.surfaces),
+        "num_entries": sum(surface.num_entries for surface in table.surfaces),
+    }
+    print_result(summary, f"{describe(table)}\n\nwritten to {path}", as_json=as_json)
+
+
+def _share(text: str) -> float:
+    """A share in percent.
+
+    Raises:
+        UsageError: it is not one between 0 and 100 %.
+    """
+    try:
+        value = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise UsageError(f"{text!r} is not a share between 0 and 100 %; try '3%'")
+    return value

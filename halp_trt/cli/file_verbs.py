@@ -1,0 +1,51 @@
+"""``show`` and ``init``: one file read, one written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from halp_trt.cli.output import print_result
+from halp_trt.cli.parameters import json_option
+from halp_trt.cli.settings import CONFIG_NAME, example_toml
+from halp_trt.errors import UsageError
+
+__all__ = ["init", "show"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("artefact", type=_PATH)
+@click.option("--html", type=_PATH, help="Write a page to this file instead.")
+@json_option
+def show(artefact: Path, html: Path | None, as_json: bool) -> None:
+    """Show any artefact, readable.
+
+    ARTEFACT is a latency table, graph, plan, engine record, verification, or a run's folder.
+    """
+    from halp_trt.workflows.show import open_artefact, page_of, text_of
+
+    opened = open_artefact(artefact)
+    if html is not None:
+        from halp_trt.store import write_text
+
+        write_text(html, page_of(opened))
+        click.echo(f"written to {html}", err=True)
+        return
+    print_result(opened.values, text_of(opened), as_json=as_json)
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@json_option
+def init(force: bool, as_json: bool) -> None:
+    """Write a halp.toml with every setting."""
+    from halp_trt.store import write_text
+
+    path = Path(CONFIG_NAME)
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; edit it, or overwrite it with --force")
+    write_text(path, example_toml())
+    print_result({"file": str(path)}, f"written to {path}", as_json=as_json)

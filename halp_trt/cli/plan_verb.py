@@ -1,0 +1,95 @@
+"""``plan``: widths by the numbers alone, nothing is pruned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from halp_trt.cli.output import print_result
+from halp_trt.cli.parameters import json_option
+from halp_trt.cli.settings import config_option, options
+from halp_trt.errors import UsageError
+from halp_trt.planning import SOLVERS
+
+__all__ = ["plan"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@config_option
+@click.argument("source", type=_PATH)
+@options("budget", "step", "frozen", "max-prune")
+@click.option("--saliency", "saliency_file", type=_PATH, help="The network's saliency, where SOURCE is a table.")
+@click.option("--graph", type=_PATH, help="The network's channel graph; by default graph.json beside the saliency.")
+@click.option("--solver", type=click.Choice(list(SOLVERS)), default="joint", show_default=True, help="How to plan.")
+@click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
+@click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
+@click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
+@click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
+@click.option(
+    "--gap",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="How far below its bound the plan may lie, as a fraction.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
+@click.option(
+    "--sweep",
+    "sweep_range",
+    metavar="LOW..HIGH",
+    help="The frontier between two budgets, 20%..90%: both ends and the corners of its hull.",
+)
+@click.option(
+    "--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture (SVG)."
+)
+@click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
+@json_option
+def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: Path | None, **values: Any) -> None:
+    """Plan widths without pruning: the most saliency within the budget.
+
+    Every plan comes with a bound on what any plan could keep, and the gap to it.
+
+    SOURCE is a planning instance (JSON), or a latency table whose rows or surfaces, as build-lut lays them, have every
+    pair of widths that a layer may take; then the saliency and the channel graph are needed, too.
+    """
+    from halp_trt.planning.problem import limits_from
+    from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
+
+    names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
+    request = PlanRequest(
+        source=source,
+        saliency=values["saliency_file"],
+        graph=values["graph"],
+        budget=values["budget"],
+        others={name: values[option] for option, name in names.items() if values[option]},
+        solver=values["solver"],
+        gap=values["gap"],
+        seconds=values["seconds"],
+        limits=limits_from(values["least"], values["frozen"], values["max_prune"] / 100),
+        step=values["step"],
+    )
+    from halp_trt.report.planning import describe_answer, describe_sweep
+
+    if sweep_range is not None:
+        from halp_trt.report.run_plots import frontier_figure
+        from halp_trt.store import write_text
+
+        if plot.suffix.lower() != ".svg":
+            raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
+        found = sweep(request, *parse_range(sweep_range))
+        write_text(plot, frontier_figure(found))
+        summary = {"solver": found.solver, "dense_us": found.dense_us, "points": found.points, "plot": str(plot)}
+        print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
+        return
+    answer, solution, pruning_plan, dense_us = make_plan(request)
+    if out is not None:
+        from halp_trt.store import save
+
+        if pruning_plan is None:
+            raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
+        save(pruning_plan, out)
+    print_result(answer, describe_answer(answer, solution, dense_us), as_json=as_json)

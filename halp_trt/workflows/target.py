@@ -1,0 +1,34 @@
+"""The runtime, the device and the latency table that settings speak of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from halp_trt.errors import UsageError
+from halp_trt.runtimes import Compiler, Runtime, default_runtime, get_runtime
+from halp_trt.specs import Target
+from halp_trt.workflows.folder import Settings, table_path
+
+__all__ = ["find_target", "table_of"]
+
+
+def find_target(settings: Settings) -> tuple[Runtime, Target]:
+    """The runtime of these settings, and this machine as its target.
+
+    Raises:
+        UsageError: there is no such runtime, or it has no such precision.
+        RuntimeUnavailableError: its package is not installed.
+    """
+    runtime = get_runtime(settings.runtime or default_runtime())
+    target = runtime.target(settings.precision, settings.batch_size)
+    if settings.optimization_level is None:
+        return runtime, target
+    if not isinstance(runtime, Compiler):
+        raise UsageError(f"{runtime.name} has no optimisation levels; leave --optimization-level out")
+    return runtime, replace(target, optimization_level=settings.optimization_level)
+
+
+def table_of(settings: Settings, target: Target) -> Path:
+    """The latency table that the settings name, or the target's own."""
+    return Path(settings.lut) if settings.lut else table_path(target)

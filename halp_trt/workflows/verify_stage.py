@@ -1,0 +1,128 @@
+"""Verifying the engines of a run against what it was pruned and trained to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from halp_trt.errors import UsageError
+from halp_trt.latency import LatencyTable, check_target
+from halp_trt.models.data import DataSet
+from halp_trt.models.evaluation import evaluate
+from halp_trt.models.reference import answers
+from halp_trt.models.widen import widen
+from halp_trt.runtimes import Explains, Runtime, Session, Unit
+from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
+from halp_trt.specs import Budget, PruningPlan, Target, Verification
+from halp_trt.store import load_tensors, read_table, save
+from halp_trt.workflows.build_lut import Measurer, network_footprint
+from halp_trt.workflows.deploy import read_model
+from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine
+from halp_trt.workflows.inputs import example_inputs
+from halp_trt.workflows.network import load_network
+from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.verify import Contender, Explain, Tolerances, verify
+
+__all__ = ["verify_run"]
+
+
+def verify_run(
+    run: RunFolder,
+    settings: Settings,
+    *,
+    engines: Path,
+    tolerances: Tolerances | None = None,
+    with_witness: bool = False,
+) -> Verification:
+    """Verifies the engines that ``halp_trt.workflows.deploy_stage`` built for a run, and records what was found.
+
+    Where the settings name no table and there is none of this target, nothing is predicted; the rest is checked.
+
+    Args:
+        run: what was pruned.
+        settings: of the run; another runtime or precision needs engines built for that.
+        engines: their folder.
+        tolerances: what still passes.
+        with_witness: whether ONNX Runtime's outputs are compared with the engines', too.
+
+    Raises:
+        ArtefactError: something is missing, damaged, or belongs to another network.
+        RuntimeUnavailableError: this machine cannot execute the engines, or lacks what the witness needs.
+        TargetMismatchError: the table that the settings name is of another target.
+        MissingLatencyError: the table lacks a layer.
+    """
+    if with_witness:
+        require_witness()
+    plan = run.read_plan()
+    runtime, target = find_target(settings)
+    table = _table_for(settings, target)
+    dense, pruned = (
+        _contender(run, role, parent, runtime, target, engines)
+        for role, parent in (("dense", run.dense_model), ("pruned", run.pruned_model))
+    )
+    network, data = load_network(settings, run)
+    masked = widen(network.module, plan, load_tensors(run.weights))
+    inputs = example_inputs(dense.session, data, network.example)
+
+    def off_onnxruntime(contender: Contender) -> float:
+        return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
+
+    result = verify(
+        dense,
+        pruned,
+        plan,
+        budget=Budget.parse(settings.budget),
+        table=table,
+        masked=lambda inputs: answers(masked, inputs.values()),
+        accuracy=lambda session: _accuracy(session, data),
+        inputs=inputs,
+        tolerances=tolerances,
+        witness=off_onnxruntime if with_witness else None,
+        explain=_explainer(settings, plan, runtime, target) if table is not None else None,
+    )
+    save(result, run.verification)
+    return result
+
+
+def _table_for(settings: Settings, target: Target) -> LatencyTable | None:
+    """The table that the settings name, else the target's own, else None."""
+    path = table_of(settings, target)
+    if not settings.lut and not path.exists():
+        return None
+    table = read_table(path)
+    check_target(table, target)
+    return table
+
+
+def _explainer(settings: Settings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
+    """What takes an engine apart into kernels and looks them up, measuring those that are new; None where none can."""
+    if not isinstance(runtime, Explains) or settings.on_miss == "refuse":
+        return None
+    measure = Measurer(
+        table_of(settings, target), runtime, target, footprint=network_footprint(plan.graph, target.batch_size)
+    )
+
+    def explain(contender: Contender) -> list[tuple[Unit, float]]:
+        units = runtime.units(contender.engine, target)
+        rows = measure.units(units)
+        return [(unit, rows[unit.spec].latency_us) for unit in units]
+
+    return explain
+
+
+def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target: Target, engines: Path) -> Contender:
+    path = engine_path(engines, run, role, target, runtime.suffix)
+    record, engine = load_engine(path, parent)
+    session = runtime.load(engine, target)
+    return Contender(record=record, session=session, model=read_model(parent), engine=engine)
+
+
+def _accuracy(session: Session, data: DataSet | None) -> tuple[float | None, int]:
+    if data is None:
+        return None, 0
+    if len(session.input_shapes) != 1:
+        raise UsageError(
+            f"accuracy needs a network with one input, this one has {list(session.input_shapes)}; use data none"
+        )
+    ((name, shape),) = session.input_shapes.items()
+    found = evaluate(lambda pictures: session.run({name: pictures})[session.output_names[0]], data, batch_size=shape[0])
+    return found.fraction, found.num_examples
