@@ -36,6 +36,8 @@ class VerbGroup(click.Group):
                 return super().invoke(ctx)
             except HalpError as error:
                 _fail(ctx, str(error))
+            except click.UsageError as error:
+                _fail(ctx, _usage(error))
             except KeyboardInterrupt:
                 _fail(ctx, "stopped by Ctrl-C; nothing was half-written, run the same command again")
             except ModuleNotFoundError as error:
@@ -49,6 +51,14 @@ class VerbGroup(click.Group):
 def _fail(ctx: click.Context, sentence: str) -> None:
     click.echo(f"error: {sentence}", err=True)
     ctx.exit(EXIT_USAGE)
+
+
+def _usage(error: click.UsageError) -> str:
+    """What click found in one sentence, and where to read on."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    found = " ".join(error.format_message().split()).rstrip(".")
+    return f"{found} (see {error.ctx.command_path} --help)" if error.ctx else found
 
 
 def _missing_module(error: ModuleNotFoundError) -> str:

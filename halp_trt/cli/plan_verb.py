@@ -28,27 +28,29 @@ _PATH = click.Path(path_type=Path)
 @click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
-@click.option("--least", multiple=True, help="GROUP=WIDTH that a group may not go below; WIDTH alone is for all.")
+@click.option(
+    "--least", multiple=True, help="LAYER=WIDTH that a layer's group may not go below; WIDTH alone is for all."
+)
 @click.option(
     "--gap",
     type=click.FloatRange(min=0),
     default=1e-4,
     show_default=True,
-    help="How far below its bound the plan may lie, as a fraction.",
+    help="How far its bound may lie above the plan, as a fraction of the plan's saliency.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
 @click.option(
     "--sweep",
     "sweep_range",
     metavar="LOW..HIGH",
-    help="The frontier between two budgets, 20%..90%: both ends and the corners of its hull.",
+    help="The frontier between two budgets, 20%..90%, instead of one plan for --budget.",
 )
-@click.option(
-    "--plot", type=_PATH, default=Path("frontier.svg"), show_default=True, help="The frontier's picture (SVG)."
-)
+@click.option("--plot", type=_PATH, help="The frontier's picture (SVG) of a --sweep; frontier.svg by default.")
 @click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
 @json_option
-def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: Path | None, **values: Any) -> None:
+def plan(
+    source: Path, as_json: bool, sweep_range: str | None, plot: Path | None, out: Path | None, **values: Any
+) -> None:
     """Plan widths without pruning: the most saliency within the budget.
 
     Every plan comes with a bound on what any plan could keep, and the gap to it.
@@ -78,6 +80,9 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
         from halp_trt.report.run_plots import frontier_figure
         from halp_trt.store import write_text
 
+        if out is not None:
+            raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
+        plot = plot or Path("frontier.svg")
         if plot.suffix.lower() != ".svg":
             raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
         found = sweep(request, *parse_range(sweep_range))
@@ -85,6 +90,8 @@ def plan(source: Path, as_json: bool, sweep_range: str | None, plot: Path, out: 
         summary = {"solver": found.solver, "dense_us": found.dense_us, "points": found.points, "plot": str(plot)}
         print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
         return
+    if plot is not None:
+        raise UsageError("only a frontier has a picture; add --sweep 20%..90%, or leave out --plot")
     answer, solution, pruning_plan, dense_us = make_plan(request)
     if out is not None:
         from halp_trt.store import save

@@ -25,10 +25,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A frontier as it is shown: answers of rising latency and value. Between two, no plan lies above the line."""
+    """A frontier as it is shown: answers of rising latency and value from ``low_us`` on, or from what can be met."""
 
     solver: str
     dense_us: float
+    low_us: float
     seconds: float
     points: tuple[Answer, ...]
 

@@ -71,6 +71,7 @@ def _problem(
             name=names[0],
             widths=tuple(range(size)),
             values=tuple(math.fsum(saliency[name][choice] for name in names) for choice in range(size)),
+            layers=tuple(names),
         )
         for names, size in zip(coupled, sizes, strict=True)
     )

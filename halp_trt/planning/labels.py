@@ -23,6 +23,8 @@ __all__ = ["MOST_POINTS", "Found", "search"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+Pick = Callable[[Floats, Floats], Indices]
+
 _BLOCK_SIZE = 1 << 17
 _NEAR = 24  # neighbours in order of cost that a label is compared with where there are several resources
 MOST_POINTS = 32
@@ -33,7 +35,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        points: plans within the budgets that reach the target, most valuable first.
+        points: plans within the budgets that may reach the target, as they were picked.
         lost: no plan that was dropped for want of space is worth more.
         num_labels: how many labels were kept in all.
     """
@@ -117,6 +119,7 @@ def search(
     *,
     max_labels: int,
     is_late: Callable[[], bool] = lambda: False,
+    pick: Pick = lambda costs, values: np.argsort(-values, kind="stable")[:MOST_POINTS],
 ) -> Found | None:
     """The plans within the budgets that are worth ``target`` or more, less those that another dominates.
 
@@ -126,6 +129,8 @@ def search(
         target: what a plan has to be worth.
         max_labels: kept at a time; beyond it the least promising are dropped.
         is_late: asked now and then; where it is true the search ends and returns None.
+        pick: of the plans found, by their costs ``[plan, resource]`` and values, those to return; by default the most
+            valuable.
     """
     bounds = _bounds(model, tree, prices, target)
     progress = _Progress(max_labels=max_labels, is_late=is_late)
@@ -136,7 +141,7 @@ def search(
         front = _close(model, tree, roots, bounds, progress)
     except _TooLate:
         return None
-    points = list(_points(model, tree, roots, front, progress))
+    points = list(_points(model, tree, roots, front.at(pick(front.costs, front.values)), progress))
     return Found(points=tuple(points), lost=progress.lost, num_labels=progress.num_labels)
 
 
@@ -353,7 +358,7 @@ def _points(
     model: Model, tree: Sequence[Bucket], roots: Sequence[int], front: _Labels, progress: _Progress
 ) -> Iterator[Point]:
     roots = sorted(roots)
-    for label in np.argsort(-front.values, kind="stable")[:MOST_POINTS]:
+    for label in range(len(front.values)):
         states = np.zeros(len(model.states), np.intp)
         open_labels = list(zip(roots, front.parents[label], strict=True))
         while open_labels:

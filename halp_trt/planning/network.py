@@ -104,13 +104,16 @@ def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, 
 
 def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool) -> Group:
     kept = current.kept[group.name]
+    layers = tuple(
+        layer.name for layer in current.graph.layers if any(name == group.name for name, _ in layer.out_groups)
+    )
     if not group.prunable:
-        return Group(name=group.name, widths=(len(kept),), values=(0.0,), dense=group.num_channels)
+        return Group(name=group.name, widths=(len(kept),), values=(0.0,), dense=group.num_channels, layers=layers)
     scores = sorted((saliency.scores[group.name][channel] for channel in kept), reverse=True)
     widths = width_choices(len(kept), ask.steps[group.name])
     widths = (0, *widths) if is_removable and kept else widths
     values = tuple(math.fsum(scores[:width]) for width in widths)
-    return Group(name=group.name, widths=widths, values=values, dense=group.num_channels)
+    return Group(name=group.name, widths=widths, values=values, dense=group.num_channels, layers=layers)
 
 
 def plan_from(

@@ -48,12 +48,14 @@ class Group:
         widths: what each choice keeps, ascending; 0 is removal, the last is the present width.
         values: what each choice is worth.
         dense: the width before any pruning; 0 stands for the present width.
+        layers: those that write it; limits may name it by any of them.
     """
 
     name: str
     widths: tuple[int, ...]
     values: tuple[float, ...]
     dense: int = 0
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.values) or not self.widths:
@@ -234,9 +236,9 @@ class Limits:
     """What else a plan must respect. Limits take choices away, so that no solver can break them or trade them in.
 
     Attributes:
-        least: widths that groups may not go below.
+        least: widths that groups may not go below, by the name of any layer that writes them.
         least_of_all: the width that no group may go below.
-        frozen: groups that keep their present width.
+        frozen: groups that keep their present width, named likewise.
         group_fraction: of every group's dense width the largest part that may be gone.
         step_fraction: of every group's present width the largest part that may go now.
     """
@@ -254,29 +256,31 @@ def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int,
     Raises:
         UsageError: a limit names an unknown group, or a fraction lies outside 0..1.
     """
-    unknown = ({*limits.least} | limits.frozen) - {group.name for group in groups}
+    owner = {name: group.name for group in groups for name in (group.name, *group.layers)}
+    unknown = ({*limits.least} | limits.frozen) - {*owner}
     if unknown:
-        raise UsageError(
-            f"no channel group {sorted(unknown)[0]!r}; this network has {[group.name for group in groups][:8]} ..."
-        )
+        names = [group.name for group in groups][:8]
+        raise UsageError(f"no channel group or layer {sorted(unknown)[0]!r}; this network has {names} ...")
     if not (0 <= limits.group_fraction <= 1 and 0 <= limits.step_fraction <= 1):
         raise UsageError(
             f"the largest part to prune must lie in 0..1, got {limits.group_fraction} and {limits.step_fraction}"
         )
+    frozen = {owner[name] for name in limits.frozen}
+    stated: dict[str, int] = {}
+    for name, width in limits.least.items():
+        stated[owner[name]] = max(width, stated.get(owner[name], 0))
     allowed = []
     for group in groups:
         last = len(group.widths) - 1
         kept = (1 - limits.group_fraction) * (group.dense or group.widths[-1])
-        least = max(
-            limits.least.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1]
-        )
-        frozen = group.name in limits.frozen
-        allowed.append(tuple(i for i, width in enumerate(group.widths) if i == last or (width >= least and not frozen)))
+        least = max(stated.get(group.name, limits.least_of_all), kept, (1 - limits.step_fraction) * group.widths[-1])
+        stays = group.name in frozen
+        allowed.append(tuple(i for i, width in enumerate(group.widths) if i == last or (width >= least and not stays)))
     return tuple(allowed)
 
 
 def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: float) -> Limits:
-    """Limits from texts: ``GROUP=WIDTH`` or ``WIDTH`` for all, names, and the largest part of a group that may go.
+    """Limits from texts: ``LAYER=WIDTH`` or ``WIDTH`` for all, names, and the largest part of a group that may go.
 
     Raises:
         UsageError: a text is neither.
@@ -285,7 +289,7 @@ def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: flo
     for text in least:
         name, _, width = text.rpartition("=")
         if not width.isdecimal() or text.startswith("="):
-            raise UsageError(f"least width {text!r} is neither GROUP=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
+            raise UsageError(f"least width {text!r} is neither LAYER=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
         widths[name] = int(width)
     least_of_all = widths.pop("", 0)
     return Limits(least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction)

@@ -42,4 +42,6 @@ def describe_sweep(sweep: Sweep) -> str:
         )
         for point in sweep.points
     ]
-    return units.columns(rows)
+    first = sweep.points[0]
+    unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
+    return units.columns(rows) + (unmet if first.budget_us > sweep.low_us else "")

@@ -14,6 +14,7 @@ from halp_trt.planning.answer import Answer, Sweep, answer_from
 from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.instance import parse_instance
+from halp_trt.planning.joint import Effort
 from halp_trt.planning.network import Ask, network_problem, plan_from
 from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.problem import LATENCY, Limits, Problem, Solution, limited
@@ -99,10 +100,12 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
     opened = open_problem(request)
     dense_us = opened.problem.budgets[LATENCY]
     problem = _budgeted(opened.problem, replace(request, budget="100%"))
-    points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us)
+    effort = Effort(gap=request.gap, seconds=request.seconds)
+    points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
     return Sweep(
         solver=request.solver,
         dense_us=dense_us,
+        low_us=low * dense_us,
         seconds=math.fsum(point.solution.seconds for point in points),
         points=tuple(answer_from(problem, point.solution, point.budget) for point in points),
     )

@@ -91,6 +91,8 @@ def test_what_must_stay_stays(halp_trt: Verb, instance: Path) -> None:
     assert (kept["head"], kept["a.1"]) == (2, 2)
     least = halp_trt("plan", instance, "--budget", "85%", "--solver", "exact", "--least", "1", "--json")
     assert min(json.loads(least.stdout)["kept"].values()) >= 1
+    member = halp_trt("plan", instance, "--budget", "90%", "--frozen", "b.2", "--least", "a.1=2", "--json")
+    assert json.loads(member.stdout)["kept"]["conv1"] == 2  # b.2 writes what conv1 writes
     half = halp_trt("plan", instance, "--budget", "100%", "--max-prune", "0", "--json")
     assert set(json.loads(half.stdout)["kept"].values()) == {2}
 
@@ -118,6 +120,9 @@ def test_a_sweep_gives_the_frontier_and_its_picture(halp_trt: Verb, instance: Pa
     assert not (folder / "other.png").exists()
     text = halp_trt("plan", instance, "--sweep", "50%..100%", "--solver", "exact", "--plot", "other.svg")
     assert "other.svg" in text.stdout
+    low = halp_trt("plan", instance, "--sweep", "5%..100%")
+    assert "no plan was found below" in low.stdout
+    assert "no plan was found below" not in halp_trt("plan", instance, "--sweep", "90%..100%").stdout
 
 
 def test_a_table_and_a_saliency_file_give_a_pruning_plan(halp_trt: Verb, table: Path, folder: Path) -> None:
@@ -170,12 +175,15 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
         (json.dumps(SOUND), ("--budget", "1us"), "the lowest reachable is 13"),
         (json.dumps(SOUND), ("--sweep", "90%..20%"), "no range of shares"),
         (json.dumps(SOUND), ("--sweep", "20..90"), "no range of shares"),
-        (json.dumps(SOUND), ("--frozen", "z"), "no channel group 'z'"),
+        (json.dumps(SOUND), ("--frozen", "z"), "no channel group or layer 'z'"),
         (json.dumps(SOUND), ("--least", "b"), "least width 'b'"),
         (json.dumps(SOUND), ("--flops", "50%"), "knows latencies alone"),
         (json.dumps(SOUND), ("--saliency", "s.json"), "is no latency table"),
         (json.dumps(SOUND), ("--out", "plan.json", "--budget", "100%"), "can be written with --out"),
         (json.dumps(SOUND), ("--solver", "magic"), "'magic' is not one of"),
+        (json.dumps(SOUND), ("--plot", "a.svg"), "only a frontier has a picture"),
+        (json.dumps(SOUND), ("--sweep", "50%..90%", "--out", "plan.json"), "can be written with --out"),
+        (json.dumps(SOUND), ("--bogus",), "No such option '--bogus'"),
         (json.dumps(SOUND), ("--gap", "-1"), "--gap"),
         (json.dumps(SOUND), ("--gap", "nan"), "a gap of at least 0 and seconds above 0, got gap nan"),
         (json.dumps(SOUND), ("--seconds", "nan"), "seconds above 0"),
@@ -189,6 +197,7 @@ def test_what_is_wrong_is_one_sentence(
     done = halp_trt("plan", "file.json", *arguments)
     assert done.exit_code == 2
     assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not done.stdout
 
 

@@ -162,8 +162,30 @@ def test_every_point_of_the_frontier_is_the_optimum_for_its_cost() -> None:
     for point in points:
         assert 0.2 * dense <= point.budget <= 0.9 * dense or point.budget == pytest.approx(0.2 * dense)
         best = joint(replace(problem, budgets={"r0": point.budget}), gap=0.0)
-        assert point.solution.value == pytest.approx(best.value, rel=1e-4)
+        assert point.solution.value == pytest.approx(best.value, rel=1e-4) or point.solution.gap > 0
         assert point.solution.costs["r0"] <= point.budget
+
+
+def test_between_corners_plans_are_nearly_the_best_and_their_gaps_are_honest() -> None:
+    problem = chain(8, 4, seed=3)
+    dense = 2 * problem.budgets["r0"]
+    points = frontier(problem, "joint", 0.2 * dense, 0.9 * dense, dense=dense)
+    assert any(point.solution.gap > 0 for point in points)
+    for share in np.linspace(0.25, 0.9, 27):
+        best = joint(replace(problem, budgets={"r0": share * dense}), gap=0.0).value
+        shown = [point.solution for point in points if point.budget <= share * dense]
+        assert max(solution.value for solution in shown) >= 0.97 * best
+    for point in points:
+        best = joint(replace(problem, budgets={"r0": point.budget}), gap=0.0).value
+        assert point.solution.value <= best <= point.solution.bound * (1 + 1e-9)
+
+
+def test_a_frontier_in_a_hurry_is_shorter() -> None:
+    problem = chain(10, 8)
+    dense = 2 * problem.budgets["r0"]
+    hurried = frontier(problem, "joint", 0.2 * dense, 0.9 * dense, dense=dense, effort=Effort(seconds=1e-9))
+    assert 1 <= len(hurried) < len(frontier(problem, "joint", 0.2 * dense, 0.9 * dense, dense=dense))
+    assert all(problem.costs(point.solution.choices)["r0"] <= point.budget for point in hurried)
 
 
 @pytest.mark.parametrize("solver", ["halp", "exact"])
