@@ -22,6 +22,7 @@ from halp_trt.specs import Conditions, Measurement
 
 __all__ = [
     "MAX_ATTEMPTS",
+    "MOST_ROUNDS",
     "SHORTEST_US",
     "Device",
     "Launch",
@@ -38,6 +39,10 @@ __all__ = [
 
 MAX_ATTEMPTS = 4
 """How often an interrupted sample is taken."""
+
+MOST_ROUNDS = 5_000
+"""In which engines are compared: a shared machine changes its speed by the second, and small networks by another factor
+than large ones, so that short engines want seconds, too, and not so many runs alone."""
 
 SHORTEST_US = 0.01
 """No measured latency is below this: a layer that takes no measurable time still has one."""

@@ -9,7 +9,7 @@ import onnx
 
 from halp_trt.runtimes import Array, Runtime, Session
 from halp_trt.specs import Target
-from halp_trt.timing import pin_to_one_core, time_interleaved
+from halp_trt.timing import MOST_ROUNDS, pin_to_one_core, time_interleaved
 from halp_trt.workflows.precision import Prepare, as_is
 
 __all__ = ["Stopwatch", "make_stopwatch"]
@@ -17,7 +17,7 @@ __all__ = ["Stopwatch", "make_stopwatch"]
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 """Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
 
-_SECONDS = 4.0
+_SECONDS = 6.0
 
 
 def make_stopwatch(
@@ -51,7 +51,7 @@ def make_stopwatch(
         with pin_to_one_core():
             trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
             rounds = int(_SECONDS * 1e6 / sum(median(samples) for samples in trial.values()))
-            samples = time_interleaved(runs, num_rounds=max(15, min(rounds, 1000)), num_warmup=1)
+            samples = time_interleaved(runs, num_rounds=max(15, min(rounds, MOST_ROUNDS)), num_warmup=1)
         return median(samples["dense"]), median(samples["pruned"])
 
     return compare

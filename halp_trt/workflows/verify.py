@@ -28,6 +28,7 @@ from halp_trt.specs import (
     Verification,
 )
 from halp_trt.timing import (
+    MOST_ROUNDS,
     Launch,
     Sample,
     as_launches,
@@ -192,14 +193,14 @@ def _predicted(plan: PruningPlan, table: LatencyTable | None) -> dict[str, dict[
 def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: float) -> dict[str, Measurement]:
     """Latency of engines run in turns, with the calling thread kept on one core.
 
-    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to 1000. What a GPU timed
-    carries the GPU's conditions on both sides, and a doubt where they or the spread give cause.
+    The number of rounds follows from the first few: as many as fit into ``seconds``, from 20 to ``MOST_ROUNDS``. What a
+    GPU timed carries the GPU's conditions on both sides, and a doubt where they or the spread give cause.
     """
     calls = {name: session.bind(inputs) for name, session in sessions.items()}
     with pin_to_one_core():
         trial = time_interleaved(calls, num_rounds=3, num_warmup=2)
         round_us = sum(float(np.median(samples)) for samples in trial.values())
-        num_rounds = int(min(1000, max(20, seconds * 1e6 / max(round_us, 1.0))))
+        num_rounds = int(min(MOST_ROUNDS, max(20, seconds * 1e6 / max(round_us, 1.0))))
         num_warmup = max(3, num_rounds // 10)
         launches = as_launches(calls)
         before = {name: launch.device.conditions() for name, launch in launches.items()}
