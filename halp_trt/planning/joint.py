@@ -259,6 +259,7 @@ def _search_in_rounds(
 
 
 def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
+    least = max(least, math.nextafter(budget, math.inf))  # sums may say less by rounding
     digits = 6 if f"{budget:.6g}" != f"{least:.6g}" else 17
     return InfeasibleBudgetError(
         f"no plan meets the budget of {budget:.{digits}g} for {resource}: the lowest reachable is "
