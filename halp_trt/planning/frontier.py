@@ -33,12 +33,13 @@ _SPACING = 0.01
 """Corners closer than this share of the dense cost are not told apart."""
 _CELLS = 4
 """Between corners one plan is shown for each such part of the spacing."""
-_SMALL_RISE = 5e-3
+_SMALL_RISE = 1e-2
 """Between corners that differ less in value nothing is looked for."""
-_SLICE = 0.3
+_SLICE = 0.15
 """Plans are looked for so far below the line, as a part of what its ends differ by in value."""
-_MOST_LABELS = 200
+_MOST_LABELS = 50
 _STEP = 0.05
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,8 @@ def frontier(
     tree = bucket_tree(model, max_entries=MOST_ENTRIES) if model else None
     found = [_at(problem, solver, high, hurry)]
     if model is not None and tree is not None:
-        found += _if_met(problem, solver, low, hurry)
+        least = float(lowest(model, tree, 0).costs[0]) * (1 + _ROUNDING)
+        found += _if_met(problem, solver, low, hurry) or _if_met(problem, solver, least, hurry)
         ask = _Range(problem=problem, low=low, high=high, spacing=_SPACING * dense)
         corners = list(_corners(ask, model, tree, hurry))
         found += [point for _, point in corners if low <= point.budget <= high]
@@ -197,8 +199,7 @@ def _below(
     target = best - _SLICE * up - 1e-9 * abs(right.value)
     keep = [np.flatnonzero(v >= target) for v in marginals(model, tree, weighed, best, messages)]
     small = replace(narrowed(model, keep), budgets=np.asarray(right.costs))
-    branches = bucket_tree(small, max_entries=MOST_ENTRIES)
-    assert branches is not None
+    branches = bucket_tree(small, max_entries=MOST_ENTRIES) or tree
 
     def pick(costs: Floats, values: Floats) -> Indices:
         cells = np.floor(costs[:, 0] / (ask.spacing / _CELLS))

@@ -228,8 +228,7 @@ def _search_in_rounds(
             step *= _GROWTH
             continue
         small = narrowed(model, keep)
-        branches = bucket_tree(small, max_entries=MOST_ENTRIES)
-        assert branches is not None
+        branches = bucket_tree(small, max_entries=MOST_ENTRIES) or tree
         before = standing.value
         found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
         if found is None:

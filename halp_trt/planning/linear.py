@@ -37,6 +37,7 @@ _ATTEMPTS = 200
 _FIRST_STEP, _GROWTH, _HALVINGS, _CLOSE = 1e-9, 1.2, 12, 1e-4
 """How far budgets are lowered at first, as a part of what costs span, and how they are searched from there."""
 _STRIDE = 1.08
+_ROUNDING, _ROUNDINGS = 1e-14, 8
 _FEWEST_CELLS, _MOST_STEPS = 1 << 12, 1 << 27
 """Cells in a row of the recurrence, and its cells in all rows, from where on they are made coarser."""
 _WEIGHINGS, _WEIGHED_CELLS = 24, 1 << 14
@@ -65,13 +66,32 @@ def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Linear:
-    """HALP's problem: ``costs[group][resource, choice]`` of the choices allowed, and what is left of the budgets."""
+    """HALP's problem: ``costs[group][resource, choice]`` of the choices allowed, and what is left of the budgets.
+
+    ``dense`` is what the network costs as it is, ``scale`` the size of the numbers that sums are made of.
+    """
 
     problem: Problem
     choices: tuple[tuple[int, ...], ...]
     costs: tuple[Floats, ...]
     values: tuple[tuple[float, ...], ...]
     budgets: Floats
+    dense: Floats
+    scale: float
+
+    def is_above(self, choices: Sequence[int], budget: float) -> bool:
+        """Whether choices exceed what is left of the first budget, layers summed as they are and rounded once."""
+        rows = []
+        full = [len(group.widths) - 1 for group in self.problem.groups]
+        for term in self.problem.terms:
+            rows.append(float(term.costs[0, -1, -1]))
+            for group in term.writes.groups:
+                chosen = list(full)
+                chosen[group] = choices[group]
+                rows += [float(term.costs[0, term.writes.position(chosen), -1]), -float(term.costs[0, -1, -1])]
+        limit = next(iter(self.problem.budgets.values()))
+        lowered = budget - (limit - float(self.dense[0]))
+        return math.fsum([*rows, -lowered]) > limit
 
     def chosen(self, positions: Sequence[int]) -> tuple[int, ...]:
         return tuple(choices[position] for choices, position in zip(self.choices, positions, strict=True))
@@ -114,6 +134,8 @@ def _linear(problem: Problem) -> _Linear:
             for group, options in zip(problem.groups, choices, strict=True)
         ),
         budgets=np.asarray(list(problem.budgets.values())) - lines.terms[0].costs[:, 0, 0],
+        dense=lines.terms[0].costs[:, 0, 0],
+        scale=math.fsum(float(np.abs(term.costs[0]).max()) for term in problem.terms),
     )
 
 
@@ -193,15 +215,28 @@ def _optimum_if_any(linear: _Linear, effort: Effort) -> tuple[int, ...] | None:
 
 
 def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
-    """The best choices of the linear problem, and a bound."""
+    """The best choices of the linear problem, and a bound.
+
+    Costs are differences, which are rounded. So a little more than the budget is allowed, and what the choices cost at
+    the present input widths is summed anew; choices that are above the budget by rounding are not counted.
+    """
     if len(linear.budgets) == 1:
         budget = float(linear.budgets[0])
         costs = tuple(tuple(cost[0].tolist()) for cost in linear.costs)
+        slack = _ROUNDING * (linear.scale + abs(budget))
         least = math.fsum(min(cost) for cost in costs)
-        if least > budget:
+        if least > budget + slack:
             raise _out_of_reach(linear, least - budget)
-        found = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=budget))
-        return linear.chosen(found.choices), found.bound
+        room = budget + slack
+        for _ in range(_ROUNDINGS):
+            found = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
+            choices = linear.chosen(found.choices)
+            if found.cost <= budget - slack or not linear.is_above(choices, budget):
+                break
+            room = found.cost - slack
+            if least > room:
+                raise _out_of_reach(linear, max(least - budget, math.ulp(budget)))
+        return choices, found.bound
     lines = linearised(linear.problem)
     names = tuple(linear.problem.budgets)
     limits = linear.budgets + lines.terms[0].costs[:, 0, 0]

@@ -262,10 +262,15 @@ def _useful(beside: list[tuple[Floats, Floats]]) -> Indices:
 # ---- the tree -------------------------------------------------------------------------------------------------------
 
 
+_MOST_VARIABLES = 40
+"""In a bucket: NumPy has arrays of a few dozen axes at most, and variables with one state left count as well."""
+
+
 def bucket_tree(model: Model, *, max_entries: int) -> tuple[Bucket, ...] | None:
     """Buckets in the order of elimination, or None where one would have more than ``max_entries`` combinations.
 
-    The next variable is the one whose bucket is smallest, of equals the first.
+    The next variable is the one whose bucket is smallest, of equals the first. None, too, where a bucket would tie more
+    variables together than an array has axes.
     """
     sizes = model.sizes
     neighbours: dict[int, set[int]] = {variable: set() for variable in range(len(sizes))}
@@ -276,9 +281,9 @@ def bucket_tree(model: Model, *, max_entries: int) -> tuple[Bucket, ...] | None:
     scopes: list[tuple[int, ...]] = []
     while neighbours:
         variable = min(neighbours, key=lambda v: (weights[v], v))
-        if weights.pop(variable) > max_entries:
-            return None
         near = neighbours.pop(variable)
+        if weights.pop(variable) > max_entries or len(near) >= _MOST_VARIABLES:
+            return None
         scopes.append((variable, *sorted(near)))
         for other in near:
             neighbours[other] = (neighbours[other] | near) - {other, variable}

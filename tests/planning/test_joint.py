@@ -114,6 +114,19 @@ def test_a_graph_that_ties_everything_together_goes_to_integer_programming() -> 
     assert solution.bound >= solution.value > 0
 
 
+def test_more_variables_than_an_array_has_axes_are_no_tree() -> None:
+    groups = tuple(Group(name=f"g{i}", widths=(1,), values=(1.0,)) for i in range(80))
+    axes = [Axis(groups=(i,), parts=((1,),)) for i in range(80)]
+    terms = tuple(
+        Term(name=f"{i}.{j}", costs=np.ones((1, 1, 1)), writes=axes[i], reads=axes[j])
+        for i in range(80)
+        for j in range(i)
+    )
+    problem = Problem(groups=groups, terms=terms, budgets={"r0": 1e4})
+    assert bucket_tree(model_of(problem), max_entries=1 << 23) is None
+    assert joint(problem).value == 80
+
+
 def test_budgets_that_exclude_each_other_are_named() -> None:
     widths = (1, 2)
     groups = (Group(name="a", widths=widths, values=(1.0, 2.0)),)

@@ -217,5 +217,5 @@ def test_a_request_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(GraphMismatchError, match="saliency scores"):
         joint_step(plan, Saliency(scores={}), UNEVEN, budget_us=1.0, steps=steps_of(graph))
     ask = Ask(budgets={LATENCY: 1.0}, steps=steps_of(graph), limits=Limits(least={"x": 8}))
-    with pytest.raises(UsageError, match="no channel group 'x'"):
+    with pytest.raises(UsageError, match="no channel group or layer 'x'"):
         network_problem(plan, even_saliency(graph), surface_from(UNEVEN), ask)

@@ -76,6 +76,26 @@ def test_linear_solvers_meet_the_budgets_at_true_widths(name: str) -> None:
     assert solved > 100
 
 
+def test_exact_is_not_misled_by_decimal_costs() -> None:
+    """Differences of costs like 0.1 are rounded; the dense plan meets its own cost all the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        widths = (1, 2, 3)
+        groups = tuple(
+            Group(name=f"g{i}", widths=widths, values=tuple(np.cumsum(rng.integers(1, 9, 3)) / 10)) for i in range(4)
+        )
+        axes = [Axis(groups=(i,), parts=(widths,)) for i in range(4)]
+        terms = tuple(
+            Term(name=f"l{i}", costs=rng.integers(0, 30, (1, 3, 3)) / 10, writes=axes[i], reads=axes[i - 1])
+            for i in range(4)
+        )
+        problem = Problem(groups=groups, terms=terms, budgets={"r0": 0.0})
+        dense = problem.costs([2] * 4)["r0"]
+        solution = SOLVERS["exact"](replace(problem, budgets={"r0": dense}))
+        assert solution.bound >= problem.value([2] * 4)
+        assert solution.value == problem.value([2] * 4)
+
+
 def test_halp_is_never_better_than_exact() -> None:
     gaps = []
     for seed in range(200):
