@@ -136,6 +136,8 @@ def _accuracy(spread: Result | None) -> str:
 
 def _planning(found: Result) -> str:
     """How far plans are from their proven bound, and what that took."""
+    if "instance" in found:
+        return _planning_instance(found)
     head = ("network, solver and budget", "groups, most widths", "gap proven", "seconds", "MiB")
     rows = [
         (
@@ -149,6 +151,25 @@ def _planning(found: Result) -> str:
     ]
     made = f"{found['machine']['processor']}, 1 thread; made by `{found['command']}`"
     return _table(head, rows) + f"\n<sub>{made}.</sub>\n"
+
+
+def _planning_instance(found: Result) -> str:
+    """Every solver on one instance: what it keeps, what that takes at its true widths, and what finding it took."""
+    head = ("budget, solver", "saliency", "of it in layers that live", "true latency, of dense", "seconds", "MiB")
+    rows = [
+        (
+            f"{row['budget']} %, {row['solver']}",
+            f"{row['value']:,.0f}",
+            f"{row['live_value']:,.0f}" if "live_value" in row else "",
+            f"{100 * row['latency_us'] / row['dense_us']:.1f} %",
+            f"{row['seconds']:.2f}",
+            f"{row['peak_mib']:.0f}",
+        )
+        for row in found["instance"]
+    ]
+    remarks = " ".join(found.get("remarks", ()))
+    made = f"{found['machine']['processor']}, 1 thread; made by `{found['command']}`"
+    return _table(head, rows) + f"\n<sub>{made}. {remarks}</sub>\n"
 
 
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
