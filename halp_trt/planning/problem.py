@@ -290,7 +290,7 @@ def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: flo
         name, _, width = text.rpartition("=")
         if not width.isdecimal() or text.startswith("="):
             raise UsageError(f"least width {text!r} is neither LAYER=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
-        widths[name] = int(width)
+        widths[name] = max(int(width), widths.get(name, 0))
     least_of_all = widths.pop("", 0)
     return Limits(least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction)
 

@@ -91,9 +91,9 @@ def log_row(
         "budget_us": plan.budget_us,
         "latency_us": plan.latency_us,
         "dense_us": dense_us,
-        "saliency": plan.saliency,
+        "value": plan.saliency,
         "bound": plan.bound,
-        "gap_fraction": 1 - plan.saliency / plan.bound if plan.bound > 0 else 0.0,
+        "gap": (plan.bound - plan.saliency) / (plan.saliency or plan.bound) if plan.bound > plan.saliency else 0.0,
         "num_channels": sum(len(plan.kept[g.name]) for g in plan.graph.prunable_groups),
         "seconds": round(seconds, 3),
     }

@@ -147,7 +147,7 @@ def test_limits_take_choices_away() -> None:
     assert choices_allowed([group], Limits(least={}, step_fraction=0.25)) == ((3, 4),)
     assert choices_allowed([group], Limits(least={}, group_fraction=0.75)) == ((2, 3, 4),)
     assert choices_allowed([group], Limits(least={"a": 99})) == ((4,),)
-    assert limits_from(["a=3", "1"], ["b"], 0.5) == Limits(
+    assert limits_from(["a=3", "a=2", "1"], ["b"], 0.5) == Limits(
         least={"a": 3}, least_of_all=1, frozen=frozenset({"b"}), group_fraction=0.5
     )
 

@@ -64,6 +64,9 @@ def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> No
     assert killed.pruned_model.read_bytes() == whole.pruned_model.read_bytes()
     assert log_rows(killed) == log_rows(whole)
     assert len(log_rows(whole)) == REQUEST.num_steps
+    for row in log_rows(whole):
+        assert row["value"] <= row["bound"]
+        assert row["gap"] == pytest.approx(row["bound"] / row["value"] - 1)
     plan = whole.read_plan()
     assert plan.latency_us <= 0.6 * counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
     assert not checkpoint_path(killed).exists()
