@@ -176,7 +176,8 @@ def _between_corners(
     corners = sorted(corners, key=lambda corner: float(corner.costs[0]))
     for left, right in itertools.pairwise(corners):
         across, up = float(right.costs[0] - left.costs[0]), right.value - left.value
-        if across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or hurry.is_over():
+        is_outside = right.costs[0] < ask.low or left.costs[0] > ask.high
+        if is_outside or across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or hurry.is_over():
             continue
         started = time.perf_counter()
         price, start = up / across, float(left.costs[0])
