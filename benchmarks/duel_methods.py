@@ -67,7 +67,7 @@ def _ours(
         state=load_tensors(run.weights),
         num_trained=len(steps) * contest.num_minibatches,
         share=steps[-1]["measured_us"] / steps[-1]["measured_dense_us"],
-        notes={"steps": len(steps), "gap_fraction": steps[-1]["gap_fraction"], "saliency": plan.saliency},
+        notes={"steps": len(steps), "gap": steps[-1]["gap"], "saliency": plan.saliency},
     )
 
 

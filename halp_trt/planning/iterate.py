@@ -9,12 +9,11 @@ from functools import partial
 from operator import itemgetter
 
 from halp_trt.errors import InfeasibleBudgetError
-from halp_trt.planning.pricing import Lookup, counts_latency_us
+from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.schedule import exponential_budgets
-from halp_trt.planning.widths import lowest_latency_us
 from halp_trt.specs import PruningPlan, Saliency
 
-__all__ = ["Schedule", "Step", "check_reachable", "iterate"]
+__all__ = ["Schedule", "Step", "iterate"]
 
 _SPENT = 0.98
 """A plan that uses this share of its budget is not planned again."""
@@ -191,32 +190,3 @@ def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: f
 def _too_slow(step: Step, schedule: Schedule) -> bool:
     late = step.index - schedule.num_steps
     return late < schedule.num_extra and step.plan.latency_us * step.correction > schedule.target_us * (1 + _ROUNDING)
-
-
-def check_reachable(
-    start: Step,
-    schedule: Schedule,
-    lookup: Lookup,
-    chunks: Mapping[str, int],
-    *,
-    narrowest: Mapping[str, int] | None = None,
-) -> None:
-    """Says at once, not after hours of training, that a budget is below what the narrowest network takes.
-
-    Args:
-        start, schedule, lookup, chunks: as of :func:`iterate`.
-        narrowest: how many channels that network has in each group; by default one chunk.
-
-    Raises:
-        InfeasibleBudgetError: it is; the message names the lowest reachable latency.
-    """
-    if narrowest is None:
-        lowest_us = lowest_latency_us(start.plan, lookup, steps=chunks)
-    else:
-        lowest_us = counts_latency_us(start.plan.graph, lookup, narrowest)
-    if schedule.target_us < lowest_us:
-        raise InfeasibleBudgetError(
-            f"the budget is {schedule.target_us / schedule.dense_us:.1%} of the dense latency "
-            f"({schedule.target_us:.6g} us by the table), but the lowest reachable is "
-            f"{lowest_us / schedule.dense_us:.1%} ({lowest_us:.6g} us); raise the budget, or free frozen layers"
-        )

@@ -44,12 +44,17 @@ def uniform_step(
         return narrow(start, saliency, lookup, counts)
 
     start = replace(current, budget_us=budget_us)
-    widest = plan_at(fractions[-1])
-    best = widest if widest.latency_us <= budget_us else plan_at(fractions[0])
-    if best.latency_us > budget_us:
-        raise infeasible(budget_us, best.latency_us)
-    low, high = 0, len(fractions) - 1  # in budget, over budget (unless best is the widest)
-    while best is not widest and high - low > 1:
+    widest, narrowest = plan_at(fractions[-1]), plan_at(fractions[0])
+    if widest.latency_us <= budget_us:
+        return replace(widest, bound=widest.saliency)
+    if narrowest.latency_us > budget_us:  # the narrowest layers may be slow ones
+        plans = [plan_at(fraction) for fraction in reversed(fractions)]
+        best = next((plan for plan in plans if plan.latency_us <= budget_us), None)
+        if best is None:
+            raise infeasible(budget_us, min(plan.latency_us for plan in plans))
+        return replace(best, bound=widest.saliency)
+    low, high, best = 0, len(fractions) - 1, narrowest  # in budget, over budget
+    while high - low > 1:
         middle = (low + high) // 2
         plan = plan_at(fractions[middle])
         low, high, best = (middle, high, plan) if plan.latency_us <= budget_us else (low, middle, best)

@@ -19,7 +19,7 @@ from halp_trt.models.slim import slim
 from halp_trt.models.training import make_optimizer, num_steps, train_step
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import METHODS, channel_steps, counts_latency_us, grid_steps
-from halp_trt.planning.iterate import Schedule, Step, check_reachable, iterate
+from halp_trt.planning.iterate import Schedule, Step, iterate
 from halp_trt.planning.network import removable_blocks
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.widths import least_counts, reachable_counts
@@ -155,28 +155,28 @@ class _Run:
     def _check_reachable(self) -> None:
         """Says at once, not after hours of training, that a budget cannot be met.
 
-        Methods that see both widths try with channels that all matter alike: the narrowest network need not be the
-        fastest one.
+        The narrowest network need not be the fastest: where it is too slow, a plan over both widths is tried with
+        channels that all matter alike, whatever the method.
 
         Raises:
             InfeasibleBudgetError: it cannot; the message names the lowest reachable latency.
         """
-        schedule, narrowest = self.schedule, self._narrowest()
-        if self.request.method not in ("joint", "joint-blocks"):
-            check_reachable(self.step, schedule, self.lookup, self.chunks, narrowest=narrowest)
+        graph, schedule, narrowest = self.subject.graph, self.schedule, self._narrowest()
+        if counts_latency_us(graph, self.lookup, narrowest) <= schedule.target_us:
             return
-        graph, least = self.subject.graph, {name: count for name, count in narrowest.items() if count}
+        method = self.request.method if self.request.method == "joint-blocks" else "joint"
+        least = {name: count for name, count in narrowest.items() if count}
         alike = Saliency(scores={group.name: (1.0,) * group.num_channels for group in graph.prunable_groups})
         is_limited = min(self.request.group_fraction, self.request.step_fraction) < 1
         try:
-            METHODS[self.request.method](
+            METHODS[method](
                 self.step.plan, alike, self.lookup,
                 budget_us=schedule.target_us, steps=self.chunks, least=least if is_limited else None,
             )  # fmt: skip
         except InfeasibleBudgetError as error:
             share = schedule.target_us / schedule.dense_us
             raise InfeasibleBudgetError(
-                f"the budget is {share:.1%} of the dense latency by the table: {error}"
+                f"the budget is {share:.1%} of the dense latency by the table, but {error}"
             ) from error
 
     def _resume(self) -> None:
