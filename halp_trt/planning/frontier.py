@@ -8,20 +8,19 @@ the plans between them, each with the line above it as its bound.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import InfeasibleBudgetError, UsageError
-from halp_trt.planning.joint import MOST_ENTRIES, Effort
+from halp_trt.planning.hull import spans
+from halp_trt.planning.joint import Effort, prepared, solved
 from halp_trt.planning.labels import search
-from halp_trt.planning.model import Bucket, Model, bucket_tree, model_of, narrowed, undominated
+from halp_trt.planning.model import MOST_ENTRIES, Bucket, Model, branches, narrowed
 from halp_trt.planning.problem import Problem, Solution
-from halp_trt.planning.relaxation import Direction, Point, lowest, marginals, point_at, solve_at, tables, upward
+from halp_trt.planning.relaxation import Direction, Point, lowest, marginals, tables, upward
 from halp_trt.planning.solvers import SOLVERS
 
 __all__ = ["FrontierPoint", "frontier"]
@@ -73,23 +72,15 @@ def frontier(
     if not 0 < low <= high:
         raise UsageError(f"a sweep goes from a lower budget to a higher one, got {low:.6g} to {high:.6g}")
     hurry = _Hurry(effort or Effort())
-    model = None
     if solver.startswith("joint") and len(problem.budgets) == 1:
-        removable = {group for block in problem.blocks for group in block.groups} if solver == "joint-blocks" else ()
-        model = undominated(model_of(problem, removable=removable))
-    tree = bucket_tree(model, max_entries=MOST_ENTRIES) if model else None
+        model, tree = prepared(problem, blocks=solver == "joint-blocks")
+        if tree is not None:
+            ask = _Range(problem=problem, low=low, high=high, spacing=_SPACING * dense)
+            return _rising(_along_the_hull(ask, model, tree, hurry))
     found = [_at(problem, solver, high, hurry)]
-    if model is not None and tree is not None:
-        least = float(lowest(model, tree, 0).costs[0]) * (1 + _ROUNDING)
-        found += _if_met(problem, solver, low, hurry) or _if_met(problem, solver, least, hurry)
-        ask = _Range(problem=problem, low=low, high=high, spacing=_SPACING * dense)
-        corners = list(_corners(ask, model, tree, hurry))
-        found += [point for _, point in corners if low <= point.budget <= high]
-        found += _between_corners(ask, model, tree, [corner for corner, _ in corners], hurry)
-    else:
-        budgets = np.linspace(low, high, max(2, round((high - low) / dense / _STEP) + 1)).tolist()
-        for budget in reversed(budgets[:-1]):
-            found += [] if hurry.is_over() else _if_met(problem, solver, budget, hurry)
+    budgets = np.linspace(low, high, max(2, round((high - low) / dense / _STEP) + 1)).tolist()
+    for budget in reversed(budgets[:-1]):
+        found += [] if hurry.is_over() else _if_met(problem, solver, budget, hurry)
     return _rising(found)
 
 
@@ -148,46 +139,37 @@ def _if_met(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> list
 # ---- the hull and what lies below it --------------------------------------------------------------------------------
 
 
-def _corners(
-    ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: _Hurry
-) -> Iterator[tuple[Point, FrontierPoint]]:
-    """The hull's corners within the range: a line between two known plans shows by its slope where to look next."""
-    pending = [(lowest(model, tree, 0), solve_at(model, tree, Direction(weight=1.0, prices=np.zeros(1)))[1])]
-    while pending and not hurry.is_over():
-        left, right = pending.pop()
+def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: _Hurry) -> list[FrontierPoint]:
+    """The plans for both ends, the corners between, and what is found below the lines between far ones."""
+    started = time.perf_counter()
+    pairs = list(spans(model, tree, ask.low, ask.high, spacing=ask.spacing, is_over=hurry.is_over))
+    corners = list({id(corner): corner for pair in pairs for corner in pair}.values())
+    seconds = (time.perf_counter() - started) / max(len(corners), 1)
+    found = [_shown(ask, model, corner, seconds) for corner in corners if ask.low <= corner.costs[0] <= ask.high]
+
+    def end(budget: float) -> FrontierPoint:
+        asked = _with_budget(ask.problem, budget)
+        effort = Effort(gap=hurry.gap, seconds=hurry.left())
+        there = replace(model, budgets=np.array([budget]))
+        return FrontierPoint(budget=budget, solution=solved(asked, there, tree, effort=effort, known=corners))
+
+    found.append(end(ask.high))
+    try:
+        found.append(end(ask.low))
+    except InfeasibleBudgetError:
+        found.append(end(float(lowest(model, tree, 0).costs[0]) * (1 + _ROUNDING)))
+    for left, right in pairs:
         across, up = float(right.costs[0] - left.costs[0]), right.value - left.value
-        if across <= ask.spacing or up <= 0 or right.costs[0] < ask.low or left.costs[0] > ask.high:
+        if across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or hurry.is_over():
             continue
         started = time.perf_counter()
         price = up / across
-        best, point = solve_at(model, tree, Direction(weight=1.0, prices=np.array([price])))
-        if best <= left.value - price * float(left.costs[0]) + 1e-9 * abs(right.value):
-            yield left, _shown(ask, model, left, time.perf_counter() - started)
-            yield right, _shown(ask, model, right, 0.0)
-            continue
-        pending += [(left, point), (point, right)]
-        yield point, _shown(ask, model, point, time.perf_counter() - started)
-
-
-def _between_corners(
-    ask: _Range, model: Model, tree: tuple[Bucket, ...], corners: list[Point], hurry: _Hurry
-) -> Iterator[FrontierPoint]:
-    """The best plans found below the lines between corners that lie far apart."""
-    corners = sorted(corners, key=lambda corner: float(corner.costs[0]))
-    for left, right in itertools.pairwise(corners):
-        across, up = float(right.costs[0] - left.costs[0]), right.value - left.value
-        is_outside = right.costs[0] < ask.low or left.costs[0] > ask.high
-        if is_outside or across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or hurry.is_over():
-            continue
-        started = time.perf_counter()
-        price, start = up / across, float(left.costs[0])
-        points = _below(ask, model, tree, right, price, up)
-        seconds = time.perf_counter() - started
+        points = [p for p in _below(ask, model, tree, right, price, up) if ask.low <= p.costs[0] <= ask.high]
+        seconds = (time.perf_counter() - started) / max(len(points), 1)
         for point in points:
-            if not ask.low <= point.costs[0] <= ask.high:
-                continue
-            line = left.value + price * (float(point.costs[0]) - start)
-            yield _shown(ask, model, point, seconds / len(points), bound=line)
+            line = left.value + price * float(point.costs[0] - left.costs[0])
+            found.append(_shown(ask, model, point, seconds, bound=line))
+    return found
 
 
 def _below(
@@ -200,7 +182,7 @@ def _below(
     target = best - _SLICE * up - 1e-9 * abs(right.value)
     keep = [np.flatnonzero(v >= target) for v in marginals(model, tree, weighed, best, messages)]
     small = replace(narrowed(model, keep), budgets=np.asarray(right.costs))
-    branches = bucket_tree(small, max_entries=MOST_ENTRIES) or tree
+    rest = branches(small, tree, max_entries=MOST_ENTRIES)
 
     def pick(costs: Floats, values: Floats) -> Indices:
         cells = np.floor(costs[:, 0] / (ask.spacing / _CELLS))
@@ -209,10 +191,12 @@ def _below(
         return firsts
 
     limit = target + price * float(right.costs[0])
-    found = search(small, branches, [prices], limit, max_labels=_MOST_LABELS, pick=pick)
+    found = search(small, rest, [prices], limit, max_labels=_MOST_LABELS, pick=pick)
     assert found is not None
     return tuple(
-        point_at(model, np.asarray([kept[state] for kept, state in zip(keep, point.states, strict=True)], np.intp))
+        replace(
+            point, states=np.asarray([kept[state] for kept, state in zip(keep, point.states, strict=True)], np.intp)
+        )
         for point in found.points
     )
 

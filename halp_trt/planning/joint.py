@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,17 +17,25 @@ import numpy.typing as npt
 
 from halp_trt.errors import HalpError, InfeasibleBudgetError
 from halp_trt.planning.labels import MOST_POINTS, search
-from halp_trt.planning.model import Bucket, Factor, Model, bucket_tree, model_of, narrowed, undominated
+from halp_trt.planning.model import (
+    MOST_ENTRIES,
+    Bucket,
+    Factor,
+    Model,
+    branches,
+    bucket_tree,
+    model_of,
+    narrowed,
+    undominated,
+)
 from halp_trt.planning.problem import Problem, Solution
 from halp_trt.planning.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
 
-__all__ = ["MOST_ENTRIES", "Effort", "joint", "joint_blocks", "maximise"]
+__all__ = ["Effort", "joint", "joint_blocks", "maximise", "prepared", "solved"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-MOST_ENTRIES = 1 << 23
-"""Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
 _MOST_LABELS = 50_000
 _CHEAP_LABELS = 4_000
 """Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
@@ -77,14 +85,32 @@ class Effort:
 
 def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
     started = time.perf_counter()
+    model, tree = prepared(problem, blocks=blocks)
+    return replace(solved(problem, model, tree, effort=effort), seconds=time.perf_counter() - started)
+
+
+def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ...] | None]:
+    """The problem's tables without useless states, and their tree, None where it would be too large."""
     removable = {group for block in problem.blocks for group in block.groups} if blocks else frozenset[int]()
-    model = model_of(problem, removable=removable)
+    model = undominated(model_of(problem, removable=removable))
+    return model, bucket_tree(model, max_entries=MOST_ENTRIES)
+
+
+def solved(
+    problem: Problem, model: Model, tree: tuple[Bucket, ...] | None, *, effort: Effort, known: Sequence[Point] = ()
+) -> Solution:
+    """The best plan of a problem whose tables are ``prepared``; ``known`` plans spare passes over the tree.
+
+    Raises:
+        InfeasibleBudgetError: as :func:`joint`.
+    """
+    started = time.perf_counter()
 
     def price(states: Indices) -> float | None:
         choices = _choices(states, problem)
         return problem.value(choices, live=True) if problem.fits(choices) else None
 
-    standing = maximise(model, price, effort, tuple(problem.budgets))
+    standing = _maximum(model, tree, price, effort, tuple(problem.budgets), known)
     assert standing.states is not None
     choices = _choices(standing.states, problem)
     return Solution(
@@ -144,15 +170,25 @@ def maximise(
         InfeasibleBudgetError: there are none.
         HalpError: none was found in time, but there may be some.
     """
+    model = undominated(model)
+    return _maximum(model, bucket_tree(model, max_entries=MOST_ENTRIES), price, effort, resources)
+
+
+def _maximum(
+    model: Model,
+    tree: tuple[Bucket, ...] | None,
+    price: Callable[[Indices], float | None],
+    effort: Effort,
+    resources: tuple[str, ...],
+    known: Sequence[Point] = (),
+) -> Standing:
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
-    model = undominated(model)
-    tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     standing = Standing(price=price)
     if tree is None:
         _by_integers(model, standing, effort)
     else:
-        _by_tree(model, tree, standing, effort, is_late, resources)
+        _by_tree(model, tree, standing, effort, is_late, resources, known)
     if standing.states is None:
         if standing.bound > -math.inf:
             raise HalpError("no plan within the budgets was found in the time given; there may be one, so allow more")
@@ -179,12 +215,13 @@ def _by_tree(
     effort: Effort,
     is_late: Callable[[], bool],
     resources: tuple[str, ...],
+    known: Sequence[Point],
 ) -> None:
     cheapest = [lowest(model, tree, resource) for resource in range(len(resources))]
     for resource, (point, name) in enumerate(zip(cheapest, resources, strict=True)):
         if point.costs[resource] > model.budgets[resource] * (1 + _ROUNDING) + _ROUNDING:
             raise _infeasible(name, float(model.budgets[resource]), float(point.costs[resource]))
-    relaxed = dual(model, tree, cheapest, is_late=is_late)
+    relaxed = dual(model, tree, [*cheapest, *known], is_late=is_late)
     standing.bound = relaxed.bound
     for point in sorted(relaxed.points, key=lambda point: -point.value):
         if (point.costs <= model.budgets).all() and standing.offer(model, point):
@@ -228,9 +265,9 @@ def _search_in_rounds(
             step *= _GROWTH
             continue
         small = narrowed(model, keep)
-        branches = bucket_tree(small, max_entries=MOST_ENTRIES) or tree
         before = standing.value
-        found = search(small, branches, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
+        rest = branches(small, tree, max_entries=MOST_ENTRIES)
+        found = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
         if found is None:
             return
         fits, unfit = False, -math.inf
@@ -270,7 +307,7 @@ def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...
     """The error where every budget can be met alone: how low the first gets when the others are met."""
     if len(resources) == 1:
         tree = bucket_tree(model, max_entries=MOST_ENTRIES)
-        least = float(lowest(model, tree, 0).costs[0]) if tree else math.nan
+        least = math.nan if tree is None else float(lowest(model, tree, 0).costs[0])
         return _infeasible(resources[0], float(model.budgets[0]), least)
 
     def turned(factor: Factor) -> Factor:

@@ -19,10 +19,23 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.planning.problem import Axis, Problem
 
-__all__ = ["Bucket", "Factor", "Model", "bucket_tree", "model_of", "narrowed", "undominated"]
+__all__ = [
+    "MOST_ENTRIES",
+    "Bucket",
+    "Factor",
+    "Model",
+    "branches",
+    "bucket_tree",
+    "model_of",
+    "narrowed",
+    "undominated",
+]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+
+MOST_ENTRIES = 1 << 23
+"""Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,20 +217,25 @@ def _add_blocks(builder: _Builder) -> None:
 
 
 def narrowed(model: Model, keep: Sequence[Indices]) -> Model:
-    """The model with ``keep[variable]`` of the states of every variable."""
-
-    def cut(factor: Factor) -> Factor:
+    """The model with ``keep[variable]`` of the states of every variable; tables lose the variables that are settled."""
+    tables: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
+    for factor in model.factors:
+        values, costs = factor.values, factor.costs
         for axis, variable in enumerate(factor.scope):
-            if len(keep[variable]) < factor.values.shape[axis]:
-                factor = Factor(
-                    scope=factor.scope,
-                    values=factor.values.take(keep[variable], axis),
-                    costs=factor.costs.take(keep[variable], axis + 1),
-                )
-        return factor
-
-    states = tuple(states[kept] for states, kept in zip(model.states, keep, strict=True))
-    return Model(states=states, factors=tuple(map(cut, model.factors)), budgets=model.budgets)
+            if len(keep[variable]) < values.shape[axis]:
+                values, costs = values.take(keep[variable], axis), costs.take(keep[variable], axis + 1)
+        settled = tuple(axis for axis, size in enumerate(values.shape) if size == 1)
+        values, costs = values.squeeze(settled), costs.squeeze(tuple(axis + 1 for axis in settled))
+        scope = tuple(variable for axis, variable in enumerate(factor.scope) if axis not in settled)
+        if scope in tables:
+            values, costs = tables[scope][0] + values, tables[scope][1] + costs
+        tables[scope] = values, costs
+    factors = [Factor(scope=scope, values=v, costs=c) for scope, (v, c) in tables.items()]
+    return Model(
+        states=tuple(states[kept] for states, kept in zip(model.states, keep, strict=True)),
+        factors=tuple(sorted(factors, key=lambda factor: len(factor.scope))),
+        budgets=model.budgets,
+    )
 
 
 def undominated(model: Model) -> Model:
@@ -236,7 +254,7 @@ def undominated(model: Model) -> Model:
     return narrowed(
         model,
         [
-            np.arange(len(states)) if variable in summed else _useful(near[variable])
+            np.arange(len(states)) if variable in summed or variable not in near else _useful(near[variable])
             for variable, states in enumerate(model.states)
         ],
     )
@@ -263,24 +281,26 @@ def _useful(beside: list[tuple[Floats, Floats]]) -> Indices:
 
 
 _MOST_VARIABLES = 40
-"""In a bucket: NumPy has arrays of a few dozen axes at most, and variables with one state left count as well."""
+"""In a bucket: NumPy has arrays of a few dozen axes at most."""
 
 
-def bucket_tree(model: Model, *, max_entries: int) -> tuple[Bucket, ...] | None:
+def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) -> tuple[Bucket, ...] | None:
     """Buckets in the order of elimination, or None where one would have more than ``max_entries`` combinations.
 
     The next variable is the one whose bucket is smallest, of equals the first. None, too, where a bucket would tie more
-    variables together than an array has axes.
+    variables together than an array has axes. Variables with one state that no table depends on have no bucket.
     """
     sizes = model.sizes
-    neighbours: dict[int, set[int]] = {variable: set() for variable in range(len(sizes))}
+    used = {variable for factor in model.factors for variable in factor.scope}
+    neighbours: dict[int, set[int]] = {v: set() for v, size in enumerate(sizes) if size > 1 or v in used}
     for factor in model.factors:
         for variable in factor.scope:
             neighbours[variable] |= {*factor.scope} - {variable}
     weights = {v: math.prod(sizes[n] for n in near) * sizes[v] for v, near in neighbours.items()}
     scopes: list[tuple[int, ...]] = []
+    given = (variable for variable in order if variable in neighbours)
     while neighbours:
-        variable = min(neighbours, key=lambda v: (weights[v], v))
+        variable = next(given) if order else min(neighbours, key=lambda v: (weights[v], v))
         near = neighbours.pop(variable)
         if weights.pop(variable) > max_entries or len(near) >= _MOST_VARIABLES:
             return None
@@ -290,6 +310,15 @@ def bucket_tree(model: Model, *, max_entries: int) -> tuple[Bucket, ...] | None:
         for other in near:
             weights[other] = math.prod(sizes[n] for n in neighbours[other]) * sizes[other]
     return _joined(model, scopes)
+
+
+def branches(part: Model, tree: Sequence[Bucket], *, max_entries: int) -> tuple[Bucket, ...]:
+    """The tree of a model that was ``narrowed`` from the one of ``tree``; in the same order, no bucket grows."""
+    found = bucket_tree(part, max_entries=max_entries)
+    if found is None:
+        found = bucket_tree(part, max_entries=max_entries, order=[bucket.scope[0] for bucket in tree])
+    assert found is not None
+    return found
 
 
 def _joined(model: Model, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:

@@ -164,7 +164,7 @@ def marginals(model: Model, tree: Tree, weighed: list[Floats], best: float, mess
         found[tree[rank].scope[0]] = reach.reshape(len(reach), -1).max(axis=1)
 
     downward(model, tree, weighed, best, messages, visit)
-    return [found[variable] for variable in range(len(model.states))]
+    return [found.get(variable, np.array([best])) for variable in range(len(model.states))]
 
 
 def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[Floats]) -> Point:
@@ -220,6 +220,8 @@ def dual(
     """
     points = list(known)
     prices = np.zeros(len(model.budgets))
+    if len(prices) == 1 and points:
+        prices, _ = _next_prices(points, model.budgets)
     bound, at = np.inf, prices
     for _ in range(most):
         best, point = solve_at(model, tree, Direction(weight=1.0, prices=prices))
