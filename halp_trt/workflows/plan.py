@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.errors import ArtefactError, HalpError, InfeasibleBudgetError, UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.answer import Answer, Sweep, answer_from
 from halp_trt.planning.chunks import grid_steps
@@ -88,7 +88,10 @@ def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | Non
     opened = open_problem(request)
     dense_us = opened.problem.budgets[LATENCY]
     problem = _budgeted(opened.problem, request)
-    solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
+    try:
+        solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
+    except InfeasibleBudgetError as error:
+        raise _with_its_limits(error, request) from error
     plan = None
     if opened.dense is not None and opened.saliency is not None and opened.table is not None:
         plan = plan_from(opened.dense, opened.saliency, opened.table.estimates, problem, solution)
@@ -101,7 +104,10 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
     dense_us = opened.problem.budgets[LATENCY]
     problem = _budgeted(opened.problem, replace(request, budget="100%"))
     effort = Effort(gap=request.gap, seconds=request.seconds)
-    points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
+    try:
+        points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
+    except InfeasibleBudgetError as error:
+        raise _with_its_limits(error, replace(request, budget=f"{high * dense_us!r}us")) from error
     return Sweep(
         solver=request.solver,
         dense_us=dense_us,
@@ -109,6 +115,30 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
         seconds=math.fsum(point.solution.seconds for point in points),
         points=tuple(answer_from(problem, point.solution, point.budget) for point in points),
     )
+
+
+def _with_its_limits(error: InfeasibleBudgetError, request: PlanRequest) -> InfeasibleBudgetError:
+    """The error, and without which of the limits on widths the budgets could be met."""
+    limits = request.limits
+    eased = {
+        "--least": replace(limits, least={}, least_of_all=0),
+        "--frozen": replace(limits, frozen=frozenset()),
+        "--max-prune": replace(limits, group_fraction=1.0),
+    }
+    eased = {option: without for option, without in eased.items() if without != limits}
+
+    def can_be_met(without: Limits) -> bool:
+        asked = replace(request, limits=without)
+        try:
+            SOLVERS[request.solver](_budgeted(open_problem(asked).problem, asked), gap=1.0, seconds=request.seconds)
+        except HalpError:
+            return False
+        return True
+
+    binding = [option for option, without in eased.items() if can_be_met(without)]
+    if not binding and len(eased) > 1 and can_be_met(Limits(least={})):
+        return InfeasibleBudgetError(f"{error}; it could be met without {' and '.join(eased)}")
+    return InfeasibleBudgetError(f"{error}; it could be met without {' or '.join(binding)}") if binding else error
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -132,8 +162,15 @@ def parse_range(text: str) -> tuple[float, float]:
 
 def open_problem(request: PlanRequest) -> Opened:
     """The problem that the request's files state, with the dense network's costs as budgets."""
-    if _is_table(request.source):
-        return _of_network(request)
+    opened = _of_network(request) if _is_table(request.source) else _of_instance(request)
+    full = {name: group.widths[-1] for group in opened.problem.groups for name in (group.name, *group.layers)}
+    for name, width in request.limits.least.items():
+        if width > full[name]:
+            raise UsageError(f"least width {width} of {name!r} is above its full width of {full[name]}; lower it")
+    return opened
+
+
+def _of_instance(request: PlanRequest) -> Opened:
     if request.saliency is not None or request.graph is not None:
         raise UsageError(f"{request.source} is no latency table, so --saliency and --graph have no use; leave them out")
     if request.others:

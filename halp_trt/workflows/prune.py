@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -165,19 +165,25 @@ class _Run:
         if counts_latency_us(graph, self.lookup, narrowest) <= schedule.target_us:
             return
         method = self.request.method if self.request.method == "joint-blocks" else "joint"
-        least = {name: count for name, count in narrowest.items() if count}
         alike = Saliency(scores={group.name: (1.0,) * group.num_channels for group in graph.prunable_groups})
+
+        def attempt(least: Mapping[str, int] | None) -> InfeasibleBudgetError | None:
+            try:
+                METHODS[method](
+                    self.step.plan, alike, self.lookup, budget_us=schedule.target_us, steps=self.chunks, least=least
+                )
+            except InfeasibleBudgetError as error:
+                return error
+            return None
+
         is_limited = min(self.request.group_fraction, self.request.step_fraction) < 1
-        try:
-            METHODS[method](
-                self.step.plan, alike, self.lookup,
-                budget_us=schedule.target_us, steps=self.chunks, least=least if is_limited else None,
-            )  # fmt: skip
-        except InfeasibleBudgetError as error:
-            share = schedule.target_us / schedule.dense_us
+        error = attempt({name: count for name, count in narrowest.items() if count} if is_limited else None)
+        if error is not None:
+            binds = is_limited and attempt(None) is None
             raise InfeasibleBudgetError(
-                f"the budget is {share:.1%} of the dense latency by the table, but {error}"
-            ) from error
+                f"the budget is {schedule.target_us / schedule.dense_us:.1%} of the dense latency by the table, but "
+                f"{error}" + ("; it could be met without --max-prune and --max-prune-step" if binds else "")
+            )
 
     def _resume(self) -> None:
         path = checkpoint_path(self.folder)

@@ -97,6 +97,25 @@ def test_what_must_stay_stays(halp_trt: Verb, instance: Path) -> None:
     assert set(json.loads(half.stdout)["kept"].values()) == {2}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--frozen", "head", "--frozen", "a.1", "--frozen", "b.1"), "it could be met without --frozen"),
+        (("--least", "2"), "it could be met without --least"),
+        (("--max-prune", "10", "--least", "1"), "it could be met without --max-prune"),
+        (("--max-prune", "10", "--least", "2"), "it could be met without --least and --max-prune"),
+    ],
+)
+def test_a_refusal_names_the_limit_that_binds(
+    halp_trt: Verb, instance: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    for asked in (("--budget", "65%"), ("--sweep", "50%..65%")):
+        refused = halp_trt("plan", instance, *asked, *arguments)
+        assert refused.exit_code == 2
+        assert "the lowest reachable is 380; " in refused.stderr
+        assert refused.stderr.strip().endswith(sentence)
+
+
 def test_the_text_says_how_good_the_plan_is(halp_trt: Verb, instance: Path) -> None:
     done = halp_trt("plan", instance, "--budget", "70%")
     assert done.exit_code == 0
@@ -173,6 +192,7 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
         (json.dumps(SOUND), ("--budget", "half"), "budget 'half' is not"),
         (json.dumps(SOUND), ("--budget", "120%"), "above 100 %"),
         (json.dumps(SOUND), ("--budget", "1us"), "the lowest reachable is 13"),
+        (json.dumps(SOUND), ("--least", "b=3"), "least width 3 of 'b' is above its full width of 1"),
         (json.dumps(SOUND), ("--sweep", "90%..20%"), "no range of shares"),
         (json.dumps(SOUND), ("--sweep", "20..90"), "no range of shares"),
         (json.dumps(SOUND), ("--frozen", "z"), "no channel group or layer 'z'"),
