@@ -36,7 +36,7 @@ __all__ = ["Effort", "joint", "joint_blocks", "maximise", "prepared", "solved"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_MOST_LABELS = 50_000
+_MOST_LABELS = 200_000
 _CHEAP_LABELS = 4_000
 """Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
 A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
