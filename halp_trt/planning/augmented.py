@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +32,18 @@ def augmented_knapsack(
     capacity: float,
     *,
     most_cells: int = MOST_CELLS,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, ...]]:
     """The choice of every group: the recurrence's best plan first, then those of its other cells, of falling value.
+
+    There is none where the time is up before the table is full.
 
     Args:
         costs, values: ``[group][choice]``, cumulative: choice k is the first of a group (which has to be paid for) and
             k chunks more.
         capacity: the most that the chosen costs may sum to.
         most_cells: in a row of the table.
+        is_late: asked at every row.
     """
     room = math.fsum([capacity, *(-group[0] for group in costs)])
     quantum = _quantum(costs, most_cells)
@@ -50,7 +54,9 @@ def augmented_knapsack(
     below = sum(-weight for weight in weights if weight < 0)
     most = sum(max(group) for group in added)
     last = min(math.floor(room / quantum), most)
-    value, rows = _table(weights, gains, firsts, below, max(last, -below) + below)
+    value, rows = _table(weights, gains, firsts, below, max(last, -below) + below, is_late)
+    if len(rows) < len(weights):
+        return
     reached = value[: max(last + below + 1, 0)]
     _, cells = np.unique(-reached, return_index=True)
     for cell in cells[np.isfinite(reached[cells])]:
@@ -76,7 +82,12 @@ def _quantum(costs: Sequence[Sequence[float]], most_cells: int) -> float:
 
 
 def _table(
-    weights: Sequence[int], gains: Sequence[float], firsts: set[int], below: int, top: int
+    weights: Sequence[int],
+    gains: Sequence[float],
+    firsts: set[int],
+    below: int,
+    top: int,
+    is_late: Callable[[], bool],
 ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.uint8]]]:
     """The value in every cell, of capacities ``-below .. top``, and for every item where it is taken, eight to a byte.
 
@@ -87,6 +98,8 @@ def _table(
     taken = np.zeros(size, bool)
     rows = []
     for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
+        if is_late():
+            break
         source = np.arange(size) - weight
         inside = source >= 0
         source = np.clip(source, 0, size - 1)

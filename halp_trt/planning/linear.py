@@ -260,8 +260,18 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
 
 
 def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[int, ...] | None:
-    """Of the recurrence's plans, best first, one that meets the budgets at its true widths; ever more are skipped."""
-    plans, stride = _augmented(linear), 1.0
+    """Of the recurrence's plans, best first, one that meets the budgets at its true widths; ever more are skipped.
+
+    Under a time limit a coarse recurrence goes before the fine one, which may not end in time.
+    """
+    coarse = None
+    if effort.seconds is not None:
+        coarse = _first_that_fits(linear, _augmented(linear, _FEWEST_CELLS), is_late)
+    return _first_that_fits(linear, _augmented(linear, MOST_CELLS, is_late), is_late) or coarse
+
+
+def _first_that_fits(linear: _Linear, plans: Iterator[tuple[int, ...]], is_late: Clock) -> tuple[int, ...] | None:
+    stride = 1.0
     for attempt in range(_ATTEMPTS):
         choices = next(plans, None)
         if choices is None or linear.problem.fits(choices):
@@ -274,21 +284,24 @@ def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> tupl
     return None
 
 
-def _augmented(linear: _Linear) -> Iterator[tuple[int, ...]]:
+def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False) -> Iterator[tuple[int, ...]]:
     """The papers' recurrence; with several resources on their sum, weighed by what they exceed their budgets."""
     if len(linear.budgets) == 1:
         costs = [cost[0].tolist() for cost in linear.costs]
         num_items = sum(len(group) - 1 for group in costs)
-        most_cells = min(MOST_CELLS, max(_FEWEST_CELLS, _MOST_STEPS // max(num_items, 1)))
-        plans = augmented_knapsack(costs, linear.values, float(linear.budgets[0]), most_cells=most_cells)
+        most_cells = min(most_cells, max(_FEWEST_CELLS, _MOST_STEPS // max(num_items, 1)))
+        room = float(linear.budgets[0])
+        plans = augmented_knapsack(costs, linear.values, room, most_cells=most_cells, is_late=is_late)
         yield from map(linear.chosen, plans)
         return
+    most_cells = min(most_cells, _WEIGHED_CELLS)
     weights = np.eye(len(linear.budgets))[0]
     scale = np.maximum(np.abs(linear.budgets), 1e-12)
     for _ in range(_WEIGHINGS):
         costs = [(weights / scale @ cost).tolist() for cost in linear.costs]
         room = float(weights / scale @ linear.budgets)
-        positions = next(augmented_knapsack(costs, linear.values, room, most_cells=_WEIGHED_CELLS), None)
+        plans = augmented_knapsack(costs, linear.values, room, most_cells=most_cells, is_late=is_late)
+        positions = next(plans, None)
         if positions is None:
             return
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)

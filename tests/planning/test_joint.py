@@ -12,6 +12,7 @@ from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.integer import maximise_by_integers
 from halp_trt.planning.joint import Effort, joint, maximise
+from halp_trt.planning.linear import halp
 from halp_trt.planning.model import bucket_tree, model_of, undominated
 from halp_trt.planning.problem import Axis, Group, Limits, Problem, Term, choices_allowed, limited, limits_from
 from tests.planning.small_problems import alive, everything, random_problem
@@ -160,6 +161,14 @@ def test_limits_hold_for_the_optimum() -> None:
     assert min(solution.choices) >= 2
     assert solution.choices[3] == 5
     assert solution.choices != free.choices
+
+
+def test_the_papers_recurrence_ends_in_time_too() -> None:
+    problem = chain(150, 64, share=0.7)
+    whole, hurried = halp(problem), halp(problem, seconds=1e-3)
+    assert problem.fits(hurried.choices)
+    assert 0.95 * whole.value <= hurried.value <= whole.value <= hurried.bound
+    assert hurried.seconds < whole.seconds
 
 
 # ---- frontier -------------------------------------------------------------------------------------------------------
