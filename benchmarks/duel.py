@@ -205,16 +205,20 @@ def _write(arguments: argparse.Namespace, rules: Rules, cells: Iterable[Cell]) -
     reasons = arguments.work / "fastnas.json"
     why = read_json(reasons)["failed"] if reasons.exists() else _fastnas_absent() if not arguments.fastnas else ""
     training = {network: encode(TRAINING[network]) for network in arguments.network if rules.is_trained}
+    found = result_of(everything, {FASTNAS: why} if why else {})
+    elsewhere = {row["choice"].get("notes", {}).get("modelopt", "") for row in found["cells"]} - {""}
+    packages = {name: _version(name) for name in ("torch", "torch-pruning", "onnxruntime")}
+    packages["nvidia-modelopt"] = ", ".join(sorted(elsewhere)) or _version("nvidia-modelopt")
     write_json(
         arguments.result,
         {
             "schema": SCHEMA,
             "command": _command(arguments),
             "version": __version__,
-            "packages": {name: _version(name) for name in ("torch", "torch-pruning", "onnxruntime", "nvidia-modelopt")},
+            "packages": packages,
             "rules": encode(rules),
             "training": training,
-            **result_of(everything, {FASTNAS: why} if why else {}),
+            **found,
             "remarks": arguments.remarks,
         },
     )

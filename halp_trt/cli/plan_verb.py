@@ -87,7 +87,13 @@ def plan(
             raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
         found = sweep(request, *parse_range(sweep_range))
         write_text(plot, frontier_figure(found))
-        summary = {"solver": found.solver, "dense_us": found.dense_us, "points": found.points, "plot": str(plot)}
+        summary = {
+            "solver": found.solver,
+            "dense_us": found.dense_us,
+            "seconds": found.seconds,
+            "points": found.points,
+            "plot": str(plot),
+        }
         print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
         return
     if plot is not None:

@@ -25,7 +25,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A frontier as it is shown: answers of rising latency and value from ``low_us`` on, or from what can be met."""
+    """A frontier as it is shown: answers of rising latency and value from ``low_us`` on, or from what can be met.
+
+    ``seconds`` is the wall time that all of them took together.
+    """
 
     solver: str
     dense_us: float

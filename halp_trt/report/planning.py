@@ -44,4 +44,5 @@ def describe_sweep(sweep: Sweep) -> str:
     ]
     first = sweep.points[0]
     unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
-    return units.columns(rows) + (unmet if first.budget_us > sweep.low_us else "")
+    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s"
+    return units.columns(rows) + found + (unmet if first.budget_us > sweep.low_us else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,6 +105,7 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
     dense_us = opened.problem.budgets[LATENCY]
     problem = _budgeted(opened.problem, replace(request, budget="100%"))
     effort = Effort(gap=request.gap, seconds=request.seconds)
+    started = time.perf_counter()
     try:
         points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
     except InfeasibleBudgetError as error:
@@ -112,7 +114,7 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
         solver=request.solver,
         dense_us=dense_us,
         low_us=low * dense_us,
-        seconds=math.fsum(point.solution.seconds for point in points),
+        seconds=time.perf_counter() - started,
         points=tuple(answer_from(problem, point.solution, point.budget) for point in points),
     )
 

@@ -128,6 +128,7 @@ def test_a_sweep_gives_the_frontier_and_its_picture(halp_trt: Verb, instance: Pa
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["dense_us"] == 380
+    assert found["seconds"] > 0
     values = [point["value"] for point in found["points"]]
     assert len(values) > 2
     assert values == sorted(set(values))
