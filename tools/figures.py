@@ -89,12 +89,16 @@ def _budgets(found: Result) -> str:
 
 def _reproducibility(found: Result) -> str:
     """Two tables, and the plans made from either."""
-    rows = found["row_difference"]
+    rows, level = found["row_difference"], found["row_difference_at_equal_speed"]
     return _table(
         ("two surveys, one beside a busy core", found["model"]),
         [
             ("rows in both tables", str(found["num_rows"][2])),
             ("difference of a row: median, 90 % below", f"{percent(rows['median'], 1)}, {percent(rows['p90'], 1)}"),
+            (
+                "the same, at equal speed of the machine",
+                f"{percent(level['median'], 1)}, {percent(level['p90'], 1)}",
+            ),
             (
                 f"engines planned from either at {found['budget']}",
                 f"{latency(found['engines_us']['first'])}, {latency(found['engines_us']['second'])} "
