@@ -27,12 +27,12 @@ from dense_training import TRAINING, report, timed, train_cycles
 from halp_trt import __version__
 from halp_trt.specs import Verification
 from halp_trt.store import encode, load, read_json, write_json
-from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.prune_stage import prune_run
+from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
 from halp_trt.workflows.verify_stage import verify_run
 

@@ -15,8 +15,8 @@ from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
-from halp_trt.workflows.build_lut import Measurer, network_footprint
 from halp_trt.workflows.inputs import example_inputs
+from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 
 __all__ = ["Device", "bisect_share"]

@@ -221,7 +221,7 @@ def _lookup(arguments: argparse.Namespace, on_miss: str, progress: Callable[[int
     """What the table holds, measured where it is missing and that is allowed."""
     from halp_trt.runtimes import get_runtime
     from halp_trt.store import read_table
-    from halp_trt.workflows.build_lut import Measurer
+    from halp_trt.workflows.measurer import Measurer
 
     runtime = get_runtime("onnxruntime")
     target = read_table(arguments.table).target if arguments.table.exists() else runtime.target("fp32", 1)

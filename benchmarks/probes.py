@@ -24,7 +24,8 @@ from halp_trt.models.trace import trace
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import Footprint, LayerSpec
 from halp_trt.store import encode, write_json
-from halp_trt.workflows.build_lut import Measurer, Survey, network_footprint, survey_lut
+from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.survey import Survey, survey_lut
 
 RESULT = Path(__file__).resolve().parent / "results" / "probes.json"
 

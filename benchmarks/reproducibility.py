@@ -30,9 +30,9 @@ from halp_trt.runtimes import get_runtime
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import encode, save, write_json
 from halp_trt.timing import pin_to_one_core, time_interleaved
-from halp_trt.workflows.build_lut import Survey, survey_lut
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.plan import PlanRequest, make_plan
+from halp_trt.workflows.survey import Survey, survey_lut
 
 RESULT = Path(__file__).resolve().parent / "results" / "reproducibility.json"
 SCHEMA = "halp-trt/reproducibility/2"

@@ -43,8 +43,8 @@ from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cuda import CudaDevice, require_device
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
-from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.precision import check_measurable, preparer
 from halp_trt.workflows.run import run_all
 from halp_trt.workflows.verify import time_engines

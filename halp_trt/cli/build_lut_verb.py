@@ -54,7 +54,7 @@ def build_lut(
     """
     from halp_trt.latency import Effort
     from halp_trt.report import describe
-    from halp_trt.workflows.build_lut import Survey
+    from halp_trt.workflows.survey import Survey
     from halp_trt.workflows.table_stage import measure_table
 
     settings = settings_from(values)

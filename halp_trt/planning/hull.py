@@ -23,6 +23,8 @@ __all__ = ["spans"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _View:
@@ -81,6 +83,16 @@ class _Span:
         """How much more the right corner is worth."""
         return self.right.value - self.left.value
 
+    @property
+    def slack(self) -> float:
+        """What sums of such values and priced costs may be off by, and more."""
+        priced = self.up / self.across * float(np.abs(self.right.costs[0]))
+        return _ROUNDING * (abs(self.left.value) + abs(self.right.value) + priced)
+
+    def ends_at(self, point: Point) -> bool:
+        """Whether a plan costs and earns what one of the ends does."""
+        return any(end.value == point.value and end.costs[0] == point.costs[0] for end in (self.left, self.right))
+
 
 def spans(
     model: Model,
@@ -123,9 +135,11 @@ def _halves(span: _Span, is_open: Callable[[_Span], bool]) -> tuple[_Span, ...]:
     known = span.tables
     weighed = tables(known.model, Direction(weight=1.0, prices=np.array([price])))
     best, messages = upward(known.model, known.tree, weighed)
-    if best <= span.left.value - price * float(span.left.costs[0]) + 1e-9 * abs(span.right.value):
+    if best <= span.left.value - price * float(span.left.costs[0]) + span.slack:
         return ()
     middle = known.whole(best_states(known.model, known.tree, weighed, messages))
+    if span.ends_at(middle):
+        return ()
     right, left = replace(span, left=middle), replace(span, right=middle)
     if not is_open(right) and not is_open(left):
         return right, left
@@ -149,7 +163,9 @@ def _reach(known: _Tables, weighed: list[Floats], best: float, messages: list[Fl
 def _cut(span: _Span) -> _Span:
     """The span with tables that lack the states which no corner between its ends has."""
     left, right = span.at_left, span.at_right
-    price, slack = span.up / span.across, 1e-9 * abs(span.right.value)
+    if not left.price > right.price:
+        return span
+    price, slack = span.up / span.across, span.slack
     line = span.left.value - price * float(span.left.costs[0])
     near = right.reach >= right.best - slack
     if math.isfinite(left.price):

@@ -15,9 +15,9 @@ from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings
 from halp_trt.runtimes import Array, Runtime, Session
 from halp_trt.specs import Budget, PruningPlan, Target
-from halp_trt.workflows.build_lut import Measurer, network_footprint
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
+from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.precision import Prepare, check_measurable, preparer
 from halp_trt.workflows.prune import prune

@@ -11,13 +11,13 @@ from typing import TypeVar
 from halp_trt.runtimes import BUILD_ONLY
 from halp_trt.specs import Verification
 from halp_trt.store import write_text
-from halp_trt.workflows.build_lut import Survey
 from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.prune_stage import prune_run
 from halp_trt.workflows.show import open_artefact, page_of
+from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
 from halp_trt.workflows.target import find_target
 from halp_trt.workflows.train_stage import train_dense

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.latency import LatencyTable
-from halp_trt.workflows.build_lut import Survey, survey_lut
 from halp_trt.workflows.folder import Settings
 from halp_trt.workflows.network import NO_DATA, graph_of, load_network
 from halp_trt.workflows.precision import check_measurable
+from halp_trt.workflows.survey import Survey, survey_lut
 from halp_trt.workflows.target import find_target, table_of
 
 __all__ = ["measure_table"]

@@ -14,10 +14,10 @@ from halp_trt.runtimes import Explains, Runtime, Session, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Target, Verification
 from halp_trt.store import load_tensors, read_table, save
-from halp_trt.workflows.build_lut import Measurer, network_footprint
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
+from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Contender, Explain, Tolerances, verify

@@ -7,7 +7,7 @@ from pathlib import Path
 from halp_trt.latency import Effort, LatencyTable
 from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
-from halp_trt.workflows.build_lut import Survey, survey_lut
+from halp_trt.workflows.survey import Survey, survey_lut
 
 
 def _conv(name: str, reads: str, writes: str, in_channels: int, out_channels: int, groups: int = 1) -> Layer:

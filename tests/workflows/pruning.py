@@ -27,8 +27,8 @@ from halp_trt.models.zoo import ResidualNet
 from halp_trt.planning import Lookup
 from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import Budget, LayerSpec, Measurement
-from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.request import PruneRequest, Subject
 

@@ -21,7 +21,8 @@ from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchEr
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measurement
 from halp_trt.store import read_table
-from halp_trt.workflows.build_lut import Measurer, build_lut, slice_specs
+from halp_trt.workflows.build_lut import build_lut, slice_specs
+from halp_trt.workflows.measurer import Measurer
 
 RUNTIME: Runtime = get_runtime("synthetic")
 TARGET = synthetic.target("fp32", 1)

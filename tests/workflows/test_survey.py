@@ -25,7 +25,8 @@ from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measurement, PruningPlan, Saliency
 from halp_trt.store import read_table, save
-from halp_trt.workflows.build_lut import Measurer, Survey, survey_lut
+from halp_trt.workflows.measurer import Measurer
+from halp_trt.workflows.survey import Survey, survey_lut
 from tests.strategies import graph_of
 
 RUNTIME: Runtime = get_runtime("synthetic")
@@ -187,7 +188,7 @@ def test_a_full_grid_needs_no_probes_to_be_allowed(tmp_path: Path) -> None:
 _SURVEY = """
 import sys, time
 from tests.workflows.test_survey import GRAPH, LAVISH, RUNTIME, TARGET
-from halp_trt.workflows.build_lut import survey_lut
+from halp_trt.workflows.survey import survey_lut
 survey_lut(GRAPH, LAVISH, path=sys.argv[1], runtime=RUNTIME, target=TARGET, resume=len(sys.argv) > 2,
            progress=lambda done, total: (print(done, flush=True), time.sleep(0.003)))
 """

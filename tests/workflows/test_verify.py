@@ -24,11 +24,11 @@ from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
 from halp_trt.specs import Conditions, Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.timing import Launch
-from halp_trt.workflows.build_lut import Measurer
 from halp_trt.workflows.deploy import Order, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
 from halp_trt.workflows.verify_stage import verify_run

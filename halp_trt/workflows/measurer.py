@@ -1,0 +1,214 @@
+"""Looking layers up in a latency table, and measuring and adding what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from halp_trt.errors import MissingLatencyError, UsageError
+from halp_trt.graphs.probe import make_probe
+from halp_trt.graphs.typed_probe import make_typed_probe
+from halp_trt.latency import LatencyTable, Surface, check_target, graph_specs
+from halp_trt.planning.resources import footprint_of
+from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
+from halp_trt.runtimes.round_bench import ROUNDS, at_speed
+from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
+from halp_trt.store import append_rows, create_table, read_table
+from halp_trt.workflows.precision import parser_opset
+
+__all__ = [
+    "ON_MISS",
+    "Bench",
+    "Measurer",
+    "Progress",
+    "first_reference_us",
+    "network_footprint",
+    "open_table",
+    "silent",
+]
+
+Progress = Callable[[int, int], None]
+"""Called with how many layers are done and how many there are."""
+
+ON_MISS = ("measure", "interpolate", "refuse")
+"""What to do about a layer that is not in the table: measure and add it, interpolate it by the table's surfaces where
+they cover it, or stop."""
+
+
+def silent(num_done: int, num_total: int) -> None:
+    """Shows nothing."""
+
+
+def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
+    """What lies between two runs of a layer while a network is pruned: half of what the dense one goes through."""
+    dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
+    return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
+
+
+class Measurer:
+    """Looks layers and units up in a table, and measures and adds what is not there."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        runtime: Runtime,
+        target: Target,
+        *,
+        on_miss: str = "measure",
+        footprint: Footprint = DEFAULT_FOOTPRINT,
+        progress: Progress = silent,
+    ) -> None:
+        """Opens a table.
+
+        Args:
+            path: the table's file; started if there is none and ``on_miss`` is ``measure``.
+            runtime: what measures.
+            target: what the table must be of.
+            on_miss: one of ``ON_MISS``.
+            footprint: memory of the network that the layers are part of.
+            progress: called with the number of measured and of missing layers of a call.
+
+        Raises:
+            UsageError: ``on_miss`` is none of them.
+            ArtefactError: the table is damaged, or missing though nothing may be measured.
+            TargetMismatchError: it is of another target.
+        """
+        if on_miss not in ON_MISS:
+            choices = f"{', '.join(ON_MISS[:-1])} or {ON_MISS[-1]}"
+            raise UsageError(f"a missing latency can be met with {choices}, not {on_miss!r}")
+        table = open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
+        check_target(table, target)
+        self._path, self._on_miss, self._progress = Path(path), on_miss, progress
+        self._bench = Bench(runtime=runtime, target=target, footprint=footprint)
+        self._table, self._known = table, dict(table.rows)
+
+    @property
+    def table(self) -> LatencyTable:
+        """The table as it is now; where it interpolates, without what that told."""
+        return self._table if self._on_miss != "measure" else self._table.with_rows(self._known)
+
+    @property
+    def surfaces(self) -> tuple[Surface, ...]:
+        """Over pairs of widths, exact wherever there is a row by now."""
+        return self.table.refined_surfaces()
+
+    def __call__(self, specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
+        """The rows of some layers.
+
+        Raises:
+            MissingLatencyError: some are not there and may not be measured.
+        """
+        return self._look_up(dict.fromkeys(specs))
+
+    def units(self, units: Sequence[Unit]) -> dict[LayerSpec, Measurement]:
+        """The rows of what a runtime executes of a model.
+
+        Raises:
+            MissingLatencyError: some are not there and may not be measured.
+        """
+        return self._look_up({unit.spec: unit.model for unit in units})
+
+    def _look_up(self, wanted: Mapping[LayerSpec, bytes | None]) -> dict[LayerSpec, Measurement]:
+        missing = {spec: model for spec, model in wanted.items() if spec not in self._known}
+        if missing and self._on_miss == "interpolate":
+            found, missing = self._interpolated(missing)
+            self._known.update(found)
+        if missing and self._on_miss != "measure":
+            raise MissingLatencyError(
+                f"{self._path} lacks {len(missing)} of the layers, first {next(iter(missing))}; run build-lut again "
+                "with a smaller step, or allow measuring while planning"
+            )
+        if missing:
+            report = partial(_report_of, self._progress, len(missing))
+            bench = replace(self._bench, reference_us=first_reference_us(self._known))
+            self._known.update(bench.measure_rows(missing, self._path, report))
+        return {spec: self._known[spec] for spec in wanted}
+
+    def _interpolated(
+        self, missing: Mapping[LayerSpec, bytes | None]
+    ) -> tuple[dict[LayerSpec, Measurement], dict[LayerSpec, bytes | None]]:
+        """What the table's surfaces tell of missing layers, and those that none covers."""
+        found, left = {}, {}
+        for spec, model in missing.items():
+            try:
+                found.update(self._table.estimates((spec,)))
+            except MissingLatencyError:
+                left[spec] = model
+        return found, left
+
+
+def _report_of(progress: Progress, total: int, done: int) -> None:
+    progress(done, total)
+
+
+# ---- what both share ----
+
+
+def open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
+    """A table to add rows to: a new one, or with ``resume`` the one there, of the same target.
+
+    Raises:
+        ArtefactError: there is one and ``resume`` is not set, or it is damaged.
+        TargetMismatchError: it is of another target.
+    """
+    if not (resume and path.exists()):
+        create_table(path, target)
+        return LatencyTable(target=target, rows={})
+    table = read_table(path)
+    check_target(table, target)
+    return table
+
+
+def first_reference_us(rows: Mapping[LayerSpec, Measurement]) -> float:
+    """What the reference took when a table was begun: rows of one table are at one speed of the machine."""
+    return next((row.reference_us for row in rows.values() if row.reference_us), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What measures, as part of how large a network, and what the reference took when the table was begun."""
+
+    runtime: Runtime
+    target: Target
+    footprint: Footprint
+    reference_us: float = 0.0
+
+    def measure_rows(
+        self, wanted: Mapping[LayerSpec, bytes | None], path: Path, report: Callable[[int], None]
+    ) -> dict[LayerSpec, Measurement]:
+        """Measures layers, or units by models of their own, and appends the rows as they are known."""
+        rows: dict[LayerSpec, Measurement] = {}
+        reference_us = self.reference_us
+        report(0)
+        if not wanted:
+            return rows
+        with self.runtime.prober(self.target) as prober:
+            for spec, row in zip(wanted, self._taken(prober, wanted), strict=True):
+                if self.target.protocol.method == ROUNDS:
+                    reference_us = reference_us or row.reference_us
+                    row = at_speed(row, reference_us)
+                rows[spec] = row
+                append_rows(path, [(spec, row)])
+                report(len(rows))
+        return rows
+
+    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Measurement]:
+        probes = (model or self._probe(spec) for spec, model in wanted.items())
+        if isinstance(prober, BatchProber):
+            yield from prober.measure_all(probes, self.footprint)
+        else:
+            yield from (prober.measure(probe) for probe in probes)
+
+    def _probe(self, spec: LayerSpec) -> bytes:
+        """A layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
+        target = self.target
+        if target.runtime not in TENSORRT:
+            if target.runtime == "onnxruntime" and target.precision != "fp32":
+                raise UsageError(
+                    f"{target.runtime} measures layers in fp32, not {target.precision!r}: prune with fp32 and "
+                    "deploy in the other"
+                )
+            return make_probe(spec, target.batch_size)
+        return make_typed_probe(spec, target.batch_size, target.precision, opset=parser_opset(target))
