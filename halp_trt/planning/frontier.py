@@ -30,13 +30,13 @@ Indices = npt.NDArray[np.intp]
 
 _SPACING = 0.01
 """Corners closer than this share of the dense cost are not told apart."""
-_CELLS = 4
+_CELLS = 8
 """Between corners one plan is shown for each such part of the spacing."""
-_SMALL_RISE = 1e-2
+_SMALL_RISE = 3e-3
 """Between corners that differ less in value nothing is looked for."""
-_SLICE = 0.15
+_SLICE = 0.05
 """Plans are looked for so far below the line, as a part of what its ends differ by in value."""
-_MOST_LABELS = 50
+_MOST_LABELS = 200
 _STEP = 0.05
 _ROUNDING = 1e-12
 

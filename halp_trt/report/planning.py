@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from halp_trt.planning.answer import Answer, Sweep
 from halp_trt.planning.problem import Solution
 from halp_trt.report import units
@@ -31,7 +33,8 @@ def describe_answer(answer: Answer, solution: Solution, dense_us: float) -> str:
 
 
 def describe_sweep(sweep: Sweep) -> str:
-    """A frontier, one line a plan."""
+    """A frontier, one line for every percent of the dense latency: the last plan of each, which is the best."""
+    shown = {math.floor(100 * point.latency_us / sweep.dense_us): point for point in sweep.points}
     rows = [("of dense", "latency", "saliency", "gap")]
     rows += [
         (
@@ -40,9 +43,10 @@ def describe_sweep(sweep: Sweep) -> str:
             f"{point.value:.6g}",
             f"{point.gap:.1e}",
         )
-        for point in sweep.points
+        for point in shown.values()
     ]
     first = sweep.points[0]
+    every = "" if len(shown) == len(sweep.points) else "; all of them with --json"
+    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s{every}"
     unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
-    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s"
     return units.columns(rows) + found + (unmet if first.budget_us > sweep.low_us else "")

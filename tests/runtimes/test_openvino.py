@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
@@ -164,8 +165,12 @@ def test_layers_side_by_side_are_measured_as_one_by_one(prober: runtime.OpenVino
     specs = [spec.with_widths(width, width) for width in (16, 128) for spec in (SPECS["conv"], SPECS["max pool"])]
     specs += [SPECS["linear"], SPECS["add"], SPECS["relu"]]
     probes = [make_probe(spec, 1) for spec in specs]
-    together = [row.latency_us for row in prober.measure_all(probes, SMALL)]
-    alone = [next(prober.measure_all([probe], SMALL)).latency_us for probe in probes]
+
+    def fastest(measure: Callable[[], list[float]]) -> npt.NDArray[np.float64]:
+        return np.min([measure() for _ in range(4)], axis=0)
+
+    together = fastest(lambda: [row.latency_us for row in prober.measure_all(probes, SMALL)])
+    alone = fastest(lambda: [next(prober.measure_all([probe], SMALL)).latency_us for probe in probes])
     np.testing.assert_allclose(together, alone, rtol=1.0, atol=4.0)
     assert together[2] > 5 * together[0], "64 times the work"
 
