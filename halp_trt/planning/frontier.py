@@ -34,7 +34,7 @@ _CELLS = 8
 """Between corners one plan is shown for each such part of the spacing."""
 _SMALL_RISE = 3e-3
 """Between corners that differ less in value nothing is looked for."""
-_SLICE = 0.05
+_SLICE = 0.1
 """Plans are looked for so far below the line, as a part of what its ends differ by in value."""
 _MOST_LABELS = 200
 _STEP = 0.05
