@@ -146,7 +146,8 @@ class _Run:
         elif self.stopwatch is not None:
             dense_us, _ = self.stopwatch(self._rewritten(PruningPlan.dense(graph)))
             self.calibration = dense_us / self.dense_us
-        target_us = self.request.budget.latency_us(self.dense_us * self.calibration) / self.calibration
+        budget, scale = self.request.budget, self.calibration if self.request.budget.fraction is None else 1.0
+        target_us = budget.latency_us(self.dense_us * scale) / scale  # a share needs no rounding there and back
         self.schedule = Schedule(dense_us=self.dense_us, target_us=target_us, num_steps=self.request.num_steps)
         if not self.is_slim:
             self.chunks = self._chunks()
@@ -155,8 +156,8 @@ class _Run:
     def _check_reachable(self) -> None:
         """Says at once, not after hours of training, that a budget cannot be met.
 
-        The narrowest network need not be the fastest: where it is too slow, a plan over both widths is tried with
-        channels that all matter alike, whatever the method.
+        The narrowest network need not be the fastest: where it is too slow, the method tries with channels that all
+        matter alike.
 
         Raises:
             InfeasibleBudgetError: it cannot; the message names the lowest reachable latency.
@@ -164,12 +165,11 @@ class _Run:
         graph, schedule, narrowest = self.subject.graph, self.schedule, self._narrowest()
         if counts_latency_us(graph, self.lookup, narrowest) <= schedule.target_us:
             return
-        method = self.request.method if self.request.method == "joint-blocks" else "joint"
         alike = Saliency(scores={group.name: (1.0,) * group.num_channels for group in graph.prunable_groups})
 
         def attempt(least: Mapping[str, int] | None) -> InfeasibleBudgetError | None:
             try:
-                METHODS[method](
+                METHODS[self.request.method](
                     self.step.plan, alike, self.lookup, budget_us=schedule.target_us, steps=self.chunks, least=least
                 )
             except InfeasibleBudgetError as error:
