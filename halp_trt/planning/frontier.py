@@ -9,6 +9,7 @@ the plans between them, each with the line above it as its bound.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,7 +146,7 @@ def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: 
     pairs = list(spans(model, tree, ask.low, ask.high, spacing=ask.spacing, is_over=hurry.is_over))
     corners = list({id(corner): corner for pair in pairs for corner in pair}.values())
     seconds = (time.perf_counter() - started) / max(len(corners), 1)
-    found = [_shown(ask, model, corner, seconds) for corner in corners if ask.low <= corner.costs[0] <= ask.high]
+    found = _shown(ask, model, [corner for corner in corners if ask.low <= corner.costs[0] <= ask.high], seconds)
 
     def end(budget: float) -> FrontierPoint:
         asked = _with_budget(ask.problem, budget)
@@ -166,9 +167,7 @@ def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: 
         price = up / across
         points = [p for p in _below(ask, model, tree, right, price, up) if ask.low <= p.costs[0] <= ask.high]
         seconds = (time.perf_counter() - started) / max(len(points), 1)
-        for point in points:
-            line = left.value + price * float(point.costs[0] - left.costs[0])
-            found.append(_shown(ask, model, point, seconds, bound=line))
+        found += _shown(ask, model, points, seconds, line=(left, price))
     return found
 
 
@@ -201,17 +200,32 @@ def _below(
     )
 
 
-def _shown(ask: _Range, model: Model, point: Point, seconds: float, bound: float = -np.inf) -> FrontierPoint:
-    """A plan with the budget that it spends; without a bound it is a corner, and the best of its cost."""
-    names = zip(model.states, point.states, strict=True)
-    choices = tuple(int(states[state]) for states, state in names)[: len(ask.problem.groups)]
-    costs, value = ask.problem.costs(choices), ask.problem.value(choices, live=True)
-    solution = Solution(
-        choices=choices,
-        value=value,
-        bound=max(value, bound),
-        costs=costs,
-        seconds=seconds,
-        status="optimal" if bound <= value else "limit",
-    )
-    return FrontierPoint(budget=next(iter(costs.values())), solution=solution)
+def _shown(
+    ask: _Range, model: Model, points: Sequence[Point], seconds: float, line: tuple[Point, float] | None = None
+) -> list[FrontierPoint]:
+    """Plans with the budget that each spends.
+
+    Args:
+        ask, model: what they are plans of.
+        points: the plans.
+        seconds: that each took.
+        line: a corner and the price from which the line starts that bounds them; without it they are corners
+            themselves, and the best of their cost.
+    """
+    num_groups = len(ask.problem.groups)
+    states = np.asarray([point.states for point in points], np.intp).reshape(-1, len(model.states))
+    plans = np.column_stack([names[states[:, group]] for group, names in enumerate(model.states[:num_groups])])
+    found = []
+    for point, choices, costs in zip(points, plans.tolist(), ask.problem.costs_of(plans), strict=True):
+        value = ask.problem.value(choices, live=True)
+        bound = value if line is None else line[0].value + line[1] * float(point.costs[0] - line[0].costs[0])
+        solution = Solution(
+            choices=tuple(choices),
+            value=value,
+            bound=max(value, bound),
+            costs=costs,
+            seconds=seconds,
+            status="optimal" if bound <= value else "limit",
+        )
+        found.append(FrontierPoint(budget=next(iter(costs.values())), solution=solution))
+    return found

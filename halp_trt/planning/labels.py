@@ -8,7 +8,7 @@ known exactly for every combination from one pass up and down the tree, falls sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.planning.model import Bucket, Model
-from halp_trt.planning.relaxation import Direction, Point, downward, point_at, tables, upward
+from halp_trt.planning.relaxation import Direction, Point, downward, points_at, tables, upward
 
 __all__ = ["MOST_POINTS", "Found", "search"]
 
@@ -141,8 +141,8 @@ def search(
         front = _close(model, tree, roots, bounds, progress)
     except _TooLate:
         return None
-    points = list(_points(model, tree, roots, front.at(pick(front.costs, front.values)), progress))
-    return Found(points=tuple(points), lost=progress.lost, num_labels=progress.num_labels)
+    points = _points(model, tree, roots, front.at(pick(front.costs, front.values)), progress)
+    return Found(points=points, lost=progress.lost, num_labels=progress.num_labels)
 
 
 def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], target: float) -> _Bounds:
@@ -356,14 +356,12 @@ def _thinned(labels: _Labels, rest: Floats, bounds: _Bounds, progress: _Progress
 
 def _points(
     model: Model, tree: Sequence[Bucket], roots: Sequence[int], front: _Labels, progress: _Progress
-) -> Iterator[Point]:
-    roots = sorted(roots)
-    for label in range(len(front.values)):
-        states = np.zeros(len(model.states), np.intp)
-        open_labels = list(zip(roots, front.parents[label], strict=True))
-        while open_labels:
-            rank, index = open_labels.pop()
-            done = progress.done[rank]
-            states[tree[rank].scope[0]] = done.states[index]
-            open_labels += zip(sorted(tree[rank].children), done.parents[index], strict=True)
-        yield point_at(model, states)
+) -> tuple[Point, ...]:
+    """The plans of some labels, read back from the roots down."""
+    states = np.zeros((len(front.values), len(model.states)), np.intp)
+    labels: dict[int, npt.NDArray[np.int32]] = dict(zip(sorted(roots), front.parents.T, strict=True))
+    for rank in range(len(tree) - 1, -1, -1):
+        chosen, done = labels.pop(rank), progress.done[rank]
+        states[:, tree[rank].scope[0]] = done.states[chosen]
+        labels.update(zip(sorted(tree[rank].children), done.parents[chosen].T, strict=True))
+    return points_at(model, states)

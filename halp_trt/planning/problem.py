@@ -37,6 +37,7 @@ LATENCY = "latency_us"
 """The name of the first resource."""
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,13 @@ class Axis:
         """Where the chosen width stands, ``choices`` being one index per group of the problem."""
         parts = zip(self.groups, self.parts, strict=True)
         return self._positions[sum(part[choices[group]] for group, part in parts)]
+
+    def positions(self, plans: Indices) -> Indices:
+        """Where the chosen width of every plan stands, ``plans`` being ``[plan, group]``."""
+        widths = np.zeros(len(plans), np.intp)
+        for group, part in zip(self.groups, self.parts, strict=True):
+            widths += np.asarray(part, np.intp)[plans[:, group]]
+        return np.searchsorted(np.asarray(self.levels), widths)
 
 
 _POINT = Axis(groups=(), parts=())
@@ -178,6 +186,13 @@ class Problem:
         """What the choices cost in every resource, at their true widths, correctly rounded."""
         rows = [term.at(choices) for term in self.terms]
         return {name: math.fsum(float(row[index]) for row in rows) for index, name in enumerate(self.budgets)}
+
+    def costs_of(self, plans: Indices) -> list[dict[str, float]]:
+        """What :meth:`costs` gives for every plan of many, ``plans`` being ``[plan, group]``."""
+        rows = np.empty((len(plans), len(self.budgets), len(self.terms)))
+        for index, term in enumerate(self.terms):
+            rows[..., index] = term.costs[:, term.writes.positions(plans), term.reads.positions(plans)].T
+        return [dict(zip(self.budgets, map(math.fsum, row), strict=True)) for row in rows.tolist()]
 
     def value(self, choices: Sequence[int], *, live: bool = False) -> float:
         """What the choices are worth, correctly rounded.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ __all__ = [
     "lowest",
     "marginals",
     "point_at",
+    "points_at",
     "solve_at",
     "tables",
     "upward",
@@ -183,13 +185,18 @@ def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[
 
 def point_at(model: Model, states: Indices) -> Point:
     """The value and costs of some states."""
-    places = [tuple(states[variable] for variable in factor.scope) for factor in model.factors]
-    pairs = list(zip(model.factors, places, strict=True))
-    return Point(
-        states=states,
-        value=float(sum(factor.values[place] for factor, place in pairs)),
-        costs=np.sum([factor.costs[(slice(None), *place)] for factor, place in pairs], axis=0),
-    )
+    return points_at(model, states[None])[0]
+
+
+def points_at(model: Model, states: Indices) -> tuple[Point, ...]:
+    """The values and costs of many plans, ``states`` being ``[plan, variable]``."""
+    values, costs = np.zeros(len(states)), np.zeros((len(model.budgets), len(states)))
+    for factor in model.factors:
+        place: tuple[Any, ...] = tuple(states[:, variable] for variable in factor.scope)
+        values += factor.values[place]
+        costs += factor.costs[(slice(None), *place)].reshape(len(costs), -1)
+    rows = zip(states, values.tolist(), costs.T, strict=True)
+    return tuple(Point(states=row, value=value, costs=cost) for row, value, cost in rows)
 
 
 # ---- the dual -------------------------------------------------------------------------------------------------------
