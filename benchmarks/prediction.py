@@ -17,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def _between(prober: Any, runtime: Any, model: bytes, plan: PruningPlan, target:
 
     time_engine()
     probes = [make_probe(spec, target.batch_size) for spec in layers]
-    by_layer = dict(zip(layers, prober.measure_all(probes, footprint_of(specs, target.batch_size)), strict=True))
+    rows = chain.from_iterable(prober.measure_all(probes, footprint_of(specs, target.batch_size)))
+    by_layer = dict(zip(layers, rows, strict=True))
     time_engine()
     return _row(samples, layers=[by_layer[spec].latency_us for spec in specs])
 

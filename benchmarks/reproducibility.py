@@ -31,6 +31,7 @@ from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import encode, save, write_json
 from halp_trt.timing import pin_to_one_core, time_interleaved
 from halp_trt.workflows.inputs import example_inputs
+from halp_trt.workflows.measurer import speed_of
 from halp_trt.workflows.plan import PlanRequest, make_plan
 from halp_trt.workflows.survey import Survey, survey_lut
 
@@ -90,8 +91,8 @@ def main() -> None:
 
 
 def _speed_us(rows: Any) -> float:
-    """What the reference takes at the speed that a table's rows are brought to: that of its first batch."""
-    return float(next(row.reference_us for row in rows.values()))
+    """What the reference takes at the speed that a table's rows are brought to."""
+    return speed_of(rows)
 
 
 def _quantiles(ratios: Any) -> dict[str, float]:

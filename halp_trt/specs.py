@@ -368,6 +368,7 @@ class Measurement:
         p10_us, p90_us: percentiles, corrected likewise.
         num_samples: how many runs stand behind it.
         reference_us: median of the interleaved reference network, to see drift; 0 where there was none.
+        speed_us: what the reference takes at the speed that the latencies are given for; 0 for that of their own time.
         variation: coefficient of variation of the samples: their standard deviation over their mean.
         enqueue_us: median time the host spends to start one execution; 0 where it waits for the end.
         before, after: the device's conditions on both sides of the samples; None where nothing tells them.
@@ -381,6 +382,7 @@ class Measurement:
     p90_us: float
     num_samples: int
     reference_us: float = 0.0
+    speed_us: float = 0.0
     variation: float = 0.0
     enqueue_us: float = 0.0
     before: Conditions | None = None
@@ -390,9 +392,18 @@ class Measurement:
     doubt: str = ""
 
     def __post_init__(self) -> None:
-        values = (self.latency_us, self.p10_us, self.p90_us, self.reference_us, self.variation, self.enqueue_us)
+        speeds = (self.reference_us, self.speed_us)
+        values = (self.latency_us, self.p10_us, self.p90_us, *speeds, self.variation, self.enqueue_us)
         if not all(math.isfinite(v) and v >= 0 for v in values) or self.num_samples < 1:
             raise UsageError(f"a measurement needs finite, non-negative microseconds and samples, got {self}")
+
+    def at_speed(self, speed_us: float) -> Measurement:
+        """What the machine would show at the speed at which the reference takes so long; nothing new where unknown."""
+        now_us = self.speed_us or self.reference_us
+        if not (now_us and speed_us):
+            return self
+        p10_us, latency_us, p90_us = (us * speed_us / now_us for us in (self.p10_us, self.latency_us, self.p90_us))
+        return replace(self, latency_us=latency_us, p10_us=p10_us, p90_us=p90_us, speed_us=speed_us)
 
     @property
     def is_trusted(self) -> bool:

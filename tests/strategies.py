@@ -92,8 +92,9 @@ def measurements(draw: st.DrawFn) -> Measurement:
     p10, median, p90 = sorted(draw(st.tuples(microseconds, microseconds, microseconds)))
     return Measurement(
         latency_us=median, p10_us=p10, p90_us=p90,
-        num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds), enqueue_us=draw(microseconds),
-        variation=draw(st.floats(0, 2)), before=draw(st.none() | conditions()), after=draw(st.none() | conditions()),
+        num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds), speed_us=draw(microseconds),
+        enqueue_us=draw(microseconds), variation=draw(st.floats(0, 2)),
+        before=draw(st.none() | conditions()), after=draw(st.none() | conditions()),
         protocol=draw(st.none() | st.just(Protocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True))),
         doubt=draw(st.sampled_from(["", "the clock moved"])),
     )  # fmt: skip

@@ -121,8 +121,8 @@ class Prober(Protocol):
 class BatchProber(Protocol):
     """Measures layers in turns, so that each meets the caches as inside a network that touches as much memory."""
 
-    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
-        """Latencies in order, as they become known.
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+        """Latencies in order, as many at a time as become known together.
 
         Raises:
             BuildError: the runtime refuses a probe.

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from halp_trt.runtimes.blocked_edges import cut_to_layer
 from halp_trt.runtimes.executed import executed_units, is_unit
 from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
 from halp_trt.runtimes.processor_bench import processor_name
-from halp_trt.runtimes.round_bench import ROUNDS, RoundBench, batches
+from halp_trt.runtimes.round_bench import ROUNDS, RoundBench, windows
 from halp_trt.specs import Footprint, Measurement, Protocol, Target
 from halp_trt.timing import pin_to_one_core
 
@@ -187,10 +188,10 @@ class CpuProber:
             BuildError: ONNX Runtime refuses the probe.
             MeasurementError: its optimiser did not leave the layer recognisable.
         """
-        return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
+        return next(self.measure_all([probe], DEFAULT_FOOTPRINT))[0]
 
-    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
-        """Latencies of the layers in probes or of units, in order, a batch at a time.
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+        """Latencies of the layers in probes or of units, in order, a window at a time.
 
         Args:
             probes: models by ``make_probe``, or of units.
@@ -200,8 +201,8 @@ class CpuProber:
             BuildError: ONNX Runtime refuses a probe.
             MeasurementError: its optimiser did not leave a layer recognisable.
         """
-        for batch in batches(map(self.layer, probes)):
-            yield from self.bench.measure(batch, footprint)
+        for window in windows(map(self.layer, probes)):
+            yield list(chain.from_iterable(self.bench.measure_all(window, footprint)))
 
     def layer(self, probe: bytes) -> ProbedLayer:
         """What is executed of a probe, optimised and without its edges, or of a unit, which is taken as it is."""

@@ -93,10 +93,10 @@ class OpenVinoProber:
             BuildError: OpenVINO refuses the probe.
             MeasurementError: it did not leave the layer recognisable.
         """
-        return next(self.measure_all([probe], DEFAULT_FOOTPRINT))
+        return next(self.measure_all([probe], DEFAULT_FOOTPRINT))[0]
 
-    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Measurement]:
-        """Latencies of the layers in probes, in order.
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+        """Latencies of the layers in probes, in order, a batch at a time.
 
         Args:
             probes: models by ``make_probe``.
@@ -107,7 +107,7 @@ class OpenVinoProber:
             MeasurementError: it did not leave a layer recognisable.
         """
         for batch in batches(map(prepared, probes)):
-            yield from self._measure(batch, footprint)
+            yield self._measure(batch, footprint)
 
     def _measure(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
         best = self._run_all(probes, footprint)

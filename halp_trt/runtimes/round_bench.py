@@ -16,7 +16,7 @@ from halp_trt.specs import Footprint, Measurement
 from halp_trt.specs import Protocol as TimingProtocol
 from halp_trt.timing import Processor, summarise
 
-__all__ = ["ROUNDS", "Layer", "ProbeNetwork", "Profile", "RoundBench", "Turns", "at_speed", "batches"]
+__all__ = ["ROUNDS", "Layer", "ProbeNetwork", "Profile", "RoundBench", "Turns", "batches", "windows"]
 
 ROUNDS = "profiled-arena"
 """Protocol: layers take turns in networks of nothing but probes, with memory as an arena has it, and are profiled."""
@@ -36,8 +36,10 @@ _UNCHARGED_BYTES = 16e6
 """Where a network touches so much memory between two runs of a kernel, the runtime takes as long between two kernels as
 its profiler charges: by engines of 0.2 to 25 ms against the sums of their kernels."""
 _DISTURBED = 1.3
-"""How much slower than at its best the reference may run before a batch is measured again."""
+"""How much slower than at its best the reference may run before a pass does not count."""
 _MAX_ATTEMPTS = 5
+_MOST_BATCHES, _MOST_BYTES = 8, 1 << 29
+"""That take turns, pass by pass; of weights, as all of them are held meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +99,19 @@ class RoundBench:
     whose code has left the near caches where a network touches much memory. So the profiler's charge is taken off in
     full where nothing else is touched, less the more there is, and not at all from 16 MB on.
 
-    A reference network, run twice before every run of the layers, shows in its second run how fast the machine is: a
-    batch met by a slow moment is measured again, and what stays slow or wavering is marked with a doubt.
+    A batch is measured in passes of some rounds, and batches take turns, pass by pass: what disturbs the machine for
+    seconds (others at work on a shared processor, say) then meets each of them now and then, and none throughout.
+
+    A reference network, run twice before every run of the layers, shows in its second run how fast the machine is. The
+    passes of a batch are brought to one speed, a pass met by a slow moment does not count and is taken again, and what
+    stays slow or wavering is marked with a doubt.
 
     Attributes:
         protocol: at most how many samples, and how many untimed rounds before them.
         open_network: makes a probe network of some layers, which write to an arena of so many bytes.
         reference: a small network of several kinds of layers.
         charge_us: what the profiler charges a kernel.
-        calm_us: for every footprint the fastest median of the reference so far.
+        calm_us: for every footprint the reference's median in the fastest pass so far.
     """
 
     protocol: TimingProtocol
@@ -114,54 +120,84 @@ class RoundBench:
     charge_us: float = 0.0
     processor: Processor = field(default_factory=Processor)
     calm_us: dict[Footprint, float] = field(default_factory=dict)
+    _filler: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones(1, np.float32), init=False, repr=False)
 
     def measure(self, layers: Sequence[Layer], footprint: Footprint) -> list[Measurement]:
-        """Latency of every layer of a batch.
+        """Latency of every layer of a batch, as :meth:`measure_all` gives it."""
+        return self.measure_all([layers], footprint)[0]
+
+    def measure_all(self, batches: Sequence[Sequence[Layer]], footprint: Footprint) -> list[list[Measurement]]:
+        """Latency of every layer of some batches.
 
         Args:
-            layers: what to measure.
+            batches: what to measure; those of one batch are held open at once.
             footprint: the memory of the network that they are part of.
         """
-        best = self._measure(layers, footprint)
-        for attempt in range(1, _MAX_ATTEMPTS):
-            if self._slowness(best, footprint) <= _DISTURBED:
-                return best
-            time.sleep(0.1 * attempt)
-            best = min(best, self._measure(layers, footprint), key=lambda rows: rows[0].reference_us)
-        slowness = self._slowness(best, footprint)
-        if slowness <= _DISTURBED:
-            return best
-        doubt = f"the machine ran {slowness:.1f} times slower than before"
-        return [replace(row, doubt=row.doubt or doubt) for row in best]
+        waiting = {number: Turns(self, layers, footprint) for number, layers in enumerate(batches)}
+        found: dict[int, list[Measurement]] = {}
+        while waiting:
+            for number, turns in list(waiting.items()):
+                rows = self._after_one_more_pass(turns, footprint)
+                if rows:
+                    found[number] = rows
+                    del waiting[number]
+        return [found[number] for number in range(len(batches))]
+
+    def memory(self, num_bytes: int) -> npt.NDArray[np.float32]:
+        """Memory to read, for as much as a network lacks."""
+        needed = max(num_bytes, 0) // 4
+        if needed > self._filler.size:
+            self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
+        return self._filler[:needed]
 
     def tare_us(self, footprint: Footprint) -> float:
         """What is taken off for each kernel of a layer, in a network of such a footprint."""
         return self.charge_us * max(0.0, 1 - footprint.num_bytes / _UNCHARGED_BYTES)
 
-    def _slowness(self, rows: Sequence[Measurement], footprint: Footprint) -> float:
-        """What the reference took, over its least so far."""
-        taken_us = rows[0].reference_us
-        self.calm_us[footprint] = min(self.calm_us.get(footprint, math.inf), taken_us)
-        return taken_us / self.calm_us[footprint]
+    def _after_one_more_pass(self, turns: Turns, footprint: Footprint) -> list[Measurement]:
+        """The rows of a batch once they are known, none before."""
+        end = time.monotonic() + min(_MOST_SECONDS, _SECONDS_A_LAYER * turns.num_layers)
+        num_left = self.protocol.num_samples - turns.num_rounds(_DISTURBED * self.calm_us.get(footprint, math.inf))
+        for number in range(min(_ROUNDS_OF_A_PASS, max(num_left, 1))):
+            if number >= _FEWEST_ROUNDS and time.monotonic() >= end:
+                break
+            turns.round()
+        taken_us = turns.finish()
+        calm_us = self.calm_us[footprint] = min(self.calm_us.get(footprint, math.inf), taken_us)
+        slowest_us = _DISTURBED * calm_us
+        num_slower = turns.num_slower(slowest_us)
+        if taken_us > slowest_us and num_slower < _MAX_ATTEMPTS:
+            time.sleep(0.1 * num_slower)
+            return []
+        rows = turns.rows(slowest_us)
+        is_known = rows[0].num_samples >= self.protocol.num_samples or _are_steady(rows)
+        if not (is_known or num_slower >= _MAX_ATTEMPTS):
+            return []
+        slowness = rows[0].reference_us / calm_us
+        disturbance = f"the machine ran {slowness:.1f} times slower than before" if slowness > _DISTURBED else ""
+        return [replace(row, doubt=_doubt(row) or disturbance) for row in rows]
 
-    def _measure(self, layers: Sequence[Layer], footprint: Footprint) -> list[Measurement]:
-        turns = Turns(self, layers, footprint)
-        while True:
-            end = time.monotonic() + min(_MOST_SECONDS, _SECONDS_A_LAYER * len(layers))
-            for number in range(min(_ROUNDS_OF_A_PASS, self.protocol.num_samples - turns.num_rounds)):
-                if number >= _FEWEST_ROUNDS and time.monotonic() >= end:
-                    break
-                turns.round()
-            rows = turns.rows()
-            if turns.num_rounds >= self.protocol.num_samples or _are_steady(rows):
-                return [replace(row, doubt=_doubt(row)) for row in rows]
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pass:
+    """Rounds that ran one after the other.
+
+    Attributes:
+        num_rounds: how many.
+        reference_us: the reference's median meanwhile.
+        samples_us: of every layer in every round.
+    """
+
+    num_rounds: int
+    reference_us: float
+    samples_us: list[npt.NDArray[np.float64]]
 
 
 class Turns:
     """Layers that take turns on a bench, round by round.
 
     Attributes:
-        num_rounds: timed so far.
+        num_layers: how many there are.
     """
 
     def __init__(self, bench: RoundBench, layers: Sequence[Layer], footprint: Footprint) -> None:
@@ -172,30 +208,28 @@ class Turns:
             layers: what.
             footprint: the memory of the network that they are part of.
         """
-        self.num_rounds = 0
+        self.num_layers = len(layers)
         self._bench, self._footprint = bench, footprint
         self._groups = list(_groups(layers, footprint.weight_bytes))
         self._layers = layers
         self._networks: list[ProbeNetwork] = []
         self._num_runs, self._timed = 0, list[int]()
         self._reference_us: list[float] = []
-        self._samples_us: list[list[float]] = [[] for _ in layers]
+        self._passes: list[_Pass] = []
         self._num_kernels = [1] * len(layers)
-        self._filler = np.ones(1, np.float32)
 
     def round(self) -> None:
-        """Runs every layer once, timed; at first, and after ``rows``, some rounds go before that are not."""
+        """Runs every layer once, timed; at the beginning of a pass some rounds go before that are not."""
         if not self._networks:
             self._networks = [
                 self._bench.open_network([self._layers[index] for index in group], self._footprint.arena_bytes)
                 for group in self._groups
             ]
-            self._num_runs, self._timed = 0, []
+            self._num_runs, self._timed, self._reference_us = 0, [], []
             for _ in range(self._bench.protocol.num_warmup):
                 self._run_all()
         self._reference_us += self._run_all()
         self._timed.append(self._num_runs - 1)
-        self.num_rounds += 1
 
     def _run_all(self) -> list[float]:
         """Runs every network twice, the second time to be timed; gives what the reference took before each."""
@@ -204,31 +238,51 @@ class Turns:
             self._bench.reference()
             taken_us.append(self._bench.processor.start(self._bench.reference).elapsed_us)
             network.run()
-            self._fill(self._footprint.weight_bytes - network.num_bytes).max(initial=0.0)
+            self._bench.memory(self._footprint.weight_bytes - network.num_bytes).max(initial=0.0)
             network.run()
         self._num_runs += 2
         return taken_us
 
-    def _fill(self, num_bytes: int) -> npt.NDArray[np.float32]:
-        """Memory to read in every round."""
-        needed = max(num_bytes, 0) // 4
-        if needed > self._filler.size:
-            self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
-        return self._filler[:needed]
-
-    def rows(self) -> list[Measurement]:
-        """The latency of every layer, by all rounds so far."""
+    def finish(self) -> float:
+        """Ends a pass; gives what the reference took in its rounds."""
+        samples_us = [np.zeros(0)] * self.num_layers
         for group, network in zip(self._groups, self._networks, strict=True):
             profile = network.finish()
-            for index, samples_us, num in zip(group, profile.samples_us, profile.num_kernels, strict=True):
-                self._samples_us[index] += samples_us[self._timed].tolist()
+            for index, taken_us, num in zip(group, profile.samples_us, profile.num_kernels, strict=True):
+                samples_us[index] = taken_us[self._timed]
                 self._num_kernels[index] = int(num)
         self._networks = []
-        tare_us, reference_us = self._bench.tare_us(self._footprint), float(np.median(self._reference_us))
-        return [
-            self._row(samples_us, num * tare_us, reference_us)
-            for samples_us, num in zip(self._samples_us, self._num_kernels, strict=True)
-        ]
+        reference_us = float(np.median(self._reference_us))
+        self._passes.append(_Pass(num_rounds=len(self._timed), reference_us=reference_us, samples_us=samples_us))
+        return reference_us
+
+    def num_rounds(self, slowest_us: float) -> int:
+        """Rounds of the passes in which the reference took no longer than that."""
+        return sum(one.num_rounds for one in self._passes if one.reference_us <= slowest_us)
+
+    def num_slower(self, slowest_us: float) -> int:
+        """Passes so far in which the reference took longer than that."""
+        return sum(one.reference_us > slowest_us for one in self._passes)
+
+    def rows(self, slowest_us: float = math.inf) -> list[Measurement]:
+        """The latency of every layer by all rounds so far, each at the speed of the median pass.
+
+        Args:
+            slowest_us: passes in which the reference took longer do not count; where all did, the fastest does.
+        """
+        if self._networks:
+            self.finish()
+        fastest = min(self._passes, key=lambda one: one.reference_us)
+        counted = [one for one in self._passes if one.reference_us <= slowest_us] or [fastest]
+        reference_us = float(np.median([one.reference_us for one in counted]))
+        tare_us = self._bench.tare_us(self._footprint)
+        rows = []
+        for index, num in enumerate(self._num_kernels):
+            samples_us = np.concatenate(
+                [one.samples_us[index] * (reference_us / one.reference_us) for one in counted]
+            ).tolist()
+            rows.append(self._row(samples_us, num * tare_us, reference_us))
+        return rows
 
     def _row(self, samples_us: Sequence[float], overhead_us: float, reference_us: float) -> Measurement:
         """The middle half's mean stands for the median, which the ticks of the profiler's clock would round."""
@@ -239,19 +293,25 @@ class Turns:
         return replace(row, latency_us=latency_us, footprint_bytes=self._footprint.num_bytes)
 
 
-def at_speed(row: Measurement, reference_us: float) -> Measurement:
-    """A row as the machine would show it at the speed at which the reference takes so long; its own reference stays."""
-    if not (row.reference_us and reference_us):
-        return row
-    factor = reference_us / row.reference_us
-    return replace(row, latency_us=row.latency_us * factor, p10_us=row.p10_us * factor, p90_us=row.p90_us * factor)
-
-
 def batches(layers: Iterable[T]) -> Iterator[list[T]]:
     """Cuts a stream of layers into batches that can be held open at once."""
     waiting = iter(layers)
     while batch := list(islice(waiting, _MAX_LAYERS)):
         yield batch
+
+
+def windows(layers: Iterable[Layer]) -> Iterator[list[list[Layer]]]:
+    """Cuts a stream of layers into batches, and these into windows that may take turns."""
+    window: list[list[Layer]] = []
+    num_bytes = 0
+    for batch in batches(layers):
+        window.append(batch)
+        num_bytes += sum(layer.num_bytes for layer in batch)
+        if len(window) == _MOST_BATCHES or num_bytes >= _MOST_BYTES:
+            yield window
+            window, num_bytes = [], 0
+    if window:
+        yield window
 
 
 def _groups(layers: Sequence[Layer], weight_bytes: int) -> Iterator[list[int]]:

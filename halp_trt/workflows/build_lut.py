@@ -10,7 +10,7 @@ from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, Runtime
 from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Target
-from halp_trt.workflows.measurer import Bench, Progress, first_reference_us, open_table, silent
+from halp_trt.workflows.measurer import Bench, Progress, open_table, silent, speed_of
 
 __all__ = ["build_lut", "slice_specs"]
 
@@ -52,7 +52,7 @@ def build_lut(
         runtime=runtime,
         target=target,
         footprint=footprint,
-        reference_us=first_reference_us(table.rows),
+        speed_us=speed_of(table.rows),
     )
     wanted = dict.fromkeys(missing)
     return table.with_rows(

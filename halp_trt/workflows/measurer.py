@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from halp_trt.errors import MissingLatencyError, UsageError
@@ -13,7 +15,7 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.latency import LatencyTable, Surface, check_target, graph_specs
 from halp_trt.planning.resources import footprint_of
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
-from halp_trt.runtimes.round_bench import ROUNDS, at_speed
+from halp_trt.runtimes.round_bench import ROUNDS
 from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
@@ -23,10 +25,10 @@ __all__ = [
     "Bench",
     "Measurer",
     "Progress",
-    "first_reference_us",
     "network_footprint",
     "open_table",
     "silent",
+    "speed_of",
 ]
 
 Progress = Callable[[int, int], None]
@@ -122,7 +124,7 @@ class Measurer:
             )
         if missing:
             report = partial(_report_of, self._progress, len(missing))
-            bench = replace(self._bench, reference_us=first_reference_us(self._known))
+            bench = replace(self._bench, speed_us=speed_of(self._known))
             self._known.update(bench.measure_rows(missing, self._path, report))
         return {spec: self._known[spec] for spec in wanted}
 
@@ -161,45 +163,49 @@ def open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
     return table
 
 
-def first_reference_us(rows: Mapping[LayerSpec, Measurement]) -> float:
-    """What the reference took when a table was begun: rows of one table are at one speed of the machine."""
-    return next((row.reference_us for row in rows.values() if row.reference_us), 0.0)
+def speed_of(rows: Mapping[LayerSpec, Measurement]) -> float:
+    """What the reference takes at the speed of the machine that all rows of a table are given for; 0 if unknown."""
+    return next((row.speed_us or row.reference_us for row in rows.values() if row.reference_us), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What measures, as part of how large a network, and what the reference took when the table was begun."""
+    """What measures, as part of how large a network, and at which speed of the machine, where that is known.
+
+    ``speed_us`` is what the reference takes at it; where it is 0, the median of the first rows becomes that of all.
+    """
 
     runtime: Runtime
     target: Target
     footprint: Footprint
-    reference_us: float = 0.0
+    speed_us: float = 0.0
 
     def measure_rows(
         self, wanted: Mapping[LayerSpec, bytes | None], path: Path, report: Callable[[int], None]
     ) -> dict[LayerSpec, Measurement]:
         """Measures layers, or units by models of their own, and appends the rows as they are known."""
         rows: dict[LayerSpec, Measurement] = {}
-        reference_us = self.reference_us
+        specs, speed_us = iter(wanted), self.speed_us
         report(0)
         if not wanted:
             return rows
         with self.runtime.prober(self.target) as prober:
-            for spec, row in zip(wanted, self._taken(prober, wanted), strict=True):
+            for taken in self._taken(prober, wanted):
                 if self.target.protocol.method == ROUNDS:
-                    reference_us = reference_us or row.reference_us
-                    row = at_speed(row, reference_us)
-                rows[spec] = row
-                append_rows(path, [(spec, row)])
+                    speed_us = speed_us or statistics.median(row.reference_us for row in taken)
+                    taken = [row.at_speed(speed_us) for row in taken]
+                known = dict(zip(islice(specs, len(taken)), taken, strict=True))
+                append_rows(path, known.items())
+                rows |= known
                 report(len(rows))
         return rows
 
-    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Measurement]:
+    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[list[Measurement]]:
         probes = (model or self._probe(spec) for spec, model in wanted.items())
         if isinstance(prober, BatchProber):
             yield from prober.measure_all(probes, self.footprint)
         else:
-            yield from (prober.measure(probe) for probe in probes)
+            yield from ([prober.measure(probe)] for probe in probes)
 
     def _probe(self, spec: LayerSpec) -> bytes:
         """A layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import onnx
 import pytest
@@ -61,7 +63,7 @@ SPECS = {
 def measured() -> dict[str, Measurement]:
     with runtime.prober(TARGET) as prober:
         taken = prober.measure_all([make_probe(spec, 1) for spec in SPECS.values()], DEFAULT_FOOTPRINT)
-        return dict(zip(SPECS, taken, strict=True))
+        return dict(zip(SPECS, chain.from_iterable(taken), strict=True))
 
 
 def footprint(num_bytes: int) -> Footprint:
@@ -191,7 +193,7 @@ def test_units_are_measured_as_they_are_and_known_by_what_they_compute() -> None
     assert [unit.spec for unit in units] == [unit.spec for unit in again]
     assert {unit.spec for unit in units}.isdisjoint(unit.spec for unit in runtime.units(small_network(48), TARGET)[1:3])
     with runtime.prober(TARGET) as prober:
-        taken = list(prober.measure_all([unit.model for unit in units], footprint(1 << 20)))
+        (taken,) = prober.measure_all([unit.model for unit in units], footprint(1 << 20))
     heaviest = max(range(len(units)), key=lambda index: taken[index].latency_us)
     assert "Conv" in units[heaviest].spec.operator
     assert all(row.footprint_bytes == 1 << 20 for row in taken)
@@ -202,6 +204,7 @@ def test_layers_are_colder_in_a_larger_network() -> None:
     spec = LayerSpec(operator="Gemm", in_channels=1024, out_channels=256)
     with runtime.prober(TARGET) as prober:
         small, large = (
-            next(prober.measure_all([make_probe(spec, 1)], size)) for size in (footprint(1 << 20), footprint(64 << 20))
+            next(prober.measure_all([make_probe(spec, 1)], size))[0]
+            for size in (footprint(1 << 20), footprint(64 << 20))
         )
     assert small.latency_us < large.latency_us

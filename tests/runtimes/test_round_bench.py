@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halp_trt.runtimes import round_bench
-from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, at_speed, batches
+from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, batches, windows
 from halp_trt.specs import Footprint, Measurement, Protocol
 from halp_trt.timing import Processor
 
@@ -117,7 +117,7 @@ def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -
     turns.round()
     assert turns.rows()[0].num_samples == 1
     turns.round()
-    assert turns.rows()[0].num_samples == turns.num_rounds == 2, "what was seen before counts too"
+    assert turns.rows()[0].num_samples == 2, "what was seen before counts too"
     assert machine.log.count("finish") == 2
     assert machine.log.count("a") == 2 * 2 * 3, "a new network is warmed up again"
 
@@ -145,10 +145,10 @@ def test_layers_that_fill_several_footprints_are_several_networks(monkeypatch: p
 def test_memory_is_read_to_make_up_for_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [Work(name="a", num_bytes=1 << 20), Work(name="b", num_bytes=2 << 20)]
     for weights, filled in ((16 << 20, 13 << 20), (3 << 20, 4), (2 << 20, 4)):
-        turns = Turns(Machine().bench(monkeypatch), layers, of(weights, arena_bytes=5 << 20))
-        turns.round()
-        assert turns._filler.nbytes == filled
-        assert (turns._filler == 1).all(), "zeros would be one page"
+        bench = Machine().bench(monkeypatch)
+        Turns(bench, layers, of(weights, arena_bytes=5 << 20)).round()
+        assert bench._filler.nbytes == filled
+        assert (bench._filler == 1).all(), "zeros would be one page"
 
 
 def test_a_bench_stops_when_medians_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +174,37 @@ def slow_at(*runs: int) -> list[float]:
     return [100.0 if index // 2 in runs else 50.0 for index in range(400)]
 
 
-def test_a_batch_met_by_a_slow_moment_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    bench = machine.bench(monkeypatch, *slow_at(*range(22, 44)))  # each attempt: 2 + 20 rounds
+    wavering = (50.0, 50.0, 250.0, 250.0)
+    first, second = machine.bench(monkeypatch).measure_all(
+        [[Work(name="a", us=wavering)], [Work(name="b", us=wavering), Work(name="c")]], of(0)
+    )
+    ran = [entry for entry in machine.log if entry in ("a", "b", "c")]
+    passes = [name for name, before in zip(ran, [None, *ran], strict=False) if name != before]
+    assert passes == ["a", *["b", "c"] * 22] * 3
+    assert [row.num_samples for row in (*first, *second)] == [60, 60, 60]
+
+
+def test_passes_are_brought_to_the_speed_of_the_median_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns(
+        Machine().bench(monkeypatch, *[50.0] * 6, *[60.0] * 6, *[55.0] * 6),
+        [Work(us=(5.0,) * 6 + (6.0,) * 6 + (5.5,) * 6)],
+        of(20_000_000),
+    )
+    for reference_us in (50.0, 60.0, 55.0):
+        turns.round()
+        assert turns.finish() == reference_us
+    (row,) = turns.rows()
+    assert (row.p10_us, row.latency_us, row.p90_us, row.reference_us) == (*[pytest.approx(5.5)] * 3, 55.0)
+    (row,) = turns.rows(slowest_us=52.0)
+    assert (row.num_samples, row.latency_us, row.reference_us) == (1, pytest.approx(5.0), 50.0)
+    assert (turns.rows(slowest_us=1.0)[0].reference_us, turns.num_slower(52.0), turns.num_rounds(52.0)) == (50.0, 2, 1)
+
+
+def test_a_pass_met_by_a_slow_moment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    bench = machine.bench(monkeypatch, *slow_at(*range(22, 44)))  # each pass: 2 + 20 rounds
     assert bench.measure([Work(name="a")], of(1))[0].reference_us == 50.0
     assert bench.calm_us == {of(1): 50.0}
     (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 44))], of(1))
@@ -192,6 +220,9 @@ def test_a_machine_that_stays_slow_is_believed_with_a_doubt(monkeypatch: pytest.
     assert slow.reference_us == 100.0
     assert slow.doubt == "the machine ran 2.0 times slower than before"
     assert len([entry for entry in machine.log if entry.startswith("sleep")]) == 4
+    wavering = (50.0, 50.0, 250.0, 250.0)
+    (row,) = machine.bench(monkeypatch, *slow_at(*range(22, 400))).measure([Work(name="d", us=wavering)], of(0))
+    assert (row.num_samples, row.reference_us) == (20, 50.0), "slow passes do not count, and it ends all the same"
     (other,) = bench.measure([Work(name="c")], of(2))
     assert (other.reference_us, other.doubt) == (100.0, ""), "another footprint has a calm of its own"
 
@@ -219,7 +250,17 @@ def test_groups_fill_a_footprint() -> None:
     assert list(_groups([], 100)) == []
 
 
+def test_windows_hold_few_batches_and_bytes() -> None:
+    assert [[len(batch) for batch in window] for window in windows([Work()] * 600)] == [[64] * 8, [64, 24]]
+    heavy = [Work(num_bytes=1 << 23)] * 130
+    assert [[len(batch) for batch in window] for window in windows(heavy)] == [[64], [64], [2]]
+    assert list(windows([])) == []
+
+
 def test_rows_are_brought_to_one_speed() -> None:
     row = Measurement(latency_us=110.0, p10_us=100.0, p90_us=120.0, num_samples=3, reference_us=20.0)
-    assert at_speed(row, 10.0) == replace(row, latency_us=55.0, p10_us=50.0, p90_us=60.0)
-    assert at_speed(row, 0.0) == row
+    slow = row.at_speed(10.0)
+    assert slow == replace(row, latency_us=55.0, p10_us=50.0, p90_us=60.0, speed_us=10.0)
+    assert slow.at_speed(20.0) == replace(row, speed_us=20.0)
+    assert row.at_speed(0.0) == row
+    assert replace(row, reference_us=0.0).at_speed(10.0) == replace(row, reference_us=0.0)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -19,7 +21,8 @@ import pytest
 
 from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchError, UsageError
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
-from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measurement
+from halp_trt.runtimes.round_bench import ROUNDS
+from halp_trt.specs import ChannelGraph, ChannelGroup, Footprint, Layer, LayerSpec, Measurement
 from halp_trt.store import read_table
 from halp_trt.workflows.build_lut import build_lut, slice_specs
 from halp_trt.workflows.measurer import Measurer
@@ -202,3 +205,36 @@ def test_tensorrt_gets_layers_alone_in_the_types_of_their_network(tmp_path: Path
     assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {kind}
     assert (model.opset_import[0].version, model.ir_version) == (17, 8), "for the parser of 8.5"
     assert "halp_consumer" not in {node.name for node in model.graph.node}
+
+
+class WindowProber:
+    """Ten rows at a time, as measured at these speeds of the machine: what the reference takes in each."""
+
+    def __init__(self, *speeds_us: float) -> None:
+        self.speeds_us = iter(speeds_us)
+
+    def measure(self, probe: bytes) -> Measurement:
+        raise AssertionError("there is a way to measure many")
+
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+        waiting = iter(probes)
+        while window := list(islice(waiting, 10)):
+            yield [row_at(speed_us) for speed_us in islice(self.speeds_us, len(window))]
+
+
+def row_at(reference_us: float) -> Measurement:
+    """A layer that always takes a tenth of what the reference takes."""
+    us = reference_us / 10
+    return Measurement(latency_us=us, p10_us=us, p90_us=us, num_samples=60, reference_us=reference_us)
+
+
+def test_rows_are_at_the_median_speed_of_the_first_of_them(tmp_path: Path) -> None:
+    path, target = tmp_path / "t.jsonl", replace(TARGET, protocol=replace(TARGET.protocol, method=ROUNDS))
+    prober = WindowProber(300.0, *[100.0] * 8, 130.0, *[200.0] * 10, *[150.0] * 4)
+    runtime = cast("Runtime", SimpleNamespace(prober=lambda _: nullcontext(prober)))
+    first = build_lut(SPECS[:20], path=path, runtime=runtime, target=target)
+    assert {(row.latency_us, row.speed_us) for row in first.rows.values()} == {(10.0, 100.0)}
+    assert {row.reference_us for row in first.rows.values()} == {100.0, 130.0, 200.0, 300.0}
+    later = build_lut(SPECS, path=path, runtime=runtime, target=target, resume=True)
+    assert {(row.latency_us, row.speed_us) for row in later.rows.values()} == {(10.0, 100.0)}
+    assert read_table(path) == later
