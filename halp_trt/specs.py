@@ -485,6 +485,7 @@ class PruningPlan:
             stands for ``overhead_us + calibration * sum`` microseconds; 1 and 0 where no engine was timed.
         calibration_r_squared, calibration_error_fraction: share of those engines' variance that the line explains, and
             the farthest that one of them lies from it, relative to it.
+        calibration_engines: how many there were; a line through one or two tells nothing of its error.
         parents: names and SHA-256 of what it was made from.
     """
 
@@ -498,6 +499,7 @@ class PruningPlan:
     overhead_us: float = 0.0
     calibration_r_squared: float = 1.0
     calibration_error_fraction: float = 0.0
+    calibration_engines: int = 0
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

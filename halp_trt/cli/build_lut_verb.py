@@ -50,7 +50,7 @@ def build_lut(
 
     Every layer of the model over its input and output widths, in steps: measured at few pairs of widths, more where
     they do not explain each other, and interpolated between. Tables are shared by models: layers that are in the table
-    already are not measured again.
+    already are not measured again, unless that was for a network of quite another size.
     """
     from halp_trt.latency import Effort
     from halp_trt.report import describe

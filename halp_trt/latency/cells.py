@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from halp_trt.errors import UsageError
 from halp_trt.specs import Measurement
 
 __all__ = ["Cell", "Floats", "Point", "area", "bilinear", "contains", "corner_points", "split"]
@@ -31,6 +33,10 @@ class Cell:
     low: Point
     high: Point
     error_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.error_fraction) and self.error_fraction >= 0):
+            raise UsageError(f"a cell's error must be finite and not negative, got {self.error_fraction}")
 
     @property
     def middle(self) -> Point:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +90,19 @@ class Surface:
             known[row, column] = True
         if not known.all() or min(self.steps) < 1:
             raise UsageError(f"a surface must cover its grid, in steps of at least 1, got steps {self.steps}")
+        for wave in self.waves:
+            if any(not low <= high for low, high in pairwise((0.0, *wave, 1.0))):
+                raise UsageError(f"the plateaus of a surface must rise from 0 to 1, got {wave}")
 
     @property
     def num_entries(self) -> int:
         """Pairs of widths it covers."""
         return len(self.in_widths) * max(1, len(self.out_widths))
+
+    @property
+    def num_bytes(self) -> int:
+        """The footprint of the network that its points were measured as part of; 0 where they know no such thing."""
+        return next((row.footprint_bytes for row in self.points.values()), 0)
 
     @property
     def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:

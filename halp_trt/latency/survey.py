@@ -39,6 +39,8 @@ _COARSE = 4
 """Corners along each axis of the first grid, where there are as many widths."""
 _MOST_SPLITS = 4
 """Cells that are split before the rest is looked at again."""
+_PROBES_OF_A_SPLIT = 9
+"""Corners and tests of the parts of a cell."""
 _LADDERS = ((8, 1), (17, 1), (17, 2))
 """Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
 is long and the shorter show no step."""
@@ -46,6 +48,8 @@ _NARROW = 2
 """Rungs that are left out where with them no step shows: very narrow layers may have kernels of their own."""
 _TILES = 8
 """Plateaus by which a staircase's rise is found."""
+_WITHIN = 2.0
+"""Standard errors up to which a miss is noise."""
 _APART = 3.0
 """Standard errors between two widths of one plateau that no noise explains."""
 
@@ -134,11 +138,29 @@ def measure_surface(
 def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
     """Lays several surfaces at once: what they want to know next is asked for together.
 
+    Probes that some have left over when all their cells agree go to those that ran out.
+
     Raises:
         UsageError: a layer cannot have its region's widths.
     """
     surveys = [_Survey(region) for region in regions]
-    asking = {index: survey.ask() for index, survey in enumerate(surveys)}
+    _answer([survey.ask() for survey in surveys], lookup)
+    num_left = sum(survey.num_left for survey in surveys)
+    while num_left > 0 and (short := sorted((s for s in surveys if s.waiting), key=lambda s: s.waiting[0][0])):
+        short = short[: max(1, num_left // _PROBES_OF_A_SPLIT)]
+        shares = [num_left // len(short) + (index < num_left % len(short)) for index in range(len(short))]
+        before = sum(survey.num_points for survey in short)
+        _answer([survey.go_on(share) for survey, share in zip(short, shares, strict=True)], lookup)
+        num_taken = sum(survey.num_points for survey in short) - before
+        if not num_taken:
+            break
+        num_left -= num_taken
+    return [survey.surface() for survey in surveys]
+
+
+def _answer(surveys: Sequence[Asking], lookup: Lookup) -> None:
+    """Asks for what surveys want to know, together, until they have all they want."""
+    asking = dict(enumerate(surveys))
     answers: Mapping[LayerSpec, Measurement] | None = None
     while asking:
         wanted: dict[LayerSpec, None] = {}
@@ -149,7 +171,6 @@ def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]
             except StopIteration:
                 del asking[index]
         answers = lookup(list(wanted)) if wanted else {}
-    return [survey.surface() for survey in surveys]
 
 
 def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
@@ -203,6 +224,7 @@ class _Survey:
         self.waves: tuple[Wave, Wave] = ((), ())
         self.points: dict[Point, Measurement] = {}
         self.cells: list[Cell] = []
+        self.waiting: list[tuple[float, Point, Point, Cell]] = []
 
     def surface(self) -> Surface:
         """What was found."""
@@ -212,7 +234,7 @@ class _Survey:
             out_widths=self.region.out_widths,
             steps=self.steps,
             points=dict(self.points),
-            cells=tuple(self.cells),
+            cells=(*self.cells, *(cell for *_, cell in sorted(self.waiting, key=lambda entry: entry[:3]))),
             waves=self.waves,
         )
 
@@ -245,7 +267,7 @@ class _Survey:
                 break
             places = range(stride - 1, length * stride, stride)
             rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
-            if self._num_new(rungs) > self._num_left - least_probes(self.region):
+            if self._num_new(rungs) > self.num_left - least_probes(self.region):
                 break
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
@@ -268,7 +290,7 @@ class _Survey:
             return ()
         places = [widths.index(edge) for edge in edges]
         rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
-        if self._num_new(rungs) > self._num_left - least_probes(self.region):
+        if self._num_new(rungs) > self.num_left - least_probes(self.region):
             return ()
         yield from self._measure(rungs)
         rows = [self.points[rung] for rung in rungs]
@@ -276,34 +298,46 @@ class _Survey:
 
     def _refine(self) -> Asking:
         axes = (self.region.in_widths, self.region.out_widths or (1,))
-        coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
         num_corners = next(
-            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self._num_left), 2
+            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self.num_left), 2
         )
         lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
         for axis in (0, 1):
             more = [sorted({*line, *(self._first_edge(axis) if axis == at else ())}) for at, line in enumerate(lines)]
-            if self._num_new(_crossings(more)) <= self._num_left:
+            if self._num_new(_crossings(more)) <= self.num_left:
                 lines = more
         yield from self._measure(_crossings(lines))
-        waiting: list[tuple[float, Point, Point, Cell]] = []
-        fresh = [
+        cells = [
             Cell(low=(low, left), high=(high, right))
             for low, high in _spans(lines[0])
             for left, right in _spans(lines[1])
         ]
+        yield from self._split(cells)
+
+    def go_on(self, num_more: int) -> Asking:
+        """Splits cells that still wait, with so many probes more than were taken; first those that lack their test."""
+        self.region = replace(self.region, effort=replace(self.region.effort, max_probes=self.num_points + num_more))
+        untested = [entry[-1] for entry in sorted(self.waiting) if entry[-1].middle not in self.points]
+        self.waiting = [entry for entry in self.waiting if entry[-1].middle in self.points]
+        heapq.heapify(self.waiting)
+        yield from self._split(untested or self._next_splits())
+
+    def _split(self, fresh: list[Cell]) -> Asking:
+        """Tests cells, then splits the worst, until all agree or probes run out."""
+        axes = (self.region.in_widths, self.region.out_widths or (1,))
+        coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
+        yield from self._measure([corner for part in fresh for corner in corner_points(part)])
         while fresh:
             middles = [cell.middle for cell in fresh if not cell.is_full]
-            yield from self._measure(middles[: max(0, self._num_left)])
+            yield from self._measure(middles[: max(0, self.num_left)])
             for cell in (self._tested(cell, coordinates) for cell in fresh):
-                if cell.is_full or cell.error_fraction <= self.region.effort.max_error_fraction:
+                if cell.is_full or cell.error_fraction <= self._tolerance(cell):
                     self.cells.append(cell)
                 else:
                     harm = cell.error_fraction * math.sqrt(area(cell))
-                    heapq.heappush(waiting, (-harm, cell.low, cell.high, cell))
-            fresh = self._next_splits(waiting)
+                    heapq.heappush(self.waiting, (-harm, cell.low, cell.high, cell))
+            fresh = self._next_splits()
             yield from self._measure([corner for part in fresh for corner in corner_points(part)])
-        self.cells.extend(cell for *_, cell in waiting)
 
     def _first_edge(self, axis: int) -> tuple[int, ...]:
         """The right edge of the first plateau, where the narrowest width is not on it: a kernel of its own runs there.
@@ -323,25 +357,44 @@ class _Survey:
         is_apart = difference_us > max(_APART * error_us, self.region.effort.max_error_fraction * full.latency_us)
         return (edge,) if is_apart else ()
 
-    def _next_splits(self, waiting: list[tuple[float, Point, Point, Cell]]) -> list[Cell]:
-        """The parts of the worst cells that there are probes left for; none where there are not."""
+    def _next_splits(self) -> list[Cell]:
+        """The parts of the worst cells that there are probes left for; those that there are none for go on waiting."""
         found: list[Cell] = []
-        for _ in range(min(len(waiting), _MOST_SPLITS)):
-            cell = heapq.heappop(waiting)[-1]
-            parts = [*found, *split(cell)]
-            if self._num_new([corner for part in parts for corner in corner_points(part)]) <= self._num_left:
-                found = parts
+        aside: list[tuple[float, Point, Point, Cell]] = []
+        num_splits = 0
+        while self.waiting and num_splits < _MOST_SPLITS:
+            entry = heapq.heappop(self.waiting)
+            parts = [*found, *split(entry[-1])]
+            if self._num_new([corner for part in parts for corner in corner_points(part)]) <= self.num_left:
+                found, num_splits = parts, num_splits + 1
             else:
-                self.cells.append(cell)
-        return found if found or not waiting else self._next_splits(waiting)
+                aside.append(entry)
+        for entry in aside:
+            heapq.heappush(self.waiting, entry)
+        return found
 
     @property
-    def _num_left(self) -> int:
+    def num_points(self) -> int:
+        """Probes taken so far."""
+        return len(self.points)
+
+    @property
+    def num_left(self) -> int:
         """Probes that may still be taken."""
         return self.region.effort.max_probes - len(self.points)
 
     def _num_new(self, positions: Sequence[Point]) -> int:
         return len(set(positions) - self.points.keys())
+
+    def _tolerance(self, cell: Cell) -> float:
+        """The miss that is no reason to split a cell: what is asked for, or what noise explains."""
+        wanted = self.region.effort.max_error_fraction
+        if cell.middle not in self.points:
+            return wanted
+        middle = self.points[cell.middle]
+        corners_us = [noise_us(self.points[corner]) for corner in corner_points(cell)]
+        noise = math.hypot(noise_us(middle), math.hypot(*corners_us) / len(corners_us)) / max(middle.latency_us, 1e-9)
+        return max(wanted, _WITHIN * noise)
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:

@@ -26,6 +26,10 @@ __all__ = [
 
 _P90_DEVIATIONS = 1.28
 """Standard deviations between a normal's median and its p90."""
+_ALIKE = 2.0
+"""Networks whose memory differs by no more than this factor time their layers alike."""
+_FAR_BYTES = 1 << 26
+"""As do all that are larger than caches are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +100,19 @@ class LatencyTable:
         return {spec: self.rows[spec] if spec in self.rows else _as_row(self.entry(spec)) for spec in specs}
 
     def refined_surfaces(self) -> tuple[Surface, ...]:
-        """The surfaces, with the rows that were measured since they were laid."""
-        return tuple(surface.with_rows(self.rows) for surface in self.surfaces)
+        """The surfaces, with the rows that were measured since they were laid, as part of a network of like size."""
+        return tuple(surface.with_rows(self._like(surface.num_bytes)) for surface in self.surfaces)
+
+    def for_footprint(self, num_bytes: int) -> LatencyTable:
+        """The rows and surfaces that were measured as part of a network of about this size, and those of any size.
+
+        A small kernel in a network whose memory leaves the caches takes twice what it takes in a small one.
+        """
+        surfaces = tuple(surface for surface in self.surfaces if _are_alike(surface.num_bytes, num_bytes))
+        return replace(self, rows=self._like(num_bytes), surfaces=surfaces)
+
+    def _like(self, num_bytes: int) -> dict[LayerSpec, Measurement]:
+        return {spec: row for spec, row in self.rows.items() if _are_alike(row.footprint_bytes, num_bytes)}
 
     def with_surfaces(self, surfaces: Iterable[Surface]) -> LatencyTable:
         """This table with ``surfaces``; one laid over the same widths of the same layer takes another's place."""
@@ -109,6 +124,14 @@ class LatencyTable:
     ) -> LatencyTable:
         """This table with ``rows`` added; of a spec measured twice the new measurement counts."""
         return replace(self, rows={**self.rows, **dict(rows)})
+
+
+def _are_alike(num_bytes: int, others: int) -> bool:
+    """Whether layers of networks of these sizes find their memory alike; 0 stands for any."""
+    if not (num_bytes and others):
+        return True
+    smaller, larger = sorted((num_bytes, others))
+    return smaller >= _FAR_BYTES or larger <= _ALIKE * smaller
 
 
 def _as_row(entry: Entry) -> Measurement:
@@ -157,10 +180,12 @@ def graph_specs(graph: ChannelGraph, counts: Mapping[str, int]) -> tuple[LayerSp
 def layer_latencies_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> dict[str, float]:
     """Microseconds of every layer by name, in execution order; what is removed takes none.
 
+    Where a layer was not measured, a surface tells.
+
     Raises:
-        MissingLatencyError: a layer was not measured at these widths.
+        MissingLatencyError: a layer was not measured at these widths, and no surface covers them.
     """
-    rows = table.lookup(graph_specs(graph, counts))
+    rows = table.estimates(graph_specs(graph, counts))
     return {
         layer.name: rows[layer.spec_at(counts)].latency_us if layer.lives_at(counts) else 0.0 for layer in graph.layers
     }
@@ -170,6 +195,6 @@ def graph_latency_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[s
     """Microseconds of the network: the sum over its layers (arXiv:2210.06659, eq. 2), correctly rounded.
 
     Raises:
-        MissingLatencyError: a layer was not measured at these widths.
+        MissingLatencyError: as :func:`layer_latencies_us`.
     """
     return math.fsum(layer_latencies_us(graph, table, counts).values())

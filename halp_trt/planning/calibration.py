@@ -21,7 +21,8 @@ class Calibration:
 
     Attributes:
         slope, overhead_us: of the line.
-        r_squared: share of the engines' variance that the line explains; 1 where it goes through all of them.
+        r_squared: share of the engines' variance that the line explains; 1 where it goes through all of them, below 0
+            where a line through the origin explains less than their mean does.
         largest_error_fraction: the farthest that an engine lies from the line, relative to the engine.
         num_engines: that the line was fitted to.
     """

@@ -9,18 +9,22 @@ Differs from HALP in that choices are cumulative, which makes the precedence of 
 course; that the knapsack is solved exactly; that a layer which writes several groups is paid for once, each choice
 adding its difference; and that the plan's true latency is what has to meet the budget. Where frozen input widths put
 the budget out of reach (on a coarse staircase a narrower output may save nothing at all, while every reader of it
-would), a choice is credited with what its readers save, too.
+would), a choice is credited with what its readers save, too. At the end, where a table has surfaces, no group stays
+narrower than a width at which the network would take no longer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from halp_trt.latency import graph_specs
+import numpy as np
+
+from halp_trt.latency import Surface, graph_specs
 from halp_trt.planning.knapsack import Problem, solve
 from halp_trt.planning.pricing import Lookup
+from halp_trt.planning.surfaces import Surveyed
 from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
 from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
@@ -80,7 +84,45 @@ def halp_step(
         solution = solve(replace(problem, budget=max(budget_us, halfway_us) - plan.latency_us))
         chosen = {group: choices[group][index] for group, index in zip(choices, solution.choices, strict=True)}
         plan = replace(narrow(plan, saliency, lookup, chosen), bound=solution.bound)
-    return plan
+    return _on_right_edges(plan, current, saliency, lookup, _choices(plan.graph, current.counts(), steps, least))
+
+
+def _on_right_edges(
+    plan: PruningPlan, current: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices
+) -> PruningPlan:
+    """The plan without groups that are slower than they would be wider, the other widths being what they are.
+
+    Choices were priced at the widths read before the step. Where surfaces tell that a wider group takes no longer, it
+    is looked up, and taken if that is so.
+    """
+    if not isinstance(lookup, Surveyed) or plan.counts() == current.counts():
+        return plan
+    whole, tried = replace(current, budget_us=plan.budget_us, bound=plan.bound), set[tuple[str, int]]()
+    while True:
+        wider = [pair for pair in _no_slower(plan, lookup.surfaces, choices) if pair not in tried]
+        if not wider:
+            return plan
+        tried.add(wider[0])
+        widened = narrow(whole, saliency, lookup, {**plan.counts(), **dict(wider[:1])})
+        if widened.latency_us <= plan.latency_us:
+            plan, tried = widened, set()
+
+
+def _no_slower(plan: PruningPlan, surfaces: Sequence[Surface], choices: Choices) -> Iterator[tuple[str, int]]:
+    """Groups and wider counts of them with which the network takes no longer, as far as surfaces tell."""
+    counts = plan.counts()
+    for group, options in choices.items():
+        wider = (counts[group], *(count for count in options if count > counts[group]))
+        taken_us = np.zeros(len(wider))
+        for layer in plan.graph.layers:
+            if group in _groups_priced(layer, with_readers=True) and layer.lives_at(counts):
+                specs = [layer.spec_at({**counts, group: count}) for count in wider]
+                laid = next((laid for laid in surfaces if all(map(laid.covers, specs))), None)
+                widths = [(spec.in_channels, spec.out_channels) for spec in specs]
+                taken_us += math.inf if laid is None else laid.latencies_us(widths)
+        if math.isfinite(taken_us[0]):
+            yield from ((group, count) for count, us in reversed([*zip(wider, taken_us, strict=True)][1:])
+                        if us <= taken_us[0])  # fmt: skip
 
 
 def step_specs(

@@ -58,7 +58,7 @@ def heaviest(table: LatencyTable) -> list[Surface]:
         ins, outs = surface.in_widths, surface.out_widths
         return surface.at(ins[-1], outs[-1] if outs else ins[-1]).latency_us
 
-    return sorted(table.surfaces, key=widest_us, reverse=True)
+    return sorted(table.refined_surfaces(), key=widest_us, reverse=True)
 
 
 def kernel_name(surface: Surface) -> str:

@@ -13,7 +13,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.report import run_plots, staircase_plots, units
 from halp_trt.report.parts import Figure, Tile
 from halp_trt.report.table_page import table_figures, table_tiles
-from halp_trt.report.text import comparison_rows, describe, verdict
+from halp_trt.report.text import calibration_line, comparison_rows, describe, verdict
 from halp_trt.specs import PruningPlan, Target, Verification
 
 __all__ = ["Evidence", "render"]
@@ -149,5 +149,7 @@ def _facts(evidence: Evidence, target: Target | None) -> Iterator[tuple[str, str
         yield "runtime", f"{target.runtime} {target.runtime_version}, {target.precision}, batch {target.batch_size}"
         yield "timing", units.protocol_line(target.protocol)
     yield from (evidence.facts or {}).items()
+    if evidence.plan and (line := calibration_line(evidence.plan)):
+        yield "calibration", line
     if evidence.verification:
         yield from ((name, f"SHA-256 {sha}") for name, sha in evidence.verification.parents.items())

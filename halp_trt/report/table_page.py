@@ -18,7 +18,7 @@ _MOST_SURFACES = 24
 def table_tiles(table: LatencyTable) -> Iterator[Tile]:
     """How much was measured, how much is covered, and how well."""
     yield Tile(label="Measured", value=units.count(len(table.rows)), detail="rows, each a layer at its widths")
-    covered = coverage(table.surfaces)
+    covered = coverage(table.refined_surfaces())
     if covered is None:
         return
     yield Tile(

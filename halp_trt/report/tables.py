@@ -25,7 +25,7 @@ def describe_table(table: LatencyTable) -> str:
 
 
 def _notes(table: LatencyTable) -> Iterator[str]:
-    covered, drift = coverage(table.surfaces), drift_fractions(table)
+    covered, drift = coverage(table.refined_surfaces()), drift_fractions(table)
     if covered is not None:
         yield (
             f"{len(table.surfaces)} layers over their widths: {units.count(covered.num_entries)} entries, "

@@ -20,11 +20,12 @@ from halp_trt.specs import (
     Verification,
 )
 
-__all__ = ["comparison_rows", "describe", "describe_log", "verdict"]
+__all__ = ["calibration_line", "comparison_rows", "describe", "describe_log", "verdict"]
 
 _BAR_WIDTH = 24
 _NO_TABLE = "there is no latency table of this target, so that nothing was predicted"
 _MOST_LAYERS = 200
+_FEWEST_ENGINES = 3
 _PROFILE_NOTE = "in the engine: by the runtime's profiler, which itself slows small kernels"
 
 
@@ -155,9 +156,26 @@ def _plan(value: PruningPlan) -> str:
             f", predicted {units.latency(value.predicted_us(value.latency_us))}"
             f" under a budget of {units.latency(value.predicted_us(value.budget_us))}"
         )
+    if line := calibration_line(value):
+        head += f"\ncalibration: {line}"
     if value.removed_blocks:
         head += f"\nremoved blocks, by their last layer: {', '.join(value.removed_blocks)}"
     return f"{head}\n\n{units.columns(rows)}"
+
+
+def calibration_line(plan: PruningPlan) -> str:
+    """What engines said about sums over the table, and how well they agree; empty where none was timed."""
+    if not plan.calibration_engines:
+        return ""
+    line = f"an engine takes {plan.calibration:.3f} × the table's sum"
+    if plan.overhead_us:
+        line += f" {'+' if plan.overhead_us > 0 else '−'} {units.latency(abs(plan.overhead_us))}"
+    if plan.calibration_engines < _FEWEST_ENGINES:
+        return f"{line}, by {plan.calibration_engines} engines, too few to tell how far off"
+    return (
+        f"{line}, by {plan.calibration_engines} engines: R² {plan.calibration_r_squared:.4f}, the farthest off by "
+        f"{units.percent(plan.calibration_error_fraction, 1)}"
+    )
 
 
 def _graph(value: ChannelGraph) -> str:

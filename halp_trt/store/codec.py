@@ -87,7 +87,11 @@ def _expect(data: Any, kind: type, hint: Any) -> Any:
 def _decode_float(data: Any) -> float:
     if isinstance(data, dict) and data.get("float") in ("inf", "-inf", "nan"):
         return float(data["float"])
-    return float(_expect(data, int if isinstance(data, int) else float, float))
+    number = _expect(data, int if isinstance(data, int) else float, float)
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise ArtefactError(f"expected float, found a number of {len(str(number))} digits") from error
 
 
 def _union_decoder(hint: Any, choices: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:

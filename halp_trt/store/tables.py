@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,7 +81,7 @@ def _append(path: str | Path, data: bytes) -> None:
 def read_table(path: str | Path) -> LatencyTable:
     """A whole latency table; a spec's last row wins.
 
-    A torn last line, as a killed ``build-lut`` may leave it, is dropped with a warning.
+    A torn last line, as a killed ``build-lut`` may leave it, is dropped with a warning; so is a surface without rows.
 
     Raises:
         ArtefactError: the file is missing, of another schema, has no header, or is damaged before its last line.
@@ -97,14 +98,20 @@ def read_table(path: str | Path) -> LatencyTable:
         warnings.warn(f"{path}: dropped a torn last line; its probe is measured again on --resume", stacklevel=2)
     rows: dict[LayerSpec, Measurement] = {}
     surfaces: dict[object, Surface] = {}
+    lines_left_out: dict[object, int] = {}
     for index, line in enumerate(lines):
         try:
             row = decode(dict, _parse(line))
             if index == 0:
                 target = decode(Target, row.get("target"))
             elif "surface" in row:
-                surface = _laid(row["surface"], rows)
-                surfaces[surface.key] = surface
+                laid = decode(_Laid, row["surface"])
+                surface = laid.over(rows)
+                lines_left_out.pop(laid.key, None)
+                if surface is None:
+                    lines_left_out[laid.key] = index + 1
+                else:
+                    surfaces[surface.key] = surface
             else:
                 spec = decode(LayerSpec, row.get("spec"))
                 rows[spec] = decode(Measurement, row.get("measurement"))
@@ -112,6 +119,12 @@ def read_table(path: str | Path) -> LatencyTable:
             raise ArtefactError(
                 f"{path} is damaged in line {index + 1}: {error}; remove the line or build it again"
             ) from error
+    if lines_left_out:
+        warnings.warn(
+            f"{path}: left out {len(lines_left_out)} surfaces that lack some of their rows, the first in line "
+            f"{min(lines_left_out.values())}; build-lut --resume measures those and lays them again",
+            stacklevel=2,
+        )
     return LatencyTable(target=target, rows=rows, surfaces=tuple(surfaces.values()))
 
 
@@ -147,23 +160,45 @@ def _surface(surface: Surface) -> bytes:
     )
 
 
-def _laid(row: Any, rows: Mapping[LayerSpec, Measurement]) -> Surface:
-    """A surface over the rows that stand before it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Laid:
+    """A surface as a line holds it: cells by their corners' positions and their error; points by position alone."""
 
-    Raises:
-        ArtefactError: it rests on a row that is not there, or is no surface.
-    """
-    try:
-        region = Region(
-            spec=decode(LayerSpec, row["spec"]), in_widths=tuple(row["in_widths"]), out_widths=tuple(row["out_widths"])
-        )
-        points = {(point[0], point[1]): rows[region.spec_at((point[0], point[1]))] for point in row["points"]}
-        cells = tuple(Cell(low=(a, b), high=(c, d), error_fraction=error) for a, b, c, d, error in row["cells"])
-        return Surface(spec=region.spec, in_widths=region.in_widths, out_widths=region.out_widths,
-                       steps=(row["steps"][0], row["steps"][1]), points=points, cells=cells,
-                       waves=(tuple(row["waves"][0]), tuple(row["waves"][1])))  # fmt: skip
-    except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
-        raise ArtefactError(f"no surface over the rows before it ({type(error).__name__}: {error})") from error
+    spec: LayerSpec
+    in_widths: tuple[int, ...]
+    out_widths: tuple[int, ...]
+    steps: tuple[int, int]
+    waves: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    points: tuple[tuple[int, int], ...]
+    cells: tuple[tuple[int, int, int, int, float], ...]
+
+    @property
+    def key(self) -> object:
+        """What it is laid over."""
+        return self.spec, self.in_widths, self.out_widths
+
+    def over(self, rows: Mapping[LayerSpec, Measurement]) -> Surface | None:
+        """The surface over the rows that stand before it; None where some of them are not there.
+
+        Raises:
+            ArtefactError: it is no surface.
+        """
+        try:
+            region = Region(spec=self.spec, in_widths=self.in_widths, out_widths=self.out_widths)
+            specs = {point: region.spec_at(point) for point in self.points}
+            if not rows.keys() >= set(specs.values()):
+                return None
+            return Surface(
+                spec=self.spec,
+                in_widths=self.in_widths,
+                out_widths=self.out_widths,
+                steps=self.steps,
+                points={point: rows[spec] for point, spec in specs.items()},
+                cells=tuple(Cell(low=(a, b), high=(c, d), error_fraction=error) for a, b, c, d, error in self.cells),
+                waves=self.waves,
+            )
+        except (IndexError, UsageError) as error:
+            raise ArtefactError(f"it is no surface ({error})") from error
 
 
 def _line(value: object) -> bytes:

@@ -44,7 +44,7 @@ def build_lut(
         ArtefactError: there is a table and ``resume`` is not set, or it is damaged or cannot be written.
         TargetMismatchError: the table is of another target.
     """
-    table = open_table(Path(path), target, resume)
+    table = open_table(Path(path), target, resume).for_footprint(footprint.num_bytes)
     missing = table.missing(specs)
     random.Random(seed).shuffle(missing)
     num_known = len(set(specs)) - len(missing)

@@ -139,6 +139,8 @@ def read_rows(folder: RunFolder, count: int) -> list[dict[str, object]]:
     Raises:
         ArtefactError: it is missing or damaged.
     """
+    if not count:
+        return []
     try:
         return [json.loads(line) for line in folder.log.read_text().splitlines()][:count]
     except (OSError, ValueError) as error:
@@ -146,7 +148,7 @@ def read_rows(folder: RunFolder, count: int) -> list[dict[str, object]]:
 
 
 def state_of(
-    step: Step, *, settings: str, calibration: float, num_minibatches: int, is_slim: bool = False
+    step: Step, *, settings: str, calibration: float, num_minibatches: int, num_rows: int, is_slim: bool = False
 ) -> Checkpoint:
     """The words and numbers of a checkpoint."""
     plan = step.plan
@@ -162,6 +164,7 @@ def state_of(
             "bound": plan.bound,
             "correction": step.correction,
             "calibration": calibration,
+            "num_rows": num_rows,
         },
         is_slim=is_slim,
     )

@@ -82,14 +82,31 @@ class Measurer:
             raise UsageError(f"a missing latency can be met with {choices}, not {on_miss!r}")
         table = open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
         check_target(table, target)
+        if on_miss == "measure":  # what was measured as part of quite another network is measured again
+            table = table.for_footprint(footprint.num_bytes)
         self._path, self._on_miss, self._progress = Path(path), on_miss, progress
         self._bench = Bench(runtime=runtime, target=target, footprint=footprint)
         self._table, self._known = table, dict(table.rows)
+        self._at_hand: dict[LayerSpec, Measurement] = {}
 
     @property
     def table(self) -> LatencyTable:
         """The table as it is now; where it interpolates, without what that told."""
-        return self._table if self._on_miss != "measure" else self._table.with_rows(self._known)
+        return self._table if self._on_miss != "measure" else replace(self._table, rows=self._known)
+
+    @property
+    def num_rows(self) -> int:
+        """Of the table as it is now."""
+        return len(self.table.rows)
+
+    def rewind(self, num_rows: int) -> None:
+        """Goes back to the table's first rows. Later ones count when they are asked for, and are not measured again.
+
+        So a killed run that is repeated from where it was saved knows no more than it did the first time.
+        """
+        if self._on_miss == "measure":
+            rows = list({**self._known, **self._at_hand}.items())
+            self._known, self._at_hand = dict(rows[:num_rows]), dict(rows[num_rows:])
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
@@ -113,6 +130,7 @@ class Measurer:
         return self._look_up({unit.spec: unit.model for unit in units})
 
     def _look_up(self, wanted: Mapping[LayerSpec, bytes | None]) -> dict[LayerSpec, Measurement]:
+        self._known.update({spec: self._at_hand.pop(spec) for spec in wanted if spec in self._at_hand})
         missing = {spec: model for spec, model in wanted.items() if spec not in self._known}
         if missing and self._on_miss == "interpolate":
             found, missing = self._interpolated(missing)

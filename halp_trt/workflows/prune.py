@@ -39,6 +39,7 @@ from halp_trt.workflows.ledger import (
     write_rows,
     write_start,
 )
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch
 
@@ -97,6 +98,8 @@ def prune(
     run.start(resume)
     begin()
     write_start(folder, subject, anew=not resume)
+    if not checkpoint_path(folder).exists():
+        run.save()
     if not run.is_slim:
         run.prune(use_taylor)
     run.fine_tune()
@@ -104,7 +107,7 @@ def prune(
 
 
 class _Run:
-    """The state of one pruning run between its phases; what must survive a kill goes through ``_save``."""
+    """The state of one pruning run between its phases; what must survive a kill goes through ``save``."""
 
     def __init__(
         self,
@@ -192,20 +195,24 @@ class _Run:
             raise ArtefactError(f"{path} belongs to a run with other settings; repeat them, or start without --resume")
         self.step = step_of(state, self.subject.graph)
         self.calibration, self.num_minibatches = state.numbers["calibration"], state.num_minibatches
+        if isinstance(self.lookup, Measurer):
+            self.lookup.rewind(int(state.numbers.get("num_rows", self.lookup.num_rows)))
         if state.is_slim:
             self._slim()
         load_checkpoint(path, self.module, self.optimizer)
         self.log = read_rows(self.folder, state.num_steps)
 
-    def _save(self) -> None:
+    def save(self) -> None:
         state = state_of(
             self.step,
             settings=self.fingerprint,
             calibration=self.calibration,
             num_minibatches=self.num_minibatches,
+            num_rows=self.lookup.num_rows if isinstance(self.lookup, Measurer) else 0,
             is_slim=self.is_slim,
         )
-        write_rows(self.folder, self.log)
+        if self.log:
+            write_rows(self.folder, self.log)
         save_checkpoint(checkpoint_path(self.folder), state, self.module, self.optimizer)
 
     # ---- pruning ----------------------------------------------------------------------------------------------------
@@ -237,7 +244,7 @@ class _Run:
             settle(self.module, step.plan)
             self._write_down(step, time.monotonic() - started)
             started = time.monotonic()
-            self._save()
+            self.save()
             note = f"{step.plan.latency_us / self.dense_us:.1%} of dense"
             if step.plan.removed_blocks:
                 note += f", {len(step.plan.removed_blocks)} blocks removed"
@@ -347,7 +354,7 @@ class _Run:
         if not self.is_slim:
             self._slim()
             self.num_minibatches = 0
-            self._save()
+            self.save()
         settings = self.request.train
         if self.data is None or self.optimizer is None:
             self.module.eval()
@@ -359,7 +366,7 @@ class _Run:
             self.num_minibatches = step + 1
             self.progress(step + 1, total, f"fine-tuning, loss {loss:.3f}")
             if (step + 1) % per_epoch == 0:
-                self._save()
+                self.save()
         self.module.eval()
 
     def finish(self) -> PruningPlan:
@@ -374,6 +381,7 @@ class _Run:
                 overhead_us=found.overhead_us,
                 calibration_r_squared=found.r_squared,
                 calibration_error_fraction=found.largest_error_fraction,
+                calibration_engines=found.num_engines,
             ),
             dense=self.dense_twin,
             slimmed=self.module,

@@ -50,7 +50,7 @@ def rows_of(table: LatencyTable) -> object:
     return {
         "target": table.target,
         "rows": [{"spec": spec, "measurement": measurement} for spec, measurement in table.rows.items()],
-        "surfaces": [_entries_of(surface) for surface in table.surfaces],
+        "surfaces": [_entries_of(surface) for surface in table.refined_surfaces()],
     }
 
 

@@ -15,6 +15,7 @@ from halp_trt.latency import (
     Effort,
     LatencyTable,
     Region,
+    Surface,
     grid_surfaces,
     least_probes,
     measure_surfaces,
@@ -77,10 +78,16 @@ def survey_lut(
         return rows
 
     lay = grid_surfaces if request.is_full else measure_surfaces
-    known = measurer.table.surfaces
-    append_surfaces(path, [surface for surface in lay(regions, lookup) if surface not in known])
+    known = {surface.key: surface for surface in measurer.table.surfaces}
+    laid = [surface for surface in lay(regions, lookup) if _is_finer(surface, known.get(surface.key))]
+    append_surfaces(path, laid)
     progress(done, done)
     return read_table(path)
+
+
+def _is_finer(surface: Surface, known: Surface | None) -> bool:
+    """Whether a surface tells more than the one that is known over the same widths: it rests on more points."""
+    return known is None or len(surface.points) > len(known.points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

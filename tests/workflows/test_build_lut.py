@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -211,7 +212,7 @@ class WindowProber:
     """Ten rows at a time, as measured at these speeds of the machine: what the reference takes in each."""
 
     def __init__(self, *speeds_us: float) -> None:
-        self.speeds_us = iter(speeds_us)
+        self.speeds_us, self.num_measured = iter(speeds_us), 0
 
     def measure(self, probe: bytes) -> Measurement:
         raise AssertionError("there is a way to measure many")
@@ -219,22 +220,53 @@ class WindowProber:
     def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
         waiting = iter(probes)
         while window := list(islice(waiting, 10)):
-            yield [row_at(speed_us) for speed_us in islice(self.speeds_us, len(window))]
+            self.num_measured += len(window)
+            yield [row_at(speed_us, footprint) for speed_us in islice(self.speeds_us, len(window))]
 
 
-def row_at(reference_us: float) -> Measurement:
-    """A layer that always takes a tenth of what the reference takes."""
-    us = reference_us / 10
-    return Measurement(latency_us=us, p10_us=us, p90_us=us, num_samples=60, reference_us=reference_us)
+def row_at(reference_us: float, footprint: Footprint) -> Measurement:
+    """A layer that always takes a tenth of what the reference takes, and a hundredth more for each megabyte."""
+    us = reference_us / 10 * (1 + footprint.num_bytes / 1e8)
+    return Measurement(latency_us=us, p10_us=us, p90_us=us, num_samples=60, reference_us=reference_us,
+                       footprint_bytes=footprint.num_bytes)  # fmt: skip
 
 
 def test_rows_are_at_the_median_speed_of_the_first_of_them(tmp_path: Path) -> None:
-    path, target = tmp_path / "t.jsonl", replace(TARGET, protocol=replace(TARGET.protocol, method=ROUNDS))
-    prober = WindowProber(300.0, *[100.0] * 8, 130.0, *[200.0] * 10, *[150.0] * 4)
-    runtime = cast("Runtime", SimpleNamespace(prober=lambda _: nullcontext(prober)))
-    first = build_lut(SPECS[:20], path=path, runtime=runtime, target=target)
+    path, prober = tmp_path / "t.jsonl", WindowProber(300.0, *[100.0] * 8, 130.0, *[200.0] * 10, *[150.0] * 4)
+    runtime, target = measured_by(prober), IN_ROUNDS
+    nothing = Footprint(weight_bytes=0, arena_bytes=0)
+    build = partial(build_lut, path=path, runtime=runtime, target=target, footprint=nothing)
+    first = build(SPECS[:20])
     assert {(row.latency_us, row.speed_us) for row in first.rows.values()} == {(10.0, 100.0)}
     assert {row.reference_us for row in first.rows.values()} == {100.0, 130.0, 200.0, 300.0}
-    later = build_lut(SPECS, path=path, runtime=runtime, target=target, resume=True)
+    later = build(SPECS, resume=True)
     assert {(row.latency_us, row.speed_us) for row in later.rows.values()} == {(10.0, 100.0)}
     assert read_table(path) == later
+
+
+IN_ROUNDS = replace(TARGET, protocol=replace(TARGET.protocol, method=ROUNDS))
+
+
+def measured_by(prober: WindowProber) -> Runtime:
+    return cast("Runtime", SimpleNamespace(prober=lambda _: nullcontext(prober)))
+
+
+def test_layers_are_measured_again_for_a_network_of_quite_another_size(tmp_path: Path) -> None:
+    path, prober = tmp_path / "t.jsonl", WindowProber(*[100.0] * 1000)
+
+    def rows_in(megabytes: float, on_miss: str = "measure") -> float:
+        footprint = Footprint(weight_bytes=int(megabytes * 1e6), arena_bytes=0)
+        measure = Measurer(path, measured_by(prober), IN_ROUNDS, footprint=footprint, on_miss=on_miss)
+        (us,) = {row.latency_us for row in measure(SPECS[:10]).values()}
+        return us
+
+    assert (rows_in(1.0), prober.num_measured) == (pytest.approx(10.1), 10)
+    assert (rows_in(1.9), prober.num_measured) == (pytest.approx(10.1), 10), "of a network of like size"
+    assert (rows_in(18.0), prober.num_measured) == (pytest.approx(11.8), 20)
+    assert (rows_in(18.0), prober.num_measured) == (pytest.approx(11.8), 20), "the last row counts"
+    assert (rows_in(1.0, "refuse"), prober.num_measured) == (pytest.approx(11.8), 20), "better than none"
+    assert (rows_in(100.0), prober.num_measured) == (pytest.approx(20.0), 30)
+    assert (rows_in(900.0), prober.num_measured) == (pytest.approx(20.0), 30), "both are larger than caches"
+    footprint = Footprint(weight_bytes=2_000_000, arena_bytes=0)
+    build_lut(SPECS[:12], path=path, runtime=measured_by(prober), target=IN_ROUNDS, resume=True, footprint=footprint)
+    assert prober.num_measured == 42

@@ -18,18 +18,21 @@ import torch
 
 from halp_trt.errors import ArtefactError, InfeasibleBudgetError, NonFiniteError, UsageError
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.latency import Effort
 from halp_trt.models.reference import answers
 from halp_trt.models.saliency import magnitude
 from halp_trt.models.slim import slim
 from halp_trt.models.widen import widen
 from halp_trt.planning import Lookup, counts_latency_us
 from halp_trt.planning.calibration import Calibration
-from halp_trt.runtimes import synthetic
-from halp_trt.specs import Budget, ChannelGraph, LayerSpec
-from halp_trt.store import load, load_tensors
+from halp_trt.runtimes import get_runtime, synthetic
+from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement
+from halp_trt.store import load, load_tensors, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import calibrate, checkpoint_path
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.prune import prune
+from halp_trt.workflows.survey import Survey, survey_lut
 from tests.strategies import formula_lookup
 from tests.workflows.pruning import MOMENTS, REQUEST, SHAPE, pictures, subject
 
@@ -70,6 +73,49 @@ def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> No
     plan = whole.read_plan()
     assert plan.latency_us <= 0.6 * counts_latency_us(plan.graph, FORMULA, plan.graph.dense_counts())
     assert not checkpoint_path(killed).exists()
+
+
+class Dying(Measurer):
+    """Stops working after so many questions."""
+
+    num_left = 10**9
+
+    def __call__(self, specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
+        self.num_left -= 1
+        if self.num_left < 0:
+            raise Stop
+        return super().__call__(specs)
+
+
+def test_a_step_that_died_while_it_measured_is_repeated_from_what_was_known_before_it(tmp_path: Path) -> None:
+    request = replace(QUICK, method="joint", grid_step=4)
+    runtime, target = get_runtime("synthetic"), synthetic.target("fp32", 1)
+
+    def run(name: str, *, num_left: int = 10**9, resume: bool = False) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        table = folder / "table.jsonl"
+        if not table.exists():
+            few = Survey(effort=Effort(max_probes=70), step=4)
+            survey_lut(subject().graph, few, path=table, runtime=runtime, target=target)
+        lookup = Dying(table, runtime, target)
+        lookup.num_left = num_left
+        prune(subject(), request, RunFolder(path=folder / "run"), lookup=lookup, resume=resume)
+        return folder
+
+    whole = run("whole")
+    asked = 0
+    for num_left in range(3, 24, 5):
+        try:
+            run(f"broken{num_left}", num_left=num_left)
+        except Stop:
+            asked += 1
+            broken = run(f"broken{num_left}", resume=True)
+            run_folder, other = RunFolder(path=whole / "run"), RunFolder(path=broken / "run")
+            assert other.plan.read_bytes() == run_folder.plan.read_bytes()
+            assert log_rows(other) == log_rows(run_folder)
+            assert dict(read_table(broken / "table.jsonl").rows) == dict(read_table(whole / "table.jsonl").rows)
+    assert asked > 2
 
 
 class Stop(Exception):
