@@ -67,7 +67,7 @@ def plan(
         saliency=values["saliency_file"],
         graph=values["graph"],
         budget=values["budget"],
-        others={name: values[option] for option, name in names.items() if values[option]},
+        others={name: values[option] for option, name in names.items() if values[option] is not None},
         solver=values["solver"],
         gap=values["gap"],
         seconds=values["seconds"],

@@ -8,6 +8,7 @@ the plans between them, each with the line above it as its bound.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ _SMALL_RISE = 3e-3
 _SLICE = 0.1
 """Plans are looked for so far below the line, as a part of what its ends differ by in value."""
 _MOST_LABELS = 200
+_FEW_PLANS = math.log(1e9)
+_MOST_OF_ALL = 4_000
+"""Where there are no more plans than that, all on the frontier are sought, unless more labels are needed."""
 _STEP = 0.05
 _ROUNDING = 1e-12
 
@@ -112,12 +116,16 @@ class _Range:
 
 
 def _rising(found: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
-    """By budget, without those that are worth no more than one of a lower budget."""
+    """By cost, without those that are worth no more than one of a lower cost."""
     points: list[FrontierPoint] = []
-    for point in sorted(found, key=lambda point: (point.budget, -point.solution.value)):
+    for point in sorted(found, key=lambda point: (_cost(point), -point.solution.value)):
         if not points or point.solution.value > points[-1].solution.value:
             points.append(point)
     return tuple(points)
+
+
+def _cost(point: FrontierPoint) -> float:
+    return next(iter(point.solution.costs.values()))
 
 
 def _with_budget(problem: Problem, budget: float) -> Problem:
@@ -142,6 +150,8 @@ def _if_met(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> list
 
 def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: _Hurry) -> list[FrontierPoint]:
     """The plans for both ends, the corners between, and what is found below the lines between far ones."""
+    if all_of_them := _every_plan(ask, model, tree):
+        return all_of_them
     started = time.perf_counter()
     pairs = list(spans(model, tree, ask.low, ask.high, spacing=ask.spacing, is_over=hurry.is_over))
     corners = list({id(corner): corner for pair in pairs for corner in pair}.values())
@@ -169,6 +179,29 @@ def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: 
         seconds = (time.perf_counter() - started) / max(len(points), 1)
         found += _shown(ask, model, points, seconds, line=(left, price))
     return found
+
+
+def _every_plan(ask: _Range, model: Model, tree: tuple[Bucket, ...]) -> list[FrontierPoint]:
+    """The whole frontier, where a network is small; nothing where it is not, or where nothing meets the budgets."""
+    if sum(map(math.log, model.sizes)) > _FEW_PLANS:
+        return []
+    started = time.perf_counter()
+    worth = sum(float(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0)) for f in model.factors)
+    there = replace(model, budgets=np.array([ask.high]))
+    found = search(
+        there,
+        tree,
+        [np.zeros(1)],
+        -worth - 1.0,
+        max_labels=_MOST_OF_ALL,
+        pick=lambda costs, _: np.argsort(costs[:, 0], kind="stable"),
+    )
+    if found is None or found.lost > -np.inf:
+        return []
+    seconds = (time.perf_counter() - started) / max(len(found.points), 1)
+    first = sum(float(point.costs[0]) <= ask.low for point in found.points)
+    shown = _shown(ask, model, found.points[max(first - 1, 0) :], seconds)
+    return [point for point in shown if _cost(point) <= ask.high]
 
 
 def _below(

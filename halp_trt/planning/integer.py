@@ -25,6 +25,8 @@ __all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
 
 TOLERANCE = 1e-6
 """To which HiGHS meets a constraint; budgets are scaled to 1."""
+_MOST_SHARES = 3_000_000
+"""Entries of all tables above which nothing is tried: HiGHS would not even look at its clock in a day."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +44,8 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None) -> 
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array, vstack
 
+    if sum(factor.values.size for factor in model.factors) > _MOST_SHARES:
+        return Outcome(point=None, bound=math.inf)
     starts = np.cumsum([0, *model.sizes])
     constant = model.factors[0]
     values, costs = [np.zeros(starts[-1])], [np.zeros((len(model.budgets), starts[-1]))]

@@ -28,7 +28,7 @@ from halp_trt.planning.model import (
     narrowed,
     undominated,
 )
-from halp_trt.planning.problem import Problem, Solution
+from halp_trt.planning.problem import Problem, Solution, above
 from halp_trt.planning.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
 
 __all__ = ["Effort", "joint", "joint_blocks", "maximise", "prepared", "solved"]
@@ -86,6 +86,8 @@ class Effort:
 def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
     started = time.perf_counter()
     model, tree = prepared(problem, blocks=blocks)
+    if effort.seconds is not None:
+        effort = replace(effort, seconds=max(effort.seconds - (time.perf_counter() - started), 0.0))
     return replace(solved(problem, model, tree, effort=effort), seconds=time.perf_counter() - started)
 
 
@@ -197,15 +199,26 @@ def _maximum(
 
 
 def _by_integers(model: Model, standing: Standing, effort: Effort) -> None:
-    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it."""
+    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it.
+
+    The narrowest plan stands in until there is a better one, the cheapest where no other is found.
+    """
     from halp_trt.planning.integer import TOLERANCE, maximise_by_integers
 
+    narrowest = Point(states=np.zeros(len(model.sizes), np.intp), value=0.0, costs=np.zeros(len(model.budgets)))
+    standing.offer(model, narrowest)
+    standing.bound = float(sum(f.values[np.isfinite(f.values)].max(initial=-math.inf) for f in model.factors))
     for reserve in (0.0, 2 * TOLERANCE):
         budgets = model.budgets - reserve * np.maximum(np.abs(model.budgets), 1.0)
         found = maximise_by_integers(replace(model, budgets=budgets), gap=effort.gap, seconds=effort.seconds)
         standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
-        if found.point is None or standing.offer(model, found.point):
+        if found.point is None:
+            break
+        if standing.offer(model, found.point):
             return
+    cheapest = _cheapest(model, effort) if standing.states is None else None
+    if cheapest is not None and not standing.offer(model, cheapest) and len(model.budgets) == 1:
+        standing.bound = -math.inf
 
 
 def _by_tree(
@@ -296,18 +309,39 @@ def _search_in_rounds(
 
 def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
     least = max(least, math.nextafter(budget, math.inf))  # sums may say less by rounding
-    digits = 6 if f"{budget:.6g}" != f"{least:.6g}" else 17
+    if math.isnan(least):
+        return InfeasibleBudgetError(
+            f"no plan meets the budget of {budget:.6g} for {resource}{others}; raise the budget, or relax widths that "
+            "have to stay"
+        )
+    shown = f"{budget:.6g}" if f"{budget:.6g}" != f"{least:.6g}" else f"{budget!r}"
     return InfeasibleBudgetError(
-        f"no plan meets the budget of {budget:.{digits}g} for {resource}: the lowest reachable is "
-        f"{least:.{digits}g}{others}; raise the budget, or relax widths that have to stay"
+        f"no plan meets the budget of {shown} for {resource}: the lowest reachable is {above(least)}{others}; raise "
+        "the budget, or relax widths that have to stay"
     )
+
+
+def _cheapest(model: Model, effort: Effort) -> Point | None:
+    """The plan that costs least in the first resource, whatever it costs in others; None where time runs out."""
+    tree = bucket_tree(model, max_entries=MOST_ENTRIES)
+    if tree is not None:
+        return lowest(model, tree, 0)
+    from halp_trt.planning.integer import maximise_by_integers
+
+    def turned(factor: Factor) -> Factor:
+        values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
+        return Factor(scope=factor.scope, values=values, costs=np.zeros_like(factor.costs[:1]))
+
+    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
+    found = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
+    return None if found.point is None else point_at(model, found.point.states)
 
 
 def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
     """The error where every budget can be met alone: how low the first gets when the others are met."""
     if len(resources) == 1:
-        tree = bucket_tree(model, max_entries=MOST_ENTRIES)
-        least = math.nan if tree is None else float(lowest(model, tree, 0).costs[0])
+        cheapest = _cheapest(model, effort)
+        least = math.nan if cheapest is None else float(cheapest.costs[0])
         return _infeasible(resources[0], float(model.budgets[0]), least)
 
     def turned(factor: Factor) -> Factor:

@@ -23,7 +23,7 @@ from halp_trt.planning import knapsack
 from halp_trt.planning.augmented import MOST_CELLS, augmented_knapsack
 from halp_trt.planning.joint import Effort, maximise
 from halp_trt.planning.model import model_of
-from halp_trt.planning.problem import Axis, Problem, Solution, Term
+from halp_trt.planning.problem import Axis, Problem, Solution, Term, above
 
 __all__ = ["exact", "halp", "linearised"]
 
@@ -169,7 +169,7 @@ def _narrowest(linear: _Linear) -> tuple[int, ...]:
         if cost > problem.budgets[name]:
             raise InfeasibleBudgetError(
                 f"no plan found meets the budget of {problem.budgets[name]:.6g} for {name}: the lowest that HALP's "
-                f"costs reach is {cost:.6g}; raise the budget, or choose the solver joint"
+                f"costs reach is {above(cost)}; raise the budget, or choose the solver joint"
             )
     return choices
 
@@ -184,10 +184,10 @@ def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[in
     step = _FIRST_STEP if len(span) == 1 else 1e-3
     for _ in range(_ATTEMPTS):
         choices = _optimum_if_any(linear, effort)
-        if choices is None or is_late():
-            break
-        if problem.fits(choices):
+        if choices is not None and problem.fits(choices):
             found = choices
+            break
+        if choices is None or is_late():
             break
         positions = [options.index(choice) for options, choice in zip(linear.choices, choices, strict=True)]
         spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
@@ -246,7 +246,12 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
         choices = states.tolist()
         return lines.value(choices) if lines.fits(choices) else None
 
-    standing = maximise(model_of(lines, removable=range(len(lines.groups))), price, effort, names)
+    try:
+        standing = maximise(model_of(lines, removable=range(len(lines.groups))), price, effort, names)
+    except InfeasibleBudgetError as error:
+        raise InfeasibleBudgetError(
+            f"at the present input widths {error}; or choose the solver joint, which counts what narrower inputs save"
+        ) from error
     assert standing.states is not None
     return tuple(int(state) for state in standing.states[: len(lines.groups)]), standing.bound
 
@@ -255,7 +260,8 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
     name, budget = next(iter(linear.problem.budgets.items()))
     return InfeasibleBudgetError(
         f"no plan meets the budget of {budget:.6g} for {name}: the lowest reachable at the present input widths is "
-        f"{budget + missing:.6g}; raise the budget, or choose the solver joint, which counts what narrower inputs save"
+        f"{above(budget + missing)}; raise the budget, or choose the solver joint, which counts what narrower inputs "
+        "save"
     )
 
 

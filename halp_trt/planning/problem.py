@@ -8,6 +8,7 @@ counted in several resources at once (latency, memory, parameters ...), each wit
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Term",
+    "above",
     "choices_allowed",
     "limited",
     "limits_from",
@@ -237,6 +239,16 @@ class Solution:
         if self.bound <= self.value:
             return 0.0
         return (self.bound - self.value) / abs(self.value or self.bound)
+
+
+def above(amount: float) -> str:
+    """A number in six digits, rounded up: whoever asks for as much as it says gets enough."""
+    digits = 6 if amount else 1
+    exponent = math.floor(math.log10(abs(amount))) if amount else 0
+    context = decimal.Context(prec=40, rounding=decimal.ROUND_CEILING)
+    step = decimal.Decimal(1).scaleb(exponent - digits + 1)
+    rounded = (context.create_decimal(amount) / step).to_integral_value(decimal.ROUND_CEILING) * step
+    return f"{float(rounded):.{digits}g}"
 
 
 Solver = Callable[..., Solution]

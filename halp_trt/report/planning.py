@@ -49,4 +49,4 @@ def describe_sweep(sweep: Sweep) -> str:
     every = "" if len(shown) == len(sweep.points) else "; all of them with --json"
     found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s{every}"
     unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
-    return units.columns(rows) + found + (unmet if first.budget_us > sweep.low_us else "")
+    return units.columns(rows) + found + (unmet if first.latency_us > sweep.low_us else "")

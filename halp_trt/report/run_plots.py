@@ -74,7 +74,7 @@ def frontier_figure(sweep: Sweep) -> str:
         axes = figure.add_subplot()
         shares = [100 * point.latency_us / sweep.dense_us for point in sweep.points]
         values = [point.value for point in sweep.points]
-        axes.plot(shares, values, color=PRUNED, marker="o", markersize=3.5, linewidth=1.4)
+        axes.plot(shares, values, color=PRUNED, marker="o", markersize=3.5, linewidth=1.4, drawstyle="steps-post")
         axes.set_title(f"saliency that a latency can keep ({sweep.solver})")
         axes.set_xlabel(f"latency in % of dense ({latency(sweep.dense_us)})")
         axes.set_ylabel("kept saliency")

@@ -236,8 +236,9 @@ def _amount(name: str, text: str, dense: float) -> float:
         number = float(text.strip().removesuffix("%"))
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    if not (math.isfinite(number) and number > 0 and not (share and number > 100)):
         raise UsageError(
-            f"budget {text!r} for {name} is neither a share of the dense network's nor a number; try '60%'"
+            f"budget {text!r} for {name} is neither a share of up to 100 % of the dense network's nor a number above "
+            "0; try '60%'"
         )
     return number / 100 * dense if share else number
