@@ -144,6 +144,9 @@ class _Reader:
     def names(self, value: Any, where: str) -> list[str]:
         if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
             self.fail(f"{_shown(value)} as {where}", "a list of layer names")
+        for name in value:
+            if not name.isprintable():
+                self.fail(f"the name {name!a} in {where}", "names of characters that can be printed")
         return list(value)
 
     def numbers(self, value: Any, where: str) -> list[float]:
@@ -156,7 +159,7 @@ class _Reader:
 
     def layer(self, row: object, index: int) -> dict[str, Any]:
         fields = self.expect(row, dict, "an object for every layer", f"layer {index}")
-        name = self.member(fields, "name", str, f"layer {index}")
+        (name,) = self.names([self.member(fields, "name", str, f"layer {index}")], f"layer {index}")
         for key in ("reads", "latency_us", "saliency"):
             if key not in fields:
                 self.fail(f"no {key!r} in layer {name!r}", f"the key {key!r}")

@@ -34,7 +34,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-MOST_ENTRIES = 1 << 25
+MOST_ENTRIES = 20_000_000
 """Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
 
 

@@ -178,6 +178,12 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
     unreachable = halp_trt("plan", table, "--saliency", "saliency.json", "--budget", "90%", "--flops", "10")
     assert unreachable.exit_code == 2
     assert "for flops: the lowest reachable is" in unreachable.output
+    for senseless in ("", "200%", "-1", "nan"):
+        refused = halp_trt("plan", table, "--saliency", "saliency.json", "--budget", "90%", "--flops", senseless)
+        assert (refused.exit_code, "neither a share of up to 100 %" in refused.output) == (2, True)
+    linear = halp_trt("plan", table, "--saliency", "saliency.json", "--flops", "10", "--solver", "exact")
+    assert "at the present input widths no plan meets the budget of 10 for flops" in linear.output
+    assert "or choose the solver joint" in linear.output
 
 
 @pytest.mark.parametrize(
@@ -209,6 +215,9 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
         (json.dumps(SOUND), ("--gap", "nan"), "a gap of at least 0 and seconds above 0, got gap nan"),
         (json.dumps(SOUND), ("--seconds", "nan"), "seconds above 0"),
         (json.dumps(SOUND), ("--least", "=4"), "least width '=4'"),
+        (json.dumps(SOUND), ("--flops", ""), "knows latencies alone"),
+        (json.dumps(SOUND).replace('"b"', '"b\\ud800"'), (), "the name 'b\\ud800' in layer 1"),
+        (json.dumps(SOUND).replace('"b"', '"b\\n"'), (), "names of characters that can be printed"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

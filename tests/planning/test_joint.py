@@ -10,13 +10,25 @@ import pytest
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.planning import frontier as frontiers
+from halp_trt.planning import integer
+from halp_trt.planning import joint as joints
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.integer import maximise_by_integers
 from halp_trt.planning.joint import Effort, joint, maximise
-from halp_trt.planning.linear import halp
+from halp_trt.planning.linear import exact, halp
 from halp_trt.planning.model import bucket_tree, model_of, undominated
-from halp_trt.planning.problem import Axis, Group, Limits, Problem, Term, choices_allowed, limited, limits_from
-from tests.planning.small_problems import alive, everything, random_problem
+from halp_trt.planning.problem import (
+    Axis,
+    Group,
+    Limits,
+    Problem,
+    Term,
+    above,
+    choices_allowed,
+    limited,
+    limits_from,
+)
+from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
 
 
 def chain(num_groups: int, num_choices: int, seed: int = 0, *, share: float = 0.5) -> Problem:
@@ -116,6 +128,59 @@ def test_a_graph_that_ties_everything_together_goes_to_integer_programming() -> 
     assert solution.bound >= solution.value > 0
 
 
+def tied_together(seed: int) -> Problem:
+    """Six groups of five choices, every pair of which a layer ties together."""
+    rng = np.random.default_rng(seed)
+    groups = tuple(
+        Group(name=f"g{i}", widths=tuple(range(1, 6)), values=tuple(np.cumsum(rng.random(5)).tolist()))
+        for i in range(6)
+    )
+    axes = [Axis(groups=(i,), parts=(group.widths,)) for i, group in enumerate(groups)]
+    terms = tuple(
+        Term(name=f"t{i}.{j}", costs=rng.integers(1, 60, (1, 5, 5)) * 1.0, writes=axes[i], reads=axes[j])
+        for i in range(6)
+        for j in range(i)
+    )
+    return Problem(groups=groups, terms=terms, budgets={"r0": 1.0})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_integer_programming_names_the_lowest_and_reaches_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joints, "MOST_ENTRIES", 10)
+    problem = tied_together(seed)
+    lowest = float(everything(problem).costs[0].min())
+    with pytest.raises(InfeasibleBudgetError, match=f"the lowest reachable is {lowest:g};"):
+        joint(problem)
+    with pytest.raises(InfeasibleBudgetError, match="the lowest reachable is"):
+        joint(replace(problem, budgets={"r0": lowest * (1 - 1e-9)}))
+    found = joint(replace(problem, budgets={"r0": lowest}))
+    assert found.costs["r0"] == lowest
+
+
+def test_integer_programming_in_a_hurry_gives_the_narrowest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joints, "MOST_ENTRIES", 10)
+    problem = tied_together(0)
+    problem = replace(problem, budgets={"r0": problem.costs([0] * 6)["r0"]})
+    monkeypatch.setattr(integer, "_MOST_SHARES", 0)
+    hurried = joint(problem)
+    assert (hurried.choices, hurried.status) == ((0,) * 6, "limit")
+    truth = everything(problem)
+    assert hurried.bound >= truth.best(alive(problem, truth), np.asarray([problem.budgets["r0"]]), live=True)
+
+
+def test_a_late_optimum_is_not_thrown_away() -> None:
+    problem = chain(30, 16)
+    assert exact(problem, seconds=1e-9).value == exact(problem).value
+
+
+@pytest.mark.parametrize(
+    "amount", [1.0, 371.16535930197364, 99.79241, 1e-9 / 3, 12345678.9, 0.1 + 0.2, 999999.5, 270.0]
+)
+def test_amounts_are_rounded_up(amount: float) -> None:
+    assert amount <= float(above(amount)) <= amount * (1 + 1.1e-5)
+    assert len(above(amount).replace(".", "").lstrip("0").partition("e")[0]) <= 7
+
+
 def test_more_variables_than_an_array_has_axes_are_no_tree() -> None:
     groups = tuple(Group(name=f"g{i}", widths=(1,), values=(1.0,)) for i in range(80))
     axes = [Axis(groups=(i,), parts=((1,),)) for i in range(80)]
@@ -189,6 +254,28 @@ def test_every_point_of_the_frontier_is_the_optimum_for_its_cost() -> None:
         assert point.solution.costs["r0"] <= point.budget
 
 
+@pytest.mark.parametrize("solver", ["joint", "joint-blocks"])
+def test_the_frontier_of_a_small_network_is_that_of_all_plans(solver: str) -> None:
+    num_points = 0
+    for seed in range(60):
+        problem = random_problem(seed, num_resources=1)
+        truth = everything(problem)
+        which = (alive if solver == "joint" else whole_blocks)(problem, truth)
+        costs, values = truth.costs[0][which], truth.live_values[which]
+        low, high = (float(np.quantile(costs, q)) for q in (0.2, 0.9))
+        if low <= 0:
+            continue
+        points = frontier(problem, solver, low, high, dense=float(costs.max()))
+        for budget in (*np.linspace(low, high, 9), *(point.budget for point in points)):
+            if budget < low:
+                continue
+            shown = [p.solution.value for p in points if p.solution.costs["r0"] <= budget * (1 + 1e-12)]
+            assert max(shown) == pytest.approx(values[costs <= budget * (1 + 1e-12)].max())
+        assert all(point.solution.gap == 0 for point in points)
+        num_points += len(points)
+    assert num_points > 200
+
+
 def test_between_corners_plans_are_nearly_the_best_and_their_gaps_are_honest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -221,3 +308,6 @@ def test_linear_solvers_have_a_frontier_too(solver: str) -> None:
     points = frontier(problem, solver, 0.3 * dense, dense, dense=dense)
     assert len(points) > 3
     assert all(point.solution.costs["r0"] <= point.budget for point in points)
+    costs, values = ([of(p.solution) for p in points] for of in (lambda s: s.costs["r0"], lambda s: s.value))
+    assert costs == sorted(set(costs))
+    assert values == sorted(set(values))
