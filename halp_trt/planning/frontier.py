@@ -1,4 +1,4 @@
-"""The frontier of value against cost: what every budget of a range can buy, in little more than the time of one plan.
+"""The frontier of value against cost: what every budget of a range can buy, in the time of several plans.
 
 A plan that is best at some price is the best of all plans that cost no more than it does. These plans are the corners
 of the frontier's concave hull, and between two of them no plan lies above the straight line (Everett 1963). One pass
@@ -59,7 +59,8 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Plans for budgets from ``low`` to ``high`` of the first resource, ascending in cost and value.
 
-    Of ``joint`` and ``joint-blocks`` with one resource these are the plans for the two ends, every corner of the hull
+    Of ``joint`` and ``joint-blocks`` with one resource these are all plans on the frontier where there are few plans; else
+    the plans for the two ends, every corner of the hull
     between, at most ``_SPACING`` apart, and where corners are further apart the best plans found between them; each
     with the budget that it spends. Otherwise plans are solved one by one.
 
