@@ -59,10 +59,10 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Plans for budgets from ``low`` to ``high`` of the first resource, ascending in cost and value.
 
-    Of ``joint`` and ``joint-blocks`` with one resource these are all plans on the frontier where there are few plans; else
-    the plans for the two ends, every corner of the hull
-    between, at most ``_SPACING`` apart, and where corners are further apart the best plans found between them; each
-    with the budget that it spends. Otherwise plans are solved one by one.
+    Of ``joint`` and ``joint-blocks`` with one resource these are all plans on the frontier where there are few plans;
+    else the plans for the two ends, every corner of the hull between, at most ``_SPACING`` apart, and where corners are
+    further apart the best plans found between them; each with the budget that it spends. Otherwise plans are solved one
+    by one.
 
     Args:
         problem: its own budget for the first resource does not matter.
