@@ -117,7 +117,9 @@ class LayerSpec:
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.in_size))
-        kernel = "x".join(map(str, self.kernel_size))
+        kernel = "x".join(map(str, self.kernel_size)) + (
+            f"/{max(self.stride)}" if max(self.stride, default=1) > 1 else ""
+        )
         epilogue = "".join(f"+{op}" for op in self.epilogue)
         groups = f" groups {self.conv_groups}" if self.conv_groups > 1 else ""
         words = [f"{self.operator}{epilogue}", kernel, f"{self.in_channels}->{self.out_channels}"]

@@ -57,6 +57,8 @@ def build_lut(
     from halp_trt.workflows.survey import Survey
     from halp_trt.workflows.table_stage import measure_table
 
+    if full_grid and max_probes:
+        raise UsageError("--full-grid measures every pair of widths, so --max-probes has no use; leave one of them out")
     settings = settings_from(values)
     error = _share(max_error)
     survey = Survey(

@@ -90,6 +90,11 @@ CASES = {
     "budget banana": (_nothing, ("prune", *TINY, "--budget", "banana"), "budget 'banana' is not"),
     "budget above 100 %": (_nothing, ("prune", *TINY, "--budget", "120%"), "a budget above 100 % prunes nothing"),
     "budget out of reach": (_nothing, ("prune", *TINY, *QUICK, "--budget", "1%"), "lowest"),
+    "bound on a full grid": (
+        _nothing,
+        ("build-lut", *TINY, "--full-grid", "--max-probes", "50"),
+        "--full-grid measures every pair of widths, so --max-probes has no use",
+    ),
     "bad shape": (_nothing, ("build-lut", *TINY, "--input", "3by8"), "input '3by8' is no shape"),
     "table of another target": (_other_target, ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"), "another target"),
     "table without header": (
