@@ -695,6 +695,16 @@ class Verification:
         return self.dense.measurement.latency_us / pruned_us if pruned_us else math.inf
 
     @property
+    def share_error_fraction(self) -> float | None:
+        """How far the predicted share of the dense latency lies from the measured one, relative to that.
+
+        Both engines ran in turns, so that this is free of how the machine's speed has changed since the table was
+        measured, as ``prediction_error_fraction`` is not. None where nothing was predicted.
+        """
+        dense, pruned = self.dense.prediction_error_fraction, self.pruned.prediction_error_fraction
+        return None if dense is None or pruned is None else (1 + pruned) / (1 + dense) - 1 if dense > -1 else math.inf
+
+    @property
     def meets_budget(self) -> bool:
         """Whether the pruned engine is as fast as was asked for."""
         return self.pruned.measurement.latency_us <= self.limit_us * (1 + self.tolerance_fraction)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 import halp_trt
-from halp_trt.cli.build_lut_verb import build_lut
 from halp_trt.cli.engine_verbs import deploy, verify
 from halp_trt.cli.file_verbs import init, show
+from halp_trt.cli.lut_verbs import build_lut, merge_luts
 from halp_trt.cli.output import VerbGroup
 from halp_trt.cli.plan_verb import plan
 from halp_trt.cli.prune_verbs import prune, run
@@ -25,5 +25,5 @@ def verbs() -> None:
     """
 
 
-for _verb in (build_lut, prune, plan, deploy, verify, run, show, init):
+for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, run, show, init):
     verbs.add_command(_verb)

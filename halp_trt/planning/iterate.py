@@ -17,7 +17,7 @@ __all__ = ["Schedule", "Step", "iterate"]
 
 _SPENT = 0.98
 """A plan that uses this share of its budget is not planned again."""
-_CLOSE, _AIM, _SAFE = 0.97, 0.985, 0.995
+_CLOSE, _AIM, _SAFE = 0.97, 0.982, 0.99
 """Shares of the budget that the last step's engine, as measured, should use: at least, about, at most."""
 _STRIDE, _NARROW = 1.03, 0.002
 """How far a limit is raised where nothing was too slow yet, and the gap between limits that is not searched."""

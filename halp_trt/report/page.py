@@ -109,7 +109,8 @@ def _tiles(verification: Verification) -> Iterator[Tile]:
         yield Tile(
             label="Prediction error",
             value=units.signed_percent(pruned.prediction_error_fraction),
-            detail=f"predicted {units.latency(pruned.predicted_us)}",
+            detail=f"predicted {units.latency(pruned.predicted_us)}; "
+            f"{units.signed_percent(verification.share_error_fraction)} as a share of dense",
         )
 
 

@@ -69,12 +69,20 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
         (
             "latency, median",
             *_both(verification, lambda c: units.latency(c.measurement.latency_us)),
-            f"{verification.speedup:.2f}× faster",
+            _speedup(dense.measurement.latency_us, pruned.measurement.latency_us),
         ),
         ("latency, p10 – p90", *_both(verification, lambda c: units.latency_range(c.measurement)), ""),
         ("throughput", *_both(verification, lambda c: units.throughput(c.measurement, verification.target)), ""),
-        ("predicted latency", *_both(verification, lambda c: units.latency(c.predicted_us)), ""),
-        ("prediction error", *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)), ""),
+        (
+            "predicted latency",
+            *_both(verification, lambda c: units.latency(c.predicted_us)),
+            _speedup(dense.predicted_us, pruned.predicted_us),
+        ),
+        (
+            "prediction error",
+            *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)),
+            units.signed_percent(verification.share_error_fraction) if pruned.predicted_us is not None else "",
+        ),
         *_kernel_rows(verification),
         ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
         *_witness_rows(verification),
@@ -87,9 +95,15 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
 
 
 def _kernel_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
-    if verification.pruned.kernels_us is None:
+    dense_us, pruned_us = verification.dense.kernels_us, verification.pruned.kernels_us
+    if pruned_us is None:
         return []
-    return [("sum of its kernels", *_both(verification, lambda c: units.latency(c.kernels_us or 0.0)), "")]
+    shown = _both(verification, lambda c: units.latency(c.kernels_us or 0.0))
+    return [("sum of its kernels", *shown, _speedup(dense_us, pruned_us))]
+
+
+def _speedup(dense_us: float | None, pruned_us: float | None) -> str:
+    return f"{dense_us / pruned_us:.2f}× faster" if dense_us and pruned_us else ""
 
 
 def _witness_rows(verification: Verification) -> list[tuple[str, str, str, str]]:

@@ -26,7 +26,7 @@ _FEWEST_ROUNDS = 10
 _SECONDS_A_LAYER, _MOST_SECONDS = 0.03, 1.5
 """A pass ends after so long for every layer of a batch, or in all, once it has its fewest rounds."""
 _CLOSE_ENOUGH = 0.015
-"""A median whose standard error is below this share of it needs no more samples."""
+"""A row whose standard error is below this share of it needs no more samples."""
 _DOUBTFUL = 0.05
 """And above this share it is not to be trusted."""
 _STEADY_SHARE = 0.9
@@ -169,13 +169,13 @@ class RoundBench:
         if taken_us > slowest_us and num_slower < _MAX_ATTEMPTS:
             time.sleep(0.1 * num_slower)
             return []
-        rows = turns.rows(slowest_us)
-        is_known = rows[0].num_samples >= self.protocol.num_samples or _are_steady(rows)
+        rows, errors = turns.rows(slowest_us), turns.errors(slowest_us)
+        is_known = rows[0].num_samples >= self.protocol.num_samples or _are_steady(errors)
         if not (is_known or num_slower >= _MAX_ATTEMPTS):
             return []
         slowness = rows[0].reference_us / calm_us
         disturbance = f"the machine ran {slowness:.1f} times slower than before" if slowness > _DISTURBED else ""
-        return [replace(row, doubt=_doubt(row) or disturbance) for row in rows]
+        return [replace(row, doubt=_doubt(error) or disturbance) for row, error in zip(rows, errors, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -270,19 +270,38 @@ class Turns:
         Args:
             slowest_us: passes in which the reference took longer do not count; where all did, the fastest does.
         """
+        reference_us, passes = self._at_one_speed(slowest_us)
+        tare_us = self._bench.tare_us(self._footprint)
+        return [
+            self._row(np.concatenate(taken).tolist(), num * tare_us, reference_us)
+            for taken, num in zip(passes, self._num_kernels, strict=True)
+        ]
+
+    def errors(self, slowest_us: float = math.inf) -> list[float]:
+        """Standard error of every row, as a share of it: by how its passes differ, where that is more than chance.
+
+        Samples of one pass are alike, so that their spread alone would promise too much; a single pass tells nothing of
+        others, and its error is not known.
+        """
+        rows, (_, passes) = self.rows(slowest_us), self._at_one_speed(slowest_us)
+        errors = []
+        for row, taken in zip(rows, passes, strict=True):
+            medians_us = [float(np.median(samples)) for samples in taken]
+            among_us = float(np.std(medians_us, ddof=1)) if len(medians_us) > 1 else math.inf
+            errors.append(max(_standard_error(row), among_us / math.sqrt(len(medians_us)) / row.latency_us))
+        return errors
+
+    def _at_one_speed(self, slowest_us: float) -> tuple[float, list[list[npt.NDArray[np.float64]]]]:
+        """What the reference takes in the median pass, and of every layer the samples of all passes at that speed."""
         if self._networks:
             self.finish()
         fastest = min(self._passes, key=lambda one: one.reference_us)
         counted = [one for one in self._passes if one.reference_us <= slowest_us] or [fastest]
         reference_us = float(np.median([one.reference_us for one in counted]))
-        tare_us = self._bench.tare_us(self._footprint)
-        rows = []
-        for index, num in enumerate(self._num_kernels):
-            samples_us = np.concatenate(
-                [one.samples_us[index] * (reference_us / one.reference_us) for one in counted]
-            ).tolist()
-            rows.append(self._row(samples_us, num * tare_us, reference_us))
-        return rows
+        return reference_us, [
+            [one.samples_us[index] * (reference_us / one.reference_us) for one in counted]
+            for index in range(self.num_layers)
+        ]
 
     def _row(self, samples_us: Sequence[float], overhead_us: float, reference_us: float) -> Measurement:
         """The middle half's mean stands for the median, which the ticks of the profiler's clock would round."""
@@ -331,10 +350,9 @@ def _standard_error(row: Measurement) -> float:
     return 1.2533 * (row.p90_us - row.p10_us) / 2.563 / math.sqrt(row.num_samples) / row.latency_us
 
 
-def _are_steady(rows: Sequence[Measurement]) -> bool:
-    return float(np.mean([_standard_error(row) <= _CLOSE_ENOUGH for row in rows])) >= _STEADY_SHARE
+def _are_steady(errors: Sequence[float]) -> bool:
+    return float(np.mean([error <= _CLOSE_ENOUGH for error in errors])) >= _STEADY_SHARE
 
 
-def _doubt(row: Measurement) -> str:
-    error = _standard_error(row)
-    return f"its median is known to {100 * error:.0f} % only" if error > _DOUBTFUL else ""
+def _doubt(error: float) -> str:
+    return f"its median is known to {100 * error:.0f} % only" if _DOUBTFUL < error < math.inf else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import median
 
+import numpy as np
 import onnx
 
 from halp_trt.runtimes import Array, Runtime, Session
@@ -17,7 +19,11 @@ __all__ = ["Stopwatch", "make_stopwatch"]
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 """Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
 
-_SECONDS = 6.0
+_SECONDS_A_PART, _FEWEST_ROUNDS = 1.2, 3
+_LEAST_PARTS, _MOST_PARTS = 5, 15
+"""Engines are timed in parts, as many as it takes until their ratio is known well enough."""
+_CLOSE_ENOUGH = 0.003
+"""Standard error of the ratio, as a share of it: budgets are to be met within three per cent."""
 
 
 def make_stopwatch(
@@ -46,12 +52,31 @@ def make_stopwatch(
     run_dense = load(dense).bind(inputs)
 
     def compare(model: onnx.ModelProto) -> tuple[float, float]:
-        run = load(model).bind(inputs)
-        runs = {"dense": run_dense, "pruned": run}
+        runs = {"dense": run_dense, "pruned": load(model).bind(inputs)}
         with pin_to_one_core():
             trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
-            rounds = int(_SECONDS * 1e6 / sum(median(samples) for samples in trial.values()))
-            samples = time_interleaved(runs, num_rounds=max(15, min(rounds, MOST_ROUNDS)), num_warmup=1)
-        return median(samples["dense"]), median(samples["pruned"])
+            rounds = int(_SECONDS_A_PART * 1e6 / sum(map(median, trial.values())))
+            rounds = max(_FEWEST_ROUNDS, min(rounds, MOST_ROUNDS // _LEAST_PARTS))
+            return _compared(lambda: time_interleaved(runs, num_rounds=rounds))
 
     return compare
+
+
+def _compared(take_part: Callable[[], Mapping[str, list[float]]]) -> tuple[float, float]:
+    """Medians of two engines from parts of their samples; the parts' ratios tell how well theirs is known.
+
+    Samples that follow each other are alike, so that their own spread would promise too much.
+    """
+    samples: dict[str, list[float]] = {"dense": [], "pruned": []}
+    ratios: list[float] = []
+    while len(ratios) < _LEAST_PARTS or (_error(ratios) > _CLOSE_ENOUGH and len(ratios) < _MOST_PARTS):
+        part = take_part()
+        for name, taken in part.items():
+            samples[name] += taken
+        ratios.append(median(part["pruned"]) / median(part["dense"]))
+    return median(samples["dense"]), median(samples["pruned"])
+
+
+def _error(ratios: list[float]) -> float:
+    """Standard error of the mean of some ratios, as a share of it."""
+    return float(np.std(ratios, ddof=1)) / math.sqrt(len(ratios)) / float(np.mean(ratios))

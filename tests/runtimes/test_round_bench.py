@@ -154,13 +154,22 @@ def test_memory_is_read_to_make_up_for_missing_weights(monkeypatch: pytest.Monke
 def test_a_bench_stops_when_medians_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     (steady,) = machine.bench(monkeypatch).measure([Work(us=(100_000.0,))], of(0))
-    assert (steady.num_samples, steady.doubt) == (10, ""), "its fewest rounds, as the time is over"
+    assert (steady.num_samples, steady.doubt) == (20, ""), "twice its fewest rounds, as the time is over"
     (short,) = machine.bench(monkeypatch).measure([Work(us=(100.0,))], of(0))
-    assert short.num_samples == 20, "a pass of rounds"
+    assert short.num_samples == 40, "two passes of rounds: one tells nothing of others"
     mostly = [Work(us=(100.0,)) for _ in range(9)] + [Work(us=(50.0, 50.0, 250.0, 250.0))]
-    assert {row.num_samples for row in machine.bench(monkeypatch).measure(mostly, of(1))} == {20}, (
+    assert {row.num_samples for row in machine.bench(monkeypatch).measure(mostly, of(1))} == {40}, (
         "nine of ten are known"
     )
+
+
+@pytest.mark.parametrize(("slower_us", "doubt"), [(110.0, ""), (130.0, "its median is known to 10 % only")])
+def test_passes_that_differ_tell_more_of_the_error_than_samples_that_do_not(
+    monkeypatch: pytest.MonkeyPatch, slower_us: float, doubt: str
+) -> None:
+    passes = [Work(us=(*[100.0] * 44, *[slower_us] * 44), num_bytes=20_000_000)]  # 22 rounds of two runs each
+    (row,) = Machine().bench(monkeypatch).measure(passes, of(20_000_000))
+    assert (row.num_samples, row.doubt) == (60, doubt)
 
 
 def test_what_wavers_to_the_end_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,17 +213,17 @@ def test_passes_are_brought_to_the_speed_of_the_median_one(monkeypatch: pytest.M
 
 def test_a_pass_met_by_a_slow_moment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    bench = machine.bench(monkeypatch, *slow_at(*range(22, 44)))  # each pass: 2 + 20 rounds
+    bench = machine.bench(monkeypatch, *slow_at(*range(44, 66)))  # each pass: 2 + 20 rounds
     assert bench.measure([Work(name="a")], of(1))[0].reference_us == 50.0
     assert bench.calm_us == {of(1): 50.0}
-    (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 44))], of(1))
+    (row,) = bench.measure([Work(name="b", us=(*[200.0] * 44, *[100.0] * 88))], of(1))
     assert (row.latency_us, row.doubt) == (pytest.approx(100.0 - TARE, abs=1e-4), "")
     assert [entry for entry in machine.log if entry.startswith("sleep")] == ["sleep 0.1"]
 
 
 def test_a_machine_that_stays_slow_is_believed_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    bench = machine.bench(monkeypatch, *slow_at(*range(22, 400)))
+    bench = machine.bench(monkeypatch, *slow_at(*range(44, 400)))
     bench.measure([Work(name="a")], of(1))
     (slow,) = bench.measure([Work(name="b")], of(1))
     assert slow.reference_us == 100.0

@@ -1,10 +1,10 @@
-"""``build-lut``: layers measured into a latency table."""
+"""``build-lut`` and ``merge-luts``: layers measured into a latency table, and tables brought together."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,10 @@ from halp_trt.cli.settings import config_option, options
 from halp_trt.cli.values import settings_from
 from halp_trt.errors import UsageError
 
-__all__ = ["build_lut"]
+if TYPE_CHECKING:
+    from halp_trt.latency import LatencyTable
+
+__all__ = ["build_lut", "merge_luts"]
 
 _PATH = click.Path(path_type=Path)
 
@@ -53,7 +56,6 @@ def build_lut(
     already are not measured again, unless that was for a network of quite another size.
     """
     from halp_trt.latency import Effort
-    from halp_trt.report import describe
     from halp_trt.workflows.survey import Survey
     from halp_trt.workflows.table_stage import measure_table
 
@@ -73,6 +75,26 @@ def build_lut(
         progress_bars() as bar,
     ):
         path, table = measure_table(settings, survey, out, bar("build-lut"), resume=resume)
+    _print_table(path, table, as_json=as_json)
+
+
+@click.command("merge-luts")
+@click.argument("tables", type=_PATH, nargs=-1, required=True)
+@click.option("--out", type=_PATH, required=True, help="File of the merged table.")
+@json_option
+def merge_luts(tables: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Merge latency tables of one target.
+
+    TABLES were measured apart, on machines of a kind. Of a layer that several have measured the last row counts.
+    """
+    from halp_trt.workflows import merge
+
+    _print_table(out, merge.merge_luts(tables, out), as_json=as_json)
+
+
+def _print_table(path: Path, table: LatencyTable, *, as_json: bool) -> None:
+    from halp_trt.report import describe
+
     summary = {
         "file": str(path),
         "target": table.target,
