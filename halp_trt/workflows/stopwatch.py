@@ -69,7 +69,7 @@ def _compared(take_part: Callable[[], Mapping[str, list[float]]]) -> tuple[float
     """
     samples: dict[str, list[float]] = {"dense": [], "pruned": []}
     ratios: list[float] = []
-    while len(ratios) < _LEAST_PARTS or (_error(ratios) > _CLOSE_ENOUGH and len(ratios) < _MOST_PARTS):
+    while len(ratios) < _MOST_PARTS and (len(ratios) < _LEAST_PARTS or _error(ratios) > _CLOSE_ENOUGH):
         part = take_part()
         for name, taken in part.items():
             samples[name] += taken

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from halp_trt.cli import verbs
+from tests.brief import briefly_timed
 
 
 @pytest.fixture
@@ -19,8 +20,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def halp_trt(folder: Path) -> Callable[..., Result]:
-    """Runs the command line in that folder."""
+def halp_trt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command line in that folder; engines are timed briefly while they are pruned."""
+    briefly_timed(monkeypatch)
 
     def invoke(*arguments: object) -> Result:
         return CliRunner().invoke(verbs, [str(argument) for argument in arguments])

@@ -87,7 +87,7 @@ def test_ctrl_c_while_measuring_keeps_every_measured_layer(folder: Path, halp_tr
 
 
 def test_ctrl_c_while_pruning_keeps_every_finished_step(folder: Path, halp_trt: Callable[..., Result]) -> None:
-    asked = ("prune", *TINY, "--steps", "6", "--minibatches", "40", "--epochs", "1", "--run-dir", "run", "--seed", "3")
+    asked = ("prune", *TINY, "--steps", "6", "--minibatches", "15", "--epochs", "1", "--run-dir", "run", "--seed", "3")
     log = folder / "run" / "log.jsonl"
     with _start(*asked) as process:
         _wait_for(lambda: _num_lines(log) > 0, process)

@@ -105,7 +105,7 @@ def test_a_step_that_died_while_it_measured_is_repeated_from_what_was_known_befo
 
     whole = run("whole")
     asked = 0
-    for num_left in range(3, 24, 5):
+    for num_left in (3, 8, 18):
         try:
             run(f"broken{num_left}", num_left=num_left)
         except Stop:
