@@ -47,6 +47,9 @@ than large ones, so that short engines want seconds, too, and not so many runs a
 SHORTEST_US = 0.01
 """No measured latency is below this: a layer that takes no measurable time still has one."""
 
+_LONG_NS = 50_000_000
+"""Longer runs are interrupted on any shared machine, again and again: taking them anew gains nothing."""
+
 _MAX_WARMUP_ROUNDS = 64
 
 
@@ -109,7 +112,8 @@ class Processor:
         start = self._clock_ns()
         run()
         elapsed = self._clock_ns() - start
-        return Sample(elapsed_us=elapsed / 1e3, is_disturbed=self._interruptions() != before)
+        is_disturbed = elapsed < _LONG_NS and self._interruptions() != before
+        return Sample(elapsed_us=elapsed / 1e3, is_disturbed=is_disturbed)
 
     def read(self, mark: Sample) -> Sample:
         """The sample, as it was taken."""

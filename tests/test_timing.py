@@ -134,6 +134,15 @@ def test_runs_of_two_devices_never_overlap() -> None:
     assert " ".join(first.log) == "+a1 -a1 +b1 -b1 +a2 -a2 +b2 -b2"
 
 
+@pytest.mark.parametrize(("us", "num_runs"), [(10, 4), (60_000, 1)])
+def test_a_long_run_that_is_interrupted_is_not_taken_again(us: int, num_runs: int) -> None:
+    clock, log = Clock(), []
+    switches = iter(range(100))
+    device = Processor(clock, lambda: next(switches))
+    take_turns({"a": Launch(run=clock.run("a", us, log), device=device)}, num_rounds=1)
+    assert log == ["a"] * num_runs
+
+
 def test_a_sample_of_many_executions_is_divided() -> None:
     launch = Launch(run=lambda: "a", device=Pipeline(num_in_flight=1), num_executions=4)
     assert take_turns({"a": launch}, num_rounds=2)["a"] == [

@@ -49,7 +49,7 @@ class VerbGroup(click.Group):
 
 
 def _fail(ctx: click.Context, sentence: str) -> None:
-    click.echo(f"error: {sentence}", err=True)
+    click.echo(f"error: {' '.join(line.strip() for line in sentence.splitlines())}", err=True)
     ctx.exit(EXIT_USAGE)
 
 

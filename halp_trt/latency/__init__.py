@@ -16,6 +16,7 @@ from halp_trt.latency.survey import (
 from halp_trt.latency.table import (
     LatencyTable,
     check_target,
+    differences,
     graph_latency_us,
     graph_specs,
     layer_latencies_us,
@@ -29,6 +30,7 @@ __all__ = [
     "Region",
     "Surface",
     "check_target",
+    "differences",
     "graph_latency_us",
     "graph_specs",
     "grid_surfaces",

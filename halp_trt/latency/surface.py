@@ -105,6 +105,15 @@ class Surface:
         return next((row.footprint_bytes for row in self.points.values()), 0)
 
     @property
+    def rows(self) -> dict[LayerSpec, Measurement]:
+        """Its points by the layers that were measured."""
+        outs = self.out_widths or tuple(written_width(self.spec, width) for width in self.in_widths)
+        return {
+            self.spec.with_widths(self.in_widths[row], outs[column if self.out_widths else row]): measurement
+            for (row, column), measurement in self.points.items()
+        }
+
+    @property
     def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:
         """What it is laid over: its layer at the widest, and the widths along each axis."""
         widest = self.out_widths[-1] if self.out_widths else written_width(self.spec, self.in_widths[-1])
@@ -139,6 +148,10 @@ class Surface:
             self._position(spec.in_channels, spec.out_channels): row for spec, row in rows.items() if self.covers(spec)
         }
         return replace(self, points={**self.points, **points})
+
+    def at_speed(self, speed_us: float) -> Surface:
+        """This surface with its points as :meth:`Measurement.at_speed` gives them."""
+        return replace(self, points={point: row.at_speed(speed_us) for point, row in self.points.items()})
 
     def entries(self) -> Iterator[tuple[int, int, Entry]]:
         """Every pair of widths with its latency."""

@@ -19,6 +19,7 @@ from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 __all__ = [
     "LatencyTable",
     "check_target",
+    "differences",
     "graph_latency_us",
     "graph_specs",
     "layer_latencies_us",
@@ -152,12 +153,16 @@ def check_target(table: LatencyTable, target: Target) -> None:
     Raises:
         TargetMismatchError: it was not; the message names every field that differs.
     """
-    differing = list(_differences("", table.target, target))
-    if differing:
+    if differing := differences(table.target, target):
         raise TargetMismatchError(
             f"the latency table was measured for another target ({'; '.join(differing)}); "
             "choose the table of this target or measure one with build-lut"
         )
+
+
+def differences(found: Target, wanted: Target) -> list[str]:
+    """What two targets differ in, field by field, in words."""
+    return list(_differences("", found, wanted))
 
 
 def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:

@@ -103,7 +103,9 @@ def _kernel_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
 
 
 def _speedup(dense_us: float | None, pruned_us: float | None) -> str:
-    return f"{dense_us / pruned_us:.2f}× faster" if dense_us and pruned_us else ""
+    if not (dense_us and pruned_us):
+        return ""
+    return f"{dense_us / pruned_us:.2f}× faster" if dense_us >= pruned_us else f"{pruned_us / dense_us:.2f}× slower"
 
 
 def _witness_rows(verification: Verification) -> list[tuple[str, str, str, str]]:

@@ -38,12 +38,20 @@ def create_table(path: str | Path, target: Target) -> None:
 def write_table(path: str | Path, table: LatencyTable) -> None:
     """Writes a whole table in place of what is there.
 
+    Surfaces rest on the rows that stand before them: where one rests on other measurements than the table's own (of the
+    layer in a network of another size, say), these go before it, and the table's own follow.
+
     Raises:
         ArtefactError: the file cannot be written.
     """
-    rows = [_row(spec, measurement) for spec, measurement in table.rows.items()]
-    surfaces = [_surface(surface) for surface in table.surfaces]
-    write_bytes(path, b"".join([_header(table.target), *rows, *surfaces]))
+    written = dict(table.rows)
+    lines = [_header(table.target), *(_row(*row) for row in written.items())]
+    for surface in table.surfaces:
+        others = {spec: row for spec, row in surface.rows.items() if written.get(spec) != row}
+        written |= others
+        lines += [*(_row(*row) for row in others.items()), _surface(surface)]
+    lines += [_row(spec, row) for spec, row in table.rows.items() if written[spec] != row]
+    write_bytes(path, b"".join(lines))
 
 
 def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:

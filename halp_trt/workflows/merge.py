@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.latency import LatencyTable, check_target
+from halp_trt.errors import ArtefactError, TargetMismatchError, UsageError
+from halp_trt.latency import LatencyTable, differences
 from halp_trt.store import read_table, save
 from halp_trt.workflows.measurer import speed_of
 
@@ -16,8 +16,9 @@ __all__ = ["merge_luts"]
 def merge_luts(paths: Sequence[str | Path], out: str | Path) -> LatencyTable:
     """Writes one table with the rows and surfaces of several.
 
-    Rows are given for the machine's speed in the first table. Of a layer that several have measured the last row
-    counts; of surfaces over the same widths the one that rests on most rows, the last of several.
+    All are given for the machine's speed in the first table that knows it. Of a layer that several have measured the
+    last row counts; of surfaces over the same widths the one that rests on most rows, the last of several. Surfaces
+    keep the rows that they were laid over.
 
     Args:
         paths: the tables' files, two or more.
@@ -32,12 +33,17 @@ def merge_luts(paths: Sequence[str | Path], out: str | Path) -> LatencyTable:
         raise UsageError(f"merging takes two tables or more, got {len(paths)}")
     if Path(out).exists():
         raise ArtefactError(f"{out} exists already; choose another path")
-    whole, *others = map(read_table, paths)
-    speed_us = speed_of(whole.rows)
-    for other in others:
-        check_target(other, whole.target)
-        whole = whole.with_rows({spec: row.at_speed(speed_us) for spec, row in other.rows.items()})
+    tables = [read_table(path) for path in paths]
+    whole = LatencyTable(target=tables[0].target, rows={})
+    speed_us = next(filter(None, (speed_of(table.rows) for table in tables)), 0.0)
+    for path, table in zip(paths, tables, strict=True):
+        if differing := differences(table.target, whole.target):
+            raise TargetMismatchError(
+                f"{path} was measured for another target than {paths[0]} ({'; '.join(differing)}); leave it out"
+            )
         known = {surface.key: len(surface.points) for surface in whole.surfaces}
-        whole = whole.with_surfaces(s for s in other.surfaces if len(s.points) >= known.get(s.key, 0))
+        finer = [surface for surface in table.surfaces if len(surface.points) >= known.get(surface.key, 0)]
+        whole = whole.with_rows({spec: row.at_speed(speed_us) for spec, row in table.rows.items()})
+        whole = whole.with_surfaces(surface.at_speed(speed_us) for surface in finer)
     save(whole, out)
-    return read_table(out)
+    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
@@ -19,9 +20,9 @@ __all__ = ["Stopwatch", "make_stopwatch"]
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 """Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
 
-_SECONDS_A_PART, _FEWEST_ROUNDS = 1.2, 3
-_LEAST_PARTS, _MOST_PARTS = 5, 15
-"""Engines are timed in parts, as many as it takes until their ratio is known well enough."""
+_SECONDS_A_PART, _FEWEST_ROUNDS, _MOST_ROUNDS = 1.2, 3, MOST_ROUNDS // 2
+_LEAST_PARTS, _MOST_PARTS, _MOST_SECONDS = 5, 15, 30.0
+"""Engines are timed in parts, as many as it takes until their ratio is known well enough, or that there is time for."""
 _CLOSE_ENOUGH = 0.003
 """Standard error of the ratio, as a share of it: budgets are to be met within three per cent."""
 
@@ -56,7 +57,7 @@ def make_stopwatch(
         with pin_to_one_core():
             trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
             rounds = int(_SECONDS_A_PART * 1e6 / sum(map(median, trial.values())))
-            rounds = max(_FEWEST_ROUNDS, min(rounds, MOST_ROUNDS // _LEAST_PARTS))
+            rounds = max(_FEWEST_ROUNDS, min(rounds, _MOST_ROUNDS))
             return _compared(lambda: time_interleaved(runs, num_rounds=rounds))
 
     return compare
@@ -67,9 +68,14 @@ def _compared(take_part: Callable[[], Mapping[str, list[float]]]) -> tuple[float
 
     Samples that follow each other are alike, so that their own spread would promise too much.
     """
+    started = time.monotonic()
     samples: dict[str, list[float]] = {"dense": [], "pruned": []}
     ratios: list[float] = []
-    while len(ratios) < _MOST_PARTS and (len(ratios) < _LEAST_PARTS or _error(ratios) > _CLOSE_ENOUGH):
+    while not ratios or (
+        len(ratios) < _MOST_PARTS
+        and time.monotonic() - started < _MOST_SECONDS
+        and (len(ratios) < _LEAST_PARTS or _error(ratios) > _CLOSE_ENOUGH)
+    ):
         part = take_part()
         for name, taken in part.items():
             samples[name] += taken

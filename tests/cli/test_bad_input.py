@@ -205,3 +205,11 @@ def test_a_bad_picture_is_skipped_on_request(halp_trt, folder: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "warning:" in result.stderr
     assert "2.png" in result.stderr
+
+
+def test_a_reason_of_several_lines_is_still_one_sentence(halp_trt, folder: Path) -> None:
+    (folder / "broken.py").write_text("def net():\n    raise ValueError('my factory\\n   fails')\n")
+    refused = halp_trt("build-lut", "--model", "broken:net", "--data", "none", "--runtime", "synthetic")
+    assert refused.exit_code == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "my factory fails" in refused.stderr

@@ -70,6 +70,54 @@ def test_rows_come_to_one_speed_and_the_last_counts(halp_trt: Verb, folder: Path
     assert read_table(folder / "m.jsonl").rows[spec].speed_us == 1_000.0
 
 
+def test_a_table_without_rows_changes_nothing(halp_trt: Verb, folder: Path, whole: LatencyTable) -> None:
+    def at(speed_us: float) -> LatencyTable:
+        rows = {spec: replace(row, reference_us=speed_us) for spec, row in whole.rows.items()}
+        return replace(whole, rows=rows, surfaces=())
+
+    save(replace(whole, rows={}, surfaces=()), folder / "empty.jsonl")
+    save(at(100.0), folder / "fast.jsonl")
+    save(at(200.0), folder / "slow.jsonl")
+    merged = [
+        halp_trt("merge-luts", *names, "--out", out)
+        for out, names in (
+            ("with.jsonl", ("empty.jsonl", "fast.jsonl", "slow.jsonl")),
+            ("without.jsonl", ("fast.jsonl", "slow.jsonl")),
+        )
+    ]
+    assert [result.exit_code for result in merged] == [0, 0]
+    table = read_table(folder / "with.jsonl")
+    assert dict(table.rows) == dict(read_table(folder / "without.jsonl").rows)
+    assert {row.speed_us for row in table.rows.values()} == {100.0}
+
+
+def test_surfaces_keep_their_rows_where_another_size_of_network_measured_them_too(
+    halp_trt: Verb, folder: Path, whole: LatencyTable
+) -> None:
+    def of(num_bytes: int, times: float, num: int) -> LatencyTable:
+        rows = {
+            spec: replace(row, footprint_bytes=num_bytes, **{
+                name: times * getattr(row, name) for name in ("latency_us", "p10_us", "p90_us")
+            })
+            for spec, row in [*whole.rows.items()][::num]
+        }  # fmt: skip
+        laid = (surface.with_rows(rows) for surface in whole.surfaces) if num == 1 else ()
+        return replace(whole, rows=rows, surfaces=tuple(laid))
+
+    small, large = of(3_000_000, 1.0, 1), of(60_000_000, 2.0, 3)
+    save(small, folder / "small.jsonl")
+    save(large, folder / "large.jsonl")
+    assert halp_trt("merge-luts", "small.jsonl", "large.jsonl", "--out", "m.jsonl").exit_code == 0
+    table = read_table(folder / "m.jsonl")
+    assert dict(table.rows) == {**small.rows, **large.rows}
+    assert {s.key: s for s in table.surfaces} == {s.key: s for s in small.surfaces}
+    save(table, folder / "again.jsonl")
+    assert (folder / "again.jsonl").read_bytes() == (folder / "m.jsonl").read_bytes()
+    as_small = table.for_footprint(3_000_000)
+    assert len(as_small.surfaces) == len(small.surfaces)
+    assert {s.key: s for s in as_small.refined_surfaces()} == {s.key: s for s in small.surfaces}
+
+
 def test_of_two_surfaces_over_the_same_widths_the_finer_stays(halp_trt: Verb, folder: Path) -> None:
     for name, few in (("coarse", ("--max-error", "50%")), ("fine", ("--max-error", "0.3"))):
         assert halp_trt("build-lut", *TINY, "--step", 2, *few, "--out", f"{name}.jsonl").exit_code == 0
@@ -85,7 +133,7 @@ def test_of_two_surfaces_over_the_same_widths_the_finer_stays(halp_trt: Verb, fo
     [
         (("whole.jsonl",), "merging takes two tables or more, got 1"),
         (("whole.jsonl", "absent.jsonl"), "absent.jsonl"),
-        (("whole.jsonl", "other.jsonl"), "other"),
+        (("whole.jsonl", "other.jsonl"), "other.jsonl was measured for another target than whole.jsonl (device: "),
         (("whole.jsonl", "halp.toml"), "halp.toml"),
     ],
 )

@@ -27,9 +27,16 @@ def test_the_comparison_tells_the_whole_story() -> None:
     rows = {row[0]: row[1:] for row in comparison_rows(VERIFICATION)}
     assert rows["latency, median"] == ("1.00 ms", "500 µs", "2.00× faster")
     assert rows["throughput"][:2] == ("2,000 images/s", "4,000 images/s")
-    assert rows["prediction error"][:2] == ("+1.0 %", "−4.0 %")
+    assert rows["predicted latency"] == ("1.01 ms", "480 µs", "2.10× faster")
+    assert rows["prediction error"] == ("+1.0 %", "−4.0 %", "−5.0 %")
     assert rows["parameters"] == ("200,000", "50,000", "−75.0 %")
     assert rows["accuracy"] == ("90.00 %", "89.00 %", "−1.00 points")
+
+
+def test_a_slower_engine_is_called_slower() -> None:
+    dense = replace(VERIFICATION.dense, measurement=replace(VERIFICATION.pruned.measurement, latency_us=400.0))
+    rows = {row[0]: row[1:] for row in comparison_rows(replace(VERIFICATION, dense=dense))}
+    assert rows["latency, median"] == ("400 µs", "500 µs", "1.25× slower")
 
 
 def test_without_data_there_is_no_accuracy() -> None:

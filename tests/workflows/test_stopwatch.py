@@ -50,6 +50,14 @@ def test_and_one_that_never_settles_for_no_end_of_them() -> None:
     assert len(taken) == stopwatch._MOST_PARTS
 
 
+def test_nor_is_a_slow_one_asked_for_longer_than_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, taken = machine(wavering=0.3)
+    clock = iter(range(0, 1000, 12))
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: next(clock))
+    stopwatch._compared(part)
+    assert len(taken) == 3, "12, 24 and 36 seconds after the start"
+
+
 def test_an_engine_takes_as_long_as_itself() -> None:
     pytest.importorskip("onnxruntime")
     runtime = get_runtime("onnxruntime")
