@@ -57,6 +57,9 @@ def plan(
 
     SOURCE is a planning instance (JSON), or a latency table whose rows or surfaces, as build-lut lays them, have every
     pair of widths that a layer may take; then the saliency and the channel graph are needed, too.
+
+    In an instance a group's choice 0 means removed: joint never takes it, joint-blocks for whole residual blocks, halp
+    and exact for any group, as in the papers, even where that cuts the network in two.
     """
     from halp_trt.planning.problem import limits_from
     from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
