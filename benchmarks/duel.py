@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     for field in fields(Rules):
-        if field.name in ("epochs", "rate", "minibatches", "steps", "grid"):
+        if field.name in ("epochs", "rate", "minibatches", "steps", "grid", "timing"):
             parser.add_argument(f"--{field.name}", type=type(field.default))
     parser.add_argument("--seconds", type=float, default=60.0, help="of timing all engines of a network")
     parser.add_argument("--device", default="cpu", help="where narrow networks are trained, as PyTorch names it")

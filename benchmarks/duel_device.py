@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 import torch
-from duel_contest import RUNTIME, Contest, engine_model
+from duel_contest import RUNTIME, Contest, model_for_timing
 from torch import nn
 
 from halp_trt.errors import InfeasibleBudgetError
@@ -60,13 +60,16 @@ class Device:
         if self._time is None:
             dense = rewrite(self._contest.model, PruningPlan.dense(self._contest.graph))
             session = self._runtime.load(self._runtime.build(dense.SerializeToString(), self._target), self._target)
-            self._time = make_stopwatch(dense, self._runtime, self._target, example_inputs(session, self._contest.data))
+            inputs = example_inputs(session, self._contest.data)
+            self._time = make_stopwatch(
+                dense, self._runtime, self._target, inputs, most_seconds=self._contest.timing_seconds
+            )
         self.num_engines += 1
         return self._time(model)
 
     def share(self, module: nn.Module) -> float:
         """A narrow network's latency over the dense one's."""
-        dense_us, narrow_us = self.stopwatch(engine_model(module, self._contest.example()))
+        dense_us, narrow_us = self.stopwatch(model_for_timing(self._contest, module))
         return narrow_us / dense_us
 
     def record(self) -> dict[str, object]:

@@ -25,6 +25,7 @@ class Rules:
         steps: of the iterative methods.
         grid: channels between two widths.
         bisections: of the methods whose ratio is bisected.
+        timing: seconds of one comparison with the dense engine at most.
         pictures: how many of each split, 0 for all.
         is_trained: whether dense networks are trained, or left as they are initialised.
     """
@@ -35,6 +36,7 @@ class Rules:
     steps: int = 5
     grid: int = 4
     bisections: int = 9
+    timing: float = 30.0
     pictures: int = 0
     is_trained: bool = True
 
@@ -56,6 +58,7 @@ def contest_of(work: Path, source: str, rules: Rules, network: str) -> Contest:
             "num_steps": rules.steps,
             "grid_step": rules.grid,
             "num_bisections": rules.bisections,
+            "timing_seconds": rules.timing,
         },
     )
 

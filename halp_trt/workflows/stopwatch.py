@@ -33,6 +33,8 @@ def make_stopwatch(
     target: Target,
     inputs: Mapping[str, Array],
     prepare: Prepare = as_is,
+    *,
+    most_seconds: float = _MOST_SECONDS,
 ) -> Stopwatch:
     """A stopwatch that keeps the dense engine loaded.
 
@@ -42,6 +44,7 @@ def make_stopwatch(
         target: of both.
         inputs: what both are run on.
         prepare: gives both the types of the target.
+        most_seconds: for a comparison whose ratio is not known well enough before.
 
     Raises:
         RuntimeUnavailableError: the runtime cannot run engines on this machine.
@@ -58,12 +61,14 @@ def make_stopwatch(
             trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
             rounds = int(_SECONDS_A_PART * 1e6 / sum(map(median, trial.values())))
             rounds = max(_FEWEST_ROUNDS, min(rounds, _MOST_ROUNDS))
-            return _compared(lambda: time_interleaved(runs, num_rounds=rounds))
+            return _compared(lambda: time_interleaved(runs, num_rounds=rounds), most_seconds)
 
     return compare
 
 
-def _compared(take_part: Callable[[], Mapping[str, list[float]]]) -> tuple[float, float]:
+def _compared(
+    take_part: Callable[[], Mapping[str, list[float]]], most_seconds: float = _MOST_SECONDS
+) -> tuple[float, float]:
     """Medians of two engines from parts of their samples; the parts' ratios tell how well theirs is known.
 
     Samples that follow each other are alike, so that their own spread would promise too much.
@@ -73,7 +78,7 @@ def _compared(take_part: Callable[[], Mapping[str, list[float]]]) -> tuple[float
     ratios: list[float] = []
     while not ratios or (
         len(ratios) < _MOST_PARTS
-        and time.monotonic() - started < _MOST_SECONDS
+        and time.monotonic() - started < most_seconds
         and (len(ratios) < _LEAST_PARTS or _error(ratios) > _CLOSE_ENOUGH)
     ):
         part = take_part()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+
+from halp_trt.models.slim import slim
+from halp_trt.models.sources import load_model
+from halp_trt.specs import PruningPlan
+from halp_trt.store import save_tensors
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
@@ -43,6 +50,30 @@ def duel(work: Path, *options: str) -> dict[str, object]:
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(result.read_text())
     return found
+
+
+def test_what_is_timed_while_a_peer_chooses_is_its_engine_with_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    contests, rules = importlib.import_module("duel_contest"), importlib.import_module("duel_rules")
+    dense = load_model("demo", input_shape=(3, 32, 32), num_classes=10).module
+    save_tensors(rules.weights_path(tmp_path, "demo"), dense.state_dict())
+    contest = rules.contest_of(tmp_path, "tests.benchmarks.colours:pictures", rules.QUICK, "demo")
+    kept = {g.name: tuple(range(g.num_channels))[:: 3 if g.prunable else 1] for g in contest.graph.groups}
+    narrow = slim(dense, PruningPlan(graph=contest.graph, kept=kept))
+    engine, timed = contests.engine_model(narrow, contest.example()), contests.model_for_timing(contest, narrow)
+    assert kernels(timed) == kernels(engine)
+    assert kernels(timed) != kernels(contest.model)
+
+
+def kernels(model: onnx.ModelProto) -> list[tuple[object, ...]]:
+    """Operators, attributes and shapes of weights, in order."""
+    shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    return [
+        (node.op_type, sorted(map(str, node.attribute)), [shapes.get(name) for name in node.input])
+        for node in model.graph.node
+    ]
 
 
 @pytest.mark.slow

@@ -56,6 +56,9 @@ def test_nor_is_a_slow_one_asked_for_longer_than_there_is_time(monkeypatch: pyte
     monkeypatch.setattr(stopwatch.time, "monotonic", lambda: next(clock))
     stopwatch._compared(part)
     assert len(taken) == 3, "12, 24 and 36 seconds after the start"
+    taken.clear()
+    stopwatch._compared(part, most_seconds=20)
+    assert len(taken) == 2, "or than a caller gives"
 
 
 def test_an_engine_takes_as_long_as_itself() -> None:
