@@ -23,6 +23,8 @@ import numpy.typing as npt
 __all__ = ["MOST_CELLS", "augmented_knapsack"]
 
 MOST_CELLS = 1 << 18  # in a row
+Floats = npt.NDArray[np.float64]
+
 _FINEST = 20  # binary digits behind the point that are looked at
 
 
@@ -33,6 +35,8 @@ def augmented_knapsack(
     *,
     most_cells: int = MOST_CELLS,
     is_late: Callable[[], bool] = lambda: False,
+    beside: Sequence[Floats] = (),
+    budgets: Floats | None = None,
 ) -> Iterator[tuple[int, ...]]:
     """The choice of every group: the recurrence's best plan first, then those of its other cells, of falling value.
 
@@ -44,6 +48,8 @@ def augmented_knapsack(
         capacity: the most that the chosen costs may sum to.
         most_cells: in a row of the table.
         is_late: asked at every row.
+        beside: ``[group][resource, choice]``: what choices cost in other resources, if anything.
+        budgets: of those resources; cells whose plans exceed one are passed over.
     """
     room = math.fsum([capacity, *(-group[0] for group in costs)])
     quantum = _quantum(costs, most_cells)
@@ -54,10 +60,14 @@ def augmented_knapsack(
     below = sum(-weight for weight in weights if weight < 0)
     most = sum(max(group) for group in added)
     last = min(math.floor(room / quantum), most)
-    value, rows = _table(weights, gains, firsts, below, max(last, -below) + below, is_late)
+    sums = np.sum([group[:, 0] for group in beside], axis=0) if len(beside) else np.zeros(0)
+    steps = np.concatenate([np.diff(group) for group in beside], axis=1) if len(beside) else np.zeros((0, len(weights)))
+    value, rows, spent = _table(weights, gains, firsts, below, max(last, -below) + below, is_late, sums, steps)
     if len(rows) < len(weights):
         return
     reached = value[: max(last + below + 1, 0)]
+    if budgets is not None:
+        reached = np.where((spent[:, : len(reached)] <= budgets[:, None]).all(axis=0), reached, -np.inf)
     _, cells = np.unique(-reached, return_index=True)
     for cell in cells[np.isfinite(reached[cells])]:
         taken = iter(_backtrack(weights, rows, int(cell)))
@@ -88,15 +98,19 @@ def _table(
     below: int,
     top: int,
     is_late: Callable[[], bool],
-) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.uint8]]]:
+    sums: Floats,
+    steps: Floats,
+) -> tuple[Floats, list[npt.NDArray[np.uint8]], Floats]:
     """The value in every cell, of capacities ``-below .. top``, and for every item where it is taken, eight to a byte.
+
+    Last what every cell's plan costs in other resources: ``sums`` at first and ``steps[resource, item]`` more.
 
     Capacities below zero and beyond the budget are there for items that save: they build on cells with more room.
     """
     size = below + top + 1
     value = np.where(np.arange(size) >= below, 0.0, -np.inf)
     taken = np.zeros(size, bool)
-    rows = []
+    rows, spent = [], np.repeat(sums[:, None], size, axis=1)
     for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
         if is_late():
             break
@@ -108,8 +122,10 @@ def _table(
             candidate[~taken[source]] = -np.inf
         taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
         value = np.where(taken, candidate, value)
+        if len(sums):
+            spent = np.where(taken, spent[:, source] + steps[:, item, None], spent)
         rows.append(np.packbits(taken))
-    return value, rows
+    return value, rows, spent
 
 
 def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:

@@ -47,6 +47,9 @@ _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
 _FIRST_STEP, _GROWTH = 1e-6, 2.0
 """How far below the bound the first round looks, as a part of it, and how much further each next one."""
 _ROUNDING = 1e-12
+_PART_FOR_CHEAPEST = 0.4
+_CERTAIN = 1e-5
+"""To which part of itself the lowest cost has to be known to be named in a refusal."""
 
 
 def joint(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -186,39 +189,54 @@ def _maximum(
 ) -> Standing:
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
+
+    def rest() -> Effort:
+        spent = time.perf_counter() - started
+        return effort if effort.seconds is None else replace(effort, seconds=max(effort.seconds - spent, 0.0))
+
     standing = Standing(price=price)
     if tree is None:
-        _by_integers(model, standing, effort)
+        _by_integers(model, standing, rest, resources)
     else:
         _by_tree(model, tree, standing, effort, is_late, resources, known)
     if standing.states is None:
         if standing.bound > -math.inf:
-            raise HalpError("no plan within the budgets was found in the time given; there may be one, so allow more")
-        raise _infeasible_together(model, effort, resources)
+            how = "in the time given" if effort.seconds is not None else "to the precision of sums"
+            raise HalpError(f"no plan within the budgets was found {how}; there may be one, so allow more")
+        raise _infeasible_together(model, rest(), resources)
     return standing
 
 
-def _by_integers(model: Model, standing: Standing, effort: Effort) -> None:
+def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], resources: tuple[str, ...]) -> None:
     """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it.
 
-    The narrowest plan stands in until there is a better one, the cheapest where no other is found.
+    The narrowest plan stands in until there is a better one, the cheapest where no other is found. ``rest`` tells what
+    is left of the effort.
     """
     from halp_trt.planning.integer import TOLERANCE, maximise_by_integers
 
+    top = float(sum(f.values[np.isfinite(f.values)].max(initial=-math.inf) for f in model.factors))
+    standing.bound = top
     narrowest = Point(states=np.zeros(len(model.sizes), np.intp), value=0.0, costs=np.zeros(len(model.budgets)))
-    standing.offer(model, narrowest)
-    standing.bound = float(sum(f.values[np.isfinite(f.values)].max(initial=-math.inf) for f in model.factors))
+    cheapest, least = None, -math.inf
+    if not standing.offer(model, narrowest):
+        effort = rest()
+        part = None if effort.seconds is None else effort.seconds * _PART_FOR_CHEAPEST
+        cheapest, least = _cheapest(model, replace(effort, seconds=part))
+        if cheapest is not None:
+            standing.offer(model, cheapest)
     for reserve in (0.0, 2 * TOLERANCE):
-        budgets = model.budgets - reserve * np.maximum(np.abs(model.budgets), 1.0)
-        found = maximise_by_integers(replace(model, budgets=budgets), gap=effort.gap, seconds=effort.seconds)
+        found = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
         standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
-        if found.point is None:
+        if found.point is None or standing.offer(model, found.point):
             break
-        if standing.offer(model, found.point):
-            return
-    cheapest = _cheapest(model, effort) if standing.states is None else None
-    if cheapest is not None and not standing.offer(model, cheapest) and len(model.budgets) == 1:
-        standing.bound = -math.inf
+    if standing.states is not None:
+        standing.bound = top if standing.bound == -math.inf else standing.bound  # it fits to HiGHS's tolerance alone
+    elif len(resources) == 1:
+        cost = math.nan if cheapest is None else float(cheapest.costs[0])
+        is_lowest = cost - least <= _CERTAIN * abs(cost)
+        if is_lowest or least > model.budgets[0] or standing.bound == -math.inf:
+            raise _infeasible(resources[0], float(model.budgets[0]), cost if is_lowest else math.nan)
 
 
 def _by_tree(
@@ -321,11 +339,12 @@ def _infeasible(resource: str, budget: float, least: float, others: str = "") ->
     )
 
 
-def _cheapest(model: Model, effort: Effort) -> Point | None:
-    """The plan that costs least in the first resource, whatever it costs in others; None where time runs out."""
+def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
+    """The cheapest plan found in the first resource, whatever it costs in others, and what all plans cost at least."""
     tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     if tree is not None:
-        return lowest(model, tree, 0)
+        point = lowest(model, tree, 0)
+        return point, float(point.costs[0])
     from halp_trt.planning.integer import maximise_by_integers
 
     def turned(factor: Factor) -> Factor:
@@ -334,15 +353,13 @@ def _cheapest(model: Model, effort: Effort) -> Point | None:
 
     rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
     found = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
-    return None if found.point is None else point_at(model, found.point.states)
+    return None if found.point is None else point_at(model, found.point.states), -found.bound
 
 
 def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
     """The error where every budget can be met alone: how low the first gets when the others are met."""
     if len(resources) == 1:
-        cheapest = _cheapest(model, effort)
-        least = math.nan if cheapest is None else float(cheapest.costs[0])
-        return _infeasible(resources[0], float(model.budgets[0]), least)
+        return _infeasible(resources[0], float(model.budgets[0]), _cheapest(model, effort)[1])
 
     def turned(factor: Factor) -> Factor:
         values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
@@ -356,9 +373,12 @@ def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...
         return point.value if (point.costs <= rest.budgets).all() else None
 
     try:
-        least = -maximise(rest, price, effort, resources[1:]).value
+        standing = maximise(rest, price, effort, resources[1:])
     except InfeasibleBudgetError as error:
         return error
+    except HalpError:  # out of time
+        standing = Standing(price=price)
+    least = -standing.value if standing.proven(max(effort.gap, _CERTAIN)) else math.nan
     return _infeasible(
         resources[0], float(model.budgets[0]), least, f" while {' and '.join(resources[1:])} meet theirs"
     )

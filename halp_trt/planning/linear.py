@@ -3,8 +3,8 @@
 A choice costs what the layers that write its group take at that width, everything else as it is now, so what narrower
 inputs save is not credited (arXiv:2210.06659, sec. 3.1). As in the papers width 0 is a choice like any other, where the
 problem offers it: it may cut a network in two, and the value of a dead block's last layer counts all the same; limits
-forbid it. Differs from HALP in that a plan is priced at its true widths in the end and planned again under less budget
-where it breaks one, as it can where a narrower layer is slower.
+forbid it. Differs from HALP in that plans have to meet the budgets at their true widths too, which the linear optimum
+may break where a narrower layer is slower.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.errors import HalpError, InfeasibleBudgetError
 from halp_trt.planning import knapsack
 from halp_trt.planning.augmented import MOST_CELLS, augmented_knapsack
 from halp_trt.planning.joint import Effort, maximise
@@ -33,14 +33,16 @@ Indices = npt.NDArray[np.intp]
 Clock = Callable[[], bool]
 """Whether the time is up."""
 
+_Chosen = tuple[tuple[int, ...] | None, float]
+"""Choices, and a bound."""
+
 _ATTEMPTS = 200
-_FIRST_STEP, _GROWTH, _HALVINGS, _CLOSE = 1e-9, 1.2, 12, 1e-4
-"""How far budgets are lowered at first, as a part of what costs span, and how they are searched from there."""
 _STRIDE = 1.08
 _ROUNDING, _ROUNDINGS = 1e-14, 8
 _FEWEST_CELLS, _MOST_STEPS = 1 << 12, 1 << 27
 """Cells in a row of the recurrence, and its cells in all rows, from where on they are made coarser."""
-_WEIGHINGS, _WEIGHED_CELLS = 24, 1 << 14
+_WEIGHINGS, _WEIGHED_CELLS, _WEIGHED_PLANS = {2: 8, 3: 4}, 1 << 14, 40
+"""Into how many parts the weight of several resources is divided, cells in a row, and plans taken of each."""
 
 
 def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -59,7 +61,7 @@ def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) 
 def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
     """What the papers' augmented knapsack chooses; its bound is the optimum of the same problem.
 
-    The papers know one resource. Here several are summed, each weighed so that none exceeds its budget.
+    The papers know one resource. Here several are summed, in several weights, and the best plan within all is taken.
     """
     return _solution(problem, _first_of_augmented, Effort(gap=gap, seconds=seconds))
 
@@ -139,15 +141,13 @@ def _linear(problem: Problem) -> _Linear:
     )
 
 
-def _solution(
-    problem: Problem, choose: Callable[[_Linear, Effort, Clock], tuple[int, ...] | None], effort: Effort
-) -> Solution:
+def _solution(problem: Problem, choose: Callable[[_Linear, Effort, Clock], _Chosen], effort: Effort) -> Solution:
     """What is chosen, priced at its true widths, with the optimum of the linear problem as its bound."""
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
     linear = _linear(problem)
-    bound = _optimum(linear, effort)[1]
-    choices = choose(linear, effort, is_late) or _narrowest(linear)
+    choices, bound = choose(linear, effort, is_late)
+    choices = choices or _narrowest(linear)
     value = problem.value(choices)
     gap = (bound - value) / abs(value or bound or 1.0)
     return Solution(
@@ -174,44 +174,41 @@ def _narrowest(linear: _Linear) -> tuple[int, ...]:
     return choices
 
 
-def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[int, ...] | None:
-    """The optimum; where that breaks a budget at its true widths, the optimum of the highest budgets found to do.
-
-    Budgets are lowered in growing steps until a plan fits, and what lies between the last two is then halved.
-    """
-    problem, span = linear.problem, np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
-    above, found = linear.budgets, None
-    step = _FIRST_STEP if len(span) == 1 else 1e-3
-    for _ in range(_ATTEMPTS):
-        choices = _optimum_if_any(linear, effort)
-        if choices is not None and problem.fits(choices):
-            found = choices
-            break
-        if choices is None or is_late():
-            break
-        positions = [options.index(choice) for options, choice in zip(linear.choices, choices, strict=True)]
-        spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
-        above = np.minimum(linear.budgets, spent)
-        linear = replace(linear, budgets=above - step * span)
-        step *= _GROWTH
-    below = linear.budgets
-    for _ in range(_HALVINGS):
-        if is_late() or (above - below <= _CLOSE * span).all():
-            break
-        middle = (above + below) / 2
-        choices = _optimum_if_any(replace(linear, budgets=middle), effort)
-        if choices is None or problem.fits(choices):
-            below, found = middle, max((plan for plan in (found, choices) if plan), key=problem.value, default=None)
-        else:
-            above = middle
-    return found
-
-
-def _optimum_if_any(linear: _Linear, effort: Effort) -> tuple[int, ...] | None:
+def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> _Chosen:
+    """The optimum; where that breaks a budget at its true widths, the optimum of the plans that do not."""
+    choices, bound = _optimum(linear, effort)
+    if linear.problem.fits(choices):
+        return choices, bound
     try:
-        return _optimum(linear, effort)[0]
+        return _best_that_fits(linear, effort)
     except InfeasibleBudgetError:
-        return None
+        return None, bound
+    except HalpError:  # out of time
+        return _first_of_augmented(linear, effort, is_late)[0], bound
+
+
+def _best_that_fits(linear: _Linear, effort: Effort) -> _Chosen:
+    """The most valuable choices that meet every budget twice: at the present input widths and at the true ones."""
+    problem, lines = linear.problem, linearised(linear.problem)
+    terms = [replace(term, costs=np.concatenate([term.costs, np.zeros_like(term.costs)])) for term in problem.terms]
+    terms += [replace(term, costs=np.concatenate([np.zeros_like(term.costs), term.costs])) for term in lines.terms]
+    twice = dict(problem.budgets) | {
+        f"{name} at the present input widths": most for name, most in problem.budgets.items()
+    }
+    both = replace(problem, terms=tuple(terms), budgets=twice, blocks=(), allowed=linear.choices)
+    return _maximum(both, effort)
+
+
+def _maximum(problem: Problem, effort: Effort) -> tuple[tuple[int, ...], float]:
+    """The best choices of a problem in which any group may be removed, and a bound."""
+
+    def price(states: Indices) -> float | None:
+        choices = states[: len(problem.groups)].tolist()
+        return problem.value(choices) if problem.fits(choices) else None
+
+    standing = maximise(model_of(problem, removable=range(len(problem.groups))), price, effort, tuple(problem.budgets))
+    assert standing.states is not None
+    return tuple(int(state) for state in standing.states[: len(problem.groups)]), standing.bound
 
 
 def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
@@ -242,18 +239,12 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
     limits = linear.budgets + lines.terms[0].costs[:, 0, 0]
     lines = replace(lines, allowed=linear.choices, budgets=dict(zip(names, limits.tolist(), strict=True)))
 
-    def price(states: Indices) -> float | None:
-        choices = states.tolist()
-        return lines.value(choices) if lines.fits(choices) else None
-
     try:
-        standing = maximise(model_of(lines, removable=range(len(lines.groups))), price, effort, names)
+        return _maximum(lines, effort)
     except InfeasibleBudgetError as error:
         raise InfeasibleBudgetError(
             f"at the present input widths {error}; or choose the solver joint, which counts what narrower inputs save"
         ) from error
-    assert standing.states is not None
-    return tuple(int(state) for state in standing.states[: len(lines.groups)]), standing.bound
 
 
 def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
@@ -265,15 +256,16 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
     )
 
 
-def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> tuple[int, ...] | None:
+def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> _Chosen:
     """Of the recurrence's plans, best first, one that meets the budgets at its true widths; ever more are skipped.
 
     Under a time limit a coarse recurrence goes before the fine one, which may not end in time.
     """
+    bound = _optimum(linear, effort)[1]
     coarse = None
     if effort.seconds is not None:
         coarse = _first_that_fits(linear, _augmented(linear, _FEWEST_CELLS), is_late)
-    return _first_that_fits(linear, _augmented(linear, MOST_CELLS, is_late), is_late) or coarse
+    return _first_that_fits(linear, _augmented(linear, MOST_CELLS, is_late), is_late) or coarse, bound
 
 
 def _first_that_fits(linear: _Linear, plans: Iterator[tuple[int, ...]], is_late: Clock) -> tuple[int, ...] | None:
@@ -291,7 +283,7 @@ def _first_that_fits(linear: _Linear, plans: Iterator[tuple[int, ...]], is_late:
 
 
 def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False) -> Iterator[tuple[int, ...]]:
-    """The papers' recurrence; with several resources on their sum, weighed by what they exceed their budgets."""
+    """The papers' recurrence; with several resources on several of their sums, whose best plans within all budgets."""
     if len(linear.budgets) == 1:
         costs = [cost[0].tolist() for cost in linear.costs]
         num_items = sum(len(group) - 1 for group in costs)
@@ -300,18 +292,28 @@ def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False)
         plans = augmented_knapsack(costs, linear.values, room, most_cells=most_cells, is_late=is_late)
         yield from map(linear.chosen, plans)
         return
-    most_cells = min(most_cells, _WEIGHED_CELLS)
-    weights = np.eye(len(linear.budgets))[0]
-    scale = np.maximum(np.abs(linear.budgets), 1e-12)
-    for _ in range(_WEIGHINGS):
-        costs = [(weights / scale @ cost).tolist() for cost in linear.costs]
-        room = float(weights / scale @ linear.budgets)
-        plans = augmented_knapsack(costs, linear.values, room, most_cells=most_cells, is_late=is_late)
-        positions = next(plans, None)
-        if positions is None:
-            return
-        spent = np.sum([cost[:, at] for cost, at in zip(linear.costs, positions, strict=True)], axis=0)
-        over = np.maximum(spent - linear.budgets, 0) / scale
-        if not over.any():
-            yield linear.chosen(positions)
-        weights = weights + (over / over.max() if over.any() else np.ones(len(over))) * weights.sum() / 2
+    spans = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
+    found: dict[tuple[int, ...], float] = {}
+    for weights in _directions(len(spans)):
+        weighed = [(weights / np.where(spans > 0, spans, 1.0)) @ cost for cost in linear.costs]
+        plans = augmented_knapsack(
+            [cost.tolist() for cost in weighed],
+            linear.values,
+            float(sum(cost.max() for cost in weighed)),
+            most_cells=min(most_cells, _WEIGHED_CELLS),
+            is_late=is_late,
+            beside=linear.costs,
+            budgets=linear.budgets,
+        )
+        for positions in itertools.islice(plans, _WEIGHED_PLANS):
+            choices = linear.chosen(positions)
+            found[choices] = linear.problem.value(choices)
+    yield from sorted(found, key=lambda choices: (-found[choices], choices))
+
+
+def _directions(num_resources: int) -> Iterator[Floats]:
+    """How resources are weighed: every sum of shares that are multiples of a part; they do not depend on budgets."""
+    parts = _WEIGHINGS.get(num_resources, 2)
+    for shares in itertools.product(range(parts + 1), repeat=num_resources):
+        if sum(shares) == parts:
+            yield np.asarray(shares) / parts

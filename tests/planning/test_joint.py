@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.errors import HalpError, InfeasibleBudgetError
 from halp_trt.planning import frontier as frontiers
 from halp_trt.planning import integer
 from halp_trt.planning import joint as joints
@@ -28,6 +28,7 @@ from halp_trt.planning.problem import (
     limited,
     limits_from,
 )
+from halp_trt.planning.relaxation import point_at
 from tests.planning.small_problems import alive, everything, random_problem, whole_blocks
 
 
@@ -155,6 +156,36 @@ def test_integer_programming_names_the_lowest_and_reaches_it(seed: int, monkeypa
         joint(replace(problem, budgets={"r0": lowest * (1 - 1e-9)}))
     found = joint(replace(problem, budgets={"r0": lowest}))
     assert found.costs["r0"] == lowest
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e9])
+def test_integer_programming_is_not_misled_by_units(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joints, "MOST_ENTRIES", 10)
+    problem = tied_together(1)
+    truth = everything(problem)
+    budget = float(np.quantile(truth.costs[0], 0.2))
+    best = truth.best(alive(problem, truth), np.asarray([budget]), live=True)
+    scaled = Problem(
+        groups=tuple(replace(g, values=tuple(scale * value for value in g.values)) for g in problem.groups),
+        terms=tuple(replace(t, costs=scale * t.costs) for t in problem.terms),
+        budgets={"r0": scale * budget},
+    )
+    found = joint(scaled, gap=0.0)
+    assert found.value == pytest.approx(scale * best, rel=1e-5)
+    assert found.bound >= scale * best * (1 - 1e-12)
+    assert found.gap < 1e-5
+
+
+def test_the_cheapest_plan_found_in_time_proves_no_budget_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joints, "MOST_ENTRIES", 10)
+    problem = tied_together(0)
+    lowest = float(everything(problem).costs[0].min())
+    monkeypatch.setattr(integer, "_MOST_SHARES", 0)  # HiGHS finds nothing
+    narrowest = point_at(model_of(problem), np.zeros(6, np.intp))
+    monkeypatch.setattr(joints, "_cheapest", lambda *_: (narrowest, lowest / 2))
+    with pytest.raises(HalpError, match="there may be one") as caught:
+        joint(replace(problem, budgets={"r0": lowest}), seconds=1.0)
+    assert not isinstance(caught.value, InfeasibleBudgetError)
 
 
 def test_integer_programming_in_a_hurry_gives_the_narrowest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,42 @@ def test_linear_solvers_meet_the_budgets_at_true_widths(name: str) -> None:
     assert solved > 100
 
 
+def test_exact_is_the_best_of_the_plans_that_fit_at_present_and_at_true_widths() -> None:
+    broke = 0
+    for seed in range(250):
+        problem = random_problem(seed)
+        truth, lines = everything(problem), everything(linearised(problem))
+        fits = (lines.costs <= budgets_of(problem)[:, None]).all(axis=0)
+        best = truth.best(fits, budgets_of(problem), live=False)
+        if best == -math.inf:
+            continue
+        solution = SOLVERS["exact"](problem, gap=0.0)
+        assert_sound(problem, solution, live=False)
+        assert solution.value == best, seed
+        assert solution.bound >= best
+        broke += best < lines.best(fits, budgets_of(problem), live=False)
+    assert broke > 5
+
+
+def test_halp_spends_several_budgets_and_more_of_one_is_never_worth_less() -> None:
+    shares = []
+    for seed in range(60):
+        problem = random_problem(seed, num_resources=3)
+        value = -math.inf
+        for extra in (0.0, 0.5, 2.0, 8.0, 32.0):
+            budgets = problem.budgets | {"r1": problem.budgets["r1"] + extra}
+            try:
+                solution = SOLVERS["halp"](replace(problem, budgets=budgets))
+            except InfeasibleBudgetError:
+                continue
+            assert_sound(problem=replace(problem, budgets=budgets), solution=solution, live=False)
+            assert solution.value >= value, seed
+            value = solution.value
+            shares.append(value / (solution.bound or 1.0))
+    assert len(shares) > 100
+    assert np.mean(shares) > 0.9
+
+
 def test_exact_is_not_misled_by_decimal_costs() -> None:
     """Differences of costs like 0.1 are rounded; the dense plan meets its own cost all the same."""
     rng = np.random.default_rng(0)
