@@ -7,8 +7,9 @@ ONNX Runtime shows it on one core, three seeds:
 
 ``PYTHON`` is the interpreter of an environment that has ModelOpt too (pip install -c constraints.txt
 '.[torch,onnx,onnxruntime,data,planning]' nvidia-modelopt==0.47.0 torchprofile==0.0.4 requests huggingface_hub
-datasets). Results land in benchmarks/results/duel.json, rewritten after every cell. WORK keeps every finished part; a
-second call goes on from it, and WORK/<network>/dense.safetensors is taken for the dense weights where it exists.
+datasets). Results land in benchmarks/results/duel.json (the committed ones: one --result for each --network), rewritten
+after every cell. WORK keeps every finished part; a second call goes on from it, and WORK/<network>/dense.safetensors is
+taken for the dense weights where it exists.
 
 Phases: ``dense`` trains the dense networks and ``tune`` the narrow ones, over ``--processes``; ``choose`` and ``time``
 measure, so that nothing else may run on the machine meanwhile. ``--phase`` does one of them, ``--shard 0/2`` a part.
