@@ -89,7 +89,6 @@ def plan(
         if plot.suffix.lower() != ".svg":
             raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
         found = sweep(request, *parse_range(sweep_range))
-        write_text(plot, frontier_figure(found))
         summary = {
             "solver": found.solver,
             "dense_us": found.dense_us,
@@ -98,6 +97,7 @@ def plan(
             "plot": str(plot),
         }
         print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
+        write_text(plot, frontier_figure(found))  # the plans are not lost where it cannot be written
         return
     if plot is not None:
         raise UsageError("only a frontier has a picture; add --sweep 20%..90%, or leave out --plot")
