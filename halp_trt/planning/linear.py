@@ -22,7 +22,7 @@ from halp_trt.errors import HalpError, InfeasibleBudgetError
 from halp_trt.planning import knapsack
 from halp_trt.planning.augmented import MOST_CELLS, augmented_knapsack
 from halp_trt.planning.joint import Effort, maximise
-from halp_trt.planning.model import model_of
+from halp_trt.planning.model import MOST_ENTRIES, bucket_tree, model_of, undominated
 from halp_trt.planning.problem import Axis, Problem, Solution, Term, above
 
 __all__ = ["exact", "halp", "linearised"]
@@ -46,7 +46,10 @@ _WEIGHINGS, _WEIGHED_CELLS, _WEIGHED_PLANS = {2: 8, 3: 4}, 1 << 14, 40
 
 
 def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
-    """The optimum of HALP's problem.
+    """The optimum of HALP's problem among the plans that meet the budgets at their true widths too.
+
+    Where the linear optimum breaks one and the network ties too many groups together to say which plans do not, the
+    plan is that of ``halp``.
 
     Args:
         problem: groups, layers, budgets.
@@ -183,7 +186,7 @@ def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> _Chosen:
         return _best_that_fits(linear, effort)
     except InfeasibleBudgetError:
         return None, bound
-    except HalpError:  # out of time
+    except HalpError:  # out of time, or of space
         return _first_of_augmented(linear, effort, is_late)[0], bound
 
 
@@ -196,6 +199,8 @@ def _best_that_fits(linear: _Linear, effort: Effort) -> _Chosen:
         f"{name} at the present input widths": most for name, most in problem.budgets.items()
     }
     both = replace(problem, terms=tuple(terms), budgets=twice, blocks=(), allowed=linear.choices)
+    if bucket_tree(undominated(model_of(both, removable=range(len(both.groups)))), max_entries=MOST_ENTRIES) is None:
+        raise HalpError("too many groups are tied together; choose the solver joint")
     return _maximum(both, effort)
 
 

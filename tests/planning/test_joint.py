@@ -12,6 +12,7 @@ from halp_trt.errors import HalpError, InfeasibleBudgetError
 from halp_trt.planning import frontier as frontiers
 from halp_trt.planning import integer
 from halp_trt.planning import joint as joints
+from halp_trt.planning import linear as linears
 from halp_trt.planning.frontier import frontier
 from halp_trt.planning.integer import maximise_by_integers
 from halp_trt.planning.joint import Effort, joint, maximise
@@ -186,6 +187,22 @@ def test_the_cheapest_plan_found_in_time_proves_no_budget_impossible(monkeypatch
     with pytest.raises(HalpError, match="there may be one") as caught:
         joint(replace(problem, budgets={"r0": lowest}), seconds=1.0)
     assert not isinstance(caught.value, InfeasibleBudgetError)
+
+
+def test_exact_does_not_wait_for_integer_programming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linears, "MOST_ENTRIES", 10)
+    broke = 0
+    for seed in range(8):
+        problem = tied_together(seed)
+        problem = replace(problem, budgets={"r0": float(np.quantile(everything(problem).costs[0], 0.05))})
+        try:
+            plan = exact(problem)
+        except InfeasibleBudgetError:
+            continue
+        assert problem.fits(plan.choices)
+        assert plan.bound >= plan.value
+        broke += plan.value == halp(problem).value < plan.bound
+    assert broke > 0
 
 
 def test_integer_programming_in_a_hurry_gives_the_narrowest(monkeypatch: pytest.MonkeyPatch) -> None:
