@@ -161,7 +161,7 @@ def _dense(instance: dict[str, Any]) -> float:
 
 
 def _instance_problem(instance: dict[str, Any]) -> Any:
-    from halp_trt.planning.instance import parse_instance
+    from halp_trt.solvers.instance import parse_instance
 
     return parse_instance(instance, "the instance")
 
@@ -169,7 +169,7 @@ def _instance_problem(instance: dict[str, Any]) -> Any:
 def _solved(problem: Any, solver: str, budget: float) -> dict[str, Any]:
     from dataclasses import replace
 
-    from halp_trt.planning.solvers import SOLVERS
+    from halp_trt.solvers.registry import SOLVERS
 
     before, cpu = time.perf_counter(), time.process_time()
     solution = SOLVERS[solver](replace(problem, budgets={"latency_us": budget}))
@@ -279,7 +279,7 @@ def _network_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[s
 
 
 def _sweep_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    from halp_trt.planning.frontier import frontier
+    from halp_trt.solvers.frontier import frontier
 
     problem = _instance_problem(json.loads(arguments.instance.read_text()))
     dense = problem.budgets["latency_us"]

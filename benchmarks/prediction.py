@@ -35,7 +35,7 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.resources import footprint_of
 from halp_trt.runtimes import Explains, get_runtime
-from halp_trt.runtimes.round_bench import Turns
+from halp_trt.runtimes.cpu.round_bench import Turns
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import encode, write_json
 from halp_trt.timing import MAX_ATTEMPTS, Processor

@@ -12,8 +12,8 @@ import pytest
 
 from halp_trt.cli import verbs
 from halp_trt.runtimes import gpu_timing
-from halp_trt.runtimes.processor_bench import SETTLED
-from halp_trt.runtimes.round_bench import ROUNDS
+from halp_trt.runtimes.cpu.round_bench import ROUNDS
+from halp_trt.runtimes.cpu.settled_bench import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]

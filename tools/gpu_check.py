@@ -159,7 +159,7 @@ def why_absent(name: str, cuda_absence: str, *, is_rehearsal: bool) -> str:
         return str(error)
     if is_rehearsal:
         return ""
-    if "torch" not in RUNTIMES[name]:
+    if "torch" not in RUNTIMES[name].packages:
         return cuda_absence
     import torch
 

@@ -61,7 +61,7 @@ def plan(
     In an instance a group's choice 0 means removed: joint never takes it, joint-blocks for whole residual blocks, halp
     and exact for any group, as in the papers, even where that cuts the network in two.
     """
-    from halp_trt.planning.problem import limits_from
+    from halp_trt.solvers.problem import limits_from
     from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
 
     names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}

@@ -18,7 +18,7 @@ from halp_trt.graphs.precision import HALVES, to_half
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import SPEC_KEY, Array
-from halp_trt.runtimes.blocked_edges import cut_to_layer
+from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.specs import LayerSpec
 from halp_trt.store import encode
 

@@ -11,10 +11,10 @@ from halp_trt.planning.halp import halp_step, step_specs
 from halp_trt.planning.network import Ask, joint_blocks_step, joint_step, network_problem, plan_from
 from halp_trt.planning.pricing import Lookup, counts_latency_us
 from halp_trt.planning.schedule import exponential_budgets
-from halp_trt.planning.solvers import SOLVERS
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.planning.uniform import uniform_step
 from halp_trt.planning.widths import lowest_latency_us
+from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import PruningPlan, Saliency
 
 __all__ = [

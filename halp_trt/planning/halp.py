@@ -22,10 +22,10 @@ from dataclasses import replace
 import numpy as np
 
 from halp_trt.latency import Surface, graph_specs
-from halp_trt.planning.knapsack import Problem, solve
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.surfaces import Surveyed
 from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
+from halp_trt.solvers.knapsack import Problem, solve
 from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["halp_step", "step_problem", "step_specs"]

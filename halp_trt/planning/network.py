@@ -13,11 +13,14 @@ import numpy.typing as npt
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.latency import graph_specs
-from halp_trt.planning.blocks import Wire, find_blocks
 from halp_trt.planning.halp import halp_step
-from halp_trt.planning.joint import joint, joint_blocks
 from halp_trt.planning.pricing import Lookup
-from halp_trt.planning.problem import (
+from halp_trt.planning.resources import RESOURCES
+from halp_trt.planning.surfaces import Known, Surface
+from halp_trt.planning.widths import check_request, narrow, width_choices
+from halp_trt.solvers.blocks import Wire, find_blocks
+from halp_trt.solvers.joint import joint, joint_blocks
+from halp_trt.solvers.problem import (
     LATENCY,
     Axis,
     Block,
@@ -29,9 +32,6 @@ from halp_trt.planning.problem import (
     Term,
     choices_allowed,
 )
-from halp_trt.planning.resources import RESOURCES
-from halp_trt.planning.surfaces import Known, Surface
-from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from halp_trt.planning.answer import Answer, Sweep
-from halp_trt.planning.problem import Solution
 from halp_trt.report import units
+from halp_trt.solvers.answer import Answer, Sweep
+from halp_trt.solvers.problem import Solution
 
 __all__ = ["describe_answer", "describe_sweep"]
 

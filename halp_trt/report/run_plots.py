@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from halp_trt.planning.answer import Sweep
 from halp_trt.report.canvas import DENSE, FAINT, GRID, INK, MEASURED, PRUNED, STYLE, svg, time_unit
 from halp_trt.report.units import latency
+from halp_trt.solvers.answer import Sweep
 from halp_trt.specs import PruningPlan, Verification
 
 __all__ = ["frontier_figure", "layers_figure", "steps_figure", "widths_figure"]

@@ -1,4 +1,4 @@
-"""Runtimes: what builds, loads, runs and times engines. One module each, all of one shape.
+"""Runtimes: what builds, loads, runs and times engines. A folder for each family, a module of one shape for each.
 
 A runtime is a module with the names of :class:`Runtime`; it imports its third-party package at its top and is itself
 imported only when it is asked for.
@@ -34,6 +34,7 @@ __all__ = [
     "Built",
     "Choice",
     "Compiler",
+    "Entry",
     "Explains",
     "Prober",
     "Runtime",
@@ -48,19 +49,41 @@ __all__ = [
 
 Array = NDArray[Any]
 
-RUNTIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A row of ``RUNTIMES``: where a runtime's code is, and what it needs.
+
+    Attributes:
+        module: its module, imported when it is asked for.
+        packages: third-party packages that must be installed.
+        extra: extras of halp-trt that bring them.
+    """
+
+    module: str
+    packages: tuple[str, ...]
+    extra: str
+
+
+RUNTIMES: Mapping[str, Entry] = MappingProxyType(
     {
-        "onnxruntime": ("onnxruntime", "onnx"),
-        "openvino": ("openvino", "onnx"),
-        "tensorrt": ("tensorrt",),
-        "tensorrt-rtx": ("tensorrt_rtx",),
-        "torch": ("torch", "onnx"),
-        "torch-nchw": ("torch", "onnx"),
-        "torch-compile": ("torch", "onnx"),
-        "synthetic": ("onnx",),
+        "onnxruntime": Entry(
+            module="halp_trt.runtimes.ort.runtime", packages=("onnxruntime", "onnx"), extra="onnxruntime"
+        ),
+        "openvino": Entry(module="halp_trt.runtimes.openvino.runtime", packages=("openvino", "onnx"), extra="openvino"),
+        "tensorrt": Entry(module="halp_trt.runtimes.tensorrt.classic", packages=("tensorrt",), extra="tensorrt"),
+        "tensorrt-rtx": Entry(
+            module="halp_trt.runtimes.tensorrt.rtx", packages=("tensorrt_rtx",), extra="tensorrt-rtx"
+        ),
+        "torch": Entry(module="halp_trt.runtimes.pytorch.eager", packages=("torch", "onnx"), extra="torch,onnx"),
+        "torch-nchw": Entry(module="halp_trt.runtimes.pytorch.nchw", packages=("torch", "onnx"), extra="torch,onnx"),
+        "torch-compile": Entry(
+            module="halp_trt.runtimes.pytorch.compiled", packages=("torch", "onnx"), extra="torch,onnx"
+        ),
+        "synthetic": Entry(module="halp_trt.runtimes.synthetic", packages=("onnx",), extra="onnx"),
     }
 )
-"""The runtimes by name, with the packages each needs. Its module bears its name, with underscores."""
+"""The runtimes by name."""
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 """The runtimes that build TensorRT plans."""
@@ -266,13 +289,11 @@ def get_runtime(name: str) -> Runtime:
     """
     if name not in RUNTIMES:
         raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    entry = RUNTIMES[name]
     try:
-        return cast(Runtime, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
+        return cast(Runtime, importlib.import_module(entry.module))
     except (ImportError, OSError) as error:  # OSError: bindings whose libraries are missing or of another CUDA
-        needed, extra = (
-            RUNTIMES[name],
-            {"synthetic": "onnx"}.get(name, "torch,onnx" if "torch" in RUNTIMES[name] else name),
-        )
+        needed, extra = entry.packages, entry.extra
         if (getattr(error, "name", None) or "").startswith("polygraphy"):  # TensorRT itself may be the system's
             needed, extra = ("polygraphy",), "polygraphy"
         raise RuntimeUnavailableError(
@@ -282,7 +303,7 @@ def get_runtime(name: str) -> Runtime:
 
 def available_runtimes() -> tuple[str, ...]:
     """The runtimes whose packages are installed; none of them is imported to find out."""
-    return tuple(name for name, packages in RUNTIMES.items() if all(find_spec(package) for package in packages))
+    return tuple(name for name, entry in RUNTIMES.items() if all(map(find_spec, entry.packages)))
 
 
 def default_runtime() -> str:

@@ -2,7 +2,7 @@
 
 :class:`Stream` is all that timing needs; :class:`Cuda` adds memory. PyCUDA is taken where it is installed (on Jetson
 and for Titan V, built there, because it has no wheels), else cuda-python, under its new name (``cuda.bindings``) or its
-old one (``cuda.cudart``). PyTorch brings a stream of its own (``halp_trt.runtimes.torch_stream``).
+old one (``cuda.cudart``). PyTorch brings a stream of its own (``halp_trt.runtimes.pytorch.stream``).
 """
 
 from __future__ import annotations

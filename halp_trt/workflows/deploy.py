@@ -17,7 +17,7 @@ from halp_trt.errors import ArtefactError, HalpError, RuntimeUnavailableError, U
 from halp_trt.graphs.precision import Typed
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session, available_runtimes, get_runtime
-from halp_trt.runtimes.engine_types import engine_formats, engine_types
+from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import save, sha256_bytes, write_bytes
 from halp_trt.workflows.folder import Origin, RunFolder, check_free, engine_path, origin_of, timings_path

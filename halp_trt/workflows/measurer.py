@@ -15,7 +15,7 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.latency import LatencyTable, Surface, check_target, graph_specs
 from halp_trt.planning.resources import footprint_of
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
-from halp_trt.runtimes.round_bench import ROUNDS
+from halp_trt.runtimes.cpu.round_bench import ROUNDS
 from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset

@@ -11,17 +11,17 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, HalpError, InfeasibleBudgetError, UsageError
 from halp_trt.latency import LatencyTable
-from halp_trt.planning.answer import Answer, Sweep, answer_from
 from halp_trt.planning.chunks import grid_steps
-from halp_trt.planning.frontier import frontier
-from halp_trt.planning.instance import parse_instance
-from halp_trt.planning.joint import Effort
 from halp_trt.planning.network import Ask, network_problem, plan_from
 from halp_trt.planning.pricing import counts_latency_us
-from halp_trt.planning.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.planning.resources import RESOURCES
-from halp_trt.planning.solvers import SOLVERS
 from halp_trt.planning.surfaces import surface_from
+from halp_trt.solvers.answer import Answer, Sweep, answer_from
+from halp_trt.solvers.frontier import frontier
+from halp_trt.solvers.instance import parse_instance
+from halp_trt.solvers.joint import Effort
+from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
+from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import load, read_json
 

@@ -154,7 +154,7 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
         )
 
     fake = SimpleNamespace(name="tensorrt", suffix=".plan", target=target, prober=synthetic.prober)
-    monkeypatch.setitem(sys.modules, "halp_trt.runtimes.tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "halp_trt.runtimes.tensorrt.classic", fake)
     monkeypatch.setattr(runtimes, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
     monkeypatch.setattr(runtimes, "has_nvidia_gpu", lambda root: True)
     arguments = ("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", precision)

@@ -7,10 +7,10 @@ import pytest
 
 from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.runtimes import MARKER, BuildOptions, available_runtimes
-from halp_trt.runtimes.blocked_edges import cut_to_layer
-from halp_trt.runtimes.tensorrt_bindings import Library
-from halp_trt.runtimes.tensorrt_build import compile_plan
-from halp_trt.runtimes.tensorrt_engines import TensorRT
+from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.runtimes.tensorrt.bindings import Library
+from halp_trt.runtimes.tensorrt.build import compile_plan
+from halp_trt.runtimes.tensorrt.runtime import TensorRT
 from halp_trt.specs import PRECISIONS, LayerSpec
 
 WINDOW = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "in_size": (10, 10)}

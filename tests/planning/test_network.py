@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
 from halp_trt.planning import METHODS, Method, halp_step, uniform_step
-from halp_trt.planning.joint import joint, joint_blocks
 from halp_trt.planning.network import (
     Ask,
     joint_blocks_step,
@@ -21,10 +20,11 @@ from halp_trt.planning.network import (
     removable_blocks,
 )
 from halp_trt.planning.pricing import counts_latency_us
-from halp_trt.planning.problem import LATENCY, Limits
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.planning.widths import least_counts, lowest_latency_us, reachable_counts, width_choices
+from halp_trt.solvers.joint import joint, joint_blocks
+from halp_trt.solvers.problem import LATENCY, Limits
 from halp_trt.specs import ChannelGraph, LayerSpec, PruningPlan, Saliency
 from tests.strategies import channel_graphs, formula_lookup, graph_of, plans, saliencies, staircase_us
 

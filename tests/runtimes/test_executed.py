@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import Unit
-from halp_trt.runtimes import onnxruntime as runtime
-from halp_trt.runtimes.executed import executed_units, is_unit, overwritten_input
+from halp_trt.runtimes.ort import runtime
+from halp_trt.runtimes.ort.kernels import executed_units, is_unit, overwritten_input
 from tests.graphs.drawing import numbers
 from tests.graphs.test_precision import feeds_of, folded
 

@@ -11,8 +11,8 @@ import pytest
 from halp_trt.errors import BuildError, MeasurementError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER
-from halp_trt.runtimes import onnxruntime as runtime
-from halp_trt.runtimes.blocked_edges import cut_to_layer
+from halp_trt.runtimes.ort import runtime
+from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.specs import Footprint, LayerSpec, Measurement, Operand
 
 TARGET = runtime.target("fp32", 1)

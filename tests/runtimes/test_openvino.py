@@ -27,11 +27,12 @@ from tests.runtimes.test_onnxruntime import DEPTHWISE, POINTWISE, SPECS
 
 pytest.importorskip("openvino")
 
-from halp_trt.runtimes import openvino as runtime
-from halp_trt.runtimes import openvino_probe, openvino_session
-from halp_trt.runtimes.openvino_counters import Counters
-from halp_trt.runtimes.openvino_probe import layer_kernels, prepared
-from halp_trt.runtimes.openvino_session import compile_model, kinds
+from halp_trt.runtimes.openvino import prober as openvino_probe
+from halp_trt.runtimes.openvino import runtime
+from halp_trt.runtimes.openvino import session as openvino_session
+from halp_trt.runtimes.openvino.counters import Counters
+from halp_trt.runtimes.openvino.prober import layer_kernels, prepared
+from halp_trt.runtimes.openvino.session import compile_model, kinds
 
 ORT = get_runtime("onnxruntime")
 TARGET = runtime.target("fp32", 1)

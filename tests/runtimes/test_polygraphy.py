@@ -17,9 +17,9 @@ from halp_trt.errors import BuildError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import BuildOptions, available_runtimes, get_runtime
-from halp_trt.runtimes.tensorrt_bindings import Library, make_log
-from halp_trt.runtimes.tensorrt_build import compile_plan
-from halp_trt.runtimes.tensorrt_polygraphy import configure, network_from_onnx, polygraphy_on
+from halp_trt.runtimes.tensorrt.bindings import Library, make_log
+from halp_trt.runtimes.tensorrt.build import compile_plan
+from halp_trt.runtimes.tensorrt.parser import configure, network_from_onnx, polygraphy_on
 from tests.graphs.drawing import draw, numbers
 from tests.runtimes.test_tensorrt_build import CONV, MODEL, library, target
 

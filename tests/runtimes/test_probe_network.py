@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from halp_trt.errors import MeasurementError
-from halp_trt.runtimes import onnxruntime as runtime
-from halp_trt.runtimes.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
+from halp_trt.runtimes.ort import runtime
+from halp_trt.runtimes.ort.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
 
 TARGET = runtime.target("fp32", 1)
 SHAPE = (1, 8, 6, 6)

@@ -16,6 +16,7 @@ from halp_trt.runtimes import (
     TENSORRT,
     Choice,
     Compiler,
+    Entry,
     available_runtimes,
     choose_runtime,
     default_runtime,
@@ -74,7 +75,8 @@ def test_an_unknown_runtime_is_one_sentence() -> None:
 
 
 def test_a_missing_package_is_one_sentence_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "RUNTIMES", {"abacus": ("no_such_package",)})
+    row = Entry(module="no_such_package.runtime", packages=("no_such_package",), extra="abacus")
+    monkeypatch.setattr(runtimes, "RUNTIMES", {"abacus": row})
     with pytest.raises(RuntimeUnavailableError, match=r"pip install 'halp-trt\[abacus\]'"):
         get_runtime("abacus")
     assert available_runtimes() == ()

@@ -9,8 +9,8 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from halp_trt.runtimes import round_bench
-from halp_trt.runtimes.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, batches, windows
+from halp_trt.runtimes.cpu import round_bench
+from halp_trt.runtimes.cpu.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, batches, windows
 from halp_trt.specs import Footprint, Measurement, Protocol
 from halp_trt.timing import Processor
 

@@ -18,11 +18,13 @@ import pytest
 from halp_trt.errors import ArtefactError, BuildError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.runtimes import BuildOptions, Built, tensorrt_engines, tensorrt_timings
-from halp_trt.runtimes.tensorrt_bindings import Library
-from halp_trt.runtimes.tensorrt_build import compile_plan
-from halp_trt.runtimes.tensorrt_engines import TensorRT, check_gpu
-from halp_trt.runtimes.tensorrt_timings import accept_timings, read_timings, save_timings
+from halp_trt.runtimes import BuildOptions, Built
+from halp_trt.runtimes.tensorrt import runtime as tensorrt_engines
+from halp_trt.runtimes.tensorrt import timing_cache as tensorrt_timings
+from halp_trt.runtimes.tensorrt.bindings import Library
+from halp_trt.runtimes.tensorrt.build import compile_plan
+from halp_trt.runtimes.tensorrt.runtime import TensorRT, check_gpu
+from halp_trt.runtimes.tensorrt.timing_cache import accept_timings, read_timings, save_timings
 from halp_trt.specs import LayerSpec, Protocol, Target
 from tests.runtimes.bindings import VERSIONS
 from tests.runtimes.fake_builder import fake_tensorrt
@@ -199,7 +201,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     parts = {
         "cuda": SimpleNamespace(require_device=require_device),
         "gpu_timing": SimpleNamespace(PROTOCOL=Protocol(method="gpu-events")),
-        "tensorrt_session": SimpleNamespace(open_session=lambda trt, plan, target: plan, open_prober=open_prober),
+        "tensorrt.prober": SimpleNamespace(open_session=lambda trt, plan, target: plan, open_prober=open_prober),
     }
     for name, part in parts.items():
         monkeypatch.setitem(sys.modules, f"halp_trt.runtimes.{name}", part)

@@ -11,7 +11,7 @@ pytest.importorskip("tensorrt_rtx")
 
 from halp_trt.errors import BuildError, RuntimeUnavailableError
 from halp_trt.graphs.probe import make_probe
-from halp_trt.runtimes import tensorrt_rtx as runtime
+from halp_trt.runtimes.tensorrt import rtx as runtime
 from halp_trt.specs import LayerSpec
 
 TARGET = runtime.target("fp32", 1)

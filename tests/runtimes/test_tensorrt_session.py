@@ -13,8 +13,8 @@ import pytest
 from halp_trt.errors import MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes.gpu_timing import PROTOCOL, Gpu, GpuDevice
-from halp_trt.runtimes.tensorrt_plan import onnx_name
-from halp_trt.runtimes.tensorrt_session import SURFACE, open_prober, open_session, reference_network
+from halp_trt.runtimes.tensorrt.prober import SURFACE, open_prober, open_session, reference_network
+from halp_trt.runtimes.tensorrt.session import onnx_name
 from halp_trt.specs import LayerSpec, Target
 from halp_trt.timing import take_turns, time_interleaved
 from tests.runtimes.fake_cuda import QUIET, FakeCuda

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from halp_trt import runtimes
-from halp_trt.runtimes.tensorrt_bindings import OPTIONAL, SURFACE
+from halp_trt.runtimes.tensorrt.bindings import OPTIONAL, SURFACE
 from tests.runtimes.bindings import VERSIONS, WHEELS, Offline, members, real_surface, written_surface
 
 SOURCES = sorted(Path(runtimes.__file__).parent.glob("tensorrt_*.py"))

@@ -14,8 +14,8 @@ from halp_trt.errors import BuildError, MeasurementError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
-from halp_trt.runtimes.torch_network import make_module
-from halp_trt.runtimes.torch_session import TorchSession
+from halp_trt.runtimes.pytorch.network import make_module
+from halp_trt.runtimes.pytorch.session import TorchSession
 from halp_trt.specs import LayerSpec, PruningPlan
 from halp_trt.timing import Launch
 from tests.nets import EXAMPLE_SHAPE, NETS, traced

@@ -22,7 +22,7 @@ import pytest
 
 from halp_trt.errors import ArtefactError, MissingLatencyError, TargetMismatchError, UsageError
 from halp_trt.runtimes import Runtime, get_runtime, synthetic
-from halp_trt.runtimes.round_bench import ROUNDS
+from halp_trt.runtimes.cpu.round_bench import ROUNDS
 from halp_trt.specs import ChannelGraph, ChannelGroup, Footprint, Layer, LayerSpec, Measurement
 from halp_trt.store import read_table
 from halp_trt.workflows.build_lut import build_lut, slice_specs

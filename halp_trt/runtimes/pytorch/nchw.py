@@ -1,0 +1,13 @@
+"""Eager PyTorch as most scripts run it: channels first, no CUDA graphs."""
+
+from __future__ import annotations
+
+from halp_trt.runtimes.pytorch.runtime import TorchRuntime
+from halp_trt.runtimes.pytorch.session import Style
+
+__all__ = ["build", "load", "name", "prober", "suffix", "target"]
+
+_RUNTIME = TorchRuntime(name="torch-nchw", style=Style(channels_last=False, uses_graphs=False))
+
+name, suffix = _RUNTIME.name, _RUNTIME.suffix
+target, build, load, prober = _RUNTIME.target, _RUNTIME.build, _RUNTIME.load, _RUNTIME.prober

@@ -1,0 +1,164 @@
+"""Building TensorRT plans: one code path for TensorRT 8.5 to 11 and for TensorRT for RTX, through Polygraphy.
+
+Where networks are strongly typed (TensorRT 10 and later, TensorRT for RTX) the types in the ONNX model are law. Before,
+builder flags of the same precision allow them and every product is held to the type it has in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from halp_trt.errors import BuildError
+from halp_trt.runtimes import BuildOptions, Built
+from halp_trt.runtimes.tensorrt.bindings import Library, find, make_log, make_monitor, need
+from halp_trt.runtimes.tensorrt.network import (
+    allow_edge_formats,
+    check_shapes,
+    io_formats,
+    network_types,
+    pin_precisions,
+)
+from halp_trt.runtimes.tensorrt.parser import (
+    PolygraphyException,
+    configure,
+    engine_bytes,
+    network_from_onnx,
+    polygraphy_on,
+)
+from halp_trt.runtimes.tensorrt.timing_cache import accept_timings, as_file, read_timings, save_timings
+from halp_trt.specs import Target
+
+__all__ = ["PRECISION_FLAGS", "capability", "compile_plan"]
+
+PRECISION_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "fp32": (),
+        "tf32": (),
+        "fp16": ("FP16", "OBEY_PRECISION_CONSTRAINTS"),
+        "bf16": ("BF16", "OBEY_PRECISION_CONSTRAINTS"),
+        "int8": ("INT8",),
+    }
+)
+"""Builder flags of a precision where networks are weakly typed."""
+
+_ALLOWING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "FP16": {"fp16": True},
+        "BF16": {"bf16": True},
+        "INT8": {"int8": True},
+        "OBEY_PRECISION_CONSTRAINTS": {"precision_constraints": "obey"},
+    }
+)
+"""The same flags as arguments of Polygraphy's configuration."""
+
+
+def compile_plan(
+    library: Library, model: bytes, target: Target, options: BuildOptions, *, is_layer: bool = False
+) -> Built:
+    """The plan of a typed ONNX model and what its building showed.
+
+    Args:
+        library: what builds.
+        model: in the types that the engine shall have; see ``halp_trt.graphs.precision``.
+        target: what it is built for.
+        options: what else is asked for.
+        is_layer: whether the model is a lone layer, whose edges get the memory layouts of a network's inside.
+
+    Raises:
+        BuildError: the parser or the builder refuses the model, or this version lacks something.
+        ArtefactError: the timing cache cannot be read.
+    """
+    log = make_log(library.module)
+    with polygraphy_on(library, log):
+        builder, network = network_from_onnx(library, model, log)
+        check_shapes(network)
+        types = network_types(library, network)
+        if is_layer:
+            allow_edge_formats(library, network)
+        if not library.is_strongly_typed:
+            pin_precisions(library, network)
+        settings, flags = _settings(library, target, options)
+        timings = read_timings(library, options.timing_cache)
+        settings["load_timing_cache"] = None if timings is None else as_file(timings)
+        config = configure(library, builder, network, tf32=target.precision == "tf32", settings=settings)
+        has_timings = timings is not None and accept_timings(config)
+        try:
+            plan = engine_bytes(builder, network, config)
+        except PolygraphyException as error:
+            raise BuildError(_refusal(library, target, log)) from error
+        if options.timing_cache is not None and has_timings and save_timings(config, options.timing_cache):
+            flags["timing cache"] = options.timing_cache.name
+        return Built(engine=plan, types=types, formats=io_formats(library, network), flags=flags)
+
+
+_ADVICE = (
+    ("FP32 GEMM is not supported", "has no fp32 matrix product for compute capability {cc}", "--precision fp16"),
+    ("HW-specific datatypes", "lacks this number format for compute capability {cc}", "--precision fp16"),
+    ("libnvinfer_lean", "makes version-compatible engines with its lean library alone", "that library installed"),
+    ("workspace limit", "finds no kernel that needs so little memory", "a larger --workspace"),
+)
+"""What is behind some errors: a part of their text, what it means, and what to build with instead."""
+
+
+def _refusal(library: Library, target: Target, log: Any) -> str:
+    """One sentence for a network that parses and does not build."""
+    reason = log.last()
+    for part, meaning, instead in _ADVICE:
+        if part in reason:
+            what = meaning.format(cc=target.compute_capability)
+            return f"{library.title} {what} ({reason}); build with {instead}"
+    return f"{library.title} cannot build the model: {reason}; check the operator it names"
+
+
+def _settings(library: Library, target: Target, options: BuildOptions) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the builder is told, as Polygraphy's arguments and in words; what this version lacks is refused here."""
+    flags = {"typing": "strong" if library.is_strongly_typed else "weak"}
+    flags["TF32"] = "on" if target.precision == "tf32" else "off"
+    settings: dict[str, Any] = {}
+    if not library.is_strongly_typed:
+        for name in PRECISION_FLAGS[target.precision]:
+            need(library, f"BuilderFlag.{name}", f"{target.precision} precision")
+            settings |= _ALLOWING[name]
+            flags[name] = "on"
+    if library.is_rtx:
+        settings["compute_capabilities"] = _capabilities(library, target.compute_capability)
+        flags["compute capabilities"] = target.compute_capability
+    if options.workspace_bytes is not None:
+        settings["memory_pool_limits"] = {library.module.MemoryPoolType.WORKSPACE: options.workspace_bytes}
+        flags["workspace bytes"] = str(options.workspace_bytes)
+    if target.optimization_level is not None:
+        settings["builder_optimization_level"] = _level(library, target.optimization_level)
+        flags["optimization level"] = str(target.optimization_level)
+    if options.version_compatible:
+        need(library, "BuilderFlag.VERSION_COMPATIBLE", "version-compatible engines")
+        settings["version_compatible"] = True
+        flags["version compatible"] = "yes"
+    if options.hardware_compatible:
+        level = need(library, "HardwareCompatibilityLevel.AMPERE_PLUS", "hardware-compatible engines")
+        settings["hardware_compatibility_level"] = level
+        flags["hardware compatible"] = "AMPERE_PLUS"
+    if options.progress is not None:
+        settings["progress_monitor"] = make_monitor(library.module, options.progress)
+    return settings, flags
+
+
+def _level(library: Library, level: int) -> int:
+    need(library, "IBuilderConfig.builder_optimization_level", "optimisation levels")
+    if not 0 <= level <= 5:
+        raise BuildError(f"optimisation level {level} does not exist; choose 0 to 5")
+    return level
+
+
+def _capabilities(library: Library, capabilities: str) -> list[tuple[int, int]]:
+    wanted = capabilities.split("+")
+    for text in wanted:
+        if capability(library, text) is None:
+            raise BuildError(f"this {library.title} cannot build for compute capability {text}; choose another target")
+    return [(int(major), int(minor)) for major, _, minor in (text.partition(".") for text in wanted)]
+
+
+def capability(library: Library, text: str) -> Any:
+    """The library's member for a compute capability such as ``8.6``, or None where it does not know that one."""
+    return getattr(find(library.module, "ComputeCapability"), f"SM{text.replace('.', '')}", None)

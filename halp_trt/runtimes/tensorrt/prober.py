@@ -1,0 +1,105 @@
+"""Opening TensorRT plans, and measuring single layers as plans; the bindings module is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+import onnx
+
+from halp_trt.errors import MeasurementError, RuntimeUnavailableError
+from halp_trt.runtimes.gpu_timing import Bench, Gpu, make_launch, open_gpu
+from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.runtimes.tensorrt.bindings import make_log
+from halp_trt.runtimes.tensorrt.session import SURFACE, PlanSession
+from halp_trt.specs import Measurement, Target
+
+__all__ = ["SURFACE", "PlanProber", "open_prober", "open_session", "reference_network"]
+
+Build = Callable[[bytes, Target], bytes]
+
+
+def open_session(trt: ModuleType, engine: bytes, target: Target, *, gpu: Gpu | None = None) -> PlanSession:
+    """A plan, loaded.
+
+    Args:
+        trt: the bindings.
+        engine: the plan's bytes.
+        target: what it was built for.
+        gpu: where to run it; by default this machine's.
+
+    Raises:
+        RuntimeUnavailableError: there is no GPU, or the plan is not for this one or this TensorRT.
+        UsageError: an input has no fixed shape.
+    """
+    gpu = gpu or open_gpu()
+    log = make_log(trt)
+    runtime = trt.Runtime(log)
+    plan = runtime.deserialize_cuda_engine(engine)
+    if plan is None:
+        here = gpu.cuda.device()
+        raise RuntimeUnavailableError(
+            f"{target.runtime} {target.runtime_version} cannot load this plan on {here.name} (compute capability "
+            f"{here.compute_capability}): {log.last()}; build it again on this machine, for this TensorRT"
+        )
+    return PlanSession(trt, (log, runtime, plan), gpu)
+
+
+@contextmanager
+def open_prober(trt: ModuleType, target: Target, build: Build, *, gpu: Gpu | None = None) -> Iterator[PlanProber]:
+    """Measures single layers while it is open.
+
+    Args:
+        trt: the bindings.
+        target: what the layers are built for; its protocol is followed.
+        build: the plan of a layer's model. The model holds the layer alone: the markers and the consumer of its probe
+            are cut off, because TensorRT takes the formats of inputs and outputs as they are asked for. To measure no
+            reformatting kernel, ``build`` allows the formats that the layer has inside a network.
+        gpu: where to measure; by default this machine's.
+
+    Raises:
+        RuntimeUnavailableError: there is no GPU.
+    """
+    yield PlanProber(trt, target, build, gpu or open_gpu())
+
+
+class PlanProber:
+    """Measures layers by the protocol ``gpu-events``, each in turns with the same reference network."""
+
+    def __init__(self, trt: ModuleType, target: Target, build: Build, gpu: Gpu) -> None:
+        self._trt, self._target, self._build, self._gpu = trt, target, build, gpu
+        self._random = np.random.default_rng(0)
+        reference = make_launch(gpu.device, self._open(reference_network()).enqueue)
+        self._bench = Bench(device=gpu.device, protocol=target.protocol, reference=reference)
+
+    def measure(self, probe: bytes) -> Measurement:
+        """Latency of the layer in a probe.
+
+        Raises:
+            BuildError: TensorRT refuses the layer.
+            MeasurementError: the bytes are no probe.
+        """
+        try:
+            model = onnx.load_from_string(probe)
+        except Exception as error:  # protobuf's own errors have no common root
+            raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
+        return self._bench.measure(self._open(cut_to_layer(model).SerializeToString()).enqueue)
+
+    def _open(self, model: bytes) -> PlanSession:
+        session = open_session(self._trt, self._build(model, self._target), self._target, gpu=self._gpu)
+        session.fill(self._random)
+        return session
+
+
+def reference_network() -> bytes:
+    """The fixed engine that takes turns with every layer: a 3x3 convolution, 256 to 256 channels at 28x28."""
+    weights = np.random.default_rng(1).standard_normal((256, 256, 3, 3), np.float32) / 48
+    values = [onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, (1, 256, 28, 28)) for key in "xy"]
+    node = onnx.helper.make_node("Conv", ["x", "weight"], ["y"], "reference", pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+    graph = onnx.helper.make_graph(
+        [node], "reference", values[:1], values[1:], [onnx.numpy_helper.from_array(weights, "weight")]
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())

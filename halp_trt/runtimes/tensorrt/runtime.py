@@ -1,0 +1,159 @@
+"""What the runtimes ``tensorrt`` and ``tensorrt-rtx`` do: targets, building, and where running begins."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halp_trt.errors import RuntimeUnavailableError, UsageError
+from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Prober, Session, has_nvidia_gpu
+from halp_trt.runtimes.tensorrt.bindings import Library, find
+from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan
+from halp_trt.specs import PRECISIONS, Protocol, Target
+
+if TYPE_CHECKING:
+    from halp_trt.runtimes.cuda import CudaDevice
+
+__all__ = ["PORTABLE", "TensorRT", "check_gpu"]
+
+_AMPERE = 8.0
+
+PORTABLE = ("8.6", "8.9", "12.0")
+"""What TensorRT for RTX builds for where no GPU says otherwise: the ones that it makes portable plans for (RTX 30, 40
+and 50)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRT:
+    """The functions of a :class:`halp_trt.runtimes.Compiler`, over one of the two libraries."""
+
+    library: Library
+
+    def target(self, precision: str, batch_size: int) -> Target:
+        """This machine's GPU; without one, the GPUs that TensorRT for RTX makes portable plans for.
+
+        Raises:
+            UsageError: there is no such precision, or not in this version or on this GPU.
+            RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
+        """
+        _check_precision(self.library, precision)
+        device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method=BUILD_ONLY), ""
+        gpu = self._gpu()
+        if gpu is not None:
+            from halp_trt.runtimes.conditions import power_mode
+            from halp_trt.runtimes.gpu_timing import PROTOCOL
+
+            check_gpu(precision, gpu.name, gpu.compute_capability)
+            device, capabilities, protocol, power = gpu.name, gpu.compute_capability, PROTOCOL, power_mode()
+        return Target(
+            device=device,
+            runtime=self.library.name,
+            runtime_version=self.library.module.__version__,
+            precision=precision,
+            batch_size=batch_size,
+            protocol=protocol,
+            compute_capability=capabilities,
+            power_mode=power,
+        )
+
+    def _gpu(self) -> CudaDevice | None:
+        """The GPU to build for, or None where plans for others are built."""
+        if self.library.name == "tensorrt" and not has_nvidia_gpu():
+            raise RuntimeUnavailableError(
+                f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
+                "build there, or choose --runtime tensorrt-rtx or onnxruntime"
+            )
+        if not has_nvidia_gpu():
+            return None
+        from halp_trt.runtimes.cuda import require_device
+
+        try:
+            gpu = require_device()
+        except RuntimeUnavailableError:  # the driver shows a GPU, and no package here drives it
+            if self.library.name == "tensorrt":
+                raise
+            return None
+        is_known = self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None
+        return gpu if is_known else None
+
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+        """The plan of a typed ONNX model, and what its building showed.
+
+        Raises:
+            BuildError: the parser or the builder refuses the model, or lacks what the options ask for.
+        """
+        return compile_plan(self.library, model, target, options)
+
+    def build(self, model: bytes, target: Target) -> bytes:
+        """The plan of a typed ONNX model.
+
+        Raises:
+            BuildError: as :meth:`compile`.
+        """
+        return compile_plan(self.library, model, target, BuildOptions()).engine
+
+    def load(self, engine: bytes, target: Target) -> Session:
+        """A plan, ready to run.
+
+        Raises:
+            RuntimeUnavailableError: there is no NVIDIA GPU, or the plan is not for it.
+        """
+        _require_gpu(f"loading a TensorRT plan (for compute capability {target.compute_capability})")
+        from halp_trt.runtimes.tensorrt.prober import open_session
+
+        session: Session = open_session(self.library.module, engine, target)
+        return session
+
+    @contextmanager
+    def prober(self, target: Target) -> Iterator[Prober]:
+        """Measures single layers on the GPU while it is open; they share their kernel timings.
+
+        Raises:
+            RuntimeUnavailableError: there is no NVIDIA GPU.
+        """
+        _require_gpu(f"measuring with {self.library.name}")
+        from halp_trt.runtimes.tensorrt.prober import open_prober
+
+        with tempfile.TemporaryDirectory() as folder:
+            options = BuildOptions(timing_cache=Path(folder) / "timings")
+
+            def build(model: bytes, target: Target) -> bytes:
+                return compile_plan(self.library, model, target, options, is_layer=True).engine
+
+            with open_prober(self.library.module, target, build) as prober:
+                yield prober
+
+
+def _require_gpu(what: str) -> None:
+    if not has_nvidia_gpu():
+        raise RuntimeUnavailableError(
+            f"{what} needs an NVIDIA GPU, and there is none here; use --runtime onnxruntime on this machine"
+        )
+    from halp_trt.runtimes.cuda import require_device
+
+    require_device()
+
+
+def check_gpu(precision: str, name: str, compute_capability: str) -> None:
+    """Refuses formats that a GPU's cores do not have: it would compute in fp32 and nobody would notice.
+
+    Raises:
+        UsageError: tf32 or bf16 on a GPU before Ampere.
+    """
+    if precision in ("tf32", "bf16") and float(compute_capability) < _AMPERE:
+        raise UsageError(
+            f"{name} (compute capability {compute_capability}) has no {precision}, which came with {_AMPERE}; "
+            "choose fp16 or fp32"
+        )
+
+
+def _check_precision(library: Library, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"{library.title} builds {', '.join(PRECISIONS)}, not {precision!r}; choose one of them")
+    missing = [flag for flag in PRECISION_FLAGS[precision] if find(library.module, f"BuilderFlag.{flag}") is None]
+    if missing and not library.is_strongly_typed:
+        raise UsageError(f"{library} has no {precision} (BuilderFlag.{missing[0]} is missing); choose fp16 or fp32")

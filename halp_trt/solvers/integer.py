@@ -1,0 +1,146 @@
+"""Mixed-integer programming by HiGHS, for graphs that tie too many groups together for a tree of buckets.
+
+Every state of every variable is a binary number and every entry of a table a share; the shares of a table sum to its
+variables' states along each axis (the local polytope, as Koster, van Hoesel and Kolen 1998 have it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.solvers.relaxation import Point, point_at
+from halp_trt.solvers.tables import Factor, Model
+
+__all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
+
+TOLERANCE = 1e-6
+"""To which HiGHS meets a constraint; what may be spent is scaled to 1."""
+_DUAL_TOLERANCE = 1e-7
+"""By how much a dual constraint may be broken, values being scaled to 1: bounds allow for it in every table."""
+_ROUNDING = 1e-12
+_MOST_SHARES = 3_000_000
+"""Entries of all tables above which nothing is tried: HiGHS would not even look at its clock in a day."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The best plan found, None where there is none, and a bound; minus infinity where no plan fits."""
+
+    point: Point | None
+    bound: float
+
+
+def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, reserve: float = 0.0) -> Outcome:
+    """The most valuable states within the budgets, to a gap or as far as the time allows.
+
+    Costs are counted from the lowest in their table and entries dearer than what this leaves of a budget are left out,
+    so that HiGHS sees numbers between 0 and 1. ``reserve`` is the part of that which is not to be spent.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array, vstack
+
+    if sum(factor.values.size for factor in model.factors) > _MOST_SHARES:
+        return Outcome(point=None, bound=math.inf)
+    starts = np.cumsum([0, *model.sizes])
+    constant, room, lows, fitting = model.factors[0], model.budgets - model.factors[0].costs, [], []
+    for factor in model.factors[1:]:
+        lows.append(np.where(np.isfinite(factor.values), factor.costs, np.inf).min(axis=_inner(factor), initial=np.inf))
+        room = room - lows[-1]
+    rounded = _ROUNDING * (np.abs(model.budgets) + np.sum(np.abs([constant.costs, *lows]), axis=0))
+    for factor, low in zip(model.factors[1:], lows, strict=True):
+        above = _beside(low + np.maximum(room, 0.0) + rounded, factor)
+        fitting.append(np.isfinite(factor.values) & (factor.costs <= above).all(axis=0))
+    if (room < -rounded).any() or not all(entries.any() for entries in fitting):
+        return Outcome(point=None, bound=-math.inf)
+    allowed = np.ones(starts[-1])
+    values, costs = [np.zeros(starts[-1])], [np.zeros((len(model.budgets), starts[-1]))]
+    rows = [np.repeat(np.arange(len(model.sizes)), model.sizes)]
+    columns, signs, ones = [np.arange(starts[-1])], [np.ones(starts[-1])], [np.ones(len(model.sizes))]
+    num_rows, num_columns = len(model.sizes), int(starts[-1])
+    for factor, low, fits in zip(model.factors[1:], lows, fitting, strict=True):
+        entries = np.argwhere(fits)
+        place: tuple[Any, ...] = tuple(entries.T)
+        added = factor.costs[(slice(None), *place)] - low[:, None]
+        if len(factor.scope) == 1:
+            states = starts[factor.scope[0]] + place[0]
+            values[0][states] += factor.values[place]
+            costs[0][:, states] += added
+            allowed[starts[factor.scope[0]] + np.flatnonzero(~fits)] = 0.0
+            continue
+        values.append(factor.values[place])
+        costs.append(added)
+        shares = num_columns + np.arange(len(entries))
+        for variable, states in zip(factor.scope, place, strict=True):
+            size = model.sizes[variable]
+            rows += [num_rows + states, num_rows + np.arange(size)]
+            columns += [shares, starts[variable] + np.arange(size)]
+            signs += [np.ones(len(shares)), -np.ones(size)]
+            ones.append(np.zeros(size))
+            num_rows += size
+        num_columns += len(entries)
+    ties = coo_array(
+        (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns))), shape=(num_rows, num_columns)
+    )
+    right = np.concatenate(ones)
+    gains = np.concatenate(values)
+    worth = float(np.abs(gains).max(initial=0.0)) or 1.0
+    scale = np.maximum(np.maximum(room, rounded), np.finfo(float).tiny)
+    spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
+    with _silence():
+        found = milp(
+            -gains / worth,
+            integrality=np.arange(num_columns) < starts[-1],
+            bounds=Bounds(0, np.append(allowed, np.ones(num_columns - len(allowed)))),
+            constraints=LinearConstraint(
+                vstack([ties, spent]).tocsr(),
+                np.append(right, np.full(len(room), -np.inf)),
+                np.append(right, np.maximum(room, 0.0) / scale - reserve),
+            ),
+            options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
+        )
+    if found.status == 2:
+        return Outcome(point=None, bound=-math.inf)
+    bound = math.inf
+    if found.mip_dual_bound is not None:
+        slack = _DUAL_TOLERANCE * (len(model.sizes) + len(model.factors))
+        bound = float(constant.values) + worth * (slack - float(found.mip_dual_bound))
+    if found.x is None:
+        return Outcome(point=None, bound=bound)
+    states = [int(np.argmax(found.x[first:last])) for first, last in itertools.pairwise(starts)]
+    return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
+
+
+def _inner(factor: Factor) -> tuple[int, ...]:
+    """The axes of a table of costs that are variables."""
+    return tuple(range(1, factor.costs.ndim))
+
+
+def _beside(numbers: Floats, factor: Factor) -> Floats:
+    """A number per resource, to compare with a table of costs."""
+    return np.expand_dims(numbers, _inner(factor))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off the standard output what HiGHS writes there past Python, lest it end up in a verb's JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,384 @@
+"""The optimum over the widths that layers write and read together, with a certificate.
+
+Lagrangian relaxation gives a bound and prices. A search for plans worth nearly as much as the bound follows, in rounds:
+a round that finds none lowers the bound to its target and the next looks further, until a plan and the bound meet.
+Differs from MDP (arXiv:2406.12079, sec. 3), which hands the same problem to a non-convex solver without a guarantee.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from halp_trt.errors import HalpError, InfeasibleBudgetError
+from halp_trt.solvers.problem import Problem, Solution, above
+from halp_trt.solvers.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
+from halp_trt.solvers.search import MOST_POINTS, search
+from halp_trt.solvers.tables import (
+    MOST_ENTRIES,
+    Bucket,
+    Factor,
+    Model,
+    branches,
+    bucket_tree,
+    model_of,
+    narrowed,
+    undominated,
+)
+
+__all__ = ["Effort", "joint", "joint_blocks", "maximise", "prepared", "solved"]
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+_MOST_LABELS = 200_000
+_CHEAP_LABELS = 4_000
+"""Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
+A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
+_MORE_SPACE = 5
+_TOO_FEW_PLANS = math.log(10_000)  # which it takes little to search, so that more are taken at once
+_SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
+"""What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
+_FIRST_STEP, _GROWTH = 1e-6, 2.0
+"""How far below the bound the first round looks, as a part of it, and how much further each next one."""
+_ROUNDING = 1e-12
+_PART_FOR_CHEAPEST = 0.4
+_CERTAIN = 1e-5
+"""To which part of itself the lowest cost has to be known to be named in a refusal."""
+
+
+def joint(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """The most valuable plan within the budgets in which every group keeps something.
+
+    Args:
+        problem: groups, layers, budgets.
+        gap: the fraction of its value by which the plan may at most lie below the bound; 0 asks for the optimum.
+        seconds: after which the best plan so far is returned, with its gap.
+
+    Raises:
+        InfeasibleBudgetError: no plan meets the budgets; names the lowest reachable cost and the budget that binds.
+    """
+    return _solution(problem, blocks=False, effort=Effort(gap=gap, seconds=seconds))
+
+
+def joint_blocks(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
+    """Like ``joint``, and every residual block may be removed as a whole: it then neither costs nor earns anything."""
+    return _solution(problem, blocks=True, effort=Effort(gap=gap, seconds=seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """When a solver may stop.
+
+    Attributes:
+        gap: as a fraction of the value.
+        seconds: wall time, None for as long as it takes.
+        max_labels: partial plans kept at a time.
+    """
+
+    gap: float = 1e-4
+    seconds: float | None = None
+    max_labels: int = _MOST_LABELS
+
+
+def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
+    started = time.perf_counter()
+    model, tree = prepared(problem, blocks=blocks)
+    if effort.seconds is not None:
+        effort = replace(effort, seconds=max(effort.seconds - (time.perf_counter() - started), 0.0))
+    return replace(solved(problem, model, tree, effort=effort), seconds=time.perf_counter() - started)
+
+
+def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ...] | None]:
+    """The problem's tables without useless states, and their tree, None where it would be too large."""
+    removable = {group for block in problem.blocks for group in block.groups} if blocks else frozenset[int]()
+    model = undominated(model_of(problem, removable=removable))
+    return model, bucket_tree(model, max_entries=MOST_ENTRIES)
+
+
+def solved(
+    problem: Problem, model: Model, tree: tuple[Bucket, ...] | None, *, effort: Effort, known: Sequence[Point] = ()
+) -> Solution:
+    """The best plan of a problem whose tables are ``prepared``; ``known`` plans spare passes over the tree.
+
+    Raises:
+        InfeasibleBudgetError: as :func:`joint`.
+    """
+    started = time.perf_counter()
+
+    def price(states: Indices) -> float | None:
+        choices = _choices(states, problem)
+        return problem.value(choices, live=True) if problem.fits(choices) else None
+
+    standing = _maximum(model, tree, price, effort, tuple(problem.budgets), known)
+    assert standing.states is not None
+    choices = _choices(standing.states, problem)
+    return Solution(
+        choices=choices,
+        value=standing.value,
+        bound=max(standing.bound, standing.value),
+        costs=problem.costs(choices),
+        seconds=time.perf_counter() - started,
+        status=standing.status(effort.gap),
+    )
+
+
+def _choices(states: Indices, problem: Problem) -> tuple[int, ...]:
+    return tuple(int(state) for state in states[: len(problem.groups)])
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """The best plan and the bound so far.
+
+    Attributes:
+        price: the exact value of a plan, None where it does not fit exactly.
+        bound: no plan is worth more.
+        value, states: of the best plan, states as the model names them.
+    """
+
+    price: Callable[[Indices], float | None]
+    bound: float = math.inf
+    value: float = -math.inf
+    states: Indices | None = None
+
+    def offer(self, model: Model, point: Point) -> bool:
+        """Takes a plan if it is better; tells whether it fits."""
+        states = np.asarray([names[state] for names, state in zip(model.states, point.states, strict=True)])
+        value = self.price(states)
+        if value is not None and value > self.value:
+            self.value, self.states = value, states
+        return value is not None
+
+    def proven(self, gap: float) -> bool:
+        """Whether the plan is within a gap of the bound."""
+        return self.states is not None and self.bound - self.value <= max(gap, _ROUNDING) * abs(
+            self.value or self.bound
+        )
+
+    def status(self, gap: float) -> str:
+        """The word for how it ended."""
+        return "optimal" if self.proven(0.0) else "gap" if self.proven(gap) else "limit"
+
+
+def maximise(
+    model: Model, price: Callable[[Indices], float | None], effort: Effort, resources: tuple[str, ...]
+) -> Standing:
+    """The best states of a model within its budgets.
+
+    Raises:
+        InfeasibleBudgetError: there are none.
+        HalpError: none was found in time, but there may be some.
+    """
+    model = undominated(model)
+    return _maximum(model, bucket_tree(model, max_entries=MOST_ENTRIES), price, effort, resources)
+
+
+def _maximum(
+    model: Model,
+    tree: tuple[Bucket, ...] | None,
+    price: Callable[[Indices], float | None],
+    effort: Effort,
+    resources: tuple[str, ...],
+    known: Sequence[Point] = (),
+) -> Standing:
+    started = time.perf_counter()
+    is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
+
+    def rest() -> Effort:
+        spent = time.perf_counter() - started
+        return effort if effort.seconds is None else replace(effort, seconds=max(effort.seconds - spent, 0.0))
+
+    standing = Standing(price=price)
+    if tree is None:
+        _by_integers(model, standing, rest, resources)
+    else:
+        _by_tree(model, tree, standing, effort, is_late, resources, known)
+    if standing.states is None:
+        if standing.bound > -math.inf:
+            how = "in the time given" if effort.seconds is not None else "to the precision of sums"
+            raise HalpError(f"no plan within the budgets was found {how}; there may be one, so allow more")
+        raise _infeasible_together(model, rest(), resources)
+    return standing
+
+
+def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], resources: tuple[str, ...]) -> None:
+    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it.
+
+    The narrowest plan stands in until there is a better one, the cheapest where no other is found. ``rest`` tells what
+    is left of the effort.
+    """
+    from halp_trt.solvers.integer import TOLERANCE, maximise_by_integers
+
+    top = float(sum(f.values[np.isfinite(f.values)].max(initial=-math.inf) for f in model.factors))
+    standing.bound = top
+    narrowest = Point(states=np.zeros(len(model.sizes), np.intp), value=0.0, costs=np.zeros(len(model.budgets)))
+    cheapest, least = None, -math.inf
+    if not standing.offer(model, narrowest):
+        effort = rest()
+        part = None if effort.seconds is None else effort.seconds * _PART_FOR_CHEAPEST
+        cheapest, least = _cheapest(model, replace(effort, seconds=part))
+        if cheapest is not None:
+            standing.offer(model, cheapest)
+    for reserve in (0.0, 2 * TOLERANCE):
+        found = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
+        standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
+        if found.point is None or standing.offer(model, found.point):
+            break
+    if standing.states is not None:
+        standing.bound = top if standing.bound == -math.inf else standing.bound  # it fits to HiGHS's tolerance alone
+    elif len(resources) == 1:
+        cost = math.nan if cheapest is None else float(cheapest.costs[0])
+        is_lowest = cost - least <= _CERTAIN * abs(cost)
+        if is_lowest or least > model.budgets[0] or standing.bound == -math.inf:
+            raise _infeasible(resources[0], float(model.budgets[0]), cost if is_lowest else math.nan)
+
+
+def _by_tree(
+    model: Model,
+    tree: tuple[Bucket, ...],
+    standing: Standing,
+    effort: Effort,
+    is_late: Callable[[], bool],
+    resources: tuple[str, ...],
+    known: Sequence[Point],
+) -> None:
+    cheapest = [lowest(model, tree, resource) for resource in range(len(resources))]
+    for resource, (point, name) in enumerate(zip(cheapest, resources, strict=True)):
+        if point.costs[resource] > model.budgets[resource] * (1 + _ROUNDING) + _ROUNDING:
+            raise _infeasible(name, float(model.budgets[resource]), float(point.costs[resource]))
+    relaxed = dual(model, tree, [*cheapest, *known], is_late=is_late)
+    standing.bound = relaxed.bound
+    for point in sorted(relaxed.points, key=lambda point: -point.value):
+        if (point.costs <= model.budgets).all() and standing.offer(model, point):
+            break
+    priced = relaxed.prices > 0
+    if 0 < priced.sum() < len(priced):  # the other budgets do not bind: without them far fewer plans compare
+        fewer = [replace(factor, costs=factor.costs[priced]) for factor in model.factors]
+        simpler = Model(states=model.states, factors=tuple(fewer), budgets=model.budgets[priced])
+        _search_in_rounds(simpler, tree, relaxed.prices[priced], standing, effort, is_late, is_whole=False)
+    if not standing.proven(effort.gap):
+        _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
+
+
+def _search_in_rounds(
+    model: Model,
+    tree: tuple[Bucket, ...],
+    prices: Floats,
+    standing: Standing,
+    effort: Effort,
+    is_late: Callable[[], bool],
+    *,
+    is_whole: bool = True,
+) -> None:
+    """Searches ever further below the bound; where budgets are left out (not ``is_whole``), until a plan breaks one."""
+    weighed = tables(model, Direction(weight=1.0, prices=prices))
+    best, messages = upward(model, tree, weighed)
+    reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
+    top = standing.bound
+    floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
+    step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
+    while not standing.proven(0.0) and not is_late():
+        if standing.proven(effort.gap) and cap > _CHEAP_LABELS:
+            return
+        target = max(top - step, standing.value, floor)
+        slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
+        keep = [np.flatnonzero(values >= target - slack) for values in reach]
+        if not all(map(len, keep)):  # the bound lies below every plan's value: the budgets exclude each other
+            standing.bound = standing.value
+            return
+        if target > max(standing.value, floor) and sum(map(math.log, map(len, keep))) < _TOO_FEW_PLANS:
+            step *= _GROWTH
+            continue
+        small = narrowed(model, keep)
+        before = standing.value
+        rest = branches(small, tree, max_entries=MOST_ENTRIES)
+        found = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
+        if found is None:
+            return
+        fits, unfit = False, -math.inf
+        for point in found.points:  # most valuable first
+            if fits := standing.offer(small, point):
+                break
+            unfit = max(unfit, point.value)
+        if is_whole and (fits or len(found.points) < MOST_POINTS):
+            unfit = -math.inf  # what does not fit is over a budget by rounding alone, and no more was found
+        reached = target if target > floor else -math.inf
+        standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        if unfit > -math.inf:
+            return
+        if found.lost > -math.inf:
+            if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
+                return
+            cap = cap if standing.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
+        elif target == floor:
+            return
+        else:
+            step *= _GROWTH
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
+    least = max(least, math.nextafter(budget, math.inf))  # sums may say less by rounding
+    if math.isnan(least):
+        return InfeasibleBudgetError(
+            f"no plan meets the budget of {budget:.6g} for {resource}{others}; raise the budget, or relax widths that "
+            "have to stay"
+        )
+    shown = f"{budget:.6g}" if f"{budget:.6g}" != f"{least:.6g}" else f"{budget!r}"
+    return InfeasibleBudgetError(
+        f"no plan meets the budget of {shown} for {resource}: the lowest reachable is {above(least)}{others}; raise "
+        "the budget, or relax widths that have to stay"
+    )
+
+
+def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
+    """The cheapest plan found in the first resource, whatever it costs in others, and what all plans cost at least."""
+    tree = bucket_tree(model, max_entries=MOST_ENTRIES)
+    if tree is not None:
+        point = lowest(model, tree, 0)
+        return point, float(point.costs[0])
+    from halp_trt.solvers.integer import maximise_by_integers
+
+    def turned(factor: Factor) -> Factor:
+        values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
+        return Factor(scope=factor.scope, values=values, costs=np.zeros_like(factor.costs[:1]))
+
+    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
+    found = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
+    return None if found.point is None else point_at(model, found.point.states), -found.bound
+
+
+def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
+    """The error where every budget can be met alone: how low the first gets when the others are met."""
+    if len(resources) == 1:
+        return _infeasible(resources[0], float(model.budgets[0]), _cheapest(model, effort)[1])
+
+    def turned(factor: Factor) -> Factor:
+        values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
+        return Factor(scope=factor.scope, values=values, costs=factor.costs[1:])
+
+    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=model.budgets[1:])
+
+    def price(states: Indices) -> float | None:
+        at = np.asarray([np.flatnonzero(names == state)[0] for names, state in zip(rest.states, states, strict=True)])
+        point = point_at(rest, at)
+        return point.value if (point.costs <= rest.budgets).all() else None
+
+    try:
+        standing = maximise(rest, price, effort, resources[1:])
+    except InfeasibleBudgetError as error:
+        return error
+    except HalpError:  # out of time
+        standing = Standing(price=price)
+    least = -standing.value if standing.proven(max(effort.gap, _CERTAIN)) else math.nan
+    return _infeasible(
+        resources[0], float(model.budgets[0]), least, f" while {' and '.join(resources[1:])} meet theirs"
+    )
