@@ -14,11 +14,11 @@ from halp_trt.specs import ChannelGroup, ParameterAxis, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Where every labelled channel belongs.
+    """The group and index of every labelled channel.
 
     Attributes:
         groups: the channel groups, in the order in which the network writes them.
-        position: for the root of every channel its ``(group index, channel index)``.
+        position: ``(group index, channel index)`` by the channel's root.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -26,12 +26,12 @@ class Channels:
 
 
 def form_groups(labels: Labels, written: Sequence[tuple[str, str, int]]) -> Channels:
-    """Channels with the same couplings, the same axes and the same multiplicity become one group.
+    """The channel groups: channels with the same couplings, axes and multiplicity form one.
 
     Args:
-        labels: of the dense graph.
-        written: ``(layer name, tensor, axis)`` of every axis that a layer writes, in execution order; a group is named
-            after the first layer that writes it.
+        labels: labels of the dense graph.
+        written: ``(layer name, tensor, axis)`` of every axis written by a layer, in execution order; a group is named
+            after its first writer.
     """
     where: dict[int, Counter[int]] = defaultdict(Counter)
     names: dict[int, str] = {}
@@ -102,7 +102,7 @@ def parameter_axes(labels: Labels, channels: Channels, parameters: set[str]) -> 
 
 
 def alive(labels: Labels, axes: Sequence[ParameterAxis], kept: Mapping[str, Sequence[int]]) -> dict[int, bool]:
-    """For the roots that parameters carry whether a plan keeps them; roots that are not listed stay."""
+    """For every root carried by a parameter, True if a plan keeps it; roots not listed stay."""
     state: dict[int, bool] = {}
     sets = {group: set(channels) for group, channels in kept.items()}
     for axis in axes:
@@ -119,5 +119,5 @@ def alive(labels: Labels, axes: Sequence[ParameterAxis], kept: Mapping[str, Sequ
 
 
 def mask_of(labels: Labels, state: Mapping[int, bool], ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which positions of an axis stay."""
+    """The mask of an axis: True for positions that stay."""
     return np.array([state.get(root, True) for root in labels.roots(ids).tolist()], dtype=np.bool_)

@@ -1,4 +1,5 @@
-"""From a PyTorch module to a dense ONNX graph that keeps parameter names: the room's only module that knows torch."""
+"""Exports a PyTorch module to a dense ONNX graph with its parameter names; no other module of this room imports
+torch."""
 
 from __future__ import annotations
 
@@ -30,9 +31,9 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
     """The dense network as ONNX, ready for tracing and rewriting.
 
-    Weights are not folded: every initialiser that is a parameter or buffer keeps its ``state_dict()`` name, so that a
-    plan can slice it by name. Other constants are folded and belong to one node each. Nodes are named after the
-    module that they come from.
+    Weights are not folded: the initialisers of parameters and buffers keep their ``state_dict()`` names, so a plan can
+    slice them by name. Other constants are folded and belong to one node each. Nodes are named after the module they
+    come from.
 
     Args:
         module: the network; it is exported in eval mode and left in the mode it was in.
@@ -67,7 +68,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
 
 
 def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
-    """Folds what does not depend on parameters, gives constants one consumer each, names nodes after modules."""
+    """Folds subgraphs independent of parameters, gives constants one consumer each, names nodes after modules."""
     initializers = set(model.graph.initializers.values())
 
     def foldable(node: onnx_ir.Node) -> bool | None:
@@ -133,7 +134,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter off the terminal; its errors are raised, so it need not log them as well."""
+    """Keeps the exporter's messages off the terminal; its errors are raised, so it need not log them as well."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

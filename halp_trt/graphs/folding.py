@@ -1,4 +1,4 @@
-"""Folds what a runtime need not compute: batch norms into the convolution before them, and constant sub-graphs."""
+"""Folds batch norms into the convolution before them, and constant sub-graphs, so no runtime has to compute them."""
 
 from __future__ import annotations
 

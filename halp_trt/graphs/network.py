@@ -1,4 +1,4 @@
-"""A dense ONNX graph as a ``ChannelGraph``: labels, groups and layers put together."""
+"""Turns a dense ONNX graph into a ``ChannelGraph``: labels, groups and layers put together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from halp_trt.specs import ChannelGraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coupling:
-    """Positions of two parameter axes that another witness holds to be coupled, in equal number."""
+    """Positions of two parameter axes, in equal number, reported as coupled by another tracer."""
 
     first: tuple[str, int]
     first_positions: tuple[int, ...]
@@ -44,9 +44,9 @@ def channel_graph(
     Args:
         model: from ``halp_trt.graphs.export.export``.
         parameters: names of the module's parameters and buffers.
-        source_name: where the model came from, for the records.
-        couplings: found by another tracer; they can only join channels, never part them.
-        frozen: reasons by layer name, or a prefix of it that ends at a dot, for outputs that are not to be pruned.
+        source_name: source of the model, for the records.
+        couplings: couplings found by another tracer; they can only join channels, never part them.
+        frozen: reasons by layer name (or a prefix of it up to a dot) for outputs not to be pruned.
 
     Raises:
         UnsupportedLayerError: a node is not understood.

@@ -1,4 +1,4 @@
-"""Cuts a dense graph into layers: what the engine will run as one kernel each, with its epilogue."""
+"""Cuts a dense graph into layers: the engine runs each as one kernel, with its epilogue."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Unit:
 
     @property
     def output(self) -> gs.Tensor:
-        """What the kernel writes."""
+        """The tensor written by the kernel."""
         return self.nodes[-1].outputs[0]
 
 
 def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     """All kernels of a dense graph in execution order.
 
-    A convolution or matrix product takes with it, as long as nothing else reads what lies between: a batch norm, one
-    residual addition (of the two branches the one that is ready last) and an activation. A batch norm that stands
-    alone takes its activation. Views cost nothing; constant sub-graphs are folded.
+    A convolution or matrix product takes along a batch norm, one residual addition (if its branch is the one ready
+    last) and an activation, as long as nothing else reads the tensors between. A lone batch norm takes its activation.
+    Views cost nothing; constant sub-graphs are folded.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
@@ -87,7 +87,7 @@ def _kind(node: gs.Node | None) -> str:
 
 
 def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
-    """Whether an addition can run inside this kernel: same shapes, and the other operand is there before."""
+    """True if an addition can run inside this kernel: same shapes, and the other operand is computed before."""
     mine = node.outputs[0]
     others = [t for t in add.inputs if t is not mine]
     if len(others) != 1 or not isinstance(others[0], gs.Variable) or shape(others[0]) != shape(mine):
@@ -102,14 +102,14 @@ def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
 def make_layers(
     units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: Set[str], fixed: Set[str]
 ) -> tuple[Layer, ...]:
-    """Layers with specs at dense widths and the groups that their widths are made of.
+    """The layers, with specs at dense widths and the groups behind their widths.
 
     Args:
         units: kernels in execution order.
         labels: of the dense graph.
-        channels: its groups.
+        channels: groups of the dense graph.
         network_inputs: names of the network's inputs.
-        fixed: names of tensors that are computed from constants alone.
+        fixed: names of tensors computed from constants alone.
     """
     layers = []
     for unit in units:
@@ -250,7 +250,7 @@ def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
 
 
 def _slice_values(node: gs.Node, position: int) -> list[float]:
-    """Bounds of a Slice within its input; on the channel axis 0 and -1 (as many as the layer writes)."""
+    """The bounds of a Slice within its input; 0 and -1 on the channel axis (-1: the layer's output width)."""
     columns: list[list[float]] = [[], [], [], []]
     for axis, begin, end, step in slice_ranges(node):
         if axis == 1 and step == 1:

@@ -1,4 +1,5 @@
-"""What all figures share: each is a value in and one SVG out; the same value gives the same bytes."""
+"""Colours, sizes and drawing shared by all figures; a figure turns a value into an SVG, the same value into the same
+bytes."""
 
 from __future__ import annotations
 

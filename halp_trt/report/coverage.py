@@ -1,4 +1,4 @@
-"""What a latency table covers beside its rows, how well, and how steady the machine was: the numbers of its report."""
+"""The numbers in a latency table's report: coverage of its surfaces, their errors, and the machine's drift."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PERCENTILE = 95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How well the entries of some surfaces are known.
+    """The number of entries of some surfaces and their errors.
 
     Attributes:
         num_entries: pairs of widths covered, measured or interpolated.
@@ -38,7 +38,7 @@ class Coverage:
 
 
 def coverage(surfaces: Sequence[Surface]) -> Coverage | None:
-    """What surfaces cover, taken together; None where there are none."""
+    """The coverage of surfaces taken together; None if there are none."""
     grids = [surface.grid() for surface in surfaces]
     if not grids:
         return None
@@ -83,7 +83,7 @@ def width_range(widths: Sequence[int]) -> str:
 
 
 def cliffs(widths: Sequence[int], step: int) -> list[float]:
-    """Where a staircase of this step jumps: half-way between the widths beside each cliff; nowhere at a step of 1."""
+    """The cliffs of a staircase: half-way between the widths beside each jump; none at a step of 1."""
     if step <= 1:
         return []
     return [(left + right) / 2 for left, right in pairwise(widths) if -(-left // step) != -(-right // step)]

@@ -1,4 +1,4 @@
-"""What a page is put together from."""
+"""The parts of a page: tiles and galleries."""
 
 from __future__ import annotations
 

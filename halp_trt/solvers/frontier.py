@@ -1,9 +1,9 @@
-"""The frontier of value against cost: what every budget of a range can buy, in the time of several plans.
+"""The Pareto front of value against cost over a range of budgets, in the time of several plans.
 
-A plan that is best at some price is the best of all plans that cost no more than it does. These plans are the corners
-of the frontier's concave hull, and between two of them no plan lies above the straight line (Everett 1963). One pass
-over the tree finds one, so the hull takes no search. Where two corners lie far apart, a search below their line finds
-the plans between them, each with the line above it as its bound.
+A plan optimal at some price (largest ``value - price * cost``) is optimal among all plans of no higher cost. These
+plans are the corners of the front's concave hull, and no plan between two of them lies above their line (Everett 1963).
+One pass over the tree finds one, so the hull takes no search. Between corners far apart, a search below their line
+finds plans, each with the line above it as its bound.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ Indices = npt.NDArray[np.intp]
 _SPACING = 0.01
 """Corners closer than this share of the dense cost are not told apart."""
 _CELLS = 8
-"""Between corners one plan is shown for each such part of the spacing."""
+"""Between corners, one plan is shown for each eighth of the spacing."""
 _SMALL_RISE = 3e-3
-"""Between corners that differ less in value nothing is looked for."""
+"""No search runs between corners whose values differ by a smaller fraction."""
 _SLICE = 0.1
-"""Plans are looked for so far below the line, as a part of what its ends differ by in value."""
+"""Depth of the search below a line, as a fraction of its rise in value."""
 _MOST_LABELS = 200
 _FEW_PLANS = math.log(1e9)
 _MOST_OF_ALL = 4_000
-"""Where there are no more plans than that, all on the frontier are sought, unless more labels are needed."""
+"""Most labels of a search for the whole front of a small network; if it needs more, the hull takes over."""
 _STEP = 0.05
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierPoint:
-    """What a budget buys."""
+    """The best plan found for one budget."""
 
     budget: float
     solution: Solution
@@ -59,17 +59,16 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Plans for budgets from ``low`` to ``high`` of the first resource, ascending in cost and value.
 
-    Of ``joint`` and ``joint-blocks`` with one resource these are all plans on the frontier where there are few plans;
-    else the plans for the two ends, every corner of the hull between, at most ``_SPACING`` apart, and where corners are
-    further apart the best plans found between them; each with the budget that it spends. Otherwise plans are solved one
-    by one.
+    With ``joint`` and ``joint-blocks`` and one resource: a small network gets its whole Pareto front. A larger one gets
+    the plans of both ends, the corners of the hull between, told apart down to ``_SPACING``, and the best plans found
+    between corners farther apart; each inner plan's budget is its own cost. Other solvers plan budget by budget.
 
     Args:
-        problem: its own budget for the first resource does not matter.
-        solver: of ``SOLVERS``.
-        low, high: budgets; where ``low`` cannot be met the range begins at what can.
+        problem: groups, layers and budgets; its own budget for the first resource does not matter.
+        solver: a key of ``SOLVERS``.
+        low, high: budgets; if ``low`` cannot be met, the range begins at the lowest reachable cost.
         dense: the cost of the dense network.
-        effort: the gap for plans that are solved, and the seconds after which what is known is returned.
+        effort: the gap of solved plans, and the seconds after which the plans known so far are returned.
 
     Raises:
         InfeasibleBudgetError: not even ``high`` can be met.
@@ -91,24 +90,24 @@ def frontier(
 
 
 class _Hurry:
-    """How much time is left."""
+    """The time limit of a sweep, counted from its start."""
 
     def __init__(self, effort: Effort) -> None:
         self.gap, self._seconds, self._started = effort.gap, effort.seconds, time.perf_counter()
 
     def left(self) -> float | None:
-        """Seconds, at least a moment; None where there is no limit."""
+        """Seconds left, at least 1e-9; None without a limit."""
         return None if self._seconds is None else max(self._seconds - (time.perf_counter() - self._started), 1e-9)
 
     def is_over(self) -> bool:
-        """Whether none is left."""
+        """True if no time is left."""
         left = self.left()
         return left is not None and left <= 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Range:
-    """A problem, and where its frontier is looked at how finely."""
+    """A problem, the range of budgets to sweep, and the spacing of its plans."""
 
     problem: Problem
     low: float
@@ -117,7 +116,7 @@ class _Range:
 
 
 def _rising(found: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
-    """By cost, without those that are worth no more than one of a lower cost."""
+    """The undominated points by ascending cost and value."""
     points: list[FrontierPoint] = []
     for point in sorted(found, key=lambda point: (_cost(point), -point.solution.value)):
         if not points or point.solution.value > points[-1].solution.value:
@@ -150,7 +149,7 @@ def _if_met(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> list
 
 
 def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: _Hurry) -> list[FrontierPoint]:
-    """The plans for both ends, the corners between, and what is found below the lines between far ones."""
+    """The plans of both ends, the corners between, and plans found below the lines between far corners."""
     if all_of_them := _every_plan(ask, model, tree):
         return all_of_them
     started = time.perf_counter()
@@ -183,7 +182,7 @@ def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: 
 
 
 def _every_plan(ask: _Range, model: Model, tree: tuple[Bucket, ...]) -> list[FrontierPoint]:
-    """The whole frontier, where a network is small; nothing where it is not, or where nothing meets the budgets."""
+    """The whole Pareto front of a small network; nothing for a larger one, or if no plan meets the budgets."""
     if sum(map(math.log, model.sizes)) > _FEW_PLANS:
         return []
     started = time.perf_counter()
@@ -237,14 +236,14 @@ def _below(
 def _shown(
     ask: _Range, model: Model, points: Sequence[Point], seconds: float, line: tuple[Point, float] | None = None
 ) -> list[FrontierPoint]:
-    """Plans with the budget that each spends.
+    """Plans as frontier points, each with its own cost as its budget.
 
     Args:
-        ask, model: what they are plans of.
+        ask, model: the problem and its tables.
         points: the plans.
-        seconds: that each took.
-        line: a corner and the price from which the line starts that bounds them; without it they are corners
-            themselves, and the best of their cost.
+        seconds: wall time of each.
+        line: start and slope (price) of the line bounding them from above; None for corners, which are optimal at their
+            cost.
     """
     num_groups = len(ask.problem.groups)
     states = np.asarray([point.states for point in points], np.intp).reshape(-1, len(model.states))

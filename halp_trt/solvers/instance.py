@@ -24,13 +24,13 @@ _LARGEST = 1e15  # sums of such numbers are still exact enough to compare
 
 
 def parse_instance(data: object, source: str) -> Problem:
-    """The problem that an instance states; its budget is the dense latency, to be replaced.
+    """The problem stated by an instance; its budget is the dense latency, to be replaced.
 
-    Groups that hold a layer of the network's input stay at full width. What is removed costs nothing.
+    Groups with a layer that reads the network's input stay at full width. A removed layer costs nothing.
 
     Args:
-        data: what the JSON file holds.
-        source: its name, for errors.
+        data: the JSON file's value.
+        source: the file's name, for errors.
 
     Raises:
         ArtefactError: the data are no such instance; the message names what is wrong.
@@ -123,7 +123,7 @@ def _repeated(names: Sequence[str]) -> str:
 
 
 class _Reader:
-    """Checks piece by piece; what it refuses it names."""
+    """Reads an instance piece by piece; every refusal names the piece."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -198,7 +198,7 @@ class _Reader:
         return int(choice)
 
     def fit(self, layer: Mapping[str, Any], owner: Mapping[str, int], sizes: Sequence[int]) -> None:
-        """The layer's table and saliency have one place for every choice that they depend on."""
+        """Checks that a layer's table and saliency have one entry for every choice they depend on."""
         name, size = layer["name"], sizes[owner[layer["name"]]]
         for other in layer["reads"] or ():
             if other not in owner:

@@ -1,7 +1,7 @@
 """Mixed-integer programming by HiGHS, for graphs that tie too many groups together for a tree of buckets.
 
 Every state of every variable is a binary number and every entry of a table a share; the shares of a table sum to its
-variables' states along each axis (the local polytope, as Koster, van Hoesel and Kolen 1998 have it).
+variables' states along each axis (the local polytope; Koster, van Hoesel and Kolen 1998).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from halp_trt.solvers.tables import Factor, Model
 __all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
 
 TOLERANCE = 1e-6
-"""To which HiGHS meets a constraint; what may be spent is scaled to 1."""
+"""Tolerance of HiGHS's constraints; budgets are scaled to 1."""
 _DUAL_TOLERANCE = 1e-7
-"""By how much a dual constraint may be broken, values being scaled to 1: bounds allow for it in every table."""
+"""Tolerance of HiGHS's dual constraints, values being scaled to 1; bounds allow for it in every table."""
 _ROUNDING = 1e-12
 _MOST_SHARES = 3_000_000
-"""Entries of all tables above which nothing is tried: HiGHS would not even look at its clock in a day."""
+"""Above this number of entries in all tables nothing is tried: HiGHS would not look at its clock in a day."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,8 +45,9 @@ class Outcome:
 def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, reserve: float = 0.0) -> Outcome:
     """The most valuable states within the budgets, to a gap or as far as the time allows.
 
-    Costs are counted from the lowest in their table and entries dearer than what this leaves of a budget are left out,
-    so that HiGHS sees numbers between 0 and 1. ``reserve`` is the part of that which is not to be spent.
+    Costs are counted from the lowest in their table, budgets are lowered by these and scaled to 1, and entries above a
+    budget are left out, so HiGHS sees numbers between 0 and 1. ``reserve`` is the fraction of each scaled budget to
+    keep unspent.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array, vstack
@@ -123,18 +124,18 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
 
 
 def _inner(factor: Factor) -> tuple[int, ...]:
-    """The axes of a table of costs that are variables."""
+    """The axes of a table of costs that stand for variables."""
     return tuple(range(1, factor.costs.ndim))
 
 
 def _beside(numbers: Floats, factor: Factor) -> Floats:
-    """A number per resource, to compare with a table of costs."""
+    """One number per resource, shaped to broadcast with a table of costs."""
     return np.expand_dims(numbers, _inner(factor))
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps off the standard output what HiGHS writes there past Python, lest it end up in a verb's JSON."""
+    """Keeps HiGHS's own lines off the standard output, lest they end up in a verb's JSON."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
