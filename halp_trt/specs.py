@@ -401,8 +401,7 @@ class Measurement:
             raise UsageError(f"a measurement needs finite, non-negative microseconds and samples, got {self}")
 
     def at_speed(self, speed_us: float) -> Measurement:
-        """This measurement rescaled to a machine on which the reference takes ``speed_us``; unchanged if either is
-        unknown."""
+        """This measurement rescaled to a machine with a reference latency of ``speed_us``; unchanged if either is 0."""
         now_us = self.speed_us or self.reference_us
         if not (now_us and speed_us):
             return self
@@ -524,8 +523,7 @@ class PruningPlan:
         object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
 
     def _check_whole(self) -> None:
-        """Raises if a group that keeps channels has no living writer; only groups inside bypassed blocks may be
-        empty."""
+        """Raises if a group with channels has no living writer; only groups inside bypassed blocks may be empty."""
         counts = self.counts()
         if all(counts.values()):
             return

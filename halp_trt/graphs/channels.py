@@ -51,11 +51,11 @@ def form_groups(labels: Labels, written: Sequence[tuple[str, str, int]]) -> Chan
         kinds[(names.get(root, "input"), labels.frozen_reason(root), frozenset(where[root].items()))].append(root)
     groups: list[ChannelGroup] = []
     position: dict[int, tuple[int, int]] = {}
-    taken = Counter[str]()
+    uses = Counter[str]()
     for kind, roots in kinds.items():
         name, reason = str(kind[0]), str(kind[1])
-        taken[name] += 1
-        unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        uses[name] += 1
+        unique = name if uses[name] == 1 else f"{name}#{uses[name]}"
         for channel, root in enumerate(roots):
             position[root] = (len(groups), channel)
         groups.append(ChannelGroup(name=unique, num_channels=len(roots), prunable=not reason, reason=reason))
@@ -71,15 +71,15 @@ def runs(labels: Labels, channels: Channels, ids: Ids) -> tuple[Run, ...]:
             repeated[-1] = (group, channel, repeated[-1][2] + 1)
         else:
             repeated.append((group, channel, 1))
-    found: list[Run] = []
+    stretches: list[Run] = []
     for group, channel, times in repeated:
         name = channels.groups[group].name
-        last = found[-1] if found else None
+        last = stretches[-1] if stretches else None
         if last and last.group == name and last.repeat == times and last.first + last.count == channel:
-            found[-1] = Run(group=name, first=last.first, count=last.count + 1, repeat=times)
+            stretches[-1] = Run(group=name, first=last.first, count=last.count + 1, repeat=times)
         else:
-            found.append(Run(group=name, first=channel, count=1, repeat=times))
-    return tuple(found)
+            stretches.append(Run(group=name, first=channel, count=1, repeat=times))
+    return tuple(stretches)
 
 
 def multiplicities(labels: Labels, channels: Channels, ids: Ids | None) -> tuple[tuple[str, int], ...]:

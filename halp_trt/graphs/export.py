@@ -1,5 +1,4 @@
-"""Exports a PyTorch module to a dense ONNX graph with its parameter names; no other module of this room imports
-torch."""
+"""Exports a PyTorch module to a dense ONNX graph with its parameter names; the room's only module on torch."""
 
 from __future__ import annotations
 
@@ -93,9 +92,9 @@ def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
         for position, tensor in enumerate(node.inputs):
             if isinstance(tensor, gs.Constant) and tensor.name not in parameters and len(tensor.outputs) > 1:
                 node.inputs[position] = gs.Constant(f"{tensor.name}@{node.name}.{position}", tensor.values)
-    taken: set[str] = set()
+    names: set[str] = set()
     for node in graph.nodes:
-        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), taken)
+        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), names)
     graph.cleanup().toposort()
     exported = gs.export_onnx(graph, do_type_check=False)
     return onnx.shape_inference.infer_shapes(exported, strict_mode=True, data_prop=True)
@@ -123,12 +122,12 @@ def _node_name(node: gs.Node, scopes: str, parameters: set[str]) -> str:
     return f"{path}/{node.op}" if path else node.op
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def _unique(name: str, names: set[str]) -> str:
     candidate, count = name, 1
-    while candidate in taken:
+    while candidate in names:
         count += 1
         candidate = f"{name}:{count}"
-    taken.add(candidate)
+    names.add(candidate)
     return candidate
 
 

@@ -22,6 +22,7 @@ __all__ = ["NUM_RANGE_EXAMPLES", "quantize_in_half"]
 NUM_RANGE_EXAMPLES = 4
 """Number of examples run to find the tensors beyond the range of fp16."""
 _OPSET = 19
+"""First opset with fp16 scales."""
 _SMALLEST_SCALE = np.float32(2.0**-16)
 """Smallest scale; a smaller one in fp16 would round by more than half an 8-bit step of the largest value. In return, a
 tensor with all values below 0.002 gets fewer than 255 levels."""

@@ -94,7 +94,7 @@ def _couple(labels: Labels, couplings: Sequence[Coupling]) -> None:
 
 def _writers(graph: gs.Graph) -> list[tuple[str, str, int]]:
     """``(layer, parameter, output axis)`` of every convolution and linear layer."""
-    found = []
+    writers = []
     for node in graph.nodes:
         if node.op not in PRODUCTS or source(node.inputs[1], 0) is None:
             continue
@@ -103,17 +103,17 @@ def _writers(graph: gs.Graph) -> list[tuple[str, str, int]]:
         )  # fmt: skip
         place = source(node.inputs[1], 1 if transposed else 0)
         assert place is not None
-        found.append((node.name, *place))
-    return found
+        writers.append((node.name, *place))
+    return writers
 
 
 def _freeze(labels: Labels, writers: Sequence[tuple[str, str, int]], frozen: Mapping[str, str]) -> None:
     names = [name for name, _, _ in writers]
-    for wanted, reason in frozen.items():
-        hits = [w for w in writers if w[0] == wanted or w[0].startswith(f"{wanted}.")]
+    for layer, reason in frozen.items():
+        hits = [w for w in writers if w[0] == layer or w[0].startswith(f"{layer}.")]
         if not hits:
-            close = difflib.get_close_matches(wanted, names, n=3) or names[:3]
-            raise UsageError(f"no layer {wanted!r} to freeze; did you mean {', '.join(close)}?")
+            close = difflib.get_close_matches(layer, names, n=3) or names[:3]
+            raise UsageError(f"no layer {layer!r} to freeze; did you mean {', '.join(close)}?")
         for _, parameter, axis in hits:
             ids = labels.get(parameter, axis)
             if ids is not None:

@@ -19,6 +19,7 @@ FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "
 NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
 _KEPT_VALUES = 64
+"""Most numbers of a constant stored in an operand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +50,10 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
     fixed = fixed_tensors(graph)
-    taken: set[int] = set()
+    covered: set[int] = set()
     units = []
     for node in graph.nodes:
-        if id(node) in taken or node.op in NO_KERNEL or node.outputs[0].name in fixed:
+        if id(node) in covered or node.op in NO_KERNEL or node.outputs[0].name in fixed:
             continue
         nodes, epilogue = [node], []
         if node.op in PRODUCTS or node.op == "BatchNormalization":
@@ -62,7 +63,7 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
                 kind = _kind(following)
-                if following is None or kind not in wanted or id(following) in taken:
+                if following is None or kind not in wanted or id(following) in covered:
                     break
                 if kind == "Add" and not _ready_last(nodes[-1], following, rank):
                     break
@@ -70,7 +71,7 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
                     epilogue.append(following.op)
                 nodes.append(following)
                 wanted = wanted[wanted.index(kind) + 1 :]
-        taken.update(id(n) for n in nodes)
+        covered.update(id(n) for n in nodes)
         units.append(Unit(nodes=tuple(nodes), epilogue=tuple(epilogue)))
     return tuple(units)
 
@@ -155,6 +156,17 @@ def _joins_channels(node: gs.Node) -> bool:
 
 
 def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int) -> LayerSpec:
+    """The spec of a unit at dense widths.
+
+    Convolutions and matrix products on constant weights are described by their own fields; every other operator by its
+    operands and attributes. A concatenation of channels counts all of its inputs as its input width.
+
+    Args:
+        unit: the kernel's nodes.
+        data: its inputs that carry data, the largest first.
+        network_inputs: names of the network's inputs.
+        in_axis, out_axis: the channel axes of the first input and of the output.
+    """
     node, first = unit.node, shape(data[0])
     out = shape(unit.output)
     in_channels = first[in_axis] if first else 1
@@ -202,15 +214,15 @@ def _conv_extras(node: gs.Node) -> tuple[Attribute, ...]:
 
 
 def _attributes(node: gs.Node) -> tuple[Attribute, ...]:
-    found: list[Attribute] = []
+    attributes: list[Attribute] = []
     for name, value in sorted(node.attrs.items()):
         if isinstance(value, int | float | str):
-            found.append((name, value))
+            attributes.append((name, value))
         elif isinstance(value, list | tuple) and all(isinstance(v, int) for v in value):
-            found.append((name, tuple(int(v) for v in value)))
+            attributes.append((name, tuple(int(v) for v in value)))
         elif isinstance(value, list | tuple) and all(isinstance(v, float) for v in value):
-            found.append((name, tuple(float(v) for v in value)))
-    return tuple(found)
+            attributes.append((name, tuple(float(v) for v in value)))
+    return tuple(attributes)
 
 
 def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:

@@ -186,8 +186,7 @@ def _float_constants(node: gs.Node) -> list[gs.Constant]:
 
 
 def _out_of_range(graph: gs.Graph, half: Half, ranges: Mapping[str, float], kept: Mapping[str, str]) -> dict[str, str]:
-    """The nodes with a tensor too large for the format on the examples (a factor of 2 is kept in reserve), with the
-    reason."""
+    """The nodes with a tensor above half the format's largest number on the examples, with the reason."""
     return {
         node.name: f"{tensor.name} reaches {ranges[tensor.name]:.3g} on the examples"
         for node in graph.nodes
@@ -299,7 +298,7 @@ def compute_types(model: onnx.ModelProto) -> dict[str, str]:
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {weight.name: weight.data_type for weight in inferred.initializer}
     writers = {name: node for node in inferred.node for name in node.output}
-    found = {}
+    products = {}
     for node in inferred.node:
         if node.op_type in PRODUCTS:
             tensor = node.input[0]
@@ -307,5 +306,5 @@ def compute_types(model: onnx.ModelProto) -> dict[str, str]:
                 tensor = writer.input[0]
             if writer is not None and writer.op_type == "DequantizeLinear":
                 tensor = writer.input[0]
-            found[node.name] = _NAMES.get(types.get(tensor, 0), "unknown")
-    return found
+            products[node.name] = _NAMES.get(types.get(tensor, 0), "unknown")
+    return products

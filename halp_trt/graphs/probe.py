@@ -20,12 +20,15 @@ from halp_trt.store import encode
 
 __all__ = ["make_probe"]
 
-_OPSETS = ((18, 8), (20, 9), (22, 10))  # with their IR versions; the first that knows the operator is taken
+_OPSETS = ((18, 8), (20, 9), (22, 10))
+"""``(opset, IR version)`` to try; the first one with the operator is taken."""
 _MARKER_WIDTHS = (4, 17)
 """Channels read by a marker: the first if the layer's input width divides by 4, else the second. In a network, a writer
 of ragged widths mostly reads ragged ones, and has their memory layout."""
 _CONSUMER_WIDTH = 16
+"""Output channels of a consumer."""
 _WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize")
+"""Operators with a sliding window; their output goes into a consumer."""
 _FLOAT = np.dtype(np.float32)
 
 
@@ -53,8 +56,7 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
 
 @dataclass(kw_only=True)
 class _Drawing:
-    """A probe under construction. Large weights stay inputs until the shapes are known, to keep shape inference
-    quick."""
+    """A probe under construction; large weights stay inputs until shapes are known, to keep inference quick."""
 
     spec: LayerSpec
     batch_size: int
@@ -223,9 +225,9 @@ class _Drawing:
         source = gs.Variable(f"{marker}_input", np.float32, (shape[0], width, *shape[2:]))
         self.inputs.append(source)
         kernel = self._weight(f"{marker}_weight", (shape[1], width, 1, 1))
-        made = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
-        self.outputs.append(made)
-        return made
+        image = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
+        self.outputs.append(image)
+        return image
 
     def _weight(self, name: str, shape: tuple[int, ...], low: float = -1.0) -> gs.Variable:
         values = self.random.random(shape, np.float32) * np.float32(1 - low) + np.float32(low)

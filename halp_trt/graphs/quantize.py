@@ -119,6 +119,11 @@ def _writer(tensor: gs.Tensor) -> str:
 def _quantise(
     model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]], names: list[str], style: Mapping[str, Any]
 ) -> onnx.ModelProto:
+    """The network as ONNX Runtime's quantiser returns it, calibrated on ``examples``, with pairs at the named nodes.
+
+    Raises:
+        BuildError: the quantiser refuses the network.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 

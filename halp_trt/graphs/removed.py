@@ -25,8 +25,11 @@ __all__ = ["absorb_additions", "fold_removed"]
 Array = npt.NDArray[np.floating[Any]]
 ShapeOf = Callable[[gs.Tensor], Sequence[int]]
 _POINTWISE = UNARY | NARY | {"BatchNormalization", "Transpose"}
+"""Operators that turn constants per channel into constants per channel."""
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
+"""Operators whose bias can take a constant."""
 _HANDS_ON = VIEWS | {"Identity", "Dropout"}
+"""Operators that hand a constant per channel on unchanged."""
 
 
 # ---- from layers without inputs to constants ------------------------------------------------------------------------
@@ -45,7 +48,7 @@ def fold_removed(graph: gs.Graph, shape_of: ShapeOf) -> list[gs.Node]:
     Raises:
         UnsupportedLayerError: a bias is computed at run time.
     """
-    shapes: dict[str, Sequence[int]] = {}  # of the tensors that became constants, as they were
+    shapes: dict[str, Sequence[int]] = {}  # dense shapes of the tensors that became constants
     additions = []
     for node in list(graph.nodes):
         output = node.outputs[0]

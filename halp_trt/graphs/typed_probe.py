@@ -25,8 +25,11 @@ from halp_trt.store import encode
 __all__ = ["make_typed_probe"]
 
 _QUANTISED = ("Conv", "MaxPool", "Gemm", "MatMul")
+"""Operators that run in 8 bits in a quantised network."""
 _WRITES_8_BITS = ("Conv", "MaxPool")
+"""Operators whose readers in a network mostly take 8 bits."""
 _OUTPUT_SCALE = 0.05
+"""Scale of an 8-bit output; its value does not change a kernel's time."""
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -82,8 +85,7 @@ def _without_casts(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
 
 
 def _without_pairs(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
-    """Makes the 8-bit tensors between the pairs the edges, and quantises outputs the next layer would read in 8
-    bits."""
+    """Makes the 8-bit tensors inside the pairs the edges, and quantises outputs of layers that write 8 bits."""
     graph = model.graph
     if not spec.plain_input:
         _drop_first(graph, "QuantizeLinear")

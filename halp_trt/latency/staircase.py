@@ -15,9 +15,11 @@ from halp_trt.specs import Measurement
 __all__ = ["Wave", "climb", "noise_us", "plateau_wave", "staircase_step"]
 
 _NOISE_FLOOR_FRACTION = 0.01
+"""Least standard error of a measurement, as a fraction of its latency."""
 _MEDIAN_TO_MEAN = 1.2533
 """Standard error of a median of several normal samples over that of their mean, ``sqrt(pi / 2)``."""
-_EVIDENCE = 6.0  # difference in BIC that counts as strong (Kass and Raftery 1995)
+_EVIDENCE = 6.0
+"""A difference in BIC from here on counts as strong evidence (Kass and Raftery 1995)."""
 
 Floats = npt.NDArray[np.float64]
 Wave = tuple[float, ...]
@@ -83,8 +85,8 @@ def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wa
     """The heights of a staircase's plateaus within its period, or empty if they rise alike.
 
     Kernels work on several tiles at once, and a rest takes more than its share. If four tiles of 16 channels run at
-    once, then ``t(80) - t(64) = t(16)``, but ``t(128) <= 2 t(64)``. By the Bayesian information criterion, a period
-    must beat a line, a parabola and every shorter period by a clear margin.
+    once, then ``t(80) - t(64) = t(16)``, but ``t(128) <= 2 t(64)``. A period must beat a line, a parabola and every
+    shorter period by a clear margin in the Bayesian information criterion.
 
     Args:
         latencies_us: latencies at the right edges of the first plateaus, adjacent, at least two periods of them.
@@ -93,7 +95,7 @@ def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wa
     y, sigma = np.asarray(latencies_us, float), np.asarray(noise_us, float)
     tiles = np.arange(1, len(y) + 1)
     smooth = min(_curve_score(np.vander(tiles, degree + 1).astype(float), y, sigma) for degree in (1, 2))
-    best, found = smooth - _EVIDENCE, Wave()
+    best, wave = smooth - _EVIDENCE, Wave()
     for period in (period for period in _PERIODS if 2 * period <= len(y)):
         full, rest = np.divmod(tiles, period)
         design = np.column_stack((np.ones_like(y), full, *(rest == tile for tile in range(1, period)))).astype(float)
@@ -101,8 +103,8 @@ def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wa
         _, rise_us, *parts_us = np.linalg.lstsq(design / sigma[:, None], y / sigma, rcond=None)[0].tolist()
         if score < best and rise_us > 0:
             shares = np.maximum.accumulate(np.clip(np.asarray(parts_us) / rise_us, 0.0, 1.0))
-            best, found = score - _EVIDENCE, tuple(round(share, 4) for share in shares.tolist())
-    return found
+            best, wave = score - _EVIDENCE, tuple(round(share, 4) for share in shares.tolist())
+    return wave
 
 
 def climb(widths: Sequence[int], step: int, wave: Wave = ()) -> Floats:

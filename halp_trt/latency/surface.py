@@ -172,8 +172,8 @@ class Surface:
         """
         position = self._position(in_channels, out_channels)
         if position in self.points:
-            found = self.points[position]
-            return Entry(latency_us=found.latency_us, error_us=noise_us(found), is_measured=True)
+            point = self.points[position]
+            return Entry(latency_us=point.latency_us, error_us=noise_us(point), is_measured=True)
         cell = min((cell for cell in self.cells if contains(cell, position)), key=lambda cell: area(cell), default=None)
         assert cell is not None, "cells cover the grid"
         latency_us = float(bilinear(cell, *position, self._coordinates(), self.points))

@@ -164,14 +164,14 @@ def _answer(surveys: Sequence[Asking], lookup: Lookup) -> None:
     asking = dict(enumerate(surveys))
     answers: Mapping[LayerSpec, Measurement] | None = None
     while asking:
-        wanted: dict[LayerSpec, None] = {}
+        specs: dict[LayerSpec, None] = {}
         for index, questions in list(asking.items()):
             try:
-                asked = next(questions) if answers is None else questions.send(answers)
-                wanted.update(dict.fromkeys(asked))
+                question = next(questions) if answers is None else questions.send(answers)
+                specs.update(dict.fromkeys(question))
             except StopIteration:
                 del asking[index]
-        answers = lookup(list(wanted)) if wanted else {}
+        answers = lookup(list(specs)) if specs else {}
 
 
 def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
@@ -203,16 +203,16 @@ def _steps_on(points: Mapping[Point, Measurement], region: Region) -> tuple[int,
     effort = replace(region.effort, max_probes=2 * region.num_entries)
     survey = _Survey(replace(region, effort=effort))
     survey.points.update(points)
-    inputs, outputs = (_answered(survey.step(axis)) for axis in (0, 1))
+    inputs, outputs = (_finished(survey.step(axis)) for axis in (0, 1))
     return inputs, outputs
 
 
-def _answered(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
+def _finished(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
     """Runs a survey whose points are all measured and returns its result."""
     try:
         next(asking)
-    except StopIteration as done:
-        return int(done.value)
+    except StopIteration as end:
+        return int(end.value)
     raise AssertionError("all of its points are measured")
 
 
@@ -273,13 +273,13 @@ class _Survey:
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
             for first in (0, _NARROW):
-                found = staircase_step(
+                stair = staircase_step(
                     widths[stride - 1 : length * stride : stride][first:],
                     [row.latency_us for row in rows[first:]],
                     [noise_us(row) for row in rows[first:]],
                 )
-                if found:
-                    return found
+                if stair:
+                    return stair
         return 1
 
     def _wave(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], Wave]:
@@ -360,19 +360,19 @@ class _Survey:
 
     def _next_splits(self) -> list[Cell]:
         """The parts of the worst cells, as far as probes suffice; the other cells go on waiting."""
-        found: list[Cell] = []
+        fresh: list[Cell] = []
         aside: list[tuple[float, Point, Point, Cell]] = []
         num_splits = 0
         while self.waiting and num_splits < _MOST_SPLITS:
             entry = heapq.heappop(self.waiting)
-            parts = [*found, *split(entry[-1])]
+            parts = [*fresh, *split(entry[-1])]
             if self._num_new([corner for part in parts for corner in corner_points(part)]) <= self.num_left:
-                found, num_splits = parts, num_splits + 1
+                fresh, num_splits = parts, num_splits + 1
             else:
                 aside.append(entry)
         for entry in aside:
             heapq.heappush(self.waiting, entry)
-        return found
+        return fresh
 
     @property
     def num_points(self) -> int:
@@ -389,13 +389,13 @@ class _Survey:
 
     def _tolerance(self, cell: Cell) -> float:
         """The largest miss that does not split a cell: the error asked for, or the one noise explains."""
-        wanted = self.region.effort.max_error_fraction
+        tolerance = self.region.effort.max_error_fraction
         if cell.middle not in self.points:
-            return wanted
+            return tolerance
         middle = self.points[cell.middle]
         corners_us = [noise_us(self.points[corner]) for corner in corner_points(cell)]
         noise = math.hypot(noise_us(middle), math.hypot(*corners_us) / len(corners_us)) / max(middle.latency_us, 1e-9)
-        return max(wanted, _WITHIN * noise)
+        return max(tolerance, _WITHIN * noise)
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:
@@ -403,9 +403,9 @@ class _Survey:
         if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
             corners = [self.points[corner].latency_us for corner in corner_points(cell)]
             return replace(cell, error_fraction=(max(corners) - min(corners)) / max(min(corners), 1e-9))
-        found = self.points[cell.middle].latency_us
-        expected = float(bilinear(cell, *cell.middle, coordinates, self.points))
-        return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))
+        measured_us = self.points[cell.middle].latency_us
+        expected_us = float(bilinear(cell, *cell.middle, coordinates, self.points))
+        return replace(cell, error_fraction=abs(expected_us - measured_us) / max(measured_us, 1e-9))
 
 
 def least_probes(region: Region) -> int:

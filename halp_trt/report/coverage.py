@@ -22,8 +22,8 @@ class Coverage:
 
     Attributes:
         num_entries: pairs of widths covered, measured or interpolated.
-        num_measured: those of them that were measured.
-        p95_error_fraction, largest_error_fraction: of the errors of all entries, relative to their latencies.
+        num_measured: the number of measured ones.
+        p95_error_fraction, largest_error_fraction: 95th percentile and largest of the entries' relative errors.
     """
 
     num_entries: int
@@ -33,7 +33,7 @@ class Coverage:
 
     @property
     def measured_fraction(self) -> float:
-        """Share of the entries that was measured."""
+        """The share of measured entries."""
         return self.num_measured / self.num_entries
 
 

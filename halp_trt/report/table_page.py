@@ -37,7 +37,7 @@ def table_tiles(table: LatencyTable) -> Iterator[Tile]:
 
 
 def table_figures(table: LatencyTable, most: int = _MOST_SURFACES) -> Iterator[Figure]:
-    """The galleries of a table: its ``most`` slowest surfaces, and the drift while its rows were measured."""
+    """The figures of a table: its ``most`` slowest surfaces, and the drift while its rows were measured."""
     more = len(table.surfaces) - most
     which = f"The {most} layers that take longest; {more} more are listed below. " if more > 0 else ""
     drawn = [

@@ -235,7 +235,7 @@ def _engine(value: EngineRecord) -> str:
 
 
 def _proof(value: EngineRecord) -> list[str]:
-    """The number formats an engine computes in, and the evidence for them, in words."""
+    """Lines on the number formats an engine computes in, and the evidence for them."""
     if not value.types:
         return []
     counts = ", ".join(f"{number} in {name}" for name, number in sorted(value.types.items()))

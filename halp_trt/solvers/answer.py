@@ -25,10 +25,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A Pareto front in a form to show and store: answers of rising latency and value, from ``low_us`` or the lowest
-    reachable latency on.
+    """A Pareto front in a form to show and store: answers of rising latency and value.
 
-    ``seconds`` is the wall time of all of them together.
+    They begin at ``low_us``, or at the lowest reachable latency; ``seconds`` is the wall time of all together.
     """
 
     solver: str

@@ -22,10 +22,12 @@ import numpy.typing as npt
 
 __all__ = ["MOST_CELLS", "augmented_knapsack"]
 
-MOST_CELLS = 1 << 18  # in a row
+MOST_CELLS = 1 << 18
+"""Most cells in a row of the table."""
 Floats = npt.NDArray[np.float64]
 
-_FINEST = 20  # binary digits behind the point that are looked at
+_FINEST = 20
+"""Most binary digits after the point of a common divisor of costs."""
 
 
 def augmented_knapsack(
@@ -38,8 +40,7 @@ def augmented_knapsack(
     beside: Sequence[Floats] = (),
     budgets: Floats | None = None,
 ) -> Iterator[tuple[int, ...]]:
-    """Yields the choices of every group: the recurrence's best plan first, then its other cells' plans by falling
-    value.
+    """Yields every group's choices: the recurrence's best plan first, then its other cells' by falling value.
 
     Yields nothing if the time is up before the table is full.
 
@@ -71,8 +72,8 @@ def augmented_knapsack(
         reached = np.where((spent[:, : len(reached)] <= budgets[:, None]).all(axis=0), reached, -np.inf)
     _, cells = np.unique(-reached, return_index=True)
     for cell in cells[np.isfinite(reached[cells])]:
-        taken = iter(_backtrack(weights, rows, int(cell)))
-        yield tuple(sum(next(taken) for _ in group[1:]) for group in costs)
+        is_taken = iter(_backtrack(weights, rows, int(cell)))
+        yield tuple(sum(next(is_taken) for _ in group[1:]) for group in costs)
 
 
 def _quantum(costs: Sequence[Sequence[float]], most_cells: int) -> float:
@@ -111,7 +112,7 @@ def _table(
     """
     size = below + top + 1
     value = np.where(np.arange(size) >= below, 0.0, -np.inf)
-    taken = np.zeros(size, bool)
+    is_taken = np.zeros(size, bool)
     rows, spent = [], np.repeat(sums[:, None], size, axis=1)
     for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
         if is_late():
@@ -121,19 +122,19 @@ def _table(
         source = np.clip(source, 0, size - 1)
         candidate = np.where(inside, value[source] + gain, -np.inf)
         if item not in firsts:
-            candidate[~taken[source]] = -np.inf
-        taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
-        value = np.where(taken, candidate, value)
+            candidate[~is_taken[source]] = -np.inf
+        is_taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
+        value = np.where(is_taken, candidate, value)
         if len(sums):
-            spent = np.where(taken, spent[:, source] + steps[:, item, None], spent)
-        rows.append(np.packbits(taken))
+            spent = np.where(is_taken, spent[:, source] + steps[:, item, None], spent)
+        rows.append(np.packbits(is_taken))
     return value, rows, spent
 
 
 def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:
     """For every item, whether it is taken on the way to a cell of the last row."""
-    taken = []
+    is_taken = []
     for weight, row in zip(reversed(weights), reversed(rows), strict=True):
-        taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
-        cell -= weight * taken[-1]
-    return taken[::-1]
+        is_taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
+        cell -= weight * is_taken[-1]
+    return is_taken[::-1]

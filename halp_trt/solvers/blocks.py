@@ -37,7 +37,7 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
         if len(wire.writes) == 1 and sum(other.writes == wire.writes for other in wires) > 1:
             inside = _inside(wire, wires)
             branches[wire.name] = (wire.writes[0], inside, _sources(wire, inside, wires))
-    found = []
+    bypassed = []
     for name, (end, inside, sources) in branches.items():
         rivals = [
             (len(other_inside), order)
@@ -47,8 +47,8 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
         own = (len(inside), list(branches).index(name))
         is_bypassed = sources == frozenset({end}) or (sources is not None and min(rivals) < own)
         if inside and is_bypassed:
-            found.append(Bypassed(layer=name, groups=inside))
-    return tuple(found)
+            bypassed.append(Bypassed(layer=name, groups=inside))
+    return tuple(bypassed)
 
 
 def _inside(last: Wire, wires: Sequence[Wire]) -> tuple[int, ...]:

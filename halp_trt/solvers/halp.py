@@ -37,12 +37,23 @@ _Chosen = tuple[tuple[int, ...] | None, float]
 """Choices (None: none found), and a bound on the value."""
 
 _ATTEMPTS = 200
+"""Most plans of the recurrence priced at their true widths."""
 _STRIDE = 1.08
-_ROUNDING, _ROUNDINGS = 1e-14, 8
-_FEWEST_CELLS, _MOST_STEPS = 1 << 12, 1 << 27
-"""Cells in a row of the recurrence, and its cells in all rows, from where on they are made coarser."""
-_WEIGHINGS, _WEIGHED_CELLS, _WEIGHED_PLANS = {2: 8, 3: 4}, 1 << 14, 40
-"""Into how many parts the weight of several resources is divided, cells in a row, and plans taken of each."""
+"""Growth of the number of plans skipped between two attempts, after the first quarter of the attempts."""
+_ROUNDING = 1e-14
+"""Relative rounding error of sums, as a fraction of the numbers summed."""
+_ROUNDINGS = 8
+"""Most tries with less room, for choices above the budget by rounding."""
+_FEWEST_CELLS = 1 << 12
+"""Fewest cells in a row of the recurrence; also the cells of the coarse recurrence under a time limit."""
+_MOST_STEPS = 1 << 27
+"""Most cells in all rows of the recurrence; more items get coarser rows."""
+_WEIGHINGS = {2: 8, 3: 4}
+"""Number of parts into which the weight is divided, by the number of resources."""
+_WEIGHED_CELLS = 1 << 14
+"""Most cells in a row for each weighting of several resources."""
+_WEIGHED_PLANS = 40
+"""Plans tried of each weighting."""
 
 
 def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -233,14 +244,14 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
             raise _out_of_reach(linear, least - budget)
         room = budget + slack
         for _ in range(_ROUNDINGS):
-            found = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
-            choices = linear.chosen(found.choices)
-            if found.cost <= budget - slack or not linear.is_above(choices, budget):
+            answer = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
+            choices = linear.chosen(answer.choices)
+            if answer.cost <= budget - slack or not linear.is_above(choices, budget):
                 break
-            room = found.cost - slack
+            room = answer.cost - slack
             if least > room:
                 raise _out_of_reach(linear, max(least - budget, math.ulp(budget)))
-        return choices, found.bound
+        return choices, answer.bound
     lines = linearised(linear.problem)
     names = tuple(linear.problem.budgets)
     limits = linear.budgets + lines.terms[0].costs[:, 0, 0]
@@ -300,7 +311,7 @@ def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False)
         yield from map(linear.chosen, plans)
         return
     spans = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
-    found: dict[tuple[int, ...], float] = {}
+    values: dict[tuple[int, ...], float] = {}
     for weights in _directions(len(spans)):
         weighed = [(weights / np.where(spans > 0, spans, 1.0)) @ cost for cost in linear.costs]
         plans = augmented_knapsack(
@@ -314,8 +325,8 @@ def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False)
         )
         for positions in itertools.islice(plans, _WEIGHED_PLANS):
             choices = linear.chosen(positions)
-            found[choices] = linear.problem.value(choices)
-    yield from sorted(found, key=lambda choices: (-found[choices], choices))
+            values[choices] = linear.problem.value(choices)
+    yield from sorted(values, key=lambda choices: (-values[choices], choices))
 
 
 def _directions(num_resources: int) -> Iterator[Floats]:

@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _ROUNDING = 1e-9
+"""Relative rounding error of values and priced costs, with a wide margin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

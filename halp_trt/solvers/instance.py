@@ -20,7 +20,8 @@ from halp_trt.solvers.problem import LATENCY, Axis, Block, Group, Problem, Term
 
 __all__ = ["parse_instance"]
 
-_LARGEST = 1e15  # sums of such numbers are still exact enough to compare
+_LARGEST = 1e15
+"""Largest number in an instance; sums of such numbers are still exact enough to compare."""
 
 
 def parse_instance(data: object, source: str) -> Problem:
@@ -65,7 +66,15 @@ def _problem(
     sizes: Sequence[int],
     owner: Mapping[str, int],
 ) -> Problem:
-    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # what is removed earns nothing
+    """The problem of checked layers and groups: a choice is an index, and blocks are found from the reads.
+
+    Args:
+        layers: as :meth:`_Reader.layer` gives them.
+        coupled: names of each group's layers.
+        sizes: number of choices of each group.
+        owner: number of the group of each layer.
+    """
+    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # a removed layer earns nothing
     groups = tuple(
         Group(
             name=names[0],
@@ -92,12 +101,12 @@ def _problem(
         budgets={LATENCY: dense},
         blocks=tuple(
             Block(
-                name=found.layer,
-                groups=found.groups,
-                shares=tuple((group, saliency[found.layer]) for group in (owner[found.layer],)),
+                name=branch.layer,
+                groups=branch.groups,
+                shares=tuple((group, saliency[branch.layer]) for group in (owner[branch.layer],)),
             )
-            for found in find_blocks(wires)
-            if not fixed & {*found.groups}
+            for branch in find_blocks(wires)
+            if not fixed & {*branch.groups}
         ),
         allowed=tuple((size - 1,) if index in fixed else tuple(range(size)) for index, size in enumerate(sizes)),
     )

@@ -28,6 +28,7 @@ TOLERANCE = 1e-6
 _DUAL_TOLERANCE = 1e-7
 """Tolerance of HiGHS's dual constraints, values being scaled to 1; bounds allow for it in every table."""
 _ROUNDING = 1e-12
+"""Relative rounding error of sums of costs."""
 _MOST_SHARES = 3_000_000
 """Above this number of entries in all tables nothing is tried: HiGHS would not look at its clock in a day."""
 
@@ -100,7 +101,7 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
     scale = np.maximum(np.maximum(room, rounded), np.finfo(float).tiny)
     spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
     with _silence():
-        found = milp(
+        result = milp(
             -gains / worth,
             integrality=np.arange(num_columns) < starts[-1],
             bounds=Bounds(0, np.append(allowed, np.ones(num_columns - len(allowed)))),
@@ -111,15 +112,15 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
             ),
             options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
         )
-    if found.status == 2:
+    if result.status == 2:
         return Outcome(point=None, bound=-math.inf)
     bound = math.inf
-    if found.mip_dual_bound is not None:
+    if result.mip_dual_bound is not None:
         slack = _DUAL_TOLERANCE * (len(model.sizes) + len(model.factors))
-        bound = float(constant.values) + worth * (slack - float(found.mip_dual_bound))
-    if found.x is None:
+        bound = float(constant.values) + worth * (slack - float(result.mip_dual_bound))
+    if result.x is None:
         return Outcome(point=None, bound=bound)
-    states = [int(np.argmax(found.x[first:last])) for first, last in itertools.pairwise(starts)]
+    states = [int(np.argmax(result.x[first:last])) for first, last in itertools.pairwise(starts)]
     return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
 
 

@@ -37,17 +37,24 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _MOST_LABELS = 200_000
+"""Most partial plans kept at a time."""
 _CHEAP_LABELS = 4_000
 """Most labels of the first searches. A search that drops some still finds good plans, which narrow the next one. While
 these labels suffice, the proof goes on past the gap asked for, so small problems end with the optimum."""
 _MORE_SPACE = 5
-_TOO_FEW_PLANS = math.log(10_000)  # which it takes little to search, so that more are taken at once
+"""Factor on the number of labels after a search that dropped some without finding a better plan."""
+_TOO_FEW_PLANS = math.log(10_000)
+"""Logarithm of the number of combinations below which a round is skipped for a deeper one."""
 _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
 """Factors on the dual's prices; several prices bound labels that spend more or less than their share."""
-_FIRST_STEP, _GROWTH = 1e-6, 2.0
-"""How far below the bound the first round looks, as a part of it, and how much further each next one."""
+_FIRST_STEP = 1e-6
+"""Depth of the first round below the bound, as a fraction of the bound."""
+_GROWTH = 2.0
+"""Growth of the depth from round to round."""
 _ROUNDING = 1e-12
+"""Relative rounding error of sums."""
 _PART_FOR_CHEAPEST = 0.4
+"""Fraction of the time limit for finding the cheapest plan if the narrowest one does not fit."""
 _CERTAIN = 1e-5
 """A refusal names the lowest reachable cost if it is known to this relative gap."""
 
@@ -227,9 +234,9 @@ def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], r
         if cheapest is not None:
             standing.offer(model, cheapest)
     for reserve in (0.0, 2 * TOLERANCE):
-        found = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
-        standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
-        if found.point is None or standing.offer(model, found.point):
+        outcome = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
+        standing.bound = min(standing.bound, outcome.bound) if reserve == 0.0 else standing.bound
+        if outcome.point is None or standing.offer(model, outcome.point):
             break
     if standing.states is not None:
         standing.bound = top if standing.bound == -math.inf else standing.bound  # it fits to HiGHS's tolerance alone
@@ -277,8 +284,10 @@ def _search_in_rounds(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Searches further below the bound in every round, until plan and bound meet; with budgets left out (not
-    ``is_whole``) only until a plan breaks one of them."""
+    """Searches further below the bound in every round, until incumbent and bound meet.
+
+    Not ``is_whole`` means that ``model`` leaves budgets out; the search then ends with a plan that breaks one of them.
+    """
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
@@ -300,21 +309,21 @@ def _search_in_rounds(
         small = narrowed(model, keep)
         before = standing.value
         rest = branches(small, tree, max_entries=MOST_ENTRIES)
-        found = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
-        if found is None:
+        result = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
+        if result is None:
             return
         fits, unfit = False, -math.inf
-        for point in found.points:  # most valuable first
+        for point in result.points:  # most valuable first
             if fits := standing.offer(small, point):
                 break
             unfit = max(unfit, point.value)
-        if is_whole and (fits or len(found.points) < MOST_POINTS):
-            unfit = -math.inf  # what does not fit is over a budget by rounding alone, and no more was found
+        if is_whole and (fits or len(result.points) < MOST_POINTS):
+            unfit = -math.inf  # unfit plans are over a budget by rounding alone, and the search found all
         reached = target if target > floor else -math.inf
-        standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        standing.bound = min(standing.bound, max(reached, result.lost, unfit, standing.value))
         if unfit > -math.inf:
             return
-        if found.lost > -math.inf:
+        if result.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
                 return
             cap = cap if standing.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
@@ -354,8 +363,8 @@ def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
         return Factor(scope=factor.scope, values=values, costs=np.zeros_like(factor.costs[:1]))
 
     rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
-    found = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
-    return None if found.point is None else point_at(model, found.point.states), -found.bound
+    outcome = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
+    return None if outcome.point is None else point_at(model, outcome.point.states), -outcome.bound
 
 
 def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:

@@ -31,7 +31,9 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _MAX_LABELS = 20_000
+"""Most partial solutions kept at a time."""
 _BLOCK_SIZE = 1 << 20
+"""Most extensions computed at once; bounds the memory of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +107,9 @@ def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
     choices = tuple(int(group.choices[0]) for group in groups)  # the cheapest, should rounding leave nothing better
     for label in range(len(front.costs) - 1, -1, -1):  # most valuable first; over the budget by rounding alone
         picked = dict(zip(order, _walk_back(trail, label), strict=True))
-        found = tuple(int(groups[index].choices[picked[index]]) for index in range(len(groups)))
-        if _total(problem.costs, found) <= problem.budget:
-            choices = found
+        candidate = tuple(int(groups[index].choices[picked[index]]) for index in range(len(groups)))
+        if _total(problem.costs, candidate) <= problem.budget:
+            choices = candidate
             break
     value = _total(problem.values, choices)
     return Solution(
@@ -247,7 +249,7 @@ def _extend(
     front: _Front, group: _Group, tail: _Tail, capacity: float, rounding: _Rounding, incumbent: float
 ) -> tuple[_Front, float]:
     """Every label with every choice of one more group, less those dominated or bounded away; the best completion."""
-    found = []
+    blocks = []
     num_choices = len(group.costs)
     for start in range(0, len(front.costs), block := max(1, _BLOCK_SIZE // num_choices)):
         rows = slice(start, start + block)
@@ -261,8 +263,8 @@ def _extend(
         promising = values + tail.upper(room + rounding.cost) >= incumbent - rounding.value
         costs, values, origin = costs[promising], values[promising], fits[promising] + start * num_choices
         undominated = _pareto(costs, values)
-        found.append((costs[undominated], values[undominated], origin[undominated]))
-    costs, values, origin = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        blocks.append((costs[undominated], values[undominated], origin[undominated]))
+    costs, values, origin = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     kept = _pareto(costs, values)
     return _Front(costs[kept], values[kept], origin[kept] // num_choices, origin[kept] % num_choices), incumbent
 

@@ -37,7 +37,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Tree = Sequence[Bucket]
 
-_AT_ONCE = 1 << 15  # entries; larger buckets are maximised state by state, which spares memory traffic
+_AT_ONCE = 1 << 15
+"""Most entries of a bucket maximised at once; a larger one goes state by state, which spares memory traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,13 +161,13 @@ def downward(
 
 def marginals(model: Model, tree: Tree, weighed: list[Floats], best: float, messages: list[Floats]) -> list[Floats]:
     """The max-marginals: for every state of every variable the best value over all variables."""
-    found: dict[int, Floats] = {}
+    best_by_state: dict[int, Floats] = {}
 
     def visit(rank: int, reach: Floats) -> None:
-        found[tree[rank].scope[0]] = reach.reshape(len(reach), -1).max(axis=1)
+        best_by_state[tree[rank].scope[0]] = reach.reshape(len(reach), -1).max(axis=1)
 
     downward(model, tree, weighed, best, messages, visit)
-    return [found.get(variable, np.array([best])) for variable in range(len(model.states))]
+    return [best_by_state.get(variable, np.array([best])) for variable in range(len(model.states))]
 
 
 def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[Floats]) -> Point:
@@ -270,11 +271,11 @@ def _planes(values: Floats, excess: Floats) -> tuple[Floats, float]:
 
     scale = np.maximum(np.abs(excess).max(axis=0), 1e-300)
     height = max(float(np.ptp(values)), 1e-300)
-    found = linprog(
+    solution = linprog(
         np.append(np.zeros(len(scale)), 1.0),
         A_ub=np.column_stack((-excess / scale, -np.ones(len(values)))),
         b_ub=-(values - values.min()) / height,
         bounds=[(0, 1e4)] * len(scale) + [(None, None)],
         method="highs",
     )
-    return np.maximum(found.x[:-1], 0.0) * height / scale, float(found.x[-1] * height + values.min())
+    return np.maximum(solution.x[:-1], 0.0) * height / scale, float(solution.x[-1] * height + values.min())

@@ -26,8 +26,11 @@ Indices = npt.NDArray[np.intp]
 Pick = Callable[[Floats, Floats], Indices]
 
 _BLOCK_SIZE = 1 << 17
-_NEAR = 24  # neighbours in order of cost that a label is compared with where there are several resources
+"""Most extensions computed at once; bounds the memory of a step."""
+_NUM_NEIGHBOURS = 24
+"""Neighbours by cost to test a label's dominance against if there are several resources."""
 MOST_POINTS = 32
+"""Most plans a search returns by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +149,11 @@ def search(
 
 
 def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], target: float) -> _Bounds:
+    """Bounds from one pass up and down the tree for every direction: ``prices``, then the lowest cost per resource.
+
+    A combination stays alive if its ``reach`` meets the threshold of every direction:
+    ``weight * target - prices · budgets``, less the rounding error.
+    """
     directions = [Direction(weight=1.0, prices=price) for price in prices]
     directions += [Direction(weight=0.0, prices=unit) for unit in np.eye(len(model.budgets))]
     scale = sum(float(np.abs(f.values[np.isfinite(f.values)]).max(initial=0)) for f in model.factors) + abs(target)
@@ -330,7 +338,7 @@ def _undominated(labels: _Labels) -> _Labels:
         before = np.maximum.accumulate(np.append(np.intp(-1), ranks))[:-1]
         return labels.at(ranks > before)
     dominated = np.zeros(num_labels, bool)
-    for shift in range(1, min(_NEAR, num_labels - 1) + 1):
+    for shift in range(1, min(_NUM_NEIGHBOURS, num_labels - 1) + 1):
         dominated[shift:] |= (
             (labels.places[:-shift] == labels.places[shift:])
             & (labels.values[:-shift] >= labels.values[shift:])

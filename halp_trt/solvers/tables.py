@@ -314,11 +314,11 @@ def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) ->
 
 def branches(part: Model, tree: Sequence[Bucket], *, max_entries: int) -> tuple[Bucket, ...]:
     """The tree of a model that was ``narrowed`` from the one of ``tree``; in the same order, no bucket grows."""
-    found = bucket_tree(part, max_entries=max_entries)
-    if found is None:
-        found = bucket_tree(part, max_entries=max_entries, order=[bucket.scope[0] for bucket in tree])
-    assert found is not None
-    return found
+    buckets = bucket_tree(part, max_entries=max_entries)
+    if buckets is None:
+        buckets = bucket_tree(part, max_entries=max_entries, order=[bucket.scope[0] for bucket in tree])
+    assert buckets is not None
+    return buckets
 
 
 def _joined(model: Model, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:

@@ -113,11 +113,11 @@ def read_table(path: str | Path) -> LatencyTable:
             if index == 0:
                 target = decode(Target, row.get("target"))
             elif "surface" in row:
-                laid = decode(_Laid, row["surface"])
-                surface = laid.over(rows)
-                lines_left_out.pop(laid.key, None)
+                stored = decode(_StoredSurface, row["surface"])
+                surface = stored.over(rows)
+                lines_left_out.pop(stored.key, None)
                 if surface is None:
-                    lines_left_out[laid.key] = index + 1
+                    lines_left_out[stored.key] = index + 1
                 else:
                     surfaces[surface.key] = surface
             else:
@@ -169,7 +169,7 @@ def _surface(surface: Surface) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Laid:
+class _StoredSurface:
     """A surface as stored in one line: cells by the positions of their corners and their error, points by position."""
 
     spec: LayerSpec
