@@ -39,8 +39,9 @@ __all__ = [
 Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...]]
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
-"""Number formats of an engine: ``tf32`` is fp32 whose products may be rounded to 10 bits of mantissa, ``int8`` has
-quantised convolutions and matrix products in an fp32 network. A runtime may offer some of them."""
+"""Number formats of an engine; a runtime offers some of them. ``tf32`` is fp32 with products rounded to 10 bits of
+mantissa, ``int8`` quantises convolutions and matrix products; the rest is fp32, or fp16 where the runtime's networks
+are strongly typed."""
 
 
 # ---- the network: layers and channel groups -----------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSpec:
-    """What one kernel computes, without a name: the key of a latency table, shared by every model.
+    """The computation of one kernel, without a layer's name: the key of a latency table, shared by every model.
 
     Attributes:
         operator: ONNX operator of the kernel (``Conv``, ``ConvTranspose``, ``Gemm``, ``MaxPool``, ``Add`` ...).
@@ -107,7 +108,7 @@ class LayerSpec:
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each input channel has a convolution of its own."""
+        """True if each input channel has a convolution of its own."""
         return self.conv_groups == self.in_channels and self.conv_groups > 1
 
     def with_widths(self, in_channels: int, out_channels: int) -> LayerSpec:
@@ -155,11 +156,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterAxis:
-    """Which channels an axis of a parameter or buffer holds, position by position.
+    """The channels along an axis of a parameter or buffer, position by position.
 
     Attributes:
-        parameter: its name in ``state_dict()``, which the ONNX export keeps as the initialiser's name.
-        axis: the axis that follows the channels.
+        parameter: its name in ``state_dict()``; the ONNX export gives the initialiser the same name.
+        axis: number of the axis.
         runs: the channels along it, in order; they cover the whole axis.
     """
 
@@ -175,9 +176,9 @@ class Layer:
     Attributes:
         name: name of its module (or node), unique in the graph.
         spec: what it computes at dense widths.
-        in_groups, out_groups: ``(group, multiplicity)`` pairs that make up its widths: the width is the sum of kept
-            channels times multiplicity.
-        nodes: names of the ONNX nodes that it covers, the kernel's own first.
+        in_groups, out_groups: ``(group, multiplicity)`` pairs; each width is the sum of ``kept channels *
+            multiplicity`` over its pairs.
+        nodes: names of the ONNX nodes it covers, the kernel's own first.
     """
 
     name: str
@@ -188,7 +189,7 @@ class Layer:
 
     @property
     def is_one_sided(self) -> bool:
-        """Whether the channels that it reads are those that it writes, so that one width follows from the other."""
+        """True if the layer reads and writes the same channels, so one width follows from the other."""
         ins, outs = Counter[str](), Counter[str]()
         for side, groups in ((ins, self.in_groups), (outs, self.out_groups)):
             for group, times in groups:
@@ -196,7 +197,7 @@ class Layer:
         return ins == outs
 
     def widths_at(self, counts: Mapping[str, int]) -> tuple[int, int]:
-        """The widths that it reads and writes when ``counts[group]`` channels of every group are kept."""
+        """The widths it reads and writes when ``counts[group]`` channels of every group are kept."""
         if not self.in_groups and not self.out_groups:
             return self.spec.in_channels, self.spec.out_channels
         ins, outs = (
@@ -205,7 +206,7 @@ class Layer:
         return ins, outs
 
     def lives_at(self, counts: Mapping[str, int]) -> bool:
-        """Whether anything is left to read and to write: a layer of a removed block has no kernel and costs nothing."""
+        """True if channels are left to read and to write; a removed block's layer has no kernel and costs nothing."""
         return all(self.widths_at(counts))
 
     def spec_at(self, counts: Mapping[str, int]) -> LayerSpec:
@@ -272,16 +273,16 @@ class ChannelGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How latencies are taken; two tables with different protocols are not comparable.
+    """The way latencies are taken; two tables with different protocols are not comparable.
 
     Attributes:
         method: name of the measuring loop.
         num_samples: timed samples of each probe.
         num_warmup: untimed runs before them.
         num_threads: threads the runtime may use.
-        warmup_ms: how long the device itself is kept busy before the first timed sample; 0 where runs are counted.
-        num_executions: executions in one sample, by which it is divided; 0 in a target, where each row chooses.
-        num_in_flight: samples that the device holds at once, so that it never waits for the host.
+        warmup_ms: milliseconds the device itself is kept busy before the first timed sample; 0: warm-up counts runs.
+        num_executions: executions in one sample; its time is divided by them. 0 in a target: each row chooses.
+        num_in_flight: samples the device holds at once, so that it never waits for the host.
         uses_graph: whether a sample is one launch of a CUDA graph, not one call for every execution.
     """
 
@@ -297,7 +298,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where and how an engine will run: the header of a latency table.
+    """The device, runtime and protocol an engine will run with: the header of a latency table.
 
     Attributes:
         device: processor or GPU model as the system reports it.
@@ -306,8 +307,8 @@ class Target:
         batch_size: pictures in one run.
         protocol: how it is timed.
         compute_capability, power_mode: of a GPU, empty where there is none.
-        optimization_level: how hard the builder looks for kernels, where it can be told; None is its own choice. Tables
-            and engines of different levels run different kernels.
+        optimization_level: how hard the builder looks for kernels; None is its own choice. Tables and engines of
+            different levels run different kernels.
     """
 
     device: str
@@ -345,11 +346,11 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """The memory that one run of a network goes through: what lies between two runs of a layer.
+    """The memory one run of a network touches between two runs of a layer.
 
     Attributes:
-        weight_bytes: of all layers.
-        arena_bytes: of what layers hand on, before the place of what was handed on earlier is used again.
+        weight_bytes: bytes of all layers' weights.
+        arena_bytes: bytes of activations written before memory is reused.
     """
 
     weight_bytes: int
@@ -357,7 +358,7 @@ class Footprint:
 
     @property
     def num_bytes(self) -> int:
-        """In all."""
+        """Bytes in all."""
         return self.weight_bytes + self.arena_bytes
 
 
@@ -370,12 +371,12 @@ class Measurement:
         p10_us, p90_us: percentiles, corrected likewise.
         num_samples: how many runs stand behind it.
         reference_us: median of the interleaved reference network, to see drift; 0 where there was none.
-        speed_us: what the reference takes at the speed that the latencies are given for; 0 for that of their own time.
+        speed_us: the reference's latency at the machine speed these latencies are normalised to; 0: not normalised.
         variation: coefficient of variation of the samples: their standard deviation over their mean.
         enqueue_us: median time the host spends to start one execution; 0 where it waits for the end.
-        before, after: the device's conditions on both sides of the samples; None where nothing tells them.
-        protocol: how this row was taken, where it is more than the target's protocol says.
-        footprint_bytes: memory touched between two executions of it; 0 where the device's protocol knows no such thing.
+        before, after: the device's conditions before and after the samples; None where nothing tells them.
+        protocol: how this row was taken, if it differs from the target's protocol.
+        footprint_bytes: bytes of memory touched between two executions of it; 0: unknown to the device's protocol.
         doubt: why the row is not to be trusted, in words; empty where it is.
     """
 
@@ -400,7 +401,7 @@ class Measurement:
             raise UsageError(f"a measurement needs finite, non-negative microseconds and samples, got {self}")
 
     def at_speed(self, speed_us: float) -> Measurement:
-        """What the machine would show at the speed at which the reference takes so long; nothing new where unknown."""
+        """This measurement rescaled to a machine with a reference latency of ``speed_us``; unchanged if either is 0."""
         now_us = self.speed_us or self.reference_us
         if not (now_us and speed_us):
             return self
@@ -409,7 +410,7 @@ class Measurement:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether spread and conditions leave no doubt about it."""
+        """True if spread and conditions leave no doubt about it."""
         return not self.doubt
 
 
@@ -418,7 +419,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saliency:
-    """How much each channel matters: ``scores[group][channel]``, non-negative and finite, for prunable groups."""
+    """The importance of each channel: ``scores[group][channel]``, non-negative and finite, for prunable groups."""
 
     scores: Mapping[str, tuple[float, ...]]
 
@@ -474,7 +475,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningPlan:
-    """Which channels live. It carries its graph, so that it alone can mask, slim and rewrite a network.
+    """The channels to keep in every group. A plan carries its graph, so it alone can mask, slim and rewrite a network.
 
     Attributes:
         graph: the network it was made for.
@@ -483,11 +484,11 @@ class PruningPlan:
         budget_us: the limit it was planned under, on the same scale.
         saliency: total saliency of the kept channels.
         bound: upper bound on the saliency any plan could keep in the problem that was solved.
-        calibration, overhead_us: what engines of this network showed before this plan's own was built: a table sum
-            stands for ``overhead_us + calibration * sum`` microseconds; 1 and 0 where no engine was timed.
-        calibration_r_squared, calibration_error_fraction: share of those engines' variance that the line explains, and
-            the farthest that one of them lies from it, relative to it.
-        calibration_engines: how many there were; a line through one or two tells nothing of its error.
+        calibration, overhead_us: the line ``overhead_us + calibration * sum`` from table sums to microseconds, fitted
+            to engines of this network that were timed before this plan's own; 1 and 0 where none was.
+        calibration_r_squared, calibration_error_fraction: R² of the line over those engines, and the largest distance
+            of one of them from it, relative to it.
+        calibration_engines: number of those engines; a line through one or two tells nothing of its error.
         parents: names and SHA-256 of what it was made from.
     """
 
@@ -522,7 +523,7 @@ class PruningPlan:
         object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
 
     def _check_whole(self) -> None:
-        """A group may be empty where all that it serves is bypassed: what lives is still written by what lives."""
+        """Raises if a group with channels has no living writer; only groups inside bypassed blocks may be empty."""
         counts = self.counts()
         if all(counts.values()):
             return
@@ -555,11 +556,11 @@ class PruningPlan:
         return tuple(name for name, (ins, outs) in widths.items() if outs and not ins)
 
     def predicted_us(self, table_us: float) -> float:
-        """The engine's latency that a sum over the table's rows stands for, calibrated."""
+        """The engine's latency predicted from a sum over the table's rows: ``overhead_us + calibration * table_us``."""
         return self.overhead_us + self.calibration * table_us
 
     def kept_positions(self, axis: ParameterAxis) -> list[int]:
-        """Which positions along a parameter's axis stay, ascending."""
+        """The positions along a parameter's axis that stay, ascending."""
         positions: list[int] = []
         offset = 0
         alive = {run.group: set(self.kept[run.group]) for run in axis.runs}
@@ -576,16 +577,16 @@ class PruningPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """What stands beside an engine file: its target, how it was built, and its parents by SHA-256.
+    """The record beside an engine file: its target, how it was built, and its parents by SHA-256.
 
     Attributes:
         file: name of the engine's file.
-        sha256, num_bytes: of the engine.
-        target: what it was built for.
-        build_seconds: how long that took.
+        sha256, num_bytes: digest and size of the engine's file.
+        target: the device, runtime and precision it was built for.
+        build_seconds: seconds the build took.
         runnable: whether this machine could load it (a TensorRT plan needs a GPU).
         parents: names and SHA-256 of what it was made from.
-        flags: what the builder was told, in words.
+        flags: the builder's settings, in words.
         types: how many convolutions and matrix products compute in each number format.
         evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
         kept: nodes that stay in a wider format than the precision's, with the reason.
@@ -640,7 +641,7 @@ class EngineCheck:
 
     @property
     def prediction_error_fraction(self) -> float | None:
-        """How far the prediction lies from the measurement, relative to the measurement; positive = too slow."""
+        """``predicted / measured - 1``: above 0 if the engine is faster than predicted; None without a prediction."""
         if self.predicted_us is None:
             return None
         return self.predicted_us / self.measurement.latency_us - 1 if self.measurement.latency_us else math.inf
@@ -662,15 +663,15 @@ class Verification:
 
     Attributes:
         target: where both engines ran.
-        dense, pruned: what each one showed.
-        limit_us: the latency the pruned engine may have: the budget applied to what was measured here.
+        dense, pruned: each engine as found on the device.
+        limit_us: the latency the pruned engine may have: the budget applied to the dense latency measured here.
         tolerance_fraction: how far above the limit still counts as met, for the noise of two medians.
         max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
         difference_limit: the largest one that counts as the same.
         num_pictures: how many test pictures the accuracies stand on.
         layers: the pruned engine layer by layer, in execution order; none where there is no table to compare with.
         unmatched_us: profiled time of kernels that belong to no layer (layout changes).
-        parents: names and SHA-256 of what was verified.
+        parents: names and SHA-256 of the engines and plan verified.
     """
 
     target: Target
@@ -696,22 +697,22 @@ class Verification:
 
     @property
     def share_error_fraction(self) -> float | None:
-        """How far the predicted share of the dense latency lies from the measured one, relative to that.
+        """Relative error of the predicted share of the dense latency: ``predicted share / measured share - 1``.
 
-        Both engines ran in turns, so that this is free of how the machine's speed has changed since the table was
-        measured, as ``prediction_error_fraction`` is not. None where nothing was predicted.
+        Both engines ran in turns, so the machine's speed since the table was measured cancels out here, unlike in
+        ``prediction_error_fraction``. None where nothing was predicted.
         """
         dense, pruned = self.dense.prediction_error_fraction, self.pruned.prediction_error_fraction
         return None if dense is None or pruned is None else (1 + pruned) / (1 + dense) - 1 if dense > -1 else math.inf
 
     @property
     def meets_budget(self) -> bool:
-        """Whether the pruned engine is as fast as was asked for."""
+        """True if the pruned engine is as fast as was asked for, within the tolerance."""
         return self.pruned.measurement.latency_us <= self.limit_us * (1 + self.tolerance_fraction)
 
     @property
     def is_faithful(self) -> bool:
-        """Whether the pruned engine computes what the masked model computes, and both what the witness does."""
+        """True if the pruned engine's outputs equal the masked model's, and both engines' equal the witness's."""
         witnessed = (self.dense.witness_difference or 0.0, self.pruned.witness_difference or 0.0)
         return max(self.max_difference, *witnessed) <= self.difference_limit
 

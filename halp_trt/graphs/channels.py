@@ -14,11 +14,11 @@ from halp_trt.specs import ChannelGroup, ParameterAxis, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Where every labelled channel belongs.
+    """The group and index of every labelled channel.
 
     Attributes:
         groups: the channel groups, in the order in which the network writes them.
-        position: for the root of every channel its ``(group index, channel index)``.
+        position: ``(group index, channel index)`` by the channel's root.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -26,12 +26,12 @@ class Channels:
 
 
 def form_groups(labels: Labels, written: Sequence[tuple[str, str, int]]) -> Channels:
-    """Channels with the same couplings, the same axes and the same multiplicity become one group.
+    """The channel groups: channels with the same couplings, axes and multiplicity form one.
 
     Args:
-        labels: of the dense graph.
-        written: ``(layer name, tensor, axis)`` of every axis that a layer writes, in execution order; a group is named
-            after the first layer that writes it.
+        labels: labels of the dense graph.
+        written: ``(layer name, tensor, axis)`` of every axis written by a layer, in execution order; a group is named
+            after its first writer.
     """
     where: dict[int, Counter[int]] = defaultdict(Counter)
     names: dict[int, str] = {}
@@ -51,11 +51,11 @@ def form_groups(labels: Labels, written: Sequence[tuple[str, str, int]]) -> Chan
         kinds[(names.get(root, "input"), labels.frozen_reason(root), frozenset(where[root].items()))].append(root)
     groups: list[ChannelGroup] = []
     position: dict[int, tuple[int, int]] = {}
-    taken = Counter[str]()
+    uses = Counter[str]()
     for kind, roots in kinds.items():
         name, reason = str(kind[0]), str(kind[1])
-        taken[name] += 1
-        unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        uses[name] += 1
+        unique = name if uses[name] == 1 else f"{name}#{uses[name]}"
         for channel, root in enumerate(roots):
             position[root] = (len(groups), channel)
         groups.append(ChannelGroup(name=unique, num_channels=len(roots), prunable=not reason, reason=reason))
@@ -71,15 +71,15 @@ def runs(labels: Labels, channels: Channels, ids: Ids) -> tuple[Run, ...]:
             repeated[-1] = (group, channel, repeated[-1][2] + 1)
         else:
             repeated.append((group, channel, 1))
-    found: list[Run] = []
+    stretches: list[Run] = []
     for group, channel, times in repeated:
         name = channels.groups[group].name
-        last = found[-1] if found else None
+        last = stretches[-1] if stretches else None
         if last and last.group == name and last.repeat == times and last.first + last.count == channel:
-            found[-1] = Run(group=name, first=last.first, count=last.count + 1, repeat=times)
+            stretches[-1] = Run(group=name, first=last.first, count=last.count + 1, repeat=times)
         else:
-            found.append(Run(group=name, first=channel, count=1, repeat=times))
-    return tuple(found)
+            stretches.append(Run(group=name, first=channel, count=1, repeat=times))
+    return tuple(stretches)
 
 
 def multiplicities(labels: Labels, channels: Channels, ids: Ids | None) -> tuple[tuple[str, int], ...]:
@@ -102,7 +102,7 @@ def parameter_axes(labels: Labels, channels: Channels, parameters: set[str]) -> 
 
 
 def alive(labels: Labels, axes: Sequence[ParameterAxis], kept: Mapping[str, Sequence[int]]) -> dict[int, bool]:
-    """For the roots that parameters carry whether a plan keeps them; roots that are not listed stay."""
+    """For every root carried by a parameter, True if a plan keeps it; roots not listed stay."""
     state: dict[int, bool] = {}
     sets = {group: set(channels) for group, channels in kept.items()}
     for axis in axes:
@@ -119,5 +119,5 @@ def alive(labels: Labels, axes: Sequence[ParameterAxis], kept: Mapping[str, Sequ
 
 
 def mask_of(labels: Labels, state: Mapping[int, bool], ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which positions of an axis stay."""
+    """The mask of an axis: True for positions that stay."""
     return np.array([state.get(root, True) for root in labels.roots(ids).tolist()], dtype=np.bool_)

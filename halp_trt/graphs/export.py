@@ -1,4 +1,4 @@
-"""From a PyTorch module to a dense ONNX graph that keeps parameter names: the room's only module that knows torch."""
+"""Exports a PyTorch module to a dense ONNX graph with its parameter names; the room's only module on torch."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
     """The dense network as ONNX, ready for tracing and rewriting.
 
-    Weights are not folded: every initialiser that is a parameter or buffer keeps its ``state_dict()`` name, so that a
-    plan can slice it by name. Other constants are folded and belong to one node each. Nodes are named after the
-    module that they come from.
+    Weights are not folded: the initialisers of parameters and buffers keep their ``state_dict()`` names, so a plan can
+    slice them by name. Other constants are folded and belong to one node each. Nodes are named after the module they
+    come from.
 
     Args:
         module: the network; it is exported in eval mode and left in the mode it was in.
@@ -67,7 +67,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
 
 
 def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
-    """Folds what does not depend on parameters, gives constants one consumer each, names nodes after modules."""
+    """Folds subgraphs independent of parameters, gives constants one consumer each, names nodes after modules."""
     initializers = set(model.graph.initializers.values())
 
     def foldable(node: onnx_ir.Node) -> bool | None:
@@ -92,9 +92,9 @@ def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
         for position, tensor in enumerate(node.inputs):
             if isinstance(tensor, gs.Constant) and tensor.name not in parameters and len(tensor.outputs) > 1:
                 node.inputs[position] = gs.Constant(f"{tensor.name}@{node.name}.{position}", tensor.values)
-    taken: set[str] = set()
+    names: set[str] = set()
     for node in graph.nodes:
-        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), taken)
+        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), names)
     graph.cleanup().toposort()
     exported = gs.export_onnx(graph, do_type_check=False)
     return onnx.shape_inference.infer_shapes(exported, strict_mode=True, data_prop=True)
@@ -122,18 +122,18 @@ def _node_name(node: gs.Node, scopes: str, parameters: set[str]) -> str:
     return f"{path}/{node.op}" if path else node.op
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def _unique(name: str, names: set[str]) -> str:
     candidate, count = name, 1
-    while candidate in taken:
+    while candidate in names:
         count += 1
         candidate = f"{name}:{count}"
-    taken.add(candidate)
+    names.add(candidate)
     return candidate
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter off the terminal; its errors are raised, so it need not log them as well."""
+    """Keeps the exporter's messages off the terminal; its errors are raised, so it need not log them as well."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

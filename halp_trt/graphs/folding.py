@@ -1,4 +1,4 @@
-"""Folds what a runtime need not compute: batch norms into the convolution before them, and constant sub-graphs."""
+"""Folds batch norms into the convolution before them, and constant sub-graphs, so no runtime has to compute them."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def fold_constants(graph: gs.Graph) -> None:
         if node.op == "Transpose":
             values = np.transpose(values, node.attrs.get("perm"))
         elif node.op == "Reshape":
-            wanted = [int(d) for d in node.inputs[1].values]
-            values = values.reshape([values.shape[i] if d == 0 else d for i, d in enumerate(wanted)])
+            sizes = [int(d) for d in node.inputs[1].values]
+            values = values.reshape([values.shape[i] if d == 0 else d for i, d in enumerate(sizes)])
         else:
             continue
         folded = gs.Constant(output.name, np.ascontiguousarray(values))

@@ -1,4 +1,4 @@
-"""Labels: which channel sits at which position of which axis of which tensor, and which channels are coupled.
+"""Labels: the channel at every position of every axis of every tensor, and the couplings between channels.
 
 A channel is born where a convolution or matrix product writes it and is an integer from then on. Operators hand
 channels on, permute, repeat or couple them; coupled channels are joined in a union-find structure, as pixels of one
@@ -63,7 +63,7 @@ class Labels:
             self._frozen.setdefault(self.find(int(channel)), reason)
 
     def frozen_reason(self, channel: int) -> str:
-        """Why this channel cannot be pruned, empty if it can."""
+        """The reason why this channel cannot be pruned, empty if it can."""
         return self._frozen.get(self.find(channel), "")
 
     # ---- axes -----------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Labels:
         return self._axes.get(tensor, {}).get(axis)
 
     def put(self, tensor: str, axis: int, ids: Ids) -> None:
-        """States what an axis carries; a second statement about the same axis couples both."""
+        """States the channels of an axis; a second statement about the same axis couples both."""
         known = self.get(tensor, axis)
         if known is None:
             self._axes.setdefault(tensor, {})[axis] = ids

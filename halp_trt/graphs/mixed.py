@@ -1,8 +1,9 @@
 """An 8-bit network whose remaining layers compute in fp16, as TensorRT's 8-bit networks are meant to run.
 
-What cannot be quantised (activations, poolings, products of two activations, transposed convolutions) would otherwise
-read and write twice the bytes, and run beside the tensor cores. The scales of the quantisation are fp16, too, because a
-dequantised tensor has the type of its scale; ONNX allows that from opset 19 on, and so do strongly typed TensorRTs.
+Otherwise the layers that cannot be quantised (activations, poolings, products of two activations, transposed
+convolutions) would read and write twice the bytes, and run beside the tensor cores. The scales of the quantisation are
+fp16, too, because a dequantised tensor has the type of its scale; ONNX allows fp16 scales from opset 19 on, and so do
+strongly typed TensorRTs.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from halp_trt.graphs.quantize import quantize
 __all__ = ["NUM_RANGE_EXAMPLES", "quantize_in_half"]
 
 NUM_RANGE_EXAMPLES = 4
-"""Examples that show where fp16 does not reach."""
+"""Number of examples run to find the tensors beyond the range of fp16."""
 _OPSET = 19
+"""First opset with fp16 scales."""
 _SMALLEST_SCALE = np.float32(2.0**-16)
-"""Below, fp16 would round a scale by more than half an 8-bit step of the largest value. A tensor whose values all lie
-below 0.002 gets fewer than 255 levels in return."""
+"""Smallest scale; a smaller one in fp16 would round by more than half an 8-bit step of the largest value. In return, a
+tensor with all values below 0.002 gets fewer than 255 levels."""
 
 
 def quantize_in_half(
@@ -33,8 +35,8 @@ def quantize_in_half(
 
     Args:
         model: in fp32, folded, with static shapes; its opset is raised to 19 where it is older.
-        examples: calibrate the quantisation, and show where fp16 does not reach: those nodes stay in fp32.
-        keep: names of nodes that are to stay in fp32.
+        examples: inputs to calibrate the quantisation; nodes leaving the range of fp16 on them stay in fp32.
+        keep: names of nodes to leave in fp32.
 
     Raises:
         UsageError: there are no examples, or ``keep`` names no node.

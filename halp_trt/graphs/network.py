@@ -1,4 +1,4 @@
-"""A dense ONNX graph as a ``ChannelGraph``: labels, groups and layers put together."""
+"""Turns a dense ONNX graph into a ``ChannelGraph``: labels, groups and layers put together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from halp_trt.specs import ChannelGraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coupling:
-    """Positions of two parameter axes that another witness holds to be coupled, in equal number."""
+    """Positions of two parameter axes, in equal number, reported as coupled by another tracer."""
 
     first: tuple[str, int]
     first_positions: tuple[int, ...]
@@ -44,9 +44,9 @@ def channel_graph(
     Args:
         model: from ``halp_trt.graphs.export.export``.
         parameters: names of the module's parameters and buffers.
-        source_name: where the model came from, for the records.
-        couplings: found by another tracer; they can only join channels, never part them.
-        frozen: reasons by layer name, or a prefix of it that ends at a dot, for outputs that are not to be pruned.
+        source_name: source of the model, for the records.
+        couplings: couplings found by another tracer; they can only join channels, never part them.
+        frozen: reasons by layer name (or a prefix of it up to a dot) for outputs not to be pruned.
 
     Raises:
         UnsupportedLayerError: a node is not understood.
@@ -94,7 +94,7 @@ def _couple(labels: Labels, couplings: Sequence[Coupling]) -> None:
 
 def _writers(graph: gs.Graph) -> list[tuple[str, str, int]]:
     """``(layer, parameter, output axis)`` of every convolution and linear layer."""
-    found = []
+    writers = []
     for node in graph.nodes:
         if node.op not in PRODUCTS or source(node.inputs[1], 0) is None:
             continue
@@ -103,17 +103,17 @@ def _writers(graph: gs.Graph) -> list[tuple[str, str, int]]:
         )  # fmt: skip
         place = source(node.inputs[1], 1 if transposed else 0)
         assert place is not None
-        found.append((node.name, *place))
-    return found
+        writers.append((node.name, *place))
+    return writers
 
 
 def _freeze(labels: Labels, writers: Sequence[tuple[str, str, int]], frozen: Mapping[str, str]) -> None:
     names = [name for name, _, _ in writers]
-    for wanted, reason in frozen.items():
-        hits = [w for w in writers if w[0] == wanted or w[0].startswith(f"{wanted}.")]
+    for layer, reason in frozen.items():
+        hits = [w for w in writers if w[0] == layer or w[0].startswith(f"{layer}.")]
         if not hits:
-            close = difflib.get_close_matches(wanted, names, n=3) or names[:3]
-            raise UsageError(f"no layer {wanted!r} to freeze; did you mean {', '.join(close)}?")
+            close = difflib.get_close_matches(layer, names, n=3) or names[:3]
+            raise UsageError(f"no layer {layer!r} to freeze; did you mean {', '.join(close)}?")
         for _, parameter, axis in hits:
             ids = labels.get(parameter, axis)
             if ids is not None:

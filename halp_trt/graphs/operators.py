@@ -1,4 +1,4 @@
-"""What is known of ONNX operators by family, and how to read a node's static facts."""
+"""Families of ONNX operators, and readers of a node's static facts."""
 
 from __future__ import annotations
 

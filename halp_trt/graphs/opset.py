@@ -10,6 +10,7 @@ from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.operators import REDUCTIONS, constant, shape
 
 OPSETS = {17: 8}
+"""IR version by opset, for the opsets offered."""
 
 
 def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Cuts a dense graph into layers: what the engine will run as one kernel each, with its epilogue."""
+"""Cuts a dense graph into layers: the engine runs each as one kernel, with its epilogue."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "
 NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
 _KEPT_VALUES = 64
+"""Most numbers of a constant stored in an operand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +36,24 @@ class Unit:
 
     @property
     def output(self) -> gs.Tensor:
-        """What the kernel writes."""
+        """The tensor written by the kernel."""
         return self.nodes[-1].outputs[0]
 
 
 def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     """All kernels of a dense graph in execution order.
 
-    A convolution or matrix product takes with it, as long as nothing else reads what lies between: a batch norm, one
-    residual addition (of the two branches the one that is ready last) and an activation. A batch norm that stands
-    alone takes its activation. Views cost nothing; constant sub-graphs are folded.
+    A convolution or matrix product takes along a batch norm, one residual addition (if its branch is the one ready
+    last) and an activation, as long as nothing else reads the tensors between. A lone batch norm takes its activation.
+    Views cost nothing; constant sub-graphs are folded.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
     fixed = fixed_tensors(graph)
-    taken: set[int] = set()
+    covered: set[int] = set()
     units = []
     for node in graph.nodes:
-        if id(node) in taken or node.op in NO_KERNEL or node.outputs[0].name in fixed:
+        if id(node) in covered or node.op in NO_KERNEL or node.outputs[0].name in fixed:
             continue
         nodes, epilogue = [node], []
         if node.op in PRODUCTS or node.op == "BatchNormalization":
@@ -62,7 +63,7 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
                 kind = _kind(following)
-                if following is None or kind not in wanted or id(following) in taken:
+                if following is None or kind not in wanted or id(following) in covered:
                     break
                 if kind == "Add" and not _ready_last(nodes[-1], following, rank):
                     break
@@ -70,7 +71,7 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
                     epilogue.append(following.op)
                 nodes.append(following)
                 wanted = wanted[wanted.index(kind) + 1 :]
-        taken.update(id(n) for n in nodes)
+        covered.update(id(n) for n in nodes)
         units.append(Unit(nodes=tuple(nodes), epilogue=tuple(epilogue)))
     return tuple(units)
 
@@ -87,7 +88,7 @@ def _kind(node: gs.Node | None) -> str:
 
 
 def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
-    """Whether an addition can run inside this kernel: same shapes, and the other operand is there before."""
+    """True if an addition can run inside this kernel: same shapes, and the other operand is computed before."""
     mine = node.outputs[0]
     others = [t for t in add.inputs if t is not mine]
     if len(others) != 1 or not isinstance(others[0], gs.Variable) or shape(others[0]) != shape(mine):
@@ -102,14 +103,14 @@ def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
 def make_layers(
     units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: Set[str], fixed: Set[str]
 ) -> tuple[Layer, ...]:
-    """Layers with specs at dense widths and the groups that their widths are made of.
+    """The layers, with specs at dense widths and the groups behind their widths.
 
     Args:
         units: kernels in execution order.
         labels: of the dense graph.
-        channels: its groups.
+        channels: groups of the dense graph.
         network_inputs: names of the network's inputs.
-        fixed: names of tensors that are computed from constants alone.
+        fixed: names of tensors computed from constants alone.
     """
     layers = []
     for unit in units:
@@ -155,6 +156,17 @@ def _joins_channels(node: gs.Node) -> bool:
 
 
 def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int) -> LayerSpec:
+    """The spec of a unit at dense widths.
+
+    Convolutions and matrix products on constant weights are described by their own fields; every other operator by its
+    operands and attributes. A concatenation of channels counts all of its inputs as its input width.
+
+    Args:
+        unit: the kernel's nodes.
+        data: its inputs that carry data, the largest first.
+        network_inputs: names of the network's inputs.
+        in_axis, out_axis: the channel axes of the first input and of the output.
+    """
     node, first = unit.node, shape(data[0])
     out = shape(unit.output)
     in_channels = first[in_axis] if first else 1
@@ -202,15 +214,15 @@ def _conv_extras(node: gs.Node) -> tuple[Attribute, ...]:
 
 
 def _attributes(node: gs.Node) -> tuple[Attribute, ...]:
-    found: list[Attribute] = []
+    attributes: list[Attribute] = []
     for name, value in sorted(node.attrs.items()):
         if isinstance(value, int | float | str):
-            found.append((name, value))
+            attributes.append((name, value))
         elif isinstance(value, list | tuple) and all(isinstance(v, int) for v in value):
-            found.append((name, tuple(int(v) for v in value)))
+            attributes.append((name, tuple(int(v) for v in value)))
         elif isinstance(value, list | tuple) and all(isinstance(v, float) for v in value):
-            found.append((name, tuple(float(v) for v in value)))
-    return tuple(found)
+            attributes.append((name, tuple(float(v) for v in value)))
+    return tuple(attributes)
 
 
 def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:
@@ -250,7 +262,7 @@ def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
 
 
 def _slice_values(node: gs.Node, position: int) -> list[float]:
-    """Bounds of a Slice within its input; on the channel axis 0 and -1 (as many as the layer writes)."""
+    """The bounds of a Slice within its input; 0 and -1 on the channel axis (-1: the layer's output width)."""
     columns: list[list[float]] = [[], [], [], []]
     for axis, begin, end, step in slice_ranges(node):
         if axis == 1 and step == 1:

@@ -1,7 +1,7 @@
-"""A network in 16 bits: an ONNX graph whose types say what each node computes in, with fp32 inputs and outputs.
+"""A network in 16 bits: an ONNX graph whose types set the precision of each node, with fp32 inputs and outputs.
 
-Strongly typed TensorRT takes the types of the graph as law, so they are set here and can be read off again
-(:func:`compute_types`) and compared with what was built.
+Strongly typed TensorRT takes the types of the graph as law, so they are set here, read off again
+(:func:`compute_types`) and compared with the engine.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Half:
     """A 16-bit number format.
 
     Attributes:
-        dtype: of numpy.
-        onnx_type: of ONNX.
-        largest, smallest: absolute values between which numbers keep their precision.
-        opset: the first in which every operator takes it; 0 where all do.
+        dtype: numpy's name of it.
+        onnx_type: ONNX's number of it.
+        largest, smallest: bounds of the absolute values that keep their precision.
+        opset: first opset with this type in every operator; 0: any.
     """
 
     dtype: np.dtype[Any]
@@ -82,11 +82,11 @@ _FLOAT = np.dtype(np.float32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Typed:
-    """A model in the types that its engine shall have.
+    """A model in the types its engine shall have.
 
     Attributes:
-        model: with fp32 inputs and outputs.
-        kept: nodes that stay in fp32 though the precision is lower, with the reason.
+        model: the typed network, with fp32 inputs and outputs.
+        kept: nodes left in a wider type than the precision, with the reason.
     """
 
     model: onnx.ModelProto
@@ -102,15 +102,15 @@ def to_half(
 ) -> Typed:
     """The network in fp16 or bf16: weights, activations and products; inputs and outputs are cast and stay fp32.
 
-    A node stays in fp32, with casts around it, if it is named in ``keep``, if its operator is one that leaves the range
-    of fp16 on ordinary data, if a weight of it is too large or all are too small, or if one of its tensors leaves the
-    range on the examples.
+    A node stays in fp32, with casts around it, if it is named in ``keep``, if its operator leaves the range of fp16 on
+    ordinary data, if a weight of it is too large or all are too small, or if one of its tensors leaves the range on the
+    examples.
 
     Args:
         model: in fp32, folded, with static shapes.
-        precision: ``fp16`` or ``bf16``; bf16 raises the opset to 22, the first that has it in convolutions.
-        examples: inputs by name, to see the range of activations on.
-        keep: names of nodes that are to stay in fp32.
+        precision: ``fp16`` or ``bf16``; bf16 raises the opset to 22, the first with bf16 convolutions.
+        examples: inputs by name, to measure the range of activations.
+        keep: names of nodes to leave in fp32.
 
     Raises:
         UnsupportedLayerError: the graph has control flow.
@@ -166,7 +166,7 @@ def _kept_nodes(graph: gs.Graph, half: Half, precision: str, keep: Collection[st
 
 
 def _weights_reason(node: gs.Node, half: Half) -> str:
-    """Why a node's constants cannot be narrowed, empty where they can."""
+    """The reason why a node's constants cannot be narrowed, empty if they can."""
     for tensor in _float_constants(node):
         sizes = np.abs(np.asarray(tensor.values, np.float64))
         if np.max(sizes, initial=0.0) > half.largest:
@@ -186,7 +186,7 @@ def _float_constants(node: gs.Node) -> list[gs.Constant]:
 
 
 def _out_of_range(graph: gs.Graph, half: Half, ranges: Mapping[str, float], kept: Mapping[str, str]) -> dict[str, str]:
-    """Nodes that read or write a tensor that is too large on the examples, with a factor of 2 to spare."""
+    """The nodes with a tensor above half the format's largest number on the examples, with the reason."""
     return {
         node.name: f"{tensor.name} reaches {ranges[tensor.name]:.3g} on the examples"
         for node in graph.nodes
@@ -196,7 +196,7 @@ def _out_of_range(graph: gs.Graph, half: Half, ranges: Mapping[str, float], kept
 
 
 def _pairs_before(graph: gs.Graph, kept: Mapping[str, str]) -> dict[str, str]:
-    """What dequantises for nodes that stay in fp32 alone: a cast between the two would part them."""
+    """The ``DequantizeLinear`` nodes read by fp32 nodes alone: a cast between the two would part them."""
     return {
         node.name: "read by nodes that stay in fp32"
         for node in graph.nodes
@@ -208,7 +208,7 @@ def _pairs_before(graph: gs.Graph, kept: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Retyping:
-    """Gives every float tensor the type of the node that writes it, and casts it where a reader has another."""
+    """Gives every float tensor the type of the node writing it, and casts it for readers of another type."""
 
     def __init__(self, graph: gs.Graph, half: Half, kept: Mapping[str, str]) -> None:
         self._graph, self._half, self._kept = graph, half, kept
@@ -228,7 +228,7 @@ class _Retyping:
                     self._retype_output(node, position, dtype)
 
     def _as(self, tensor: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
-        """A float tensor in a type: itself, a narrowed constant, or what a cast makes of it."""
+        """A float tensor in a type: the tensor itself, a narrowed constant, or the output of a cast."""
         if tensor.is_empty() or tensor.dtype is None or not _is_float(tensor.dtype) or tensor.dtype == dtype:
             return tensor
         key = (id(tensor), dtype.name)
@@ -298,7 +298,7 @@ def compute_types(model: onnx.ModelProto) -> dict[str, str]:
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {weight.name: weight.data_type for weight in inferred.initializer}
     writers = {name: node for node in inferred.node for name in node.output}
-    found = {}
+    products = {}
     for node in inferred.node:
         if node.op_type in PRODUCTS:
             tensor = node.input[0]
@@ -306,5 +306,5 @@ def compute_types(model: onnx.ModelProto) -> dict[str, str]:
                 tensor = writer.input[0]
             if writer is not None and writer.op_type == "DequantizeLinear":
                 tensor = writer.input[0]
-            found[node.name] = _NAMES.get(types.get(tensor, 0), "unknown")
-    return found
+            products[node.name] = _NAMES.get(types.get(tensor, 0), "unknown")
+    return products

@@ -1,4 +1,4 @@
-"""One-layer models made from a LayerSpec: what a runtime builds and times for one row of a latency table."""
+"""One-layer models made from a LayerSpec; a runtime builds and times one for each row of a latency table."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from halp_trt.store import encode
 
 __all__ = ["make_probe"]
 
-_OPSETS = ((18, 8), (20, 9), (22, 10))  # with their IR versions; the first that knows the operator is taken
+_OPSETS = ((18, 8), (20, 9), (22, 10))
+"""``(opset, IR version)`` to try; the first one with the operator is taken."""
 _MARKER_WIDTHS = (4, 17)
-"""Channels that a marker reads where the layer's input is as wide as a vector allows, and where it is not: what makes
-ragged widths in a network mostly reads ragged ones, and has the layout of such."""
+"""Channels read by a marker: the first if the layer's input width divides by 4, else the second. In a network, a writer
+of ragged widths mostly reads ragged ones, and has their memory layout."""
 _CONSUMER_WIDTH = 16
+"""Output channels of a consumer."""
 _WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize")
+"""Operators with a sliding window; their output goes into a consumer."""
 _FLOAT = np.dtype(np.float32)
 
 
 def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
     """The ONNX model of one layer, with random weights and its edges as a network has them.
 
-    Four-dimensional inputs come out of *marker* convolutions (outputs ``halp_marker_<i>``) and the output of a layer
-    that slides a window goes into a *consumer* convolution, so that an optimiser picks the memory layout it picks
-    inside a network; the runtime cuts both off before it measures. The spec lies in the metadata ``halp_trt.spec``.
-    The same spec always gives the same bytes.
+    Four-dimensional inputs come out of *marker* convolutions (outputs ``halp_marker_<i>``), and the output of a layer
+    with a sliding window goes into a *consumer* convolution. So an optimiser picks the same memory layout as inside a
+    network; the runtime cuts both off before it measures. The spec lies in the metadata ``halp_trt.spec``. The same
+    spec always gives the same bytes.
 
     Raises:
         UnsupportedLayerError: no valid ONNX model of one such layer can be made.
@@ -53,7 +56,7 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
 
 @dataclass(kw_only=True)
 class _Drawing:
-    """A probe while it is drawn. Large weights are inputs until the shapes are known, to keep that quick."""
+    """A probe under construction; large weights stay inputs until shapes are known, to keep inference quick."""
 
     spec: LayerSpec
     batch_size: int
@@ -159,7 +162,7 @@ class _Drawing:
         return tuple(self.batch_size if n == 0 else width if n == -1 else n for n in operand.shape)
 
     def _constant_values(self, index: int, values: tuple[float, ...]) -> tuple[float, ...]:
-        """Constants that hold a width or the batch, at this spec's width and batch."""
+        """The values of a constant, with widths and batch replaced by this spec's."""
         spec = self.spec
         if spec.operator == "Split" and index == 1 and sum(values) != spec.in_channels:
             return tuple(_share(spec.in_channels, len(values)))
@@ -222,9 +225,9 @@ class _Drawing:
         source = gs.Variable(f"{marker}_input", np.float32, (shape[0], width, *shape[2:]))
         self.inputs.append(source)
         kernel = self._weight(f"{marker}_weight", (shape[1], width, 1, 1))
-        made = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
-        self.outputs.append(made)
-        return made
+        image = self._node("Conv", [source, kernel], {"kernel_shape": [1, 1]}, name=marker)
+        self.outputs.append(image)
+        return image
 
     def _weight(self, name: str, shape: tuple[int, ...], low: float = -1.0) -> gs.Variable:
         values = self.random.random(shape, np.float32) * np.float32(1 - low) + np.float32(low)
@@ -279,7 +282,7 @@ class _Drawing:
 
 
 def _share(width: int, parts: int) -> list[int]:
-    """A width in ``parts`` nearly equal shares, none below 1 where there is enough."""
+    """A width split into ``parts`` nearly equal shares, none below 1 if the width suffices."""
     return [width // parts + (1 if index < width % parts else 0) for index in range(parts)]
 
 

@@ -1,4 +1,4 @@
-"""Channels through convolutions and matrix products, where they are born, and through their constant weights."""
+"""Channels through convolutions and matrix products, their birthplace, and through constant weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halp_trt.graphs.operators import shape, source
 
 
 def state(labels: Labels, tensor: gs.Tensor, axis: int, ids: Ids) -> Ids:
-    """States what an axis of a constant carries, at its source and where it is used; returns what is known of it."""
+    """States the channels of a constant's axis, at its source and at its use; returns them."""
     name, own = source(tensor, axis) or (tensor.name, axis)
     labels.put(name, own, ids)
     if name != tensor.name:
@@ -19,7 +19,7 @@ def state(labels: Labels, tensor: gs.Tensor, axis: int, ids: Ids) -> Ids:
 
 
 def known(labels: Labels, tensor: gs.Tensor, axis: int) -> Ids | None:
-    """What is stated already of an axis of a constant: a shared weight has written its channels before."""
+    """The channels stated already for a constant's axis, or None; a shared weight has written its channels before."""
     name, own = source(tensor, axis) or (tensor.name, axis)
     return labels.get(name, own)
 
@@ -109,7 +109,7 @@ def _data_product(labels: Labels, node: gs.Node) -> None:
 
 
 def need(labels: Labels, tensor: gs.Tensor, axis: int) -> Ids:
-    """The channels of a data axis; an axis nobody labelled gets channels that stay."""
+    """The channels of a data axis; an unlabelled axis gets frozen ones."""
     ids = labels.get(tensor.name, axis)
     if ids is None:
         ids = labels.fresh(shape(tensor)[axis], "its width is fixed")

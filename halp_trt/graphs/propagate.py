@@ -185,7 +185,7 @@ def _slice(labels: Labels, node: gs.Node) -> None:
 
 
 def _equal_slices(data: gs.Tensor, axis: int, size: int) -> list[slice]:
-    """Parts of one size that are cut from a tensor: code that computes halves needs them to stay equal."""
+    """Ties slices of equal size cut from one tensor: code that computes halves needs them to stay equal."""
     nodes = [node for node in data.outputs if node.op == "Slice" and isinstance(node.inputs[1], gs.Constant)]
     cuts = [
         slice(begin, end) for node in nodes for at, begin, end, step in slice_ranges(node) if (at, step) == (axis, 1)

@@ -1,8 +1,8 @@
 """A network with 8-bit convolutions and matrix products: explicit quantisation, calibrated on the user's data.
 
 ONNX Runtime's quantiser calibrates and places ``QuantizeLinear``/``DequantizeLinear`` pairs. For TensorRT they are then
-thinned out so that a convolution, the addition of a residual and an activation still run as one kernel: that kernel
-takes an 8-bit residual, so one input of the addition is quantised, and what the convolution writes is not.
+thinned out, so a convolution, the addition of a residual and an activation still run as one kernel. This kernel takes
+an 8-bit residual, so one input of the addition is quantised, and the convolution's output is not.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""How each family of runtimes wants it: symmetric signed activations with unquantised outputs and biases for TensorRT;
+"""The quantiser's options by style: symmetric signed activations with unquantised outputs and biases for TensorRT;
 asymmetric unsigned ones and everything quantised for ONNX Runtime's kernels on a CPU."""
 
 
@@ -68,7 +68,7 @@ def quantize(
         model: in fp32, folded, with static shapes, opset 13 or later; its opset stays.
         examples: inputs by name, of the kind the network will see.
         style: a key of ``STYLES``.
-        keep: names of nodes that are to stay in fp32.
+        keep: names of nodes to leave in fp32.
 
     Raises:
         UsageError: there are no examples, or ``keep`` names no node.
@@ -119,6 +119,11 @@ def _writer(tensor: gs.Tensor) -> str:
 def _quantise(
     model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]], names: list[str], style: Mapping[str, Any]
 ) -> onnx.ModelProto:
+    """The network as ONNX Runtime's quantiser returns it, calibrated on ``examples``, with pairs at the named nodes.
+
+    Raises:
+        BuildError: the quantiser refuses the network.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
@@ -157,7 +162,7 @@ def _quantise(
 
 
 def _thin_out(quantised: onnx.ModelProto) -> onnx.ModelProto:
-    """Takes the pair off one input of every residual addition: the one that a convolution writes for it alone."""
+    """Takes the pair off one input of every residual addition: the one a convolution writes for it alone."""
     graph = gs.import_onnx(quantised)
     for node in graph.nodes:
         if node.op != "Add":
@@ -176,7 +181,7 @@ def _thin_out(quantised: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _pair_before(tensor: gs.Tensor) -> gs.Tensor | None:
-    """What is quantised and dequantised to make a tensor, or None where nothing is."""
+    """The tensor quantised and dequantised into this one, or None if there is none."""
     if _writer(tensor) != "DequantizeLinear":
         return None
     eight_bit = tensor.inputs[0].inputs[0]

@@ -1,4 +1,4 @@
-"""How large the tensors of a network become on examples, seen with ONNX Runtime."""
+"""The ranges of a network's tensors on examples, measured with ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What removed blocks leave in a graph: a constant for each channel, folded into the layers around it.
+"""Folds the remains of removed blocks, a constant per channel, into the layers around them.
 
-A layer that has nothing left to read writes its bias, the same everywhere. What follows is computed at once, down to
-the addition that joins the branch with its bypass. There the constant goes into the bias of what writes the bypass, or,
-past an activation, of what reads the sum. Only a convolution with padding cannot take it, since zeros stand around its
-input and not the constant: before such a one the addition stays.
+A layer without inputs writes its bias, the same at every position. The nodes behind it are evaluated at once, down to
+the addition joining the branch with its bypass. There the constant goes into the bias of the bypass's writer or, past
+an activation, of the sum's readers. Only a convolution with padding cannot take it, since zeros stand around its input
+and not the constant; before such a one the addition stays.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ __all__ = ["absorb_additions", "fold_removed"]
 Array = npt.NDArray[np.floating[Any]]
 ShapeOf = Callable[[gs.Tensor], Sequence[int]]
 _POINTWISE = UNARY | NARY | {"BatchNormalization", "Transpose"}
+"""Operators that turn constants per channel into constants per channel."""
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
+"""Operators whose bias can take a constant."""
 _HANDS_ON = VIEWS | {"Identity", "Dropout"}
+"""Operators that hand a constant per channel on unchanged."""
 
 
 # ---- from layers without inputs to constants ------------------------------------------------------------------------
 
 
 def fold_removed(graph: gs.Graph, shape_of: ShapeOf) -> list[gs.Node]:
-    """Replaces layers that read no channel, and what follows from them alone, by constants of one value per channel.
+    """Replaces layers without input channels, and nodes computed from these alone, by constants per channel.
 
     Args:
-        graph: the network with its constants cut already; layers that write no channel are left for ``cleanup``.
-        shape_of: the shape of a tensor of it, without the removed channels.
+        graph: the network with its constants cut already; layers without output channels are left for ``cleanup``.
+        shape_of: gives the shape of a tensor without the removed channels.
 
     Returns:
-        The additions that have such a constant for an input.
+        The additions with such a constant as an input.
 
     Raises:
         UnsupportedLayerError: a bias is computed at run time.
     """
-    shapes: dict[str, Sequence[int]] = {}  # of the tensors that became constants, as they were
+    shapes: dict[str, Sequence[int]] = {}  # dense shapes of the tensors that became constants
     additions = []
     for node in list(graph.nodes):
         output = node.outputs[0]
@@ -73,7 +76,7 @@ def fold_removed(graph: gs.Graph, shape_of: ShapeOf) -> list[gs.Node]:
 
 
 def _bias(node: gs.Node, shape: Sequence[int]) -> Array:
-    """What a convolution or matrix product of nothing gives."""
+    """The output of a layer without inputs: its bias, shaped for broadcasting."""
     is_conv = node.op in ("Conv", "ConvTranspose")
     wide = [size if axis == (1 if is_conv else len(shape) - 1) else 1 for axis, size in enumerate(shape)]
     if len(node.inputs) < 3 or node.inputs[2].is_empty():
@@ -97,7 +100,7 @@ def _evaluate(graph: gs.Graph, node: gs.Node) -> Array:
 
 
 def _broadcasts(node: gs.Node, shape_of: ShapeOf) -> bool:
-    """Whether an element-wise node's other inputs alone give its output the right shape."""
+    """True if an element-wise node's other inputs alone give its output the right shape."""
     others = [tuple(shape_of(t)) for t in node.inputs if isinstance(t, gs.Variable) and not t.is_empty()]
     return node.op in NARY and list(np.broadcast_shapes(*others)) == list(shape_of(node.outputs[0]))
 
@@ -127,12 +130,12 @@ def _replace(graph: gs.Graph, output: gs.Tensor, values: Array, shapes: dict[str
 def absorb_additions(graph: gs.Graph, additions: Sequence[gs.Node]) -> None:
     """Moves the constants of additions into biases, as far as that changes nothing.
 
-    Where a block ends in a ReLU, the bypass mostly comes out of one as well, and ``relu(relu(y) + k)`` is
-    ``relu(y + min(k, 0)) + max(k, 0)``: the negative part goes to the bias before, the positive part to what follows.
+    If a block ends in a ReLU, the bypass mostly comes out of one as well. Then ``relu(relu(y) + k) = relu(y + min(k,
+    0)) + max(k, 0)``: the negative part goes to the bias before, the positive part to the readers behind.
 
     Args:
-        graph: with its batch norms folded.
-        additions: from :func:`fold_removed`, in the order of the data.
+        graph: the network with its batch norms folded.
+        additions: additions from :func:`fold_removed`, in the order of the data.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     for node in additions:
@@ -153,7 +156,7 @@ def absorb_additions(graph: gs.Graph, additions: Sequence[gs.Node]) -> None:
 
 
 def _sides(node: gs.Node) -> tuple[gs.Tensor, Array]:
-    """The data and the constant that an addition adds."""
+    """The data and the constant of an addition."""
     constant = next(tensor for tensor in node.inputs if isinstance(tensor, gs.Constant))
     return next(tensor for tensor in node.inputs if tensor is not constant), constant.values
 
@@ -171,7 +174,7 @@ def _only_reader(tensor: gs.Tensor, outputs: set[str]) -> gs.Node | None:
 
 
 def _merge(node: gs.Node, outputs: set[str]) -> None:
-    """Adds what an addition right before this one adds, too."""
+    """Merges an addition right before this one into it."""
     tensor, constant = _sides(node)
     while tensor.inputs and _is_addition(tensor.inputs[0]) and _only_reader(tensor, outputs) is node:
         before, more = _sides(tensor.inputs[0])
@@ -181,7 +184,7 @@ def _merge(node: gs.Node, outputs: set[str]) -> None:
 
 
 def _absorb(tensor: gs.Tensor, constant: Array, outputs: set[str]) -> bool:
-    """Adds a constant to a tensor where it is written; False, and nothing done, where that cannot be."""
+    """Adds a constant to a tensor at its writer; returns False, and changes nothing, if that is impossible."""
     if _only_reader(tensor, outputs) is None or not tensor.inputs:
         return False
     node = tensor.inputs[0]
@@ -204,7 +207,7 @@ def _add_bias(node: gs.Node, constant: Array) -> bool:
 
 
 def _bypass(graph: gs.Graph, node: gs.Node, tensor: gs.Tensor) -> None:
-    """Takes a node out: what reads it reads ``tensor``; an output of the network keeps its name."""
+    """Takes a node out: its readers read ``tensor`` instead; an output of the network keeps its name."""
     output = node.outputs[0]
     node.inputs.clear()
     node.outputs.clear()
@@ -228,7 +231,7 @@ def _split_at_relu(graph: gs.Graph, node: gs.Node, outputs: set[str]) -> None:
 
 
 def _as_batch_norm(node: gs.Node) -> None:
-    """Writes the addition that stays as a batch norm: through one ONNX Runtime keeps its blocked layout.
+    """Writes a remaining addition as a batch norm: through one ONNX Runtime keeps its blocked layout.
 
     An addition of a constant would be put between two reorders. An epsilon of 0 makes both the same to the bit.
     """
@@ -242,9 +245,9 @@ def _as_batch_norm(node: gs.Node) -> None:
 
 
 def _source(tensor: gs.Tensor, wanted: set[str], outputs: set[str]) -> gs.Node | None:
-    """The node that a tensor comes from, through pools that take the largest, where nothing else reads what is between.
+    """The node behind a tensor, looking through max pools, if nothing else reads the tensors between.
 
-    Those hand on what is added to all positions of a channel, and their padding never wins.
+    A max pool hands on a shift of all positions of a channel, and its padding never wins.
     """
     while tensor.inputs and _only_reader(tensor, outputs) is not None:
         node = tensor.inputs[0]
@@ -266,7 +269,7 @@ def _push(node: gs.Node, outputs: set[str]) -> None:
 
 
 def _takes(reader: gs.Node, others: Sequence[gs.Tensor], constant: Array, outputs: set[str]) -> bool:
-    """Adds what a reader would make of a constant to its output instead; False, and nothing done, where it cannot."""
+    """Adds a reader's response to the constant to its bias; returns False, and changes nothing, if it cannot."""
     if reader.op == "Add":
         return isinstance(others[0], gs.Variable) and _absorb(others[0], constant, outputs)
     is_pooled = constant.ndim == 2
@@ -283,7 +286,7 @@ def _takes(reader: gs.Node, others: Sequence[gs.Tensor], constant: Array, output
 
 
 def _averages(node: gs.Node, rank: int) -> bool:
-    """Whether a node takes the mean over all positions of each channel."""
+    """True if a node takes the mean over all positions of each channel."""
     axes = operators.constant(node, 1, "axes") if node.op == "ReduceMean" else None
     return node.op == "GlobalAveragePool" or (axes is not None and all(axis % rank > 1 for axis in axes))
 
@@ -298,7 +301,7 @@ def _is_linear(node: gs.Node) -> bool:
 
 
 def _through(node: gs.Node, constant: Array) -> Array | None:
-    """What a product makes of a constant for each channel, in float64 on the way; None where it reads others."""
+    """A product's output for a constant per channel, summed in float64; None if it does not fit its inputs."""
     if not isinstance(node.inputs[1], gs.Constant):
         return None
     weight, groups = node.inputs[1].values, int(node.attrs.get("group", 1))

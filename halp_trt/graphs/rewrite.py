@@ -23,7 +23,7 @@ Keep = npt.NDArray[np.bool_]
 
 
 class _Cut:
-    """Which positions of labelled axes stay: labels of the dense graph joined with a plan."""
+    """The positions of labelled axes that stay: labels of the dense graph joined with a plan."""
 
     def __init__(self, labels: Labels, state: dict[int, bool]) -> None:
         self.labels, self.state = labels, state
@@ -51,8 +51,8 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
 
     Args:
         model: the dense export (``halp_trt.graphs.export``); it is not changed.
-        plan: what to keep; the dense plan gives the dense network, folded.
-        opset: 17 gives opset 17 and IR version 8, which TensorRT 8.5 reads; None keeps the exporter's.
+        plan: channels to keep; the dense plan gives the dense network, folded.
+        opset: 17 gives opset 17 and IR version 8, as read by TensorRT 8.5; None keeps the exporter's.
 
     Raises:
         GraphMismatchError: the plan was made for another network.

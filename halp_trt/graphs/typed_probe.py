@@ -1,8 +1,8 @@
 """One-layer models as strongly typed runtimes measure them: the layer alone, in the types it has inside a network.
 
-Inside an fp16 network a layer reads and writes fp16, inside a quantised one 8 bits, or fp16 where it is not quantised
-(fp32 before TensorRT 10); a lone layer with fp32 edges would be charged for conversions that its network does not have.
-What the network converts too, its own input, stays.
+Inside an fp16 network a layer reads and writes fp16, inside a quantised one 8 bits, or fp16 if it is not quantised
+(fp32 before TensorRT 10). A lone layer with fp32 edges would be charged for conversions its network does not have. A
+layer on the network's own input keeps its conversion, as the network has it, too.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ from halp_trt.store import encode
 __all__ = ["make_typed_probe"]
 
 _QUANTISED = ("Conv", "MaxPool", "Gemm", "MatMul")
+"""Operators that run in 8 bits in a quantised network."""
 _WRITES_8_BITS = ("Conv", "MaxPool")
+"""Operators whose readers in a network mostly take 8 bits."""
 _OUTPUT_SCALE = 0.05
+"""Scale of an 8-bit output; its value does not change a kernel's time."""
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset: int | None = None) -> bytes:
-    """The ONNX model of one layer whose inputs and outputs are in the types that they have in a network.
+    """The ONNX model of one layer, with inputs and outputs in the types they have in a network.
 
     Args:
         spec: the layer.
         batch_size: pictures in one run.
-        precision: of the network.
-        opset: 17 for parsers that read no newer one; these also have the rest of an 8-bit network in fp32.
+        precision: precision of the network.
+        opset: 17 for parsers reading no newer one; these also have the rest of an 8-bit network in fp32.
 
     Raises:
         UnsupportedLayerError: no such model can be made.
@@ -74,7 +77,7 @@ def _eight_bit(model: onnx.ModelProto, spec: LayerSpec, *, is_half: bool) -> onn
 
 
 def _without_casts(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
-    """Takes the casts off the edges; a layer that reads the network's own input keeps the one that the network has."""
+    """Takes the casts off the edges; a layer on the network's own input keeps its cast."""
     if not spec.plain_input:
         _drop_first(model.graph, "Cast")
     _drop_last(model.graph, "Cast")
@@ -82,7 +85,7 @@ def _without_casts(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
 
 
 def _without_pairs(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
-    """Leaves the 8-bit tensors between the pairs as edges, and quantises what the next layer would read so."""
+    """Makes the 8-bit tensors inside the pairs the edges, and quantises outputs of layers that write 8 bits."""
     graph = model.graph
     if not spec.plain_input:
         _drop_first(graph, "QuantizeLinear")
@@ -101,7 +104,7 @@ def _without_pairs(model: onnx.ModelProto, spec: LayerSpec) -> onnx.ModelProto:
 
 
 def _drop_first(graph: onnx.GraphProto, operator: str) -> None:
-    """Removes nodes of the operator that alone read an input: what they write becomes the input."""
+    """Removes nodes of the operator that are an input's only reader; their output becomes the input."""
     known = {value.name: value for value in graph.value_info}
     for index, value in enumerate(graph.input):
         readers = [node for node in graph.node if value.name in node.input]
@@ -111,7 +114,7 @@ def _drop_first(graph: onnx.GraphProto, operator: str) -> None:
 
 
 def _drop_last(graph: onnx.GraphProto, operator: str) -> None:
-    """Removes nodes of the operator that write an output: what they read becomes the output."""
+    """Removes nodes of the operator that write an output; their input becomes the output."""
     known = {value.name: value for value in graph.value_info}
     for index, value in enumerate(graph.output):
         writer = next(node for node in graph.node if value.name in node.output)

@@ -1,4 +1,4 @@
-"""Latency tables: what was measured on a target, what a network costs by it, and where its cliffs are."""
+"""Latency tables: measurements of layers on a target, surfaces between them, a network's latency, and its cliffs."""
 
 from __future__ import annotations
 

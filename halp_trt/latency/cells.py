@@ -1,4 +1,4 @@
-"""The cells that a surface over a layer's widths is made of, and how latency runs between their corners."""
+"""The cells of a surface over a layer's widths, and the latency between their corners."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A rectangle between four measured corners, in positions along the axes, and how well they explain its middle.
+    """A rectangle between four measured corners, in positions along the axes, with its interpolation error.
 
     Attributes:
         low, high: its corners nearest to and farthest from the origin; equal along an axis of one width.
-        error_fraction: the miss of the middle probe relative to it, or where no probe was left for that, how far its
-            corners are apart relative to the fastest; 0 where there is nothing between the corners.
+        error_fraction: distance of the middle probe from its interpolation, relative to the probe; without a middle
+            probe ``(slowest corner - fastest corner) / fastest corner``; 0 if nothing lies between the corners.
     """
 
     low: Point
@@ -40,22 +40,22 @@ class Cell:
 
     @property
     def middle(self) -> Point:
-        """The position between its corners; a corner itself along an axis with nothing between."""
+        """The position half-way between its corners, rounded down along each axis."""
         return (self.low[0] + self.high[0]) // 2, (self.low[1] + self.high[1]) // 2
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds no position but its corners."""
+        """True if it holds no position but its corners."""
         return all(high - low <= 1 for low, high in zip(self.low, self.high, strict=True))
 
 
 def corner_points(cell: Cell) -> list[Point]:
-    """Its corners, row by row."""
+    """A cell's corners, row by row."""
     return [(row, column) for row in (cell.low[0], cell.high[0]) for column in (cell.low[1], cell.high[1])]
 
 
 def split(cell: Cell) -> list[Cell]:
-    """Its two or four parts around its middle."""
+    """A cell's two or four parts around its middle."""
     (top, left), (bottom, right), (row, column) = cell.low, cell.high, cell.middle
     rows = [(top, row), (row, bottom)] if bottom - top > 1 else [(top, bottom)]
     columns = [(left, column), (column, right)] if right - left > 1 else [(left, right)]
@@ -63,19 +63,19 @@ def split(cell: Cell) -> list[Cell]:
 
 
 def contains(cell: Cell, position: Point) -> bool:
-    """Whether a position lies in a cell or on its edge."""
+    """True if a position lies in a cell or on its edge."""
     return all(low <= at <= high for low, at, high in zip(cell.low, position, cell.high, strict=True))
 
 
 def area(cell: Cell) -> int:
-    """How many grid squares it spans, of which a line counts as one wide."""
+    """A cell's area in grid squares; a degenerate cell counts as one wide."""
     return max(1, cell.high[0] - cell.low[0]) * max(1, cell.high[1] - cell.low[1])
 
 
 def bilinear(
     cell: Cell, rows: Any, columns: Any, coordinates: tuple[Floats, Floats], points: Mapping[Point, Measurement]
 ) -> Any:
-    """Between a cell's four corners, linear along each axis in climbed coordinates; rows and columns may be arrays."""
+    """The latency between a cell's four corners, linear along each axis in stair coordinates; takes arrays, too."""
     weights = []
     for axis, positions in ((0, rows), (1, columns)):
         low, high = (coordinates[axis][corner[axis]] for corner in (cell.low, cell.high))

@@ -1,4 +1,4 @@
-"""Where a layer's latency jumps over its width."""
+"""Staircases: the widths at which a layer's latency jumps, and the noise of measurements."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from halp_trt.specs import Measurement
 __all__ = ["Wave", "climb", "noise_us", "plateau_wave", "staircase_step"]
 
 _NOISE_FLOOR_FRACTION = 0.01
+"""Least standard error of a measurement, as a fraction of its latency."""
 _MEDIAN_TO_MEAN = 1.2533
-"""By how much the standard error of a median of several samples exceeds that of their mean."""
-_EVIDENCE = 6.0  # difference in BIC that counts as strong (Kass and Raftery 1995)
+"""Standard error of a median of several normal samples over that of their mean, ``sqrt(pi / 2)``."""
+_EVIDENCE = 6.0
+"""A difference in BIC from here on counts as strong evidence (Kass and Raftery 1995)."""
 
 Floats = npt.NDArray[np.float64]
 Wave = tuple[float, ...]
-"""What the plateaus of one period cost, all but the last, as shares of the period; empty where all rise alike."""
+"""Heights of a period's plateaus, all but the last, as shares of the period's rise; empty if all rise alike."""
 
 _PERIODS = (2, 3, 4)
-"""Plateaus that a kernel may work on at once."""
+"""Numbers of plateaus in a period: tiles a kernel may work on at once."""
 
 
 def noise_us(measurement: Measurement) -> float:
     """One standard error of a measurement, at least 1 % of the latency.
 
-    That of the median of normal samples, whose deviation p10 and p90 tell.
+    The samples are taken as normal, with the deviation ``(p90 - p10) / 2.563``; the error is the one of their median.
     """
     deviation = (measurement.p90_us - measurement.p10_us) / 2.563
     factor = _MEDIAN_TO_MEAN if measurement.num_samples > 2 else 1.0
@@ -44,10 +46,10 @@ def staircase_step(widths: Sequence[int], latencies_us: Sequence[float], noise_u
     HALP groups channels by this distance (arXiv:2210.06659, sec. 3.2) but publishes no detector. Ours compares models
     by the Bayesian information criterion. A staircase of step s is a function of ``ceil(width / s)``: a level of its
     own for each plateau, never below the one before (the right edge of a plateau may be faster than its left, which is
-    no cliff), or a parabola through the plateaus' right edges. Against it stand smooth functions of the width:
-    a constant, a line, a parabola, and for each s a line bent where the staircase jumps. A staircase must win by a
-    clear margin, so noise, ramps, bends and flat stretches give None. So does a step as small as the grid of the
-    widths, which cannot be told from a ramp. Of a step and its multiples the smaller must win by that margin too.
+    no cliff), or a parabola through the plateaus' right edges. Against it stand smooth functions of the width: a
+    constant, a line, a parabola, and for each s a line bent where the staircase jumps. A staircase must win by a clear
+    margin, so noise, ramps, bends and flat stretches give None. So does a step as small as the grid of the widths,
+    which cannot be told from a ramp. A step must beat its own multiples by that margin, too.
 
     Args:
         widths: ascending, most of them one grid step apart.
@@ -80,21 +82,20 @@ def staircase_step(widths: Sequence[int], latencies_us: Sequence[float], noise_u
 
 
 def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wave:
-    """How a staircase rises within its period, or empty where its plateaus rise alike.
+    """The heights of a staircase's plateaus within its period, or empty if they rise alike.
 
-    Kernels work on several tiles at once; what is left over at the end takes more than its share. With four tiles of 16
-    channels at once, 80 channels cost as much more than 64 as 16 do, and 128 no more than twice what 64 do. Compared by
-    the Bayesian information criterion with a line and a parabola, which must be beaten by a clear margin, as must a
-    shorter period.
+    Kernels work on several tiles at once, and a rest takes more than its share. If four tiles of 16 channels run at
+    once, then ``t(80) - t(64) = t(16)``, but ``t(128) <= 2 t(64)``. A period must beat a line, a parabola and every
+    shorter period by a clear margin in the Bayesian information criterion.
 
     Args:
-        latencies_us: at the right edges of the first plateaus, adjacent, two periods of them at least.
+        latencies_us: latencies at the right edges of the first plateaus, adjacent, at least two periods of them.
         noise_us: one standard deviation of each.
     """
     y, sigma = np.asarray(latencies_us, float), np.asarray(noise_us, float)
     tiles = np.arange(1, len(y) + 1)
     smooth = min(_curve_score(np.vander(tiles, degree + 1).astype(float), y, sigma) for degree in (1, 2))
-    best, found = smooth - _EVIDENCE, Wave()
+    best, wave = smooth - _EVIDENCE, Wave()
     for period in (period for period in _PERIODS if 2 * period <= len(y)):
         full, rest = np.divmod(tiles, period)
         design = np.column_stack((np.ones_like(y), full, *(rest == tile for tile in range(1, period)))).astype(float)
@@ -102,24 +103,24 @@ def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wa
         _, rise_us, *parts_us = np.linalg.lstsq(design / sigma[:, None], y / sigma, rcond=None)[0].tolist()
         if score < best and rise_us > 0:
             shares = np.maximum.accumulate(np.clip(np.asarray(parts_us) / rise_us, 0.0, 1.0))
-            best, found = score - _EVIDENCE, tuple(round(share, 4) for share in shares.tolist())
-    return found
+            best, wave = score - _EVIDENCE, tuple(round(share, 4) for share in shares.tolist())
+    return wave
 
 
 def climb(widths: Sequence[int], step: int, wave: Wave = ()) -> Floats:
-    """Widths as latency counts them: rounded up to their plateau's right edge, and within a period by what it costs."""
+    """Widths in stair coordinates: rounded up to their plateau's right edge, spaced in a period as the wave rises."""
     tiles = np.ceil(np.asarray(widths, float) / step).astype(int)
     full, rest = np.divmod(tiles, len(wave) + 1)
     return np.asarray(step * (len(wave) + 1) * (full + np.asarray((0.0, *wave))[rest]))
 
 
 def _stair_score(edges: Floats, y: Floats, sigma: Floats) -> float:
-    """The score of the better staircase over plateaus with these right edges."""
+    """The score (BIC) of the better staircase over plateaus with these right edges."""
     return min(_level_score(edges, y, sigma), _curve_score(np.vander(edges, 3), y, sigma))
 
 
 def _level_score(edges: Floats, y: Floats, sigma: Floats) -> float:
-    """One level for every plateau, ascending: weighted means, merged while a later one is lower (isotonic)."""
+    """The score of one level per plateau, ascending: weighted means, merged while a later one is lower (isotonic)."""
     plateaus = np.unique(edges, return_inverse=True)[1]
     weights = np.bincount(plateaus, 1 / sigma**2)
     means = np.bincount(plateaus, y / sigma**2) / weights

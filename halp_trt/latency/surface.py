@@ -1,8 +1,9 @@
 """A layer's latency over both of its widths: measured points, and cells between them.
 
-Between a cell's corners latency is bilinear in *climbed* coordinates: widths rounded up to the staircase's steps, which
-within a period of tiles rise by what they cost. So a cliff falls where the staircase has it and not half-way between
-two probes. The middle probe of a cell is not used by the cell it tests: its miss is the cell's error bar.
+Between a cell's corners latency is bilinear in *stair coordinates*: widths are rounded up to the staircase's steps and
+spaced within a period of tiles by the plateaus' heights. So a cliff falls where the staircase has it, not half-way
+between two probes. The middle probe of a cell does not enter its interpolation: its distance from it is the cell's
+error bar.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Entry:
 
     Attributes:
         latency_us: measured or interpolated.
-        error_us: one standard deviation of the measurement; of an interpolation what it missed its test probe by, and
-            no less than the noise of the points it rests on.
-        is_measured: which of the two.
+        error_us: one standard error of a measurement; for an interpolation its distance from the test probe of its
+            cell, and no less than the noise of the points it rests on.
+        is_measured: True for a measurement, False for an interpolation.
     """
 
     latency_us: float
@@ -40,8 +41,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Every entry of a surface: the same as :class:`Entry`, in arrays of one row an input width, one column an output
-    width (one column in all where both sides are one).
+    """Every entry of a surface as arrays, see :class:`Entry`.
+
+    A row is an input width, a column an output width; a one-sided layer has a single column.
     """
 
     latency_us: Floats
@@ -60,12 +62,12 @@ class Surface:
 
     Attributes:
         spec: the layer, at any of its widths.
-        in_widths, out_widths: the widths along each axis, ascending. A layer whose sides are one has one axis: its
-            ``out_widths`` are ``()``, and what it writes is to ``in_widths`` as in ``spec``.
-        steps: the staircase's step along each axis, 1 where none shows.
+        in_widths, out_widths: the widths along each axis, ascending. A one-sided layer (the channels it reads are those
+            it writes) has one axis: its ``out_widths`` are ``()``, and its output width follows from ``spec``.
+        steps: the staircase's step along each axis; 1: none seen.
         points: measured latencies by position.
         cells: a partition of the grid.
-        waves: how the steps rise along each axis.
+        waves: the heights of the steps within a period, along each axis.
     """
 
     spec: LayerSpec
@@ -96,17 +98,17 @@ class Surface:
 
     @property
     def num_entries(self) -> int:
-        """Pairs of widths it covers."""
+        """The number of pairs of widths it covers."""
         return len(self.in_widths) * max(1, len(self.out_widths))
 
     @property
     def num_bytes(self) -> int:
-        """The footprint of the network that its points were measured as part of; 0 where they know no such thing."""
+        """The footprint of the network its points were measured in; 0 if unknown."""
         return next((row.footprint_bytes for row in self.points.values()), 0)
 
     @property
     def rows(self) -> dict[LayerSpec, Measurement]:
-        """Its points by the layers that were measured."""
+        """Its points as a table's rows: measurements by layer spec."""
         outs = self.out_widths or tuple(written_width(self.spec, width) for width in self.in_widths)
         return {
             self.spec.with_widths(self.in_widths[row], outs[column if self.out_widths else row]): measurement
@@ -115,12 +117,12 @@ class Surface:
 
     @property
     def key(self) -> tuple[LayerSpec, tuple[int, ...], tuple[int, ...]]:
-        """What it is laid over: its layer at the widest, and the widths along each axis."""
+        """Its place in a table: its layer at the widest, and the widths along each axis."""
         widest = self.out_widths[-1] if self.out_widths else written_width(self.spec, self.in_widths[-1])
         return self.spec.with_widths(self.in_widths[-1], widest), self.in_widths, self.out_widths
 
     def covers(self, spec: LayerSpec) -> bool:
-        """Whether ``spec`` is its layer at some of its widths."""
+        """True if ``spec`` is its layer at some of its widths."""
         if (spec.operator, spec.in_size, spec.kernel_size) != (
             self.spec.operator, self.spec.in_size, self.spec.kernel_size
         ):  # fmt: skip
@@ -134,7 +136,7 @@ class Surface:
             return False
 
     def covers_all(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> bool:
-        """Whether ``spec`` is its layer, and all these pairs of widths are among its own."""
+        """True if ``spec`` is its layer, and all these pairs of widths are among its own."""
         if not self.covers(spec.with_widths(*widths[0])):
             return False
         ins, outs = set(self.in_widths), set(self.out_widths)
@@ -154,7 +156,7 @@ class Surface:
         return replace(self, points={point: row.at_speed(speed_us) for point, row in self.points.items()})
 
     def entries(self) -> Iterator[tuple[int, int, Entry]]:
-        """Every pair of widths with its latency."""
+        """Yields ``(in_channels, out_channels, entry)`` for every pair of widths."""
         grid = self.grid()
         columns = zip(grid.latency_us.tolist(), grid.error_us.tolist(), grid.is_measured.tolist(), strict=True)
         for in_channels, row in zip(self.in_widths, columns, strict=True):
@@ -170,15 +172,15 @@ class Surface:
         """
         position = self._position(in_channels, out_channels)
         if position in self.points:
-            found = self.points[position]
-            return Entry(latency_us=found.latency_us, error_us=noise_us(found), is_measured=True)
+            point = self.points[position]
+            return Entry(latency_us=point.latency_us, error_us=noise_us(point), is_measured=True)
         cell = min((cell for cell in self.cells if contains(cell, position)), key=lambda cell: area(cell), default=None)
         assert cell is not None, "cells cover the grid"
         latency_us = float(bilinear(cell, *position, self._coordinates(), self.points))
         return Entry(latency_us=latency_us, error_us=self._miss_fraction(cell) * latency_us, is_measured=False)
 
     def latencies_us(self, widths: Sequence[tuple[int, int]]) -> Floats:
-        """Microseconds at every ``(in_channels, out_channels)``, to the bit what :meth:`at` tells.
+        """Microseconds at every ``(in_channels, out_channels)``; bit-equal to :meth:`at`.
 
         Raises:
             UsageError: the surface was not laid over some of these widths.
@@ -193,9 +195,9 @@ class Surface:
             raise self._uncovered(*next(pair for pair in widths if not self._has(*pair))) from None
 
     def grid(self) -> Grid:
-        """All latencies at once; each is, to the bit, what :meth:`at` gives.
+        """All entries at once, each bit-equal to :meth:`at`.
 
-        Where cells touch, the smallest counts, and of equals the first: it is written last.
+        On an edge shared by cells the smallest cell counts, among equals the first: it is written last.
         """
         shape = len(self.in_widths), max(1, len(self.out_widths))
         latency_us, error_us, is_measured = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
@@ -210,7 +212,7 @@ class Surface:
         return Grid(latency_us=latency_us, error_us=error_us, is_measured=is_measured)
 
     def _miss_fraction(self, cell: Cell) -> float:
-        """How far an interpolation in a cell may be off: the miss of its middle, no less than its corners' noise."""
+        """The error of interpolations in a cell: the miss at its middle, no less than its corners' noise."""
         return max(cell.error_fraction, *(_noise_fraction(self.points[corner]) for corner in corner_points(cell)))
 
     def _position(self, in_channels: int, out_channels: int) -> Point:
@@ -237,5 +239,5 @@ def _noise_fraction(measurement: Measurement) -> float:
 
 
 def written_width(spec: LayerSpec, in_channels: int) -> int:
-    """What a layer whose sides are one writes when it reads ``in_channels``."""
+    """Output width of a layer whose input and output channels are the same group, at an input width."""
     return in_channels * spec.out_channels // spec.in_channels

@@ -33,33 +33,34 @@ __all__ = [
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
-"""Yields the specs to measure next and is sent their rows."""
+"""A generator that yields the specs to measure next and is sent their rows."""
 
 _COARSE = 4
-"""Corners along each axis of the first grid, where there are as many widths."""
+"""Corners of the first grid along each axis that has as many widths."""
 _MOST_SPLITS = 4
-"""Cells that are split before the rest is looked at again."""
+"""Cells split in one go before the queue is looked at again."""
 _PROBES_OF_A_SPLIT = 9
-"""Corners and tests of the parts of a cell."""
+"""Probes a split takes at most: corners and middles of a cell's parts."""
 _LADDERS = ((8, 1), (17, 1), (17, 2))
-"""Rungs measured along each axis to find its step, and how many widths they are apart; the longer ones where the axis
-is long and the shorter show no step."""
+"""``(rungs, stride)`` of the ladders measured along an axis to find its step; a longer one follows if the axis is long
+enough and the shorter showed no step."""
 _NARROW = 2
-"""Rungs that are left out where with them no step shows: very narrow layers may have kernels of their own."""
+"""Narrowest rungs left out if no step shows with them: very narrow layers may have kernels of their own."""
 _TILES = 8
-"""Plateaus by which a staircase's rise is found."""
+"""Plateaus measured to find a staircase's rise."""
 _WITHIN = 2.0
-"""Standard errors up to which a miss is noise."""
+"""A miss of up to 2 standard errors counts as noise."""
 _APART = 3.0
-"""Standard errors between two widths of one plateau that no noise explains."""
+"""A difference above 3 standard errors between two widths of one plateau is no noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How far a surface is refined.
+    """When the refinement of a surface stops.
 
     Attributes:
-        max_error_fraction: miss of a middle probe above which its cell is split.
+        max_error_fraction: a cell is split if its middle probe lies farther from its interpolation, relative to the
+            probe.
         max_probes: measured points of one surface; its outermost corners are measured in any case.
     """
 
@@ -73,13 +74,13 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """What a surface is to be laid over.
+    """A layer and the widths a surface is to be laid over.
 
     Attributes:
         spec: the layer.
-        in_widths, out_widths: ascending; ``out_widths`` empty for a layer whose two sides are the same channels.
+        in_widths, out_widths: ascending; ``out_widths`` is empty for a one-sided layer.
         effort: how far to refine.
-        steps: the staircase's steps along both axes, where they are known; found by ladders of adjacent widths if not.
+        steps: the staircase's steps along both axes, if known; None: found by ladders of adjacent widths.
     """
 
     spec: LayerSpec
@@ -95,12 +96,12 @@ class Region:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Widths along each axis; an axis that there is not counts one."""
+        """The number of widths along each axis; a missing axis counts 1."""
         return len(self.in_widths), max(1, len(self.out_widths))
 
     @property
     def num_entries(self) -> int:
-        """Pairs of widths it covers."""
+        """The number of pairs of widths it covers."""
         return math.prod(self.shape)
 
     def spec_at(self, position: Point) -> LayerSpec:
@@ -136,9 +137,9 @@ def measure_surface(
 
 
 def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
-    """Lays several surfaces at once: what they want to know next is asked for together.
+    """Lays several surfaces at once; each round's probes of all surfaces are measured together.
 
-    Probes that some have left over when all their cells agree go to those that ran out.
+    If all cells of a surface agree, its remaining probes go to surfaces without any left.
 
     Raises:
         UsageError: a layer cannot have its region's widths.
@@ -159,22 +160,22 @@ def measure_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]
 
 
 def _answer(surveys: Sequence[Asking], lookup: Lookup) -> None:
-    """Asks for what surveys want to know, together, until they have all they want."""
+    """Runs surveys side by side to their ends, looking up each round's questions of all of them in one call."""
     asking = dict(enumerate(surveys))
     answers: Mapping[LayerSpec, Measurement] | None = None
     while asking:
-        wanted: dict[LayerSpec, None] = {}
+        specs: dict[LayerSpec, None] = {}
         for index, questions in list(asking.items()):
             try:
-                asked = next(questions) if answers is None else questions.send(answers)
-                wanted.update(dict.fromkeys(asked))
+                question = next(questions) if answers is None else questions.send(answers)
+                specs.update(dict.fromkeys(question))
             except StopIteration:
                 del asking[index]
-        answers = lookup(list(wanted)) if wanted else {}
+        answers = lookup(list(specs)) if specs else {}
 
 
 def grid_surfaces(regions: Sequence[Region], lookup: Lookup) -> list[Surface]:
-    """Surfaces of which every entry is measured.
+    """Surfaces with every entry measured.
 
     Raises:
         UsageError: a layer cannot have its region's widths.
@@ -202,16 +203,16 @@ def _steps_on(points: Mapping[Point, Measurement], region: Region) -> tuple[int,
     effort = replace(region.effort, max_probes=2 * region.num_entries)
     survey = _Survey(replace(region, effort=effort))
     survey.points.update(points)
-    inputs, outputs = (_answered(survey.step(axis)) for axis in (0, 1))
+    inputs, outputs = (_finished(survey.step(axis)) for axis in (0, 1))
     return inputs, outputs
 
 
-def _answered(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
-    """What a survey finds that has nothing left to ask."""
+def _finished(asking: Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], int]) -> int:
+    """Runs a survey whose points are all measured and returns its result."""
     try:
         next(asking)
-    except StopIteration as done:
-        return int(done.value)
+    except StopIteration as end:
+        return int(end.value)
     raise AssertionError("all of its points are measured")
 
 
@@ -227,7 +228,7 @@ class _Survey:
         self.waiting: list[tuple[float, Point, Point, Cell]] = []
 
     def surface(self) -> Surface:
-        """What was found."""
+        """The surface over all points so far."""
         return Surface(
             spec=self.region.spec,
             in_widths=self.region.in_widths,
@@ -251,7 +252,7 @@ class _Survey:
         yield from self._refine()
 
     def _measure(self, positions: Sequence[Point]) -> Asking:
-        """Asks for what is not measured yet."""
+        """Asks for the positions that are not measured yet."""
         missing = [position for position in dict.fromkeys(positions) if position not in self.points]
         if missing:
             specs = [self.region.spec_at(position) for position in missing]
@@ -272,17 +273,17 @@ class _Survey:
             yield from self._measure(rungs)
             rows = [self.points[rung] for rung in rungs]
             for first in (0, _NARROW):
-                found = staircase_step(
+                stair = staircase_step(
                     widths[stride - 1 : length * stride : stride][first:],
                     [row.latency_us for row in rows[first:]],
                     [noise_us(row) for row in rows[first:]],
                 )
-                if found:
-                    return found
+                if stair:
+                    return stair
         return 1
 
     def _wave(self, axis: int) -> Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], Wave]:
-        """How the staircase rises along an axis, from the right edges of its first plateaus."""
+        """The heights of the staircase's plateaus along an axis, from the right edges of the first ones."""
         widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
         step, middle = self.steps[axis], (len(others) - 1) // 2 if others else 0
         edges = [width * step for width in range(1, _TILES + 1)]
@@ -315,7 +316,7 @@ class _Survey:
         yield from self._split(cells)
 
     def go_on(self, num_more: int) -> Asking:
-        """Splits cells that still wait, with so many probes more than were taken; first those that lack their test."""
+        """Splits waiting cells with ``num_more`` more probes, first the cells without a middle probe."""
         self.region = replace(self.region, effort=replace(self.region.effort, max_probes=self.num_points + num_more))
         untested = [entry[-1] for entry in sorted(self.waiting) if entry[-1].middle not in self.points]
         self.waiting = [entry for entry in self.waiting if entry[-1].middle in self.points]
@@ -323,7 +324,7 @@ class _Survey:
         yield from self._split(untested or self._next_splits())
 
     def _split(self, fresh: list[Cell]) -> Asking:
-        """Tests cells, then splits the worst, until all agree or probes run out."""
+        """Measures cells' middles, then splits the worst cells, until all agree or probes run out."""
         axes = (self.region.in_widths, self.region.out_widths or (1,))
         coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
         yield from self._measure([corner for part in fresh for corner in corner_points(part)])
@@ -340,9 +341,9 @@ class _Survey:
             yield from self._measure([corner for part in fresh for corner in corner_points(part)])
 
     def _first_edge(self, axis: int) -> tuple[int, ...]:
-        """The right edge of the first plateau, where the narrowest width is not on it: a kernel of its own runs there.
+        """The right edge of the first plateau if the narrowest width runs a kernel of its own, else nothing.
 
-        Else cells that begin at the narrowest width would tell of that kernel far beyond it.
+        Without that edge as a corner, cells would carry the narrow kernel's latency far beyond it.
         """
         widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
         if self.steps[axis] not in widths[1:] or widths[0] > self.steps[axis]:
@@ -358,43 +359,43 @@ class _Survey:
         return (edge,) if is_apart else ()
 
     def _next_splits(self) -> list[Cell]:
-        """The parts of the worst cells that there are probes left for; those that there are none for go on waiting."""
-        found: list[Cell] = []
+        """The parts of the worst cells, as far as probes suffice; the other cells go on waiting."""
+        fresh: list[Cell] = []
         aside: list[tuple[float, Point, Point, Cell]] = []
         num_splits = 0
         while self.waiting and num_splits < _MOST_SPLITS:
             entry = heapq.heappop(self.waiting)
-            parts = [*found, *split(entry[-1])]
+            parts = [*fresh, *split(entry[-1])]
             if self._num_new([corner for part in parts for corner in corner_points(part)]) <= self.num_left:
-                found, num_splits = parts, num_splits + 1
+                fresh, num_splits = parts, num_splits + 1
             else:
                 aside.append(entry)
         for entry in aside:
             heapq.heappush(self.waiting, entry)
-        return found
+        return fresh
 
     @property
     def num_points(self) -> int:
-        """Probes taken so far."""
+        """The number of probes taken so far."""
         return len(self.points)
 
     @property
     def num_left(self) -> int:
-        """Probes that may still be taken."""
+        """The number of probes that may still be taken."""
         return self.region.effort.max_probes - len(self.points)
 
     def _num_new(self, positions: Sequence[Point]) -> int:
         return len(set(positions) - self.points.keys())
 
     def _tolerance(self, cell: Cell) -> float:
-        """The miss that is no reason to split a cell: what is asked for, or what noise explains."""
-        wanted = self.region.effort.max_error_fraction
+        """The largest miss that does not split a cell: the error asked for, or the one noise explains."""
+        tolerance = self.region.effort.max_error_fraction
         if cell.middle not in self.points:
-            return wanted
+            return tolerance
         middle = self.points[cell.middle]
         corners_us = [noise_us(self.points[corner]) for corner in corner_points(cell)]
         noise = math.hypot(noise_us(middle), math.hypot(*corners_us) / len(corners_us)) / max(middle.latency_us, 1e-9)
-        return max(wanted, _WITHIN * noise)
+        return max(tolerance, _WITHIN * noise)
 
     def _tested(self, cell: Cell, coordinates: tuple[Floats, Floats]) -> Cell:
         if cell.is_full:
@@ -402,24 +403,24 @@ class _Survey:
         if cell.middle not in self.points:  # no probe was left: how far its corners are apart bounds what is missed
             corners = [self.points[corner].latency_us for corner in corner_points(cell)]
             return replace(cell, error_fraction=(max(corners) - min(corners)) / max(min(corners), 1e-9))
-        found = self.points[cell.middle].latency_us
-        expected = float(bilinear(cell, *cell.middle, coordinates, self.points))
-        return replace(cell, error_fraction=abs(expected - found) / max(found, 1e-9))
+        measured_us = self.points[cell.middle].latency_us
+        expected_us = float(bilinear(cell, *cell.middle, coordinates, self.points))
+        return replace(cell, error_fraction=abs(expected_us - measured_us) / max(measured_us, 1e-9))
 
 
 def least_probes(region: Region) -> int:
-    """The outermost corners, without which there is no surface."""
+    """The fewest probes of a surface: its outermost corners."""
     return _num_coarse(region.shape, 2)
 
 
 def usual_probes(region: Region) -> int:
-    """Ladders along both axes, the first grid and a test of each of its cells, where nothing bends."""
+    """The probes of a surface without bends: ladders along both axes, the first grid and a test of each cell."""
     ladders = sum(_LADDERS[0][0] for length in region.shape if length >= _LADDERS[0][0])
     return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
 
 
 def _num_coarse(shape: tuple[int, int], num_corners: int) -> int:
-    """Corners of a first grid of ``num_corners`` along each axis, and, unless they are the outermost alone, tests."""
+    """The probes of a first grid of ``num_corners`` along each axis, tests included if it has inner corners."""
     across, down = (min(length, num_corners) for length in shape)
     tests = max(across - 1, 1) * max(down - 1, 1) if num_corners > 2 else 0
     return min(math.prod(shape), across * down + tests)

@@ -1,4 +1,4 @@
-"""Latency tables: what was measured on a target, and what a network costs by it.
+"""Latency tables: the measurements of one target, and a network's latency as their sum.
 
 A lookup returns a measurement or raises; it never guesses and never returns a neighbour.
 """
@@ -28,9 +28,9 @@ __all__ = [
 _P90_DEVIATIONS = 1.28
 """Standard deviations between a normal's median and its p90."""
 _ALIKE = 2.0
-"""Networks whose memory differs by no more than this factor time their layers alike."""
+"""Layers' latencies are comparable between networks whose footprints differ by at most this factor."""
 _FAR_BYTES = 1 << 26
-"""As do all that are larger than caches are."""
+"""Layers' latencies are comparable between all networks above this footprint, which no cache holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class LatencyTable:
     Attributes:
         target: where and how they were measured.
         rows: the measurement of every layer.
-        surfaces: laid over pairs of widths between the rows; they answer :meth:`entry`, never a lookup.
+        surfaces: interpolations over pairs of widths; they answer :meth:`entry`, never a lookup.
     """
 
     target: Target
@@ -78,7 +78,7 @@ class LatencyTable:
         return self.lookup((spec,))[spec].latency_us
 
     def entry(self, spec: LayerSpec) -> Entry:
-        """The latency of one layer, measured or interpolated, and how far it may be off.
+        """The latency of one layer, measured or interpolated, and its error.
 
         Raises:
             MissingLatencyError: it was not measured, and no surface covers its widths.
@@ -93,7 +93,7 @@ class LatencyTable:
         raise AssertionError("a lookup of a missing row raises")
 
     def estimates(self, specs: Iterable[LayerSpec]) -> dict[LayerSpec, Measurement]:
-        """The rows of ``specs``; where there is none, an interpolation in the shape of a row, and with a doubt.
+        """The rows of ``specs``; a missing one is replaced by an interpolation in the shape of a row, with a doubt.
 
         Raises:
             MissingLatencyError: a layer was not measured, and no surface covers its widths.
@@ -101,11 +101,11 @@ class LatencyTable:
         return {spec: self.rows[spec] if spec in self.rows else _as_row(self.entry(spec)) for spec in specs}
 
     def refined_surfaces(self) -> tuple[Surface, ...]:
-        """The surfaces, with the rows that were measured since they were laid, as part of a network of like size."""
+        """The surfaces with all rows measured since they were laid, in a network of similar footprint."""
         return tuple(surface.with_rows(self._like(surface.num_bytes)) for surface in self.surfaces)
 
     def for_footprint(self, num_bytes: int) -> LatencyTable:
-        """The rows and surfaces that were measured as part of a network of about this size, and those of any size.
+        """The table's rows and surfaces measured in a network of about this footprint, and those without one.
 
         A small kernel in a network whose memory leaves the caches takes twice what it takes in a small one.
         """
@@ -116,19 +116,19 @@ class LatencyTable:
         return {spec: row for spec, row in self.rows.items() if _are_alike(row.footprint_bytes, num_bytes)}
 
     def with_surfaces(self, surfaces: Iterable[Surface]) -> LatencyTable:
-        """This table with ``surfaces``; one laid over the same widths of the same layer takes another's place."""
+        """This table with ``surfaces`` added; one over the same widths of the same layer replaces an older one."""
         kept = {surface.key: surface for surface in (*self.surfaces, *surfaces)}
         return replace(self, surfaces=tuple(kept.values()))
 
     def with_rows(
         self, rows: Mapping[LayerSpec, Measurement] | Iterable[tuple[LayerSpec, Measurement]]
     ) -> LatencyTable:
-        """This table with ``rows`` added; of a spec measured twice the new measurement counts."""
+        """This table with ``rows`` added; for a spec measured twice the new measurement counts."""
         return replace(self, rows={**self.rows, **dict(rows)})
 
 
 def _are_alike(num_bytes: int, others: int) -> bool:
-    """Whether layers of networks of these sizes find their memory alike; 0 stands for any."""
+    """True if layers' latencies are comparable between networks of these footprints; 0 stands for any."""
     if not (num_bytes and others):
         return True
     smaller, larger = sorted((num_bytes, others))
@@ -161,7 +161,7 @@ def check_target(table: LatencyTable, target: Target) -> None:
 
 
 def differences(found: Target, wanted: Target) -> list[str]:
-    """What two targets differ in, field by field, in words."""
+    """The differences between two targets, field by field, in words."""
     return list(_differences("", found, wanted))
 
 
@@ -183,9 +183,9 @@ def graph_specs(graph: ChannelGraph, counts: Mapping[str, int]) -> tuple[LayerSp
 
 
 def layer_latencies_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> dict[str, float]:
-    """Microseconds of every layer by name, in execution order; what is removed takes none.
+    """Microseconds of every layer by name, in execution order; 0 for removed ones.
 
-    Where a layer was not measured, a surface tells.
+    Surfaces interpolate layers that were not measured.
 
     Raises:
         MissingLatencyError: a layer was not measured at these widths, and no surface covers them.

@@ -1,4 +1,4 @@
-"""What all figures share: each is a value in and one SVG out; the same value gives the same bytes."""
+"""Colours and drawing shared by all figures. A figure turns a value into an SVG, equal values into equal bytes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from matplotlib.figure import Figure
 
 __all__ = ["DENSE", "FAINT", "GRID", "INK", "MEASURED", "PRUNED", "STYLE", "svg", "time_unit"]
 
-INK, FAINT, GRID = "#1e293b", "#64748b", "#e2e8f0"
-DENSE, PRUNED, MEASURED = "#cbd5e1", "#0f766e", "#ea580c"
+INK = "#1e293b"
+"""Colour of titles."""
+FAINT = "#64748b"
+"""Colour of labels and ticks."""
+GRID = "#e2e8f0"
+"""Colour of axes and grid lines."""
+DENSE = "#cbd5e1"
+"""Colour of the dense network."""
+PRUNED = "#0f766e"
+"""Colour of the pruned network and of predictions."""
+MEASURED = "#ea580c"
+"""Colour of measurements."""
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "halp-trt",

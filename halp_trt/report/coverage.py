@@ -1,4 +1,4 @@
-"""What a latency table covers beside its rows, how well, and how steady the machine was: the numbers of its report."""
+"""The numbers in a latency table's report: coverage of its surfaces, their errors, and the machine's drift."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PERCENTILE = 95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How well the entries of some surfaces are known.
+    """The number of entries of some surfaces and their errors.
 
     Attributes:
         num_entries: pairs of widths covered, measured or interpolated.
-        num_measured: those of them that were measured.
-        p95_error_fraction, largest_error_fraction: of the errors of all entries, relative to their latencies.
+        num_measured: the number of measured ones.
+        p95_error_fraction, largest_error_fraction: 95th percentile and largest of the entries' relative errors.
     """
 
     num_entries: int
@@ -33,12 +33,12 @@ class Coverage:
 
     @property
     def measured_fraction(self) -> float:
-        """Share of the entries that was measured."""
+        """The share of measured entries."""
         return self.num_measured / self.num_entries
 
 
 def coverage(surfaces: Sequence[Surface]) -> Coverage | None:
-    """What surfaces cover, taken together; None where there are none."""
+    """The coverage of surfaces taken together; None if there are none."""
     grids = [surface.grid() for surface in surfaces]
     if not grids:
         return None
@@ -83,7 +83,7 @@ def width_range(widths: Sequence[int]) -> str:
 
 
 def cliffs(widths: Sequence[int], step: int) -> list[float]:
-    """Where a staircase of this step jumps: half-way between the widths beside each cliff; nowhere at a step of 1."""
+    """The cliffs of a staircase: half-way between the widths beside each jump; none at a step of 1."""
     if step <= 1:
         return []
     return [(left + right) / 2 for left, right in pairwise(widths) if -(-left // step) != -(-right // step)]

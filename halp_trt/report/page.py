@@ -21,7 +21,7 @@ __all__ = ["Evidence", "render"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a page may show; whatever is None or empty is left out.
+    """The values of a page; whatever is None or empty is left out.
 
     Attributes:
         title: the page's heading, usually the model.

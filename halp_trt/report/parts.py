@@ -1,4 +1,4 @@
-"""What a page is put together from."""
+"""The parts of a page: tiles and figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Figure", "Tile"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One number in large type, what it is, and a few words more."""
+    """One number in large type, its label, and a few words more."""
 
     label: str
     value: str

@@ -18,7 +18,7 @@ _PROOFS = {
 
 
 def describe_answer(answer: Answer, solution: Solution, dense_us: float) -> str:
-    """What a plan keeps, costs and is worth, and how good it is known to be."""
+    """A plan in words: its widths, latency and saliency, and its gap to the bound."""
     share = units.percent(answer.latency_us / dense_us, 1)
     rows = [
         ("saliency", f"{answer.value:.6g}, {_PROOFS[solution.status]}: no plan keeps more than {answer.bound:.6g}"),

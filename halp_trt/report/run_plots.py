@@ -123,7 +123,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def layers_figure(verification: Verification) -> str | None:
-    """What the table predicted for each layer against the profile of the pruned engine; None without a profile."""
+    """The table's prediction of each layer against the profile of the pruned engine; None without a profile."""
     layers = verification.layers
     if not layers:
         return None

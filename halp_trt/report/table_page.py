@@ -1,4 +1,4 @@
-"""What a page shows of a latency table."""
+"""The tiles and figures of a latency table's page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SURFACES = 24
 
 
 def table_tiles(table: LatencyTable) -> Iterator[Tile]:
-    """How much was measured, how much is covered, and how well."""
+    """The tiles of a table: rows measured, entries covered, and their errors."""
     yield Tile(label="Measured", value=units.count(len(table.rows)), detail="rows, each a layer at its widths")
     covered = coverage(table.refined_surfaces())
     if covered is None:
@@ -37,7 +37,7 @@ def table_tiles(table: LatencyTable) -> Iterator[Tile]:
 
 
 def table_figures(table: LatencyTable, most: int = _MOST_SURFACES) -> Iterator[Figure]:
-    """The ``most`` slowest of its surfaces, and the drift while its rows were measured; nothing of what it lacks."""
+    """The figures of a table: its ``most`` slowest surfaces, and the drift while its rows were measured."""
     more = len(table.surfaces) - most
     which = f"The {most} layers that take longest; {more} more are listed below. " if more > 0 else ""
     drawn = [

@@ -15,7 +15,7 @@ __all__ = ["describe_table"]
 
 
 def describe_table(table: LatencyTable) -> str:
-    """What was measured, what is covered between, and how well."""
+    """A latency table in words: rows measured, entries covered between them, and their errors."""
     notes = [f"timed by {units.protocol_line(table.target.protocol)}", *_notes(table)]
     head = f"Latency table of {units.target_line(table.target)}: {len(table.rows)} probes"
     parts = ["\n".join([head, *notes]), units.columns(_operators(table))]

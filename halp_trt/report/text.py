@@ -51,7 +51,7 @@ def verdict(verification: Verification) -> str:
 
 
 def _witnessed(verification: Verification) -> str:
-    """What the comparison with ONNX Runtime says, empty where there was none."""
+    """The result of the comparison with ONNX Runtime in words, empty if there was none."""
     checks = (verification.dense, verification.pruned)
     found = [check.witness_difference for check in checks if check.witness_difference is not None]
     if not found:
@@ -180,7 +180,7 @@ def _plan(value: PruningPlan) -> str:
 
 
 def calibration_line(plan: PruningPlan) -> str:
-    """What engines said about sums over the table, and how well they agree; empty where none was timed."""
+    """The calibration line fitted to timed engines, with its R² and error, in words; empty if none was timed."""
     if not plan.calibration_engines:
         return ""
     line = f"an engine takes {plan.calibration:.3f} × the table's sum"
@@ -235,7 +235,7 @@ def _engine(value: EngineRecord) -> str:
 
 
 def _proof(value: EngineRecord) -> list[str]:
-    """In which number formats the engine computes, and how that is known."""
+    """Lines on the number formats an engine computes in, and the evidence for them."""
     if not value.types:
         return []
     counts = ", ".join(f"{number} in {name}" for name, number in sorted(value.types.items()))

@@ -100,7 +100,7 @@ def target_line(target: Target) -> str:
 
 
 def protocol_line(protocol: Protocol) -> str:
-    """How latencies are taken, in a few words."""
+    """A protocol in a few words."""
     warmup = f"{protocol.warmup_ms:g} ms" if protocol.warmup_ms else f"{protocol.num_warmup} runs"
     return f"{protocol.method}, {protocol.num_samples} samples after a warm-up of {warmup}"
 

@@ -12,7 +12,7 @@ __all__ = ["Answer", "Sweep", "answer_from"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A solution as it is shown: see ``Solution``; ``kept`` maps each group to its width, or index in an instance."""
+    """A ``Solution`` in a form to show and store; ``kept`` maps each group to its width, or index in an instance."""
 
     value: float
     bound: float
@@ -25,9 +25,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A frontier as it is shown: answers of rising latency and value from ``low_us`` on, or from what can be met.
+    """A Pareto front in a form to show and store: answers of rising latency and value.
 
-    ``seconds`` is the wall time that all of them took together.
+    They begin at ``low_us``, or at the lowest reachable latency; ``seconds`` is the wall time of all together.
     """
 
     solver: str
@@ -38,7 +38,7 @@ class Sweep:
 
 
 def answer_from(problem: Problem, solution: Solution, budget_us: float) -> Answer:
-    """A solution's answer."""
+    """The answer that shows a solution."""
     return Answer(
         value=solution.value,
         bound=solution.bound,

@@ -1,14 +1,14 @@
 """The papers' augmented knapsack (arXiv:2210.06659, sec. 3.2, alg. 1), as numbers only.
 
-An item is one more chunk of a group, with what it adds to value and cost. Items of a group stand in the order of their
-saliency, and ``V[i][w] = max(V[i-1][w], v_i + V[i-1][w - c_i])``, where item i may be taken if it is the first of its
-group, or if item i-1 was taken in the cell ``(i-1, w - c_i)`` that it builds on. That cell holds one best plan only, so
-the recurrence is greedy: it can miss the optimum, which is what ``exact`` finds.
+An item is one more chunk of a group, with its marginal value and cost. Items of a group stand in the order of their
+saliency, and ``V[i][w] = max(V[i-1][w], v_i + V[i-1][w - c_i])``. Item i may be taken if it is the first of its group,
+or if item i-1 was taken in cell ``(i-1, w - c_i)``. A cell holds a single plan, so the recurrence is greedy and can
+miss the optimum; ``exact`` finds it.
 
-Differs from HALP's released form in that what must stay is paid for before anything is chosen, so that keeping it
-cannot break the budget; that costs are rounded up, never down, to a quantum as fine as the table's size allows; that
-cells are computed a row at a time, with one bit kept for each; and that the best cell within the capacity is taken,
-which need not be the last one, as a greedy recurrence may do worse with more room.
+Differs from HALP's released form in four points. The first choice of every group is paid for before anything is chosen,
+so keeping it cannot break the budget. Costs are rounded up, never down, to a quantum as fine as the table's size
+allows. Cells are computed a row at a time, with one bit kept for each. The best cell within the capacity is taken, not
+the last one: a greedy recurrence may do worse with more room.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import numpy.typing as npt
 
 __all__ = ["MOST_CELLS", "augmented_knapsack"]
 
-MOST_CELLS = 1 << 18  # in a row
+MOST_CELLS = 1 << 18
+"""Most cells in a row of the table."""
 Floats = npt.NDArray[np.float64]
 
-_FINEST = 20  # binary digits behind the point that are looked at
+_FINEST = 20
+"""Most binary digits after the point of a common divisor of costs."""
 
 
 def augmented_knapsack(
@@ -38,18 +40,18 @@ def augmented_knapsack(
     beside: Sequence[Floats] = (),
     budgets: Floats | None = None,
 ) -> Iterator[tuple[int, ...]]:
-    """The choice of every group: the recurrence's best plan first, then those of its other cells, of falling value.
+    """Yields every group's choices: the recurrence's best plan first, then its other cells' by falling value.
 
-    There is none where the time is up before the table is full.
+    Yields nothing if the time is up before the table is full.
 
     Args:
-        costs, values: ``[group][choice]``, cumulative: choice k is the first of a group (which has to be paid for) and
-            k chunks more.
-        capacity: the most that the chosen costs may sum to.
-        most_cells: in a row of the table.
+        costs, values: ``[group][choice]``, cumulative: choice k is a group's first choice (always paid for) and k
+            chunks more.
+        capacity: the largest sum of chosen costs.
+        most_cells: most cells in a row of the table.
         is_late: asked at every row.
-        beside: ``[group][resource, choice]``: what choices cost in other resources, if anything.
-        budgets: of those resources; cells whose plans exceed one are passed over.
+        beside: ``[group][resource, choice]``: costs in other resources, if there are any.
+        budgets: limits of those resources; plans exceeding one are passed over.
     """
     room = math.fsum([capacity, *(-group[0] for group in costs)])
     quantum = _quantum(costs, most_cells)
@@ -70,14 +72,14 @@ def augmented_knapsack(
         reached = np.where((spent[:, : len(reached)] <= budgets[:, None]).all(axis=0), reached, -np.inf)
     _, cells = np.unique(-reached, return_index=True)
     for cell in cells[np.isfinite(reached[cells])]:
-        taken = iter(_backtrack(weights, rows, int(cell)))
-        yield tuple(sum(next(taken) for _ in group[1:]) for group in costs)
+        is_taken = iter(_backtrack(weights, rows, int(cell)))
+        yield tuple(sum(next(is_taken) for _ in group[1:]) for group in costs)
 
 
 def _quantum(costs: Sequence[Sequence[float]], most_cells: int) -> float:
-    """What all costs are multiples of, where that makes few enough cells; else a share of what they span.
+    """The largest common divisor of all costs if it makes few enough cells, else ``span / most_cells``.
 
-    It does not depend on the budget, so that the same plans stand in the cells of every budget.
+    It does not depend on the budget, so the cells of every budget hold the same plans.
     """
     differences = [cost - group[0] for group in costs for cost in group]
     span = math.fsum(max(group) - min(group) for group in costs)
@@ -101,15 +103,16 @@ def _table(
     sums: Floats,
     steps: Floats,
 ) -> tuple[Floats, list[npt.NDArray[np.uint8]], Floats]:
-    """The value in every cell, of capacities ``-below .. top``, and for every item where it is taken, eight to a byte.
+    """The value of every cell, a bit row per item (taken or not, eight cells to a byte), and the costs beside.
 
-    Last what every cell's plan costs in other resources: ``sums`` at first and ``steps[resource, item]`` more.
+    Cells stand for capacities ``-below .. top``. Costs in other resources begin at ``sums``; an item adds
+    ``steps[resource, item]``.
 
-    Capacities below zero and beyond the budget are there for items that save: they build on cells with more room.
+    Capacities below zero and beyond the budget serve items of negative cost: these build on cells with more room.
     """
     size = below + top + 1
     value = np.where(np.arange(size) >= below, 0.0, -np.inf)
-    taken = np.zeros(size, bool)
+    is_taken = np.zeros(size, bool)
     rows, spent = [], np.repeat(sums[:, None], size, axis=1)
     for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
         if is_late():
@@ -119,19 +122,19 @@ def _table(
         source = np.clip(source, 0, size - 1)
         candidate = np.where(inside, value[source] + gain, -np.inf)
         if item not in firsts:
-            candidate[~taken[source]] = -np.inf
-        taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
-        value = np.where(taken, candidate, value)
+            candidate[~is_taken[source]] = -np.inf
+        is_taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
+        value = np.where(is_taken, candidate, value)
         if len(sums):
-            spent = np.where(taken, spent[:, source] + steps[:, item, None], spent)
-        rows.append(np.packbits(taken))
+            spent = np.where(is_taken, spent[:, source] + steps[:, item, None], spent)
+        rows.append(np.packbits(is_taken))
     return value, rows, spent
 
 
 def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:
-    """Which items are taken on the way to a cell of the last row."""
-    taken = []
+    """For every item, whether it is taken on the way to a cell of the last row."""
+    is_taken = []
     for weight, row in zip(reversed(weights), reversed(rows), strict=True):
-        taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
-        cell -= weight * taken[-1]
-    return taken[::-1]
+        is_taken.append(bool(row[cell // 8] >> (7 - cell % 8) & 1))
+        cell -= weight * is_taken[-1]
+    return is_taken[::-1]

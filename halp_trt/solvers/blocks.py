@@ -1,4 +1,4 @@
-"""Which layers a residual connection bypasses: found in what layers read and write."""
+"""Residual blocks: the branches a residual connection bypasses, found from the groups layers read and write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Bypassed", "Wire", "find_blocks"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """What a layer writes and reads, as numbers of groups; ``reads`` is None for the network's input."""
+    """The groups a layer writes and reads, by number; ``reads`` is None for the network's input."""
 
     name: str
     writes: tuple[int, ...]
@@ -28,16 +28,16 @@ class Bypassed:
 def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
     """Every branch whose removal leaves the network whole.
 
-    A branch ends in a layer that writes a group shared with other writers. Inside it are the groups that serve nothing
-    but the branch. It is bypassed where it starts from the group that it ends in (an identity), or from where another
-    writer's branch starts as well (a projection); of branches that bypass each other the shortest has to stay.
+    A branch ends in a layer whose output group has other writers. Inside it are the groups used by the branch alone. It
+    is bypassed if it starts from the group it ends in (an identity), or from the start of another writer's branch (a
+    projection). Among branches bypassing each other the shortest has to stay.
     """
     branches = {}
     for wire in wires:
         if len(wire.writes) == 1 and sum(other.writes == wire.writes for other in wires) > 1:
             inside = _inside(wire, wires)
             branches[wire.name] = (wire.writes[0], inside, _sources(wire, inside, wires))
-    found = []
+    bypassed = []
     for name, (end, inside, sources) in branches.items():
         rivals = [
             (len(other_inside), order)
@@ -47,8 +47,8 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
         own = (len(inside), list(branches).index(name))
         is_bypassed = sources == frozenset({end}) or (sources is not None and min(rivals) < own)
         if inside and is_bypassed:
-            found.append(Bypassed(layer=name, groups=inside))
-    return tuple(found)
+            bypassed.append(Bypassed(layer=name, groups=inside))
+    return tuple(bypassed)
 
 
 def _inside(last: Wire, wires: Sequence[Wire]) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""The frontier of value against cost: what every budget of a range can buy, in the time of several plans.
+"""The Pareto front of value against cost over a range of budgets, in the time of several plans.
 
-A plan that is best at some price is the best of all plans that cost no more than it does. These plans are the corners
-of the frontier's concave hull, and between two of them no plan lies above the straight line (Everett 1963). One pass
-over the tree finds one, so the hull takes no search. Where two corners lie far apart, a search below their line finds
-the plans between them, each with the line above it as its bound.
+A plan optimal at some price (largest ``value - price * cost``) is optimal among all plans of no higher cost. These
+plans are the corners of the front's concave hull, and no plan between two of them lies above their line (Everett 1963).
+One pass over the tree finds one, so the hull takes no search. Between corners far apart, a search below their line
+finds plans, each with the line above it as its bound.
 """
 
 from __future__ import annotations
@@ -33,22 +33,26 @@ Indices = npt.NDArray[np.intp]
 _SPACING = 0.01
 """Corners closer than this share of the dense cost are not told apart."""
 _CELLS = 8
-"""Between corners one plan is shown for each such part of the spacing."""
+"""Between corners, one plan is shown for each eighth of the spacing."""
 _SMALL_RISE = 3e-3
-"""Between corners that differ less in value nothing is looked for."""
+"""No search runs between corners whose values differ by a smaller fraction."""
 _SLICE = 0.1
-"""Plans are looked for so far below the line, as a part of what its ends differ by in value."""
+"""Depth of the search below a line, as a fraction of its rise in value."""
 _MOST_LABELS = 200
+"""Most labels of a search between two corners."""
 _FEW_PLANS = math.log(1e9)
-_MOST_OF_ALL = 4_000
-"""Where there are no more plans than that, all on the frontier are sought, unless more labels are needed."""
+"""Logarithm of the number of plans up to which the whole front of a network is sought."""
+_MOST_FRONT_LABELS = 4_000
+"""Most labels of a search for the whole front of a small network; if it needs more, the hull takes over."""
 _STEP = 0.05
+"""Distance between the budgets of solvers that plan one by one, as a share of the dense cost."""
 _ROUNDING = 1e-12
+"""Relative rounding error of sums."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierPoint:
-    """What a budget buys."""
+    """The best plan found for one budget."""
 
     budget: float
     solution: Solution
@@ -59,17 +63,16 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Plans for budgets from ``low`` to ``high`` of the first resource, ascending in cost and value.
 
-    Of ``joint`` and ``joint-blocks`` with one resource these are all plans on the frontier where there are few plans;
-    else the plans for the two ends, every corner of the hull between, at most ``_SPACING`` apart, and where corners are
-    further apart the best plans found between them; each with the budget that it spends. Otherwise plans are solved one
-    by one.
+    ``joint`` and ``joint-blocks`` with one resource give a small network its whole Pareto front. A larger one gets the
+    plans of both ends, the corners of the hull between, told apart down to ``_SPACING``, and the best plans found
+    between corners farther apart; each inner plan's budget is its own cost. Other solvers plan budget by budget.
 
     Args:
-        problem: its own budget for the first resource does not matter.
-        solver: of ``SOLVERS``.
-        low, high: budgets; where ``low`` cannot be met the range begins at what can.
+        problem: groups, layers and budgets; its own budget for the first resource does not matter.
+        solver: a key of ``SOLVERS``.
+        low, high: budgets; if ``low`` cannot be met, the range begins at the lowest reachable cost.
         dense: the cost of the dense network.
-        effort: the gap for plans that are solved, and the seconds after which what is known is returned.
+        effort: the gap of solved plans, and the seconds after which the plans known so far are returned.
 
     Raises:
         InfeasibleBudgetError: not even ``high`` can be met.
@@ -77,38 +80,38 @@ def frontier(
     """
     if not 0 < low <= high:
         raise UsageError(f"a sweep goes from a lower budget to a higher one, got {low:.6g} to {high:.6g}")
-    hurry = _Hurry(effort or Effort())
+    deadline = _Deadline(effort or Effort())
     if solver.startswith("joint") and len(problem.budgets) == 1:
         model, tree = prepared(problem, blocks=solver == "joint-blocks")
         if tree is not None:
             ask = _Range(problem=problem, low=low, high=high, spacing=_SPACING * dense)
-            return _rising(_along_the_hull(ask, model, tree, hurry))
-    found = [_at(problem, solver, high, hurry)]
+            return _rising(_along_the_hull(ask, model, tree, deadline))
+    points = [_at(problem, solver, high, deadline)]
     budgets = np.linspace(low, high, max(2, round((high - low) / dense / _STEP) + 1)).tolist()
     for budget in reversed(budgets[:-1]):
-        found += [] if hurry.is_over() else _if_met(problem, solver, budget, hurry)
-    return _rising(found)
+        points += [] if deadline.is_over() else _if_met(problem, solver, budget, deadline)
+    return _rising(points)
 
 
-class _Hurry:
-    """How much time is left."""
+class _Deadline:
+    """The time limit of a sweep, counted from its start."""
 
     def __init__(self, effort: Effort) -> None:
         self.gap, self._seconds, self._started = effort.gap, effort.seconds, time.perf_counter()
 
     def left(self) -> float | None:
-        """Seconds, at least a moment; None where there is no limit."""
+        """Seconds left, at least 1e-9; None without a limit."""
         return None if self._seconds is None else max(self._seconds - (time.perf_counter() - self._started), 1e-9)
 
     def is_over(self) -> bool:
-        """Whether none is left."""
+        """True if no time is left."""
         left = self.left()
         return left is not None and left <= 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Range:
-    """A problem, and where its frontier is looked at how finely."""
+    """A problem, the range of budgets to sweep, and the spacing of its plans."""
 
     problem: Problem
     low: float
@@ -116,10 +119,10 @@ class _Range:
     spacing: float
 
 
-def _rising(found: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
-    """By cost, without those that are worth no more than one of a lower cost."""
+def _rising(candidates: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+    """The undominated points by ascending cost and value."""
     points: list[FrontierPoint] = []
-    for point in sorted(found, key=lambda point: (_cost(point), -point.solution.value)):
+    for point in sorted(candidates, key=lambda point: (_cost(point), -point.solution.value)):
         if not points or point.solution.value > points[-1].solution.value:
             points.append(point)
     return tuple(points)
@@ -134,14 +137,14 @@ def _with_budget(problem: Problem, budget: float) -> Problem:
     return replace(problem, budgets={**problem.budgets, first: budget})
 
 
-def _at(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> FrontierPoint:
-    solution = SOLVERS[solver](_with_budget(problem, budget), gap=hurry.gap, seconds=hurry.left())
+def _at(problem: Problem, solver: str, budget: float, deadline: _Deadline) -> FrontierPoint:
+    solution = SOLVERS[solver](_with_budget(problem, budget), gap=deadline.gap, seconds=deadline.left())
     return FrontierPoint(budget=budget, solution=solution)
 
 
-def _if_met(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> list[FrontierPoint]:
+def _if_met(problem: Problem, solver: str, budget: float, deadline: _Deadline) -> list[FrontierPoint]:
     try:
-        return [_at(problem, solver, budget, hurry)]
+        return [_at(problem, solver, budget, deadline)]
     except InfeasibleBudgetError:
         return []
 
@@ -149,59 +152,59 @@ def _if_met(problem: Problem, solver: str, budget: float, hurry: _Hurry) -> list
 # ---- the hull and what lies below it --------------------------------------------------------------------------------
 
 
-def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], hurry: _Hurry) -> list[FrontierPoint]:
-    """The plans for both ends, the corners between, and what is found below the lines between far ones."""
+def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], deadline: _Deadline) -> list[FrontierPoint]:
+    """The plans of both ends, the corners between, and plans found below the lines between far corners."""
     if all_of_them := _every_plan(ask, model, tree):
         return all_of_them
     started = time.perf_counter()
-    pairs = list(spans(model, tree, ask.low, ask.high, spacing=ask.spacing, is_over=hurry.is_over))
+    pairs = list(spans(model, tree, ask.low, ask.high, spacing=ask.spacing, is_over=deadline.is_over))
     corners = list({id(corner): corner for pair in pairs for corner in pair}.values())
     seconds = (time.perf_counter() - started) / max(len(corners), 1)
-    found = _shown(ask, model, [corner for corner in corners if ask.low <= corner.costs[0] <= ask.high], seconds)
+    shown = _shown(ask, model, [corner for corner in corners if ask.low <= corner.costs[0] <= ask.high], seconds)
 
     def end(budget: float) -> FrontierPoint:
         asked = _with_budget(ask.problem, budget)
-        effort = Effort(gap=hurry.gap, seconds=hurry.left())
+        effort = Effort(gap=deadline.gap, seconds=deadline.left())
         there = replace(model, budgets=np.array([budget]))
         return FrontierPoint(budget=budget, solution=solved(asked, there, tree, effort=effort, known=corners))
 
-    found.append(end(ask.high))
+    shown.append(end(ask.high))
     try:
-        found.append(end(ask.low))
+        shown.append(end(ask.low))
     except InfeasibleBudgetError:
-        found.append(end(float(lowest(model, tree, 0).costs[0]) * (1 + _ROUNDING)))
+        shown.append(end(float(lowest(model, tree, 0).costs[0]) * (1 + _ROUNDING)))
     for left, right in pairs:
         across, up = float(right.costs[0] - left.costs[0]), right.value - left.value
-        if across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or hurry.is_over():
+        if across <= ask.spacing or up <= _SMALL_RISE * abs(right.value) or deadline.is_over():
             continue
         started = time.perf_counter()
         price = up / across
         points = [p for p in _below(ask, model, tree, right, price, up) if ask.low <= p.costs[0] <= ask.high]
         seconds = (time.perf_counter() - started) / max(len(points), 1)
-        found += _shown(ask, model, points, seconds, line=(left, price))
-    return found
+        shown += _shown(ask, model, points, seconds, line=(left, price))
+    return shown
 
 
 def _every_plan(ask: _Range, model: Model, tree: tuple[Bucket, ...]) -> list[FrontierPoint]:
-    """The whole frontier, where a network is small; nothing where it is not, or where nothing meets the budgets."""
+    """The whole Pareto front of a small network; nothing for a larger one, or if no plan meets the budgets."""
     if sum(map(math.log, model.sizes)) > _FEW_PLANS:
         return []
     started = time.perf_counter()
     worth = sum(float(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0)) for f in model.factors)
     there = replace(model, budgets=np.array([ask.high]))
-    found = search(
+    front = search(
         there,
         tree,
         [np.zeros(1)],
         -worth - 1.0,
-        max_labels=_MOST_OF_ALL,
+        max_labels=_MOST_FRONT_LABELS,
         pick=lambda costs, _: np.argsort(costs[:, 0], kind="stable"),
     )
-    if found is None or found.lost > -np.inf:
+    if front is None or front.lost > -np.inf:
         return []
-    seconds = (time.perf_counter() - started) / max(len(found.points), 1)
-    first = sum(float(point.costs[0]) <= ask.low for point in found.points)
-    shown = _shown(ask, model, found.points[max(first - 1, 0) :], seconds)
+    seconds = (time.perf_counter() - started) / max(len(front.points), 1)
+    first = sum(float(point.costs[0]) <= ask.low for point in front.points)
+    shown = _shown(ask, model, front.points[max(first - 1, 0) :], seconds)
     return [point for point in shown if _cost(point) <= ask.high]
 
 
@@ -224,32 +227,32 @@ def _below(
         return firsts
 
     limit = target + price * float(right.costs[0])
-    found = search(small, rest, [prices], limit, max_labels=_MOST_LABELS, pick=pick)
-    assert found is not None
+    front = search(small, rest, [prices], limit, max_labels=_MOST_LABELS, pick=pick)
+    assert front is not None
     return tuple(
         replace(
             point, states=np.asarray([kept[state] for kept, state in zip(keep, point.states, strict=True)], np.intp)
         )
-        for point in found.points
+        for point in front.points
     )
 
 
 def _shown(
     ask: _Range, model: Model, points: Sequence[Point], seconds: float, line: tuple[Point, float] | None = None
 ) -> list[FrontierPoint]:
-    """Plans with the budget that each spends.
+    """Plans as frontier points, each with its own cost as its budget.
 
     Args:
-        ask, model: what they are plans of.
+        ask, model: the problem and its tables.
         points: the plans.
-        seconds: that each took.
-        line: a corner and the price from which the line starts that bounds them; without it they are corners
-            themselves, and the best of their cost.
+        seconds: wall time of each.
+        line: start and slope (price) of the line bounding them from above; None for corners, which are optimal at their
+            cost.
     """
     num_groups = len(ask.problem.groups)
     states = np.asarray([point.states for point in points], np.intp).reshape(-1, len(model.states))
     plans = np.column_stack([names[states[:, group]] for group, names in enumerate(model.states[:num_groups])])
-    found = []
+    shown = []
     for point, choices, costs in zip(points, plans.tolist(), ask.problem.costs_of(plans), strict=True):
         value = ask.problem.value(choices, live=True)
         bound = value if line is None else line[0].value + line[1] * float(point.costs[0] - line[0].costs[0])
@@ -261,5 +264,5 @@ def _shown(
             seconds=seconds,
             status="optimal" if bound <= value else "limit",
         )
-        found.append(FrontierPoint(budget=next(iter(costs.values())), solution=solution))
-    return found
+        shown.append(FrontierPoint(budget=next(iter(costs.values())), solution=solution))
+    return shown

@@ -1,10 +1,10 @@
-"""HALP's problem: the width that a layer reads stands still while the width that it writes is chosen.
+"""HALP's problem: output widths are chosen while input widths stand still; solvers ``halp`` and ``exact``.
 
-A choice costs what the layers that write its group take at that width, everything else as it is now, so what narrower
-inputs save is not credited (arXiv:2210.06659, sec. 3.1). As in the papers width 0 is a choice like any other, where the
-problem offers it: it may cut a network in two, and the value of a dead block's last layer counts all the same; limits
-forbid it. Differs from HALP in that plans have to meet the budgets at their true widths too, which the linear optimum
-may break where a narrower layer is slower.
+The cost of a choice is the cost of the layers writing its group at that width, at their present input widths; savings
+by narrower inputs are not credited (arXiv:2210.06659, sec. 3.1). As in the papers, width 0 is a choice like any other
+if the problem offers it: it may cut a network in two, and the value of a dead block's last layer counts all the same;
+limits forbid it. Differs from HALP: plans have to meet the budgets at their true widths, too; the linear optimum may
+break them where a narrower layer is slower.
 """
 
 from __future__ import annotations
@@ -31,29 +31,40 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 Clock = Callable[[], bool]
-"""Whether the time is up."""
+"""A function that returns True when the time is up."""
 
 _Chosen = tuple[tuple[int, ...] | None, float]
-"""Choices, and a bound."""
+"""Choices (None: none found), and a bound on the value."""
 
 _ATTEMPTS = 200
+"""Most plans of the recurrence priced at their true widths."""
 _STRIDE = 1.08
-_ROUNDING, _ROUNDINGS = 1e-14, 8
-_FEWEST_CELLS, _MOST_STEPS = 1 << 12, 1 << 27
-"""Cells in a row of the recurrence, and its cells in all rows, from where on they are made coarser."""
-_WEIGHINGS, _WEIGHED_CELLS, _WEIGHED_PLANS = {2: 8, 3: 4}, 1 << 14, 40
-"""Into how many parts the weight of several resources is divided, cells in a row, and plans taken of each."""
+"""Growth of the number of plans skipped between two attempts, after the first quarter of the attempts."""
+_ROUNDING = 1e-14
+"""Relative rounding error of sums, as a fraction of the numbers summed."""
+_ROUNDINGS = 8
+"""Most tries with less room, for choices above the budget by rounding."""
+_FEWEST_CELLS = 1 << 12
+"""Fewest cells in a row of the recurrence; also the cells of the coarse recurrence under a time limit."""
+_MOST_STEPS = 1 << 27
+"""Most cells in all rows of the recurrence; more items get coarser rows."""
+_WEIGHINGS = {2: 8, 3: 4}
+"""Number of parts into which the weight is divided, by the number of resources."""
+_WEIGHED_CELLS = 1 << 14
+"""Most cells in a row for each weighting of several resources."""
+_WEIGHED_PLANS = 40
+"""Plans tried of each weighting."""
 
 
 def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
     """The optimum of HALP's problem among the plans that meet the budgets at their true widths too.
 
-    Where the linear optimum breaks one and the network ties too many groups together to say which plans do not, the
-    plan is that of ``halp``.
+    If the linear optimum breaks a budget and the network ties too many groups together for a proof, the plan is the one
+    of ``halp``.
 
     Args:
         problem: groups, layers, budgets.
-        gap, seconds: see ``joint``; with one resource the optimum is found anyhow.
+        gap, seconds: see ``joint``; with one resource the optimum is found in any case.
 
     Raises:
         InfeasibleBudgetError: no choice meets the budgets at the present input widths.
@@ -62,18 +73,20 @@ def exact(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) 
 
 
 def halp(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
-    """What the papers' augmented knapsack chooses; its bound is the optimum of the same problem.
+    """The plan of the papers' augmented knapsack, with the optimum of the same problem as its bound.
 
-    The papers know one resource. Here several are summed, in several weights, and the best plan within all is taken.
+    The papers know one resource. Several are summed here under several weightings, and the best plan within all budgets
+    is taken.
     """
     return _solution(problem, _first_of_augmented, Effort(gap=gap, seconds=seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Linear:
-    """HALP's problem: ``costs[group][resource, choice]`` of the choices allowed, and what is left of the budgets.
+    """HALP's problem as numbers: ``costs[group][resource, choice]`` relative to the present width.
 
-    ``dense`` is what the network costs as it is, ``scale`` the size of the numbers that sums are made of.
+    ``dense`` is the network's cost at its present widths, ``budgets`` the remainder beyond it, ``scale`` the sum of the
+    terms' magnitudes, for rounding errors.
     """
 
     problem: Problem
@@ -85,7 +98,7 @@ class _Linear:
     scale: float
 
     def is_above(self, choices: Sequence[int], budget: float) -> bool:
-        """Whether choices exceed what is left of the first budget, layers summed as they are and rounded once."""
+        """True if choices exceed the first budget, with all layers' costs summed exactly and rounded once."""
         rows = []
         full = [len(group.widths) - 1 for group in self.problem.groups]
         for term in self.problem.terms:
@@ -103,7 +116,7 @@ class _Linear:
 
 
 def linearised(problem: Problem) -> Problem:
-    """HALP's problem as one in which every group has costs of its own, beside what cannot be changed."""
+    """HALP's problem as a separable one: one constant term, and one term per group over its own choices."""
     full = [len(group.widths) - 1 for group in problem.groups]
     dense = np.sum([term.at(full) for term in problem.terms], axis=0) + np.zeros(len(problem.budgets))
     costs = [np.zeros((len(problem.budgets), len(group.widths))) for group in problem.groups]
@@ -118,7 +131,7 @@ def linearised(problem: Problem) -> Problem:
 
 
 def _along(term: Term, group: int, full: Sequence[int], num_choices: int) -> Floats:
-    """What a layer costs more than now when one of the groups that it writes is at each of its choices."""
+    """A layer's extra cost over now for each choice of one of the groups it writes, ``[resource, choice]``."""
     rows = []
     for choice in range(num_choices):
         chosen = list(full)
@@ -145,7 +158,7 @@ def _linear(problem: Problem) -> _Linear:
 
 
 def _solution(problem: Problem, choose: Callable[[_Linear, Effort, Clock], _Chosen], effort: Effort) -> Solution:
-    """What is chosen, priced at its true widths, with the optimum of the linear problem as its bound."""
+    """The chosen plan, priced at its true widths, with the optimum of the linear problem as its bound."""
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
     linear = _linear(problem)
@@ -178,7 +191,7 @@ def _narrowest(linear: _Linear) -> tuple[int, ...]:
 
 
 def _best_of_linear(linear: _Linear, effort: Effort, is_late: Clock) -> _Chosen:
-    """The optimum; where that breaks a budget at its true widths, the optimum of the plans that do not."""
+    """The linear optimum; if it breaks a budget at its true widths, the optimum among plans within the budgets."""
     choices, bound = _optimum(linear, effort)
     if linear.problem.fits(choices):
         return choices, bound
@@ -219,8 +232,8 @@ def _maximum(problem: Problem, effort: Effort) -> tuple[tuple[int, ...], float]:
 def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
     """The best choices of the linear problem, and a bound.
 
-    Costs are differences, which are rounded. So a little more than the budget is allowed, and what the choices cost at
-    the present input widths is summed anew; choices that are above the budget by rounding are not counted.
+    Costs are rounded differences. So a little more than the budget is allowed, then the cost of the choices at the
+    present input widths is summed anew, and choices above the budget are solved again with less room.
     """
     if len(linear.budgets) == 1:
         budget = float(linear.budgets[0])
@@ -231,14 +244,14 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
             raise _out_of_reach(linear, least - budget)
         room = budget + slack
         for _ in range(_ROUNDINGS):
-            found = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
-            choices = linear.chosen(found.choices)
-            if found.cost <= budget - slack or not linear.is_above(choices, budget):
+            answer = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
+            choices = linear.chosen(answer.choices)
+            if answer.cost <= budget - slack or not linear.is_above(choices, budget):
                 break
-            room = found.cost - slack
+            room = answer.cost - slack
             if least > room:
                 raise _out_of_reach(linear, max(least - budget, math.ulp(budget)))
-        return choices, found.bound
+        return choices, answer.bound
     lines = linearised(linear.problem)
     names = tuple(linear.problem.budgets)
     limits = linear.budgets + lines.terms[0].costs[:, 0, 0]
@@ -262,9 +275,9 @@ def _out_of_reach(linear: _Linear, missing: float) -> InfeasibleBudgetError:
 
 
 def _first_of_augmented(linear: _Linear, effort: Effort, is_late: Clock) -> _Chosen:
-    """Of the recurrence's plans, best first, one that meets the budgets at its true widths; ever more are skipped.
+    """The first of the recurrence's plans, best first, within the budgets at its true widths; skips grow on the way.
 
-    Under a time limit a coarse recurrence goes before the fine one, which may not end in time.
+    Under a time limit, a coarse recurrence goes before the fine one; the latter may not end in time.
     """
     bound = _optimum(linear, effort)[1]
     coarse = None
@@ -288,7 +301,7 @@ def _first_that_fits(linear: _Linear, plans: Iterator[tuple[int, ...]], is_late:
 
 
 def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False) -> Iterator[tuple[int, ...]]:
-    """The papers' recurrence; with several resources on several of their sums, whose best plans within all budgets."""
+    """Yields the recurrence's plans, best first; several resources are summed under several weightings."""
     if len(linear.budgets) == 1:
         costs = [cost[0].tolist() for cost in linear.costs]
         num_items = sum(len(group) - 1 for group in costs)
@@ -298,7 +311,7 @@ def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False)
         yield from map(linear.chosen, plans)
         return
     spans = np.sum([np.ptp(cost, axis=1) for cost in linear.costs], axis=0)
-    found: dict[tuple[int, ...], float] = {}
+    values: dict[tuple[int, ...], float] = {}
     for weights in _directions(len(spans)):
         weighed = [(weights / np.where(spans > 0, spans, 1.0)) @ cost for cost in linear.costs]
         plans = augmented_knapsack(
@@ -312,12 +325,12 @@ def _augmented(linear: _Linear, most_cells: int, is_late: Clock = lambda: False)
         )
         for positions in itertools.islice(plans, _WEIGHED_PLANS):
             choices = linear.chosen(positions)
-            found[choices] = linear.problem.value(choices)
-    yield from sorted(found, key=lambda choices: (-found[choices], choices))
+            values[choices] = linear.problem.value(choices)
+    yield from sorted(values, key=lambda choices: (-values[choices], choices))
 
 
 def _directions(num_resources: int) -> Iterator[Floats]:
-    """How resources are weighed: every sum of shares that are multiples of a part; they do not depend on budgets."""
+    """Yields the weightings of several resources: all vectors of multiples of ``1 / parts`` with sum 1."""
     parts = _WEIGHINGS.get(num_resources, 2)
     for shares in itertools.product(range(parts + 1), repeat=num_resources):
         if sum(shares) == parts:

@@ -1,9 +1,10 @@
 """The corners of the frontier's concave hull: one pass over the tree finds one, over tables that shrink on the way.
 
-A plan that is best at some price is the best of all plans that cost no more than it does; these plans are the corners
-of the hull (Everett 1963). A line between two known ones shows by its slope where to look next. What a state can reach
-at most is convex in the price, and so is the best of all plans: where the chord between what it reaches at the prices
-of two corners lies below what these corners reach between them, no corner between them has that state.
+A plan optimal at some price (largest ``value - price * cost``) is optimal among all plans of no higher cost; these
+plans are the corners of the hull (Everett 1963). The slope of the line between two known corners is the next price to
+try. The best value of all plans is convex in the price, and so is ``reach(state, price)``, the best value of all plans
+with a given state. If the chord of ``reach`` between the prices of two corners lies below the corners' own line, no
+corner between them has the state, and it is removed from their tables.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _ROUNDING = 1e-9
+"""Relative rounding error of values and priced costs, with a wide margin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _View:
-    """What is best in a direction: of all plans, and of those with each state of each variable.
+    """The best value in a direction: over all plans, and over the plans with each state of each variable.
 
     At an infinite price ``best`` and ``reach`` are the lowest costs, negated.
     """
@@ -59,12 +61,12 @@ class _Tables:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Span:
-    """Two neighbouring corners, and what may lie between them.
+    """Two neighbouring corners, and the tables of the plans between them.
 
     Attributes:
         left, right: plans, ``states`` as the whole model numbers them.
-        tables: of what may lie between.
-        at_left, at_right: views whose prices enclose those of all corners between.
+        tables: tables without states no corner between has.
+        at_left, at_right: views whose prices enclose the prices of all corners between.
     """
 
     left: Point
@@ -75,22 +77,22 @@ class _Span:
 
     @property
     def across(self) -> float:
-        """How much more the right corner costs."""
+        """The difference in cost between the corners."""
         return float(self.right.costs[0] - self.left.costs[0])
 
     @property
     def up(self) -> float:
-        """How much more the right corner is worth."""
+        """The difference in value between the corners."""
         return self.right.value - self.left.value
 
     @property
     def slack(self) -> float:
-        """What sums of such values and priced costs may be off by, and more."""
+        """An upper bound on the rounding error in ``value - price * cost``."""
         priced = self.up / self.across * float(np.abs(self.right.costs[0]))
         return _ROUNDING * (abs(self.left.value) + abs(self.right.value) + priced)
 
     def ends_at(self, point: Point) -> bool:
-        """Whether a plan costs and earns what one of the ends does."""
+        """True if a plan has the cost and value of one of the corners."""
         return any(end.value == point.value and end.costs[0] == point.costs[0] for end in (self.left, self.right))
 
 
@@ -109,7 +111,7 @@ def spans(
         model, tree: tables with one resource, and buckets.
         low, high: costs; the first and the last pair may reach beyond them.
         spacing: corners closer than this are not told apart.
-        is_over: asked before every pass; where it is true, no more corners are looked for between those known.
+        is_over: asked before every pass; once True, no more corners are sought between known ones.
     """
     whole = _Tables(model=model, tree=tree, kept=tuple(np.arange(size) for size in model.sizes))
     cheapest, at_cheapest = _seen(whole, Direction(weight=0.0, prices=np.ones(1)))
@@ -161,7 +163,7 @@ def _reach(known: _Tables, weighed: list[Floats], best: float, messages: list[Fl
 
 
 def _cut(span: _Span) -> _Span:
-    """The span with tables that lack the states which no corner between its ends has."""
+    """The span with its tables narrowed to states some corner between its ends may have."""
     left, right = span.at_left, span.at_right
     if not left.price > right.price:
         return span

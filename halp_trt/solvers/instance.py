@@ -20,17 +20,18 @@ from halp_trt.solvers.problem import LATENCY, Axis, Block, Group, Problem, Term
 
 __all__ = ["parse_instance"]
 
-_LARGEST = 1e15  # sums of such numbers are still exact enough to compare
+_LARGEST = 1e15
+"""Largest number in an instance; sums of such numbers are still exact enough to compare."""
 
 
 def parse_instance(data: object, source: str) -> Problem:
-    """The problem that an instance states; its budget is the dense latency, to be replaced.
+    """The problem stated by an instance; its budget is the dense latency, to be replaced.
 
-    Groups that hold a layer of the network's input stay at full width. What is removed costs nothing.
+    Groups with a layer that reads the network's input stay at full width. A removed layer costs nothing.
 
     Args:
-        data: what the JSON file holds.
-        source: its name, for errors.
+        data: the JSON file's value.
+        source: the file's name, for errors.
 
     Raises:
         ArtefactError: the data are no such instance; the message names what is wrong.
@@ -65,7 +66,15 @@ def _problem(
     sizes: Sequence[int],
     owner: Mapping[str, int],
 ) -> Problem:
-    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # what is removed earns nothing
+    """The problem of checked layers and groups: a choice is an index, and blocks are found from the reads.
+
+    Args:
+        layers: as :meth:`_Reader.layer` gives them.
+        coupled: names of each group's layers.
+        sizes: number of choices of each group.
+        owner: number of the group of each layer.
+    """
+    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # a removed layer earns nothing
     groups = tuple(
         Group(
             name=names[0],
@@ -92,12 +101,12 @@ def _problem(
         budgets={LATENCY: dense},
         blocks=tuple(
             Block(
-                name=found.layer,
-                groups=found.groups,
-                shares=tuple((group, saliency[found.layer]) for group in (owner[found.layer],)),
+                name=branch.layer,
+                groups=branch.groups,
+                shares=tuple((group, saliency[branch.layer]) for group in (owner[branch.layer],)),
             )
-            for found in find_blocks(wires)
-            if not fixed & {*found.groups}
+            for branch in find_blocks(wires)
+            if not fixed & {*branch.groups}
         ),
         allowed=tuple((size - 1,) if index in fixed else tuple(range(size)) for index, size in enumerate(sizes)),
     )
@@ -123,7 +132,7 @@ def _repeated(names: Sequence[str]) -> str:
 
 
 class _Reader:
-    """Checks piece by piece; what it refuses it names."""
+    """Reads an instance piece by piece; every refusal names the piece."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -198,7 +207,7 @@ class _Reader:
         return int(choice)
 
     def fit(self, layer: Mapping[str, Any], owner: Mapping[str, int], sizes: Sequence[int]) -> None:
-        """The layer's table and saliency have one place for every choice that they depend on."""
+        """Checks that a layer's table and saliency have one entry for every choice they depend on."""
         name, size = layer["name"], sizes[owner[layer["name"]]]
         for other in layer["reads"] or ():
             if other not in owner:

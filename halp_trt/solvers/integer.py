@@ -1,7 +1,7 @@
 """Mixed-integer programming by HiGHS, for graphs that tie too many groups together for a tree of buckets.
 
 Every state of every variable is a binary number and every entry of a table a share; the shares of a table sum to its
-variables' states along each axis (the local polytope, as Koster, van Hoesel and Kolen 1998 have it).
+variables' states along each axis (the local polytope; Koster, van Hoesel and Kolen 1998).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from halp_trt.solvers.tables import Factor, Model
 __all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
 
 TOLERANCE = 1e-6
-"""To which HiGHS meets a constraint; what may be spent is scaled to 1."""
+"""Tolerance of HiGHS's constraints; budgets are scaled to 1."""
 _DUAL_TOLERANCE = 1e-7
-"""By how much a dual constraint may be broken, values being scaled to 1: bounds allow for it in every table."""
+"""Tolerance of HiGHS's dual constraints, values being scaled to 1; bounds allow for it in every table."""
 _ROUNDING = 1e-12
+"""Relative rounding error of sums of costs."""
 _MOST_SHARES = 3_000_000
-"""Entries of all tables above which nothing is tried: HiGHS would not even look at its clock in a day."""
+"""Above this number of entries in all tables nothing is tried: HiGHS would not look at its clock in a day."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,8 +46,9 @@ class Outcome:
 def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, reserve: float = 0.0) -> Outcome:
     """The most valuable states within the budgets, to a gap or as far as the time allows.
 
-    Costs are counted from the lowest in their table and entries dearer than what this leaves of a budget are left out,
-    so that HiGHS sees numbers between 0 and 1. ``reserve`` is the part of that which is not to be spent.
+    Costs are counted from the lowest in their table, budgets are lowered by these and scaled to 1, and entries above a
+    budget are left out, so HiGHS sees numbers between 0 and 1. ``reserve`` is the fraction of each scaled budget to
+    keep unspent.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array, vstack
@@ -99,7 +101,7 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
     scale = np.maximum(np.maximum(room, rounded), np.finfo(float).tiny)
     spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
     with _silence():
-        found = milp(
+        result = milp(
             -gains / worth,
             integrality=np.arange(num_columns) < starts[-1],
             bounds=Bounds(0, np.append(allowed, np.ones(num_columns - len(allowed)))),
@@ -110,31 +112,31 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
             ),
             options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
         )
-    if found.status == 2:
+    if result.status == 2:
         return Outcome(point=None, bound=-math.inf)
     bound = math.inf
-    if found.mip_dual_bound is not None:
+    if result.mip_dual_bound is not None:
         slack = _DUAL_TOLERANCE * (len(model.sizes) + len(model.factors))
-        bound = float(constant.values) + worth * (slack - float(found.mip_dual_bound))
-    if found.x is None:
+        bound = float(constant.values) + worth * (slack - float(result.mip_dual_bound))
+    if result.x is None:
         return Outcome(point=None, bound=bound)
-    states = [int(np.argmax(found.x[first:last])) for first, last in itertools.pairwise(starts)]
+    states = [int(np.argmax(result.x[first:last])) for first, last in itertools.pairwise(starts)]
     return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
 
 
 def _inner(factor: Factor) -> tuple[int, ...]:
-    """The axes of a table of costs that are variables."""
+    """The axes of a table of costs that stand for variables."""
     return tuple(range(1, factor.costs.ndim))
 
 
 def _beside(numbers: Floats, factor: Factor) -> Floats:
-    """A number per resource, to compare with a table of costs."""
+    """One number per resource, shaped to broadcast with a table of costs."""
     return np.expand_dims(numbers, _inner(factor))
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps off the standard output what HiGHS writes there past Python, lest it end up in a verb's JSON."""
+    """Keeps HiGHS's own lines off the standard output, lest they end up in a verb's JSON."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:

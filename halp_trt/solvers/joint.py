@@ -37,19 +37,26 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _MOST_LABELS = 200_000
+"""Most partial plans kept at a time."""
 _CHEAP_LABELS = 4_000
-"""Labels kept at first: a search that has to drop some still finds good plans, after which less is left to search.
-A proof goes on past the gap that was asked for as long as they suffice, so that small problems end with the optimum."""
+"""Most labels of the first searches. A search that drops some still finds good plans, which narrow the next one. While
+these labels suffice, the proof goes on past the gap asked for, so small problems end with the optimum."""
 _MORE_SPACE = 5
-_TOO_FEW_PLANS = math.log(10_000)  # which it takes little to search, so that more are taken at once
+"""Factor on the number of labels after a search that dropped some without finding a better plan."""
+_TOO_FEW_PLANS = math.log(10_000)
+"""Logarithm of the number of combinations below which a round is skipped for a deeper one."""
 _SPREAD = (1.0, 0.8, 1.25, 0.6, 1.7)
-"""What the dual's prices are multiplied with to bound labels that spend more or less than their share."""
-_FIRST_STEP, _GROWTH = 1e-6, 2.0
-"""How far below the bound the first round looks, as a part of it, and how much further each next one."""
+"""Factors on the dual's prices; several prices bound labels that spend more or less than their share."""
+_FIRST_STEP = 1e-6
+"""Depth of the first round below the bound, as a fraction of the bound."""
+_GROWTH = 2.0
+"""Growth of the depth from round to round."""
 _ROUNDING = 1e-12
+"""Relative rounding error of sums."""
 _PART_FOR_CHEAPEST = 0.4
+"""Fraction of the time limit for finding the cheapest plan if the narrowest one does not fit."""
 _CERTAIN = 1e-5
-"""To which part of itself the lowest cost has to be known to be named in a refusal."""
+"""A refusal names the lowest reachable cost if it is known to this relative gap."""
 
 
 def joint(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) -> Solution:
@@ -57,11 +64,12 @@ def joint(problem: Problem, *, gap: float = 1e-4, seconds: float | None = None) 
 
     Args:
         problem: groups, layers, budgets.
-        gap: the fraction of its value by which the plan may at most lie below the bound; 0 asks for the optimum.
-        seconds: after which the best plan so far is returned, with its gap.
+        gap: largest ``(bound - value) / value`` to accept; 0 asks for the optimum.
+        seconds: time limit; the best plan so far is returned, with its gap.
 
     Raises:
-        InfeasibleBudgetError: no plan meets the budgets; names the lowest reachable cost and the budget that binds.
+        InfeasibleBudgetError: no plan meets the budgets; the message names the lowest reachable cost and the binding
+            budget.
     """
     return _solution(problem, blocks=False, effort=Effort(gap=gap, seconds=seconds))
 
@@ -73,10 +81,10 @@ def joint_blocks(problem: Problem, *, gap: float = 1e-4, seconds: float | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """When a solver may stop.
+    """The stopping rule of a solver.
 
     Attributes:
-        gap: as a fraction of the value.
+        gap: relative gap between plan and bound to accept.
         seconds: wall time, None for as long as it takes.
         max_labels: partial plans kept at a time.
     """
@@ -95,7 +103,7 @@ def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
 
 
 def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ...] | None]:
-    """The problem's tables without useless states, and their tree, None where it would be too large."""
+    """The problem's tables without dominated states, and their tree; None where it would be too large."""
     removable = {group for block in problem.blocks for group in block.groups} if blocks else frozenset[int]()
     model = undominated(model_of(problem, removable=removable))
     return model, bucket_tree(model, max_entries=MOST_ENTRIES)
@@ -104,7 +112,7 @@ def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ..
 def solved(
     problem: Problem, model: Model, tree: tuple[Bucket, ...] | None, *, effort: Effort, known: Sequence[Point] = ()
 ) -> Solution:
-    """The best plan of a problem whose tables are ``prepared``; ``known`` plans spare passes over the tree.
+    """The best plan of a problem over ``prepared`` tables; ``known`` plans spare passes over the tree.
 
     Raises:
         InfeasibleBudgetError: as :func:`joint`.
@@ -134,12 +142,12 @@ def _choices(states: Indices, problem: Problem) -> tuple[int, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """The best plan and the bound so far.
+    """The incumbent and the bound so far.
 
     Attributes:
-        price: the exact value of a plan, None where it does not fit exactly.
+        price: gives the exact value of a plan, or None if it breaks a budget.
         bound: no plan is worth more.
-        value, states: of the best plan, states as the model names them.
+        value, states: the incumbent; states as the whole model names them.
     """
 
     price: Callable[[Indices], float | None]
@@ -148,7 +156,7 @@ class Standing:
     states: Indices | None = None
 
     def offer(self, model: Model, point: Point) -> bool:
-        """Takes a plan if it is better; tells whether it fits."""
+        """Makes a plan the incumbent if it is better; returns True if it fits."""
         states = np.asarray([names[state] for names, state in zip(model.states, point.states, strict=True)])
         value = self.price(states)
         if value is not None and value > self.value:
@@ -156,20 +164,20 @@ class Standing:
         return value is not None
 
     def proven(self, gap: float) -> bool:
-        """Whether the plan is within a gap of the bound."""
+        """True if the incumbent is within a gap of the bound."""
         return self.states is not None and self.bound - self.value <= max(gap, _ROUNDING) * abs(
             self.value or self.bound
         )
 
     def status(self, gap: float) -> str:
-        """The word for how it ended."""
+        """The outcome as ``Solution.status`` states it."""
         return "optimal" if self.proven(0.0) else "gap" if self.proven(gap) else "limit"
 
 
 def maximise(
     model: Model, price: Callable[[Indices], float | None], effort: Effort, resources: tuple[str, ...]
 ) -> Standing:
-    """The best states of a model within its budgets.
+    """The incumbent and bound after a search for a model's best states within its budgets.
 
     Raises:
         InfeasibleBudgetError: there are none.
@@ -208,10 +216,10 @@ def _maximum(
 
 
 def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], resources: tuple[str, ...]) -> None:
-    """HiGHS meets constraints to a tolerance; where its plan breaks a budget by that, it plans again below it.
+    """Plans with HiGHS; if its plan breaks a budget within HiGHS's tolerance, plans again with a lower budget.
 
-    The narrowest plan stands in until there is a better one, the cheapest where no other is found. ``rest`` tells what
-    is left of the effort.
+    The narrowest plan is the first incumbent; if it does not fit, the cheapest one is tried. ``rest`` gives the
+    remaining effort.
     """
     from halp_trt.solvers.integer import TOLERANCE, maximise_by_integers
 
@@ -226,9 +234,9 @@ def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], r
         if cheapest is not None:
             standing.offer(model, cheapest)
     for reserve in (0.0, 2 * TOLERANCE):
-        found = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
-        standing.bound = min(standing.bound, found.bound) if reserve == 0.0 else standing.bound
-        if found.point is None or standing.offer(model, found.point):
+        outcome = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
+        standing.bound = min(standing.bound, outcome.bound) if reserve == 0.0 else standing.bound
+        if outcome.point is None or standing.offer(model, outcome.point):
             break
     if standing.states is not None:
         standing.bound = top if standing.bound == -math.inf else standing.bound  # it fits to HiGHS's tolerance alone
@@ -276,7 +284,10 @@ def _search_in_rounds(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Searches ever further below the bound; where budgets are left out (not ``is_whole``), until a plan breaks one."""
+    """Searches further below the bound in every round, until incumbent and bound meet.
+
+    Not ``is_whole`` means that ``model`` leaves budgets out; the search then ends with a plan that breaks one of them.
+    """
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
@@ -298,21 +309,21 @@ def _search_in_rounds(
         small = narrowed(model, keep)
         before = standing.value
         rest = branches(small, tree, max_entries=MOST_ENTRIES)
-        found = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
-        if found is None:
+        result = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
+        if result is None:
             return
         fits, unfit = False, -math.inf
-        for point in found.points:  # most valuable first
+        for point in result.points:  # most valuable first
             if fits := standing.offer(small, point):
                 break
             unfit = max(unfit, point.value)
-        if is_whole and (fits or len(found.points) < MOST_POINTS):
-            unfit = -math.inf  # what does not fit is over a budget by rounding alone, and no more was found
+        if is_whole and (fits or len(result.points) < MOST_POINTS):
+            unfit = -math.inf  # unfit plans are over a budget by rounding alone, and the search found all
         reached = target if target > floor else -math.inf
-        standing.bound = min(standing.bound, max(reached, found.lost, unfit, standing.value))
+        standing.bound = min(standing.bound, max(reached, result.lost, unfit, standing.value))
         if unfit > -math.inf:
             return
-        if found.lost > -math.inf:
+        if result.lost > -math.inf:
             if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
                 return
             cap = cap if standing.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
@@ -340,7 +351,7 @@ def _infeasible(resource: str, budget: float, least: float, others: str = "") ->
 
 
 def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
-    """The cheapest plan found in the first resource, whatever it costs in others, and what all plans cost at least."""
+    """The cheapest plan found in the first resource, whatever it costs in others, and a lower bound on that cost."""
     tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     if tree is not None:
         point = lowest(model, tree, 0)
@@ -352,12 +363,12 @@ def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
         return Factor(scope=factor.scope, values=values, costs=np.zeros_like(factor.costs[:1]))
 
     rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
-    found = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
-    return None if found.point is None else point_at(model, found.point.states), -found.bound
+    outcome = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
+    return None if outcome.point is None else point_at(model, outcome.point.states), -outcome.bound
 
 
 def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
-    """The error where every budget can be met alone: how low the first gets when the others are met."""
+    """The error for budgets that exclude each other; it names the lowest first cost while the others are met."""
     if len(resources) == 1:
         return _infeasible(resources[0], float(model.budgets[0]), _cheapest(model, effort)[1])
 

@@ -3,10 +3,11 @@
 Numbers only; it knows no channels. Costs and values are real, of any sign, monotone or not.
 
 Method: partial solutions ("labels") are extended group by group and only Pareto-optimal ones are kept (Nemhauser and
-Ullmann 1969). What keeps the fronts short is bounding: the remaining groups' linear relaxation is a concave, piecewise
-linear function of the capacity left, so interpolating it gives the Dantzig bound of every label at once, and its
-breakpoints are whole solutions, so stepping down to the nearest one gives a feasible completion of every label at once
-(Dyer 1984, Zemel 1984, Pisinger 1995). A label whose bound is below the best completion is dropped.
+Ullmann 1969). Bounds keep the Pareto fronts short. The linear relaxation of the remaining groups is a concave,
+piecewise linear function of the capacity left: interpolating it gives the Dantzig bound of every label at once. Its
+breakpoints are whole solutions: stepping down to the nearest one gives a feasible completion of every label at once
+(Dyer 1984, Zemel 1984, Pisinger 1995). A label is dropped if its bound lies below the incumbent, the best completion so
+far.
 
 Differs from HALP (arXiv:2210.06659, alg. 1 and 2), whose table over quantised capacity holds one item per channel group
 with its marginal cost: cumulative costs need neither the precedence test nor the quantum, and negative or zero
@@ -30,17 +31,19 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _MAX_LABELS = 20_000
+"""Most partial solutions kept at a time."""
 _BLOCK_SIZE = 1 << 20
+"""Most extensions computed at once; bounds the memory of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One choice has to be made in every group.
+    """A multiple-choice knapsack: one choice has to be made in every group.
 
     Attributes:
         costs: ``costs[group][choice]``.
         values: ``values[group][choice]``, of the same shape.
-        budget: the most that the chosen costs may sum to, in the unit of the costs.
+        budget: the largest sum of the chosen costs, in the unit of the costs.
     """
 
     costs: tuple[tuple[float, ...], ...]
@@ -59,7 +62,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What was chosen.
+    """The choices of a knapsack and the bound on any other.
 
     Attributes:
         choices: the chosen index in every group.
@@ -79,13 +82,13 @@ class Solution:
 def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
     """The most valuable choices within the budget; among equals the cheapest.
 
-    Sums are taken in double precision. Where they are exact (costs on a binary grid, as planning makes them) so is
-    the optimum; otherwise a solution within rounding of the budget can be missed.
+    Sums are taken in double precision. If they are exact (costs on a binary grid, as planning makes them), so is the
+    optimum; otherwise a solution within rounding of the budget can be missed.
 
     Args:
         problem: costs, values and budget.
-        max_labels: partial solutions kept at a time. Beyond it the least promising are dropped, and ``bound`` says how
-            much value that may have lost.
+        max_labels: partial solutions kept at a time. Beyond it the least promising are dropped, and ``bound`` covers
+            them.
 
     Raises:
         InfeasibleBudgetError: even the cheapest choices exceed the budget.
@@ -104,9 +107,9 @@ def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
     choices = tuple(int(group.choices[0]) for group in groups)  # the cheapest, should rounding leave nothing better
     for label in range(len(front.costs) - 1, -1, -1):  # most valuable first; over the budget by rounding alone
         picked = dict(zip(order, _walk_back(trail, label), strict=True))
-        found = tuple(int(groups[index].choices[picked[index]]) for index in range(len(groups)))
-        if _total(problem.costs, found) <= problem.budget:
-            choices = found
+        candidate = tuple(int(groups[index].choices[picked[index]]) for index in range(len(groups)))
+        if _total(problem.costs, candidate) <= problem.budget:
+            choices = candidate
             break
     value = _total(problem.values, choices)
     return Solution(
@@ -160,7 +163,7 @@ class _Tail:
 
 @dataclass(frozen=True, slots=True)
 class _Rounding:
-    """How far double precision may be off: of a sum of costs and of a sum of values."""
+    """Bounds on the rounding error of a sum of costs and of a sum of values."""
 
     cost: float
     value: float
@@ -246,7 +249,7 @@ def _extend(
     front: _Front, group: _Group, tail: _Tail, capacity: float, rounding: _Rounding, incumbent: float
 ) -> tuple[_Front, float]:
     """Every label with every choice of one more group, less those dominated or bounded away; the best completion."""
-    found = []
+    blocks = []
     num_choices = len(group.costs)
     for start in range(0, len(front.costs), block := max(1, _BLOCK_SIZE // num_choices)):
         rows = slice(start, start + block)
@@ -260,8 +263,8 @@ def _extend(
         promising = values + tail.upper(room + rounding.cost) >= incumbent - rounding.value
         costs, values, origin = costs[promising], values[promising], fits[promising] + start * num_choices
         undominated = _pareto(costs, values)
-        found.append((costs[undominated], values[undominated], origin[undominated]))
-    costs, values, origin = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        blocks.append((costs[undominated], values[undominated], origin[undominated]))
+    costs, values, origin = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     kept = _pareto(costs, values)
     return _Front(costs[kept], values[kept], origin[kept] // num_choices, origin[kept] % num_choices), incumbent
 

@@ -1,9 +1,9 @@
-"""What every solver is given and what it gives back: groups with choices, layers with costs, budgets. Numbers only.
+"""The input and output of every solver: groups with choices, layers with costs, budgets. Numbers only.
 
-A group has one choice to make, among ascending widths; width 0 means that it is removed. A layer's cost depends on the
-width it writes and on the width it reads, together (arXiv:2406.12079 prices a layer so; HALP lets the width read stand
-still). A width is one group's, or the sum of several groups' where a layer reads or writes a concatenation. Costs are
-counted in several resources at once (latency, memory, parameters ...), each with its budget.
+A group has one choice to make, among ascending widths; width 0 removes it. A layer's cost depends on its output width
+and its input width together (as in arXiv:2406.12079; HALP lets the input width stand still). A width is one group's, or
+the sum of several groups' for a layer that reads or writes a concatenation. Costs are counted in several resources at
+once (latency, memory, parameters ...), each with its budget.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Group:
     """Channels that live or die together.
 
     Attributes:
-        name: of its first layer.
-        widths: what each choice keeps, ascending; 0 is removal, the last is the present width.
-        values: what each choice is worth.
+        name: name of its first layer.
+        widths: channels kept by each choice, ascending; 0 is removal, the last is the present width.
+        values: saliency kept by each choice.
         dense: the width before any pruning; 0 stands for the present width.
-        layers: those that write it; limits may name it by any of them.
+        layers: the layers writing it; limits may name it by any of them.
     """
 
     name: str
@@ -74,8 +74,8 @@ class Axis:
     """The width along one axis of a layer's costs.
 
     Attributes:
-        groups: the groups that make it up, by number, each once.
-        parts: for each of them what its choices add to the width, strictly ascending.
+        groups: its groups, by number, each once.
+        parts: for each of them the width added by each choice, strictly ascending.
     """
 
     groups: tuple[int, ...]
@@ -94,12 +94,12 @@ class Axis:
         return {level: position for position, level in enumerate(self.levels)}
 
     def position(self, choices: Sequence[int]) -> int:
-        """Where the chosen width stands, ``choices`` being one index per group of the problem."""
+        """The position of the chosen width along the axis; ``choices`` holds one index per group of the problem."""
         parts = zip(self.groups, self.parts, strict=True)
         return self._positions[sum(part[choices[group]] for group, part in parts)]
 
     def positions(self, plans: Indices) -> Indices:
-        """Where the chosen width of every plan stands, ``plans`` being ``[plan, group]``."""
+        """The positions of every plan's width along the axis; ``plans`` is ``[plan, group]``."""
         widths = np.zeros(len(plans), np.intp)
         for group, part in zip(self.groups, self.parts, strict=True):
             widths += np.asarray(part, np.intp)[plans[:, group]]
@@ -111,13 +111,13 @@ _POINT = Axis(groups=(), parts=())
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Term:
-    """What one layer costs.
+    """The costs of one layer over its widths.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         costs: ``[resource, position on writes, position on reads]``.
-        writes, reads: the widths that it depends on. A layer that reads what it writes (depthwise convolution,
-            pooling) depends on ``writes`` alone; without either it always costs the same.
+        writes, reads: the widths it depends on. A layer with the same channels on both sides (depthwise convolution,
+            pooling) depends on ``writes`` alone; without either its cost is constant.
     """
 
     name: str
@@ -135,19 +135,20 @@ class Term:
             raise UsageError(f"layer {self.name!r} has a cost that is not finite")
 
     def at(self, choices: Sequence[int]) -> Floats:
-        """Its cost in every resource."""
+        """Its cost in every resource for some choices."""
         cost: Floats = self.costs[:, self.writes.position(choices), self.reads.position(choices)]
         return cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Layers that a residual connection bypasses, so that they may be removed together (arXiv:2406.12079, sec. 3).
+    """Layers bypassed by a residual connection, to be removed together or kept (arXiv:2406.12079, sec. 3).
 
     Attributes:
-        name: of the last layer in it.
+        name: name of the last layer in it.
         groups: the groups inside, by number: removed all or none.
-        shares: of groups outside, by number, what of each choice's value the block earns, and only while it lives.
+        shares: ``(group, values)`` of groups outside: the part of each choice's value that the block earns while it
+            lives.
     """
 
     name: str
@@ -155,7 +156,7 @@ class Block:
     shares: tuple[tuple[int, tuple[float, ...]], ...] = ()
 
     def is_dead(self, choices: Sequence[int], groups: Sequence[Group]) -> bool:
-        """Whether nothing passes through it."""
+        """True if nothing passes through it."""
         return any(groups[index].widths[choices[index]] == 0 for index in self.groups)
 
 
@@ -164,11 +165,11 @@ class Problem:
     """A network to plan.
 
     Attributes:
-        groups: one choice has to be made in each.
-        terms: what the layers cost.
-        budgets: for every resource the most that its costs may sum to, in the order of the terms' first axis.
-        blocks: what may be removed as a whole.
-        allowed: for every group the choices that may be taken; all where it is None.
+        groups: the groups; one choice has to be made in each.
+        terms: the costs of the layers.
+        budgets: for every resource the largest sum of its costs, in the order of the terms' first axis.
+        blocks: the blocks that may be removed as a whole.
+        allowed: for every group the choices to take from; None: all.
     """
 
     groups: tuple[Group, ...]
@@ -185,23 +186,23 @@ class Problem:
                 raise UsageError(f"layer {term.name!r} has {len(term.costs)} costs for {len(self.budgets)} budgets")
 
     def costs(self, choices: Sequence[int]) -> dict[str, float]:
-        """What the choices cost in every resource, at their true widths, correctly rounded."""
+        """The cost of the choices in every resource, at their true widths, correctly rounded."""
         rows = [term.at(choices) for term in self.terms]
         return {name: math.fsum(float(row[index]) for row in rows) for index, name in enumerate(self.budgets)}
 
     def costs_of(self, plans: Indices) -> list[dict[str, float]]:
-        """What :meth:`costs` gives for every plan of many, ``plans`` being ``[plan, group]``."""
+        """The :meth:`costs` of many plans; ``plans`` is ``[plan, group]``."""
         rows = np.empty((len(plans), len(self.budgets), len(self.terms)))
         for index, term in enumerate(self.terms):
             rows[..., index] = term.costs[:, term.writes.positions(plans), term.reads.positions(plans)].T
         return [dict(zip(self.budgets, map(math.fsum, row), strict=True)) for row in rows.tolist()]
 
     def value(self, choices: Sequence[int], *, live: bool = False) -> float:
-        """What the choices are worth, correctly rounded.
+        """The total value of the choices, correctly rounded.
 
         Args:
             choices: one index per group.
-            live: whether a dead block loses what it would have earned; HALP counts it all the same.
+            live: True subtracts the shares of dead blocks; HALP counts them all the same.
         """
         values = [group.values[choice] for group, choice in zip(self.groups, choices, strict=True)]
         dead = [block for block in self.blocks if live and block.is_dead(choices, self.groups)]
@@ -209,19 +210,19 @@ class Problem:
         return math.fsum([*values, *lost])
 
     def fits(self, choices: Sequence[int]) -> bool:
-        """Whether no budget is exceeded."""
+        """True if no budget is exceeded."""
         return all(cost <= self.budgets[name] for name, cost in self.costs(choices).items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """A plan, with the proof of how good it is.
+    """A plan with a bound on how much better any other can be.
 
     Attributes:
         choices: the chosen index in every group.
-        value: what they are worth, as the solver's problem counts it.
+        value: total value of the choices, as the solver's problem counts it.
         bound: no plan within the budgets is worth more in that problem.
-        costs: in every resource, at true widths: never above the budgets.
+        costs: cost in every resource at true widths, never above the budgets.
         seconds: wall time of the solver.
         status: ``optimal`` (proven), ``gap`` (proven to the gap asked for), ``limit`` (time or space ran out).
     """
@@ -235,14 +236,14 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """By which fraction of its value the plan may lie below the best: 0 where it is proven optimal."""
+        """The relative gap ``(bound - value) / value``: 0 if the plan is proven optimal."""
         if self.bound <= self.value:
             return 0.0
         return (self.bound - self.value) / abs(self.value or self.bound)
 
 
 def above(amount: float) -> str:
-    """A number in six digits, rounded up: whoever asks for as much as it says gets enough."""
+    """A number in six digits, rounded up, so that a budget of the printed number suffices."""
     digits = 6 if amount else 1
     exponent = math.floor(math.log10(abs(amount))) if amount else 0
     context = decimal.Context(prec=40, rounding=decimal.ROUND_CEILING)
@@ -260,14 +261,14 @@ Solver = Callable[..., Solution]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What else a plan must respect. Limits take choices away, so that no solver can break them or trade them in.
+    """Constraints beside the budgets. Limits take choices away before solving, so no solver can break or trade them.
 
     Attributes:
-        least: widths that groups may not go below, by the name of any layer that writes them.
-        least_of_all: the width that no group may go below.
-        frozen: groups that keep their present width, named likewise.
-        group_fraction: of every group's dense width the largest part that may be gone.
-        step_fraction: of every group's present width the largest part that may go now.
+        least: least widths of groups, by the name of any layer writing them.
+        least_of_all: least width of every other group.
+        frozen: groups to keep at their present width, named likewise.
+        group_fraction: largest fraction of a group's dense width to remove in all.
+        step_fraction: largest fraction of a group's present width to remove now.
     """
 
     least: Mapping[str, int]
@@ -278,7 +279,7 @@ class Limits:
 
 
 def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int, ...], ...]:
-    """For every group the choices that limits leave; the present width always stays.
+    """The choices left by limits, for every group; the present width always stays.
 
     Raises:
         UsageError: a limit names an unknown group, or a fraction lies outside 0..1.
@@ -307,7 +308,7 @@ def choices_allowed(groups: Sequence[Group], limits: Limits) -> tuple[tuple[int,
 
 
 def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: float) -> Limits:
-    """Limits from texts: ``LAYER=WIDTH`` or ``WIDTH`` for all, names, and the largest part of a group that may go.
+    """Limits from texts: ``LAYER=WIDTH`` or ``WIDTH`` for all, names to freeze, and the group fraction.
 
     Raises:
         UsageError: a text is neither.

@@ -1,4 +1,4 @@
-"""Lagrangian relaxation: budgets become prices, and what is left is solved exactly along the tree of buckets.
+"""Lagrangian relaxation: budgets become prices, and the rest is solved exactly along the tree of buckets.
 
 For prices ``p >= 0`` the best of ``value - p·(costs - budgets)`` is an upper bound on the value of every plan within
 the budgets (Everett 1963). The lowest such bound is the dual. A direction ``(a, p)`` weighs values by ``a`` and costs
@@ -37,12 +37,13 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Tree = Sequence[Bucket]
 
-_AT_ONCE = 1 << 15  # entries; larger buckets are maximised state by state, which spares memory traffic
+_AT_ONCE = 1 << 15
+"""Most entries of a bucket maximised at once; a larger one goes state by state, which spares memory traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Direction:
-    """What a pass maximises: ``weight * value - prices · costs``."""
+    """The objective of a pass: ``weight * value - prices · costs``."""
 
     weight: float
     prices: Floats
@@ -62,9 +63,9 @@ class Dual:
     """The dual's solution.
 
     Attributes:
-        prices: of every resource.
+        prices: price of every resource.
         bound: no plan within the budgets is worth more.
-        points: all plans that were met.
+        points: all plans met on the way.
     """
 
     prices: Floats
@@ -76,7 +77,7 @@ class Dual:
 
 
 def tables(model: Model, direction: Direction) -> list[Floats]:
-    """Every factor's table in a direction."""
+    """Every factor's table weighed in a direction."""
 
     def weighed(factor: Factor) -> Floats:
         priced = sum(price * costs for price, costs in zip(direction.prices, factor.costs, strict=True))
@@ -121,7 +122,7 @@ def _maximum(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
 
 
 def upward(model: Model, tree: Tree, weighed: list[Floats]) -> tuple[float, list[Floats]]:
-    """The best that all variables can reach, and what every bucket hands to its parent."""
+    """The best value over all variables, and every bucket's message to its parent."""
     sizes = model.sizes
     messages: list[Floats] = []
     best = float(weighed[0])
@@ -138,7 +139,7 @@ def downward(
 ) -> None:
     """Calls ``visit(rank, reach)`` for every bucket, parents first.
 
-    ``reach`` is the best that all variables together can reach for every combination of the bucket's own.
+    ``reach`` is the best value over all variables for every combination of the bucket's own.
     """
     sizes = model.sizes
     outside: dict[int, Floats] = {}
@@ -159,18 +160,18 @@ def downward(
 
 
 def marginals(model: Model, tree: Tree, weighed: list[Floats], best: float, messages: list[Floats]) -> list[Floats]:
-    """For every state of every variable the best that all variables together can reach."""
-    found: dict[int, Floats] = {}
+    """The max-marginals: for every state of every variable the best value over all variables."""
+    best_by_state: dict[int, Floats] = {}
 
     def visit(rank: int, reach: Floats) -> None:
-        found[tree[rank].scope[0]] = reach.reshape(len(reach), -1).max(axis=1)
+        best_by_state[tree[rank].scope[0]] = reach.reshape(len(reach), -1).max(axis=1)
 
     downward(model, tree, weighed, best, messages, visit)
-    return [found.get(variable, np.array([best])) for variable in range(len(model.states))]
+    return [best_by_state.get(variable, np.array([best])) for variable in range(len(model.states))]
 
 
 def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[Floats]) -> Point:
-    """States that reach the best, of equals the first."""
+    """The states with the best value, among equals the first."""
     chosen = np.zeros(len(model.states), np.intp)
     for rank in range(len(tree) - 1, -1, -1):
         variable, *others = tree[rank].scope
@@ -215,15 +216,15 @@ def dual(
     most: int = 60,
     is_late: Callable[[], bool] = lambda: False,
 ) -> Dual:
-    """Prices that make the bound (nearly) lowest, by cutting planes (Kelley 1960), in at most ``most`` passes.
+    """The (nearly) lowest bound and its prices, by cutting planes (Kelley 1960), in at most ``most`` passes.
 
-    With one resource a cut's place has a closed form and few passes reach the optimum.
+    For one resource the next price has a closed form, and few passes reach the optimum.
 
     Args:
         model, tree: tables and buckets.
         known: plans to cut with from the start, such as the cheapest.
         most: passes over the tree.
-        is_late: asked after every pass; where it is true, the bound reached is returned.
+        is_late: asked after every pass; once True, the bound reached is returned.
     """
     points = list(known)
     prices = np.zeros(len(model.budgets))
@@ -244,14 +245,14 @@ def dual(
 
 
 def solve_at(model: Model, tree: Tree, direction: Direction) -> tuple[float, Point]:
-    """The best that can be reached in a direction, and a plan that reaches it."""
+    """The best value in a direction, and a plan with that value."""
     weighed = tables(model, direction)
     best, messages = upward(model, tree, weighed)
     return best, best_states(model, tree, weighed, messages)
 
 
 def _next_prices(points: Sequence[Point], budgets: Floats) -> tuple[Floats, float]:
-    """Prices at which the plans met so far give the lowest bound, and that bound."""
+    """The prices with the lowest bound over the plans met so far, and the bound."""
     values = np.asarray([point.value for point in points])
     excess = np.asarray([point.costs for point in points]) - budgets
     if len(budgets) > 1:
@@ -270,11 +271,11 @@ def _planes(values: Floats, excess: Floats) -> tuple[Floats, float]:
 
     scale = np.maximum(np.abs(excess).max(axis=0), 1e-300)
     height = max(float(np.ptp(values)), 1e-300)
-    found = linprog(
+    solution = linprog(
         np.append(np.zeros(len(scale)), 1.0),
         A_ub=np.column_stack((-excess / scale, -np.ones(len(values)))),
         b_ub=-(values - values.min()) / height,
         bounds=[(0, 1e4)] * len(scale) + [(None, None)],
         method="highs",
     )
-    return np.maximum(found.x[:-1], 0.0) * height / scale, float(found.x[-1] * height + values.min())
+    return np.maximum(solution.x[:-1], 0.0) * height / scale, float(solution.x[-1] * height + values.min())

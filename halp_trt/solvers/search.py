@@ -1,4 +1,4 @@
-"""Exact search along the tree of buckets: labels are partial plans, and only those that may still win are kept.
+"""Exact search along the tree of buckets: labels are partial plans, kept while they may still win.
 
 For every combination of the variables that tie a bucket to the rest, a label is dropped where another costs no more in
 any resource and is worth no less (Nemhauser and Ullmann 1969), or where the Lagrangian bound of its best completion,
@@ -26,18 +26,21 @@ Indices = npt.NDArray[np.intp]
 Pick = Callable[[Floats, Floats], Indices]
 
 _BLOCK_SIZE = 1 << 17
-_NEAR = 24  # neighbours in order of cost that a label is compared with where there are several resources
+"""Most extensions computed at once; bounds the memory of a step."""
+_NUM_NEIGHBOURS = 24
+"""Neighbours by cost to test a label's dominance against if there are several resources."""
 MOST_POINTS = 32
+"""Most plans a search returns by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        points: plans within the budgets that may reach the target, as they were picked.
-        lost: no plan that was dropped for want of space is worth more.
-        num_labels: how many labels were kept in all.
+        points: the picked plans within the budgets; some may lie below the target.
+        lost: bound on the value of all plans dropped for want of space.
+        num_labels: number of labels kept in all.
     """
 
     points: tuple[Point, ...]
@@ -50,11 +53,11 @@ class _Labels:
     """Partial plans.
 
     Attributes:
-        places: which combination of the variables of the bucket (later of its separator) each belongs to.
+        places: for each label the combination of the bucket's variables (later of its separator's).
         costs: ``[label, resource]``.
         values: ``[label]``.
-        states: of the bucket's own variable.
-        parents: ``[label, child]``: the labels of the children that it was made from.
+        states: for each label the state of the bucket's own variable.
+        parents: ``[label, child]``: the children's labels it was made from.
     """
 
     places: Indices
@@ -75,16 +78,16 @@ class _Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Bounds:
-    """What the directions say about completions.
+    """Lagrangian bounds on the completions of labels, one per direction.
 
     Attributes:
-        directions: what each of them weighs; those with weight 1 come first.
-        thresholds: what a label has to reach in every direction.
-        slack: what a price's bound adds to a label for the budgets.
-        best: of every direction.
-        messages: ``[direction][bucket]``.
-        alive: per bucket the combinations that may still win.
-        reach: per bucket ``[direction, alive combination]``: what all variables together can reach.
+        directions: the directions; those with weight 1 come first.
+        thresholds: the value to reach in every direction.
+        slack: ``prices · budgets`` of every direction.
+        best: best value of every direction.
+        messages: ``[direction][bucket]``, see ``relaxation.upward``.
+        alive: combinations of each bucket that may still win.
+        reach: per bucket ``[direction, alive combination]``: the best value over all variables.
     """
 
     directions: Sequence[Direction]
@@ -98,7 +101,7 @@ class _Bounds:
 
 @dataclass(slots=True, kw_only=True)
 class _Progress:
-    """What has been done, and what was given up."""
+    """The finished buckets, and the best bound among labels dropped."""
 
     max_labels: int
     is_late: Callable[[], bool]
@@ -121,15 +124,15 @@ def search(
     is_late: Callable[[], bool] = lambda: False,
     pick: Pick = lambda costs, values: np.argsort(-values, kind="stable")[:MOST_POINTS],
 ) -> Found | None:
-    """The plans within the budgets that are worth ``target`` or more, less those that another dominates.
+    """The undominated plans within the budgets with a value of at least ``target``; None if the time ran out.
 
     Args:
         model, tree: tables and buckets.
-        prices: of the resources, one set for every bound to use.
-        target: what a plan has to be worth.
-        max_labels: kept at a time; beyond it the least promising are dropped.
-        is_late: asked now and then; where it is true the search ends and returns None.
-        pick: of the plans found, by their costs ``[plan, resource]`` and values, those to return; by default the most
+        prices: prices of the resources, one vector per bound to use.
+        target: the least value of a plan.
+        max_labels: labels kept at a time; beyond it the least promising are dropped.
+        is_late: asked now and then; once True, the search ends.
+        pick: indices of the plans to return, from their costs ``[plan, resource]`` and values; by default the most
             valuable.
     """
     bounds = _bounds(model, tree, prices, target)
@@ -146,6 +149,11 @@ def search(
 
 
 def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], target: float) -> _Bounds:
+    """Bounds from one pass up and down the tree for every direction: ``prices``, then the lowest cost per resource.
+
+    A combination stays alive if its ``reach`` meets the threshold of every direction:
+    ``weight * target - prices · budgets``, less the rounding error.
+    """
     directions = [Direction(weight=1.0, prices=price) for price in prices]
     directions += [Direction(weight=0.0, prices=unit) for unit in np.eye(len(model.budgets))]
     scale = sum(float(np.abs(f.values[np.isfinite(f.values)]).max(initial=0)) for f in model.factors) + abs(target)
@@ -217,13 +225,13 @@ def _flat(scope: Sequence[int], at: dict[int, Indices], sizes: Sequence[int], co
 
 
 def _finish(model: Model, tree: Sequence[Bucket], rank: int, opened: tuple[_Labels, Indices]) -> _Labels:
-    """The labels by place in the separator: the bucket's own variable is decided."""
+    """The undominated labels by place in the separator: the bucket's own variable is decided."""
     labels, separators = opened
     return _undominated(replace(labels, places=separators[labels.places]))
 
 
 def _close(model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress) -> _Labels:
-    """The labels of all trees together: whole plans."""
+    """The labels of all trees joined: whole plans."""
     constant = model.factors[0]
     whole = _Labels(
         places=np.zeros(1, np.intp),
@@ -237,7 +245,7 @@ def _close(model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _
 
 
 def _weighed(labels: _Labels, bounds: _Bounds) -> Floats:
-    """``[direction, label]``: value and costs as every direction weighs them."""
+    """The labels' objective in every direction, ``[direction, label]``."""
     weights = np.asarray([direction.weight for direction in bounds.directions])
     prices = np.asarray([direction.prices for direction in bounds.directions])
     return weights[:, None] * labels.values - prices @ labels.costs.T
@@ -249,10 +257,10 @@ def _with_children(
     """Every label with every matching label of every child, less those dominated or bounded away.
 
     Args:
-        labels: before any child, by place.
-        rest: ``[direction, place]``: what everything but the label adds at best.
-        places: of every child, the place in its separator that each place here belongs to.
-        bounds, progress: of the search.
+        labels: labels before any child, by place.
+        rest: ``[direction, place]``: the best value of everything but the label.
+        places: for every child, the place in its separator of each place here.
+        bounds, progress: bounds and state of the search.
     """
     columns: list[int] = []
     for child in sorted(places, key=lambda child: (len(progress.done[child].places), child)):
@@ -320,7 +328,7 @@ def _stacked(parts: Sequence[_Labels]) -> _Labels:
 
 
 def _undominated(labels: _Labels) -> _Labels:
-    """Labels by place and cost, without those that another of their place dominates; of equals the first."""
+    """The labels not dominated by another of their place, by place and cost; among equals the first."""
     num_labels = len(labels.places)
     costs = labels.costs.T
     order = np.lexsort((-labels.values, *costs[1:], costs[0], labels.places))
@@ -330,7 +338,7 @@ def _undominated(labels: _Labels) -> _Labels:
         before = np.maximum.accumulate(np.append(np.intp(-1), ranks))[:-1]
         return labels.at(ranks > before)
     dominated = np.zeros(num_labels, bool)
-    for shift in range(1, min(_NEAR, num_labels - 1) + 1):
+    for shift in range(1, min(_NUM_NEIGHBOURS, num_labels - 1) + 1):
         dominated[shift:] |= (
             (labels.places[:-shift] == labels.places[shift:])
             & (labels.values[:-shift] >= labels.values[shift:])
@@ -340,7 +348,7 @@ def _undominated(labels: _Labels) -> _Labels:
 
 
 def _thinned(labels: _Labels, rest: Floats, bounds: _Bounds, progress: _Progress) -> _Labels:
-    """At most so many labels as there is space for, those with the highest bounds."""
+    """The labels with the highest bounds, at most ``max_labels``."""
     progress.num_labels += len(labels.places)
     if len(labels.places) <= progress.max_labels:
         return labels

@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 MOST_ENTRIES = 20_000_000
-"""Combinations in a bucket up to which the tree is used; networks that tie more groups together go to HiGHS."""
+"""Most combinations in a bucket; networks that tie more groups together go to HiGHS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,9 +58,9 @@ class Model:
     """A graph of tables.
 
     Attributes:
-        states: of every variable; for a group the indices of its choices, for a sum its widths. Groups come first.
+        states: states of every variable: a group's choices by index, a sum's widths. Groups come first.
         factors: one for every scope; the one without variables first.
-        budgets: of every resource.
+        budgets: budget of every resource.
     """
 
     states: tuple[Indices, ...]
@@ -69,20 +69,20 @@ class Model:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many states every variable has."""
+        """The number of states of every variable."""
         return tuple(len(states) for states in self.states)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bucket:
-    """A variable with what is known about it when it is eliminated.
+    """One variable's elimination: its tables, its children's results, and the variables they tie it to.
 
     Attributes:
-        scope: the variable, then those that its tables tie it to.
+        scope: the variable, then the variables its tables tie it to.
         factors: the tables, by number.
-        children: the buckets that hand their result to this one, by number; all of them come before it.
-        parent: the bucket that gets this one's result, -1 for none.
-        factor_views, child_views: how their axes are brought into the order of the scope.
+        children: the buckets handing their result to this one, by number; all come before it.
+        parent: the bucket receiving this one's result, -1 for none.
+        factor_views, child_views: views bringing their axes into the order of the scope.
     """
 
     scope: tuple[int, ...]
@@ -101,7 +101,7 @@ class View:
     places: tuple[slice | None, ...]
 
     def __call__(self, table: Floats) -> Floats:
-        """The table seen so."""
+        """The table with its axes in the new order."""
         return table.transpose(self.order)[self.places]
 
 
@@ -281,7 +281,7 @@ def _useful(beside: list[tuple[Floats, Floats]]) -> Indices:
 
 
 _MOST_VARIABLES = 40
-"""In a bucket: NumPy has arrays of a few dozen axes at most."""
+"""Most variables in a bucket: NumPy's arrays have a few dozen axes at most."""
 
 
 def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) -> tuple[Bucket, ...] | None:
@@ -314,11 +314,11 @@ def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) ->
 
 def branches(part: Model, tree: Sequence[Bucket], *, max_entries: int) -> tuple[Bucket, ...]:
     """The tree of a model that was ``narrowed`` from the one of ``tree``; in the same order, no bucket grows."""
-    found = bucket_tree(part, max_entries=max_entries)
-    if found is None:
-        found = bucket_tree(part, max_entries=max_entries, order=[bucket.scope[0] for bucket in tree])
-    assert found is not None
-    return found
+    buckets = bucket_tree(part, max_entries=max_entries)
+    if buckets is None:
+        buckets = bucket_tree(part, max_entries=max_entries, order=[bucket.scope[0] for bucket in tree])
+    assert buckets is not None
+    return buckets
 
 
 def _joined(model: Model, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:

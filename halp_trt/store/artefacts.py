@@ -28,7 +28,7 @@ SCHEMAS: Mapping[str, type] = MappingProxyType(
         "measurement": specs.Measurement,
     }
 )
-"""What ``save`` and ``load`` know: the kind inside a file's schema, and its value's class."""
+"""The value's class for each kind in a file's schema; ``save`` and ``load`` know these and latency tables."""
 
 
 def save(value: object, path: str | Path) -> None:

@@ -73,9 +73,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def update_bytes(path: str | Path, change: Callable[[bytes], bytes]) -> None:
-    """Replaces a file by what ``change`` makes of its bytes (none where it is missing), one process after the other.
+    """Replaces a file's bytes by ``change(bytes)`` (``b""`` for a missing file), one process after the other.
 
-    The lock is a file beside it, which stays; it falls with the process that holds it.
+    The lock file beside it stays; the lock itself falls with the process holding it.
 
     Raises:
         ArtefactError: the file cannot be read or written.
@@ -101,7 +101,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """The value in a JSON file.
 
     Raises:
         ArtefactError: it is missing, truncated or not JSON.
@@ -115,7 +115,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """All of a file.
+    """All bytes of a file.
 
     Raises:
         ArtefactError: it cannot be read.
@@ -134,7 +134,7 @@ def write_durably(file: IO[bytes], data: bytes) -> None:
 
 
 def file_error(path: str | Path, verb: str, error: OSError) -> ArtefactError:
-    """The sentence for a file that cannot be read or written, with what to do."""
+    """The error for a file that cannot be read or written; its sentence ends with advice."""
     folder = Path(path).parent
     advice = {
         errno.ENOENT: "check the path" if verb == "read" else "make the folder or choose another path",

@@ -15,6 +15,6 @@ def schema_of(kind: str) -> str:
 
 
 def wrong_schema(path: str | Path, schema: object, expected: str) -> str:
-    """The sentence for a file that holds something else."""
+    """The error sentence for a file of another schema."""
     found = f"has schema {schema!r}" if schema else "has no halp-trt schema"
     return f"{path} {found}; expected version {_VERSION} of {expected}: name another file or make it again"

@@ -38,8 +38,8 @@ def create_table(path: str | Path, target: Target) -> None:
 def write_table(path: str | Path, table: LatencyTable) -> None:
     """Writes a whole table in place of what is there.
 
-    Surfaces rest on the rows that stand before them: where one rests on other measurements than the table's own (of the
-    layer in a network of another size, say), these go before it, and the table's own follow.
+    A surface rests on the rows before it in the file. If it rests on other measurements than the table's own (of the
+    layer in a network of another size, say), these are written before the surface, and the table's own follow.
 
     Raises:
         ArtefactError: the file cannot be written.
@@ -55,7 +55,7 @@ def write_table(path: str | Path, table: LatencyTable) -> None:
 
 
 def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:
-    """Adds surfaces to a table that has the rows they rest on, as :func:`append_rows` adds rows.
+    """Adds surfaces to a table, as :func:`append_rows` adds rows; the table must have the rows they rest on.
 
     Raises:
         ArtefactError: the file is missing or cannot be written.
@@ -66,7 +66,7 @@ def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:
 def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]]) -> None:
     """Adds rows to a table; they are on the disk when it returns. A torn last line is cut off first.
 
-    Processes that add to one table at the same time wait for each other, so that none writes into another's rows.
+    Processes adding to one table at the same time wait for each other, so none writes into another's rows.
 
     Raises:
         ArtefactError: the file is missing or cannot be written.
@@ -113,11 +113,11 @@ def read_table(path: str | Path) -> LatencyTable:
             if index == 0:
                 target = decode(Target, row.get("target"))
             elif "surface" in row:
-                laid = decode(_Laid, row["surface"])
-                surface = laid.over(rows)
-                lines_left_out.pop(laid.key, None)
+                stored = decode(_StoredSurface, row["surface"])
+                surface = stored.over(rows)
+                lines_left_out.pop(stored.key, None)
                 if surface is None:
-                    lines_left_out[laid.key] = index + 1
+                    lines_left_out[stored.key] = index + 1
                 else:
                     surfaces[surface.key] = surface
             else:
@@ -137,7 +137,7 @@ def read_table(path: str | Path) -> LatencyTable:
 
 
 def schema_in(line: bytes) -> str | None:
-    """The schema that a file's first line names, if it names one."""
+    """The schema named in a file's first line; None where it names none."""
     header = _parse(line)
     schema = header.get("schema") if isinstance(header, dict) else None
     return schema if isinstance(schema, str) else None
@@ -152,7 +152,7 @@ def _row(spec: LayerSpec, measurement: Measurement) -> bytes:
 
 
 def _surface(surface: Surface) -> bytes:
-    """Its cells and where its points lie; their latencies are rows."""
+    """The line of a surface: its cells and the positions of its points; their latencies are rows."""
     return _line(
         {
             "surface": {
@@ -169,8 +169,8 @@ def _surface(surface: Surface) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Laid:
-    """A surface as a line holds it: cells by their corners' positions and their error; points by position alone."""
+class _StoredSurface:
+    """A surface as stored in one line: cells by the positions of their corners and their error, points by position."""
 
     spec: LayerSpec
     in_widths: tuple[int, ...]
@@ -182,14 +182,14 @@ class _Laid:
 
     @property
     def key(self) -> object:
-        """What it is laid over."""
+        """The layer and widths it is laid over; a later surface with the same key takes its place."""
         return self.spec, self.in_widths, self.out_widths
 
     def over(self, rows: Mapping[LayerSpec, Measurement]) -> Surface | None:
-        """The surface over the rows that stand before it; None where some of them are not there.
+        """The surface over the rows before it; None if some of its rows are missing.
 
         Raises:
-            ArtefactError: it is no surface.
+            ArtefactError: the line states no valid surface.
         """
         try:
             region = Region(spec=self.spec, in_widths=self.in_widths, out_widths=self.out_widths)
@@ -225,7 +225,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _sound_length(file: IO[bytes]) -> int:
-    """How many bytes of a table are whole lines."""
+    """The number of bytes of a table that are whole lines."""
     end = file.seek(0, os.SEEK_END)
     start, tail = end, b""
     while start > 0 and tail.count(b"\n") < 2:

@@ -1,4 +1,4 @@
-"""Tensors as safetensors: names, numbers and a few words, nothing that runs."""
+"""Tensors as safetensors: names, numbers and a few words, nothing executable."""
 
 from __future__ import annotations
 
