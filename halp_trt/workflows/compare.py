@@ -22,7 +22,7 @@ from halp_trt.runtimes.gpu_timing import doubts
 from halp_trt.specs import Measurement, Protocol
 from halp_trt.timing import SHORTEST_US, Launch, Processor, Sample, as_launches, pin_to_one_core, summarise, take_turns
 
-__all__ = ["Certainty", "Comparison", "compare"]
+__all__ = ["Certainty", "Comparison", "compare", "compare_runs"]
 
 _TRIAL_ROUNDS = 3
 _TRIAL_WARMUP = 2
@@ -164,12 +164,30 @@ def compare(
 
     Raises:
         UsageError: there are no engines, or none of them is the base.
+        RuntimeUnavailableError: an engine computes on this machine, and cannot be timed.
     """
-    base = next(iter(engines), "") if base is None else base
-    if base not in engines:
-        raise UsageError(f"no engine {base!r} to compare with; choose one of {', '.join(engines) or 'at least one'}")
+    return compare_runs(
+        {name: session.bind(inputs) for name, session in engines.items()}, until=until, base=base, clock=clock
+    )
+
+
+def compare_runs(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    until: Certainty,
+    base: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Times what ``Session.bind`` gave for some engines, as :func:`compare` does, whose arguments these are.
+
+    Raises:
+        UsageError: as :func:`compare`.
+    """
+    base = next(iter(runs), "") if base is None else base
+    if base not in runs:
+        raise UsageError(f"no engine {base!r} to compare with; choose one of {', '.join(runs) or 'at least one'}")
     processor = Processor()
-    launches = as_launches({name: session.bind(inputs) for name, session in engines.items()}, processor)
+    launches = as_launches(runs, processor)
     with pin_to_one_core():
         num_rounds = until.num_rounds(_round_us(launches))
         num_warmup = max(_MIN_WARMUP, num_rounds // _WARMUP_SHARE)

@@ -104,13 +104,13 @@ def _stopwatch(
     prepare: Prepare,
     until: Certainty,
 ) -> Stopwatch | None:
-    """Times engines while pruning, or None where this machine cannot execute them."""
+    """Times engines while pruning, or None where this machine cannot execute or time them."""
 
     def load(model: onnx.ModelProto) -> Session:
         return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
 
     try:
         session = load(dense)
+        return make_stopwatch(session, load, inputs(session), until)
     except RuntimeUnavailableError:
         return None
-    return make_stopwatch(session, load, inputs(session), until)

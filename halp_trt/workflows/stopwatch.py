@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from halp_trt.runtimes import Array, Session
-from halp_trt.workflows.compare import Certainty, compare
+from halp_trt.workflows.compare import Certainty, compare_runs
 
 __all__ = ["Stopwatch", "make_stopwatch"]
 
@@ -31,11 +31,15 @@ def make_stopwatch(
         inputs: of both.
         until: how long a model's engine is timed; None until the ratio is known to three per mille, as budgets are to
             be met within three per cent.
+
+    Raises:
+        RuntimeUnavailableError: engines of this target cannot be timed on this machine.
     """
-    until = until or Certainty()
+    run_dense, until = dense.bind(inputs), until or Certainty()
 
     def time_in_turns(model: onnx.ModelProto) -> tuple[float, float]:
-        rows = compare({_DENSE: dense, _PRUNED: load(model)}, inputs, until=until).measurements
+        runs = {_DENSE: run_dense, _PRUNED: load(model).bind(inputs)}
+        rows = compare_runs(runs, until=until).measurements
         return rows[_DENSE].latency_us, rows[_PRUNED].latency_us
 
     return time_in_turns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.inputs import example_inputs
@@ -30,3 +31,11 @@ def test_the_dense_engine_is_loaded_once_and_timed_beside_every_candidate() -> N
     latencies = [us for _ in range(2) for us in stopwatch(model)]
     assert len(loaded) == 3, "one for each candidate"
     assert all(us > 0 for us in latencies)
+
+
+def test_a_device_without_a_clock_has_no_stopwatch() -> None:
+    runtime = get_runtime("synthetic")
+    target, model = runtime.target("fp32", 1), subject().model
+    dense = runtime.load(runtime.build(model.SerializeToString(), target), target)
+    with pytest.raises(RuntimeUnavailableError, match="has no clock"):
+        make_stopwatch(dense, lambda _: dense, example_inputs(dense, None), BRIEF)
