@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from halp_trt.models.evaluation import evaluate, module_predict
 from halp_trt.models.training import make_optimizer, train_step
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
+from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.inputs import example_inputs
-from halp_trt.workflows.verify import count_parameters, time_engines
+from halp_trt.workflows.verify import count_parameters
 
 __all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]
 
@@ -167,11 +168,14 @@ def time_all(contest: Contest, cells: Sequence[Cell], path: Path, *, seconds: fl
         for name, file in zip(names, [dense, *(cell.engine for cell in ready)], strict=True)
     }
     inputs = example_inputs(sessions[DENSE], contest.data)
-    renamed: Mapping[str, Any] = {
-        name: encode(m) for name, m in time_engines(sessions, inputs, seconds=seconds).items()
-    }
+    timed = compare(sessions, inputs, until=Certainty.lasting(seconds), base=DENSE).measurements
     target = get_runtime(RUNTIME).target("fp32", 1)
     write_json(
         path,
-        {"target": encode(target), "system": platform.platform(), DENSE: row, "engines": renamed},
+        {
+            "target": encode(target),
+            "system": platform.platform(),
+            DENSE: row,
+            "engines": {name: encode(row) for name, row in timed.items()},
+        },
     )

@@ -36,6 +36,7 @@ from halp_trt.models.trace import trace
 from halp_trt.planning.resources import footprint_of
 from halp_trt.runtimes import Explains, get_runtime
 from halp_trt.runtimes.cpu.round_bench import Turns
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import encode, write_json
 from halp_trt.timing import MAX_ATTEMPTS, Processor
@@ -101,8 +102,7 @@ def _network(source: str, batch_size: int, arguments: argparse.Namespace) -> dic
 def _typed(model: onnx.ModelProto, precision: str) -> bytes:
     """A network in the precision of its engine; 8 bits by ranges of random pictures, which take no less time."""
     shapes = {value.name: [n.dim_value for n in value.type.tensor_type.shape.dim] for value in model.graph.input}
-    random = np.random.default_rng(0)
-    feeds = [{name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()} for _ in range(2)]
+    feeds = [random_inputs(shapes, seed) for seed in range(2)]
     if precision == "int8":
         model = quantize(model, feeds).model
     elif precision == "fp16":

@@ -29,7 +29,8 @@ from halp_trt.models.trace import trace
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import encode, save, write_json
-from halp_trt.timing import pin_to_one_core, time_interleaved
+from halp_trt.timing import pin_to_one_core
+from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import speed_of
 from halp_trt.workflows.plan import PlanRequest, make_plan
@@ -67,8 +68,9 @@ def main() -> None:
     plans = [_plan(path, graph, arguments) for path in paths]
     engines = {"dense": PruningPlan.dense(graph), "first": plans[0], "second": plans[1]}
     sessions = {name: runtime.load(rewrite(model, plan).SerializeToString(), target) for name, plan in engines.items()}
-    runs = {name: session.bind(example_inputs(session, None)) for name, session in sessions.items()}
-    latencies = _time(runs, arguments.seconds)
+    inputs = example_inputs(sessions["dense"], None)
+    timed = compare(sessions, inputs, until=Certainty.lasting(arguments.seconds)).measurements
+    latencies = {name: row.latency_us for name, row in timed.items()}
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "version": __version__,
@@ -122,15 +124,6 @@ def _plan(table: Path, graph: ChannelGraph, arguments: argparse.Namespace) -> Pr
     _, _, plan, _ = make_plan(request)
     assert plan is not None
     return plan
-
-
-def _time(runs: Any, seconds: float) -> dict[str, float]:
-    """Median microseconds of every engine, in turns."""
-    with pin_to_one_core():
-        trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
-        rounds = int(seconds * 1e6 / sum(float(np.median(samples)) for samples in trial.values()))
-        samples = time_interleaved(runs, num_rounds=max(15, rounds), num_warmup=1)
-    return {name: float(np.median(taken)) for name, taken in samples.items()}
 
 
 @contextmanager

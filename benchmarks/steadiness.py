@@ -13,17 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from halp_trt import __version__
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import Runtime, get_runtime
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import PruningPlan, Target
 from halp_trt.store import encode, write_json
-from halp_trt.workflows.verify import time_engines
+from halp_trt.workflows.compare import Certainty, compare
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = "halp-trt/steadiness/1"
@@ -47,7 +46,7 @@ def main() -> None:
     target = runtime.target("fp32", 1)
     rows = []
     for model in arguments.models:
-        rows.append(compare(model, runtime, target, trials=arguments.trials, seconds=arguments.seconds))
+        rows.append(time_against_itself(model, runtime, target, trials=arguments.trials, seconds=arguments.seconds))
         print(f"{model}: medians differ by {rows[-1]['worst_fraction']:.2%} at worst", flush=True)
     worst = max(row["worst_fraction"] for row in rows)
     write_json(
@@ -66,17 +65,15 @@ def main() -> None:
         sys.exit(f"two medians of one engine differ by {worst:.2%}, {LIMIT_FRACTION:.0%} or more: the machine is busy")
 
 
-def compare(model: str, runtime: Runtime, target: Target, *, trials: int, seconds: float) -> dict[str, Any]:
+def time_against_itself(model: str, runtime: Runtime, target: Target, *, trials: int, seconds: float) -> dict[str, Any]:
     """The medians of two sessions of one engine in every trial, and how far apart they lie at worst."""
     network = load_model(model, weights=None, input_shape=None, num_classes=None, seed=0)
     graph_model = export(network.module, network.example)
     graph = trace(network.module, network.example, source=model, model=graph_model)
     engine = runtime.build(rewrite(graph_model, PruningPlan.dense(graph)).SerializeToString(), target)
     sessions = {name: runtime.load(engine, target) for name in ("first", "second")}
-    random = np.random.default_rng(0)
-    shapes = sessions["first"].input_shapes
-    inputs = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    taken = [time_engines(sessions, inputs, seconds=seconds) for _ in range(trials)]
+    inputs, until = random_inputs(sessions["first"].input_shapes), Certainty.lasting(seconds)
+    taken = [compare(sessions, inputs, until=until).measurements for _ in range(trials)]
     pairs = [(one["first"].latency_us, one["second"].latency_us) for one in taken]
     return {
         "model": model,

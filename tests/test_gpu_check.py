@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.brief import briefly_timed
 from tools import gpu_check
 
 
@@ -31,9 +30,8 @@ def test_without_a_gpu_everything_is_absent_and_said(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_the_checks_run_for_real_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    briefly_timed(monkeypatch)
     out = tmp_path / "record.json"
     quick = ("--model", "demo", "--widths", "4", "--seconds", "0.1", "--precisions", "fp32", "fp16")
     code = gpu_check.main(["--rehearse", "onnxruntime", *quick, "--out", str(out)])

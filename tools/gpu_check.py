@@ -41,13 +41,14 @@ from halp_trt.report.units import latency
 from halp_trt.runtimes import RUNTIMES, Runtime, get_runtime
 from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cuda import CudaDevice, require_device
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import encode, write_bytes, write_json
+from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.precision import check_measurable, preparer
 from halp_trt.workflows.run import run_all
-from halp_trt.workflows.verify import time_engines
 
 SCHEMA = "halp-trt/gpu-check/1"
 ON_GPU = ("tensorrt", "tensorrt-rtx", "torch", "torch-nchw", "torch-compile")
@@ -190,7 +191,7 @@ def check_runtime(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "layers": partial(measure_layers, runtime, target, LAYERS),
             "staircase": partial(measure_staircase, runtime, target, options.widths),
             "network": partial(time_network, runtime, target, options.model, options.seconds),
-            "chain": partial(whole_chain, name, precision),
+            "chain": partial(whole_chain, name, precision, options.seconds),
         }
         found[precision] = {"target": encode(target)}
         for check, work in checks.items():
@@ -239,11 +240,9 @@ def time_network(runtime: Runtime, target: Target, source: str, seconds: float) 
     model = export(network.module, network.example)
     graph = trace(network.module, network.example, source=source, model=model)
     exact = rewrite(model, PruningPlan.dense(graph))
-    random = np.random.default_rng(0)
-    shapes = {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in exact.graph.input
-    }
-    inputs = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    inputs = random_inputs(
+        {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in exact.graph.input}
+    )
     typed = preparer(target, lambda: [inputs])(exact).model
     started = time.perf_counter()
     engine = runtime.build(typed.SerializeToString(), target)
@@ -253,7 +252,7 @@ def time_network(runtime: Runtime, target: Target, source: str, seconds: float) 
     expected = reference.load(exact.SerializeToString(), reference.target("fp32", 1)).run(inputs)
     found = session.run(inputs)
     difference = max(relative_difference(found[name], expected[name]) for name in expected)
-    taken = time_engines({"network": session}, inputs, seconds=seconds)["network"]
+    taken = compare({"network": session}, inputs, until=Certainty.lasting(seconds)).measurements["network"]
     if not math.isfinite(difference):
         raise ArithmeticError("the network's outputs are not finite")
     result = {
@@ -292,7 +291,7 @@ def ask_trtexec(plan: bytes) -> Any:
     return {"flags": flags, "gpu_compute_median_us": float(median[1]) * 1e3}
 
 
-def whole_chain(name: str, precision: str) -> dict[str, Any]:
+def whole_chain(name: str, precision: str, seconds: float) -> dict[str, Any]:
     """The demo network from table to verified engine, with as little training as there can be."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -303,6 +302,7 @@ def whole_chain(name: str, precision: str) -> dict[str, Any]:
             step=16,
             steps=2,
             minibatches=1,
+            timing_seconds=seconds,
             train_epochs=0,
             epochs=0,
             budget="70%",

@@ -16,7 +16,7 @@ from halp_trt.workflows.folder import RunFolder, Settings
 
 __all__ = ["prune", "run"]
 
-_LIMITS = ("max-prune", "max-prune-step", "frozen")
+_LIMITS = ("max-prune", "max-prune-step", "frozen", "timing-seconds")
 _PRUNING = ("lut", "step", "budget", "method", "saliency", "steps", "minibatches", *_LIMITS, "on-miss", "refine")
 _TUNING = ("epochs", "tune-rate", "train-batch", "distillation", "seed", "run-dir")
 _TRAINING = ("train-epochs", "train-rate")

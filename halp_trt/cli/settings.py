@@ -108,6 +108,11 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "distillation": Setting(
             default=0.0, kind=_FRACTION, help="Weight of the dense network's answers while fine-tuning, 0 to 1."
         ),
+        "timing-seconds": Setting(
+            default=30.0,
+            kind=click.FloatRange(min=0),
+            help="Seconds that the engines of a pruning step are timed at most, until their ratio is known.",
+        ),
         "frozen": Setting(is_list=True, help="Name of a layer whose channels all stay; may be given several times."),
         "on-miss": Setting(
             kind=click.Choice(["measure", "interpolate", "refuse"]),

@@ -18,6 +18,7 @@ from halp_trt.graphs.precision import HALVES, to_half
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import SPEC_KEY, Array
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.specs import LayerSpec
 from halp_trt.store import encode
@@ -60,11 +61,8 @@ def make_typed_probe(spec: LayerSpec, batch_size: int, precision: str, *, opset:
 
 
 def _noise(model: onnx.ModelProto) -> dict[str, Array]:
-    random = np.random.default_rng(0)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    return {
-        name: random.standard_normal([size.dim_value for size in shape], np.float32) for name, shape in shapes.items()
-    }
+    return random_inputs({name: [size.dim_value for size in shape] for name, shape in shapes.items()})
 
 
 def _eight_bit(model: onnx.ModelProto, spec: LayerSpec, *, is_half: bool) -> onnx.ModelProto:

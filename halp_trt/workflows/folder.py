@@ -39,6 +39,7 @@ class Settings:
         lut: path of the latency table.
         step: channels between two measured widths.
         budget, method, saliency, steps, minibatches, max_prune, max_prune_step, frozen, on_miss: how it is pruned.
+        timing_seconds: the most that the engine of a pruning step is timed.
         train_epochs, train_rate: training before, where no weights are given.
         epochs, tune_rate: training between the pruning steps and after the last one.
         train_batch: pictures in one training step.
@@ -67,6 +68,7 @@ class Settings:
     max_prune_step: float = 100.0
     frozen: tuple[str, ...] = ()
     on_miss: str = "measure"
+    timing_seconds: float = 30.0
     train_epochs: int = 8
     train_rate: float = 0.1
     epochs: int = 8

@@ -11,13 +11,12 @@ import torch
 from halp_trt.errors import DataError, UsageError
 from halp_trt.models.data import DataSet
 from halp_trt.runtimes import Array, Session
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.network import NO_DATA, load_pictures
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
-
-_INPUT_SEED = 0
 
 
 def pictures_of(settings: Settings, run: RunFolder) -> DataSet | None:
@@ -74,11 +73,7 @@ def example_inputs(session: Session, data: DataSet | None, example: Sequence[tor
         (name, shape), *_ = shapes.items()
         pictures, _ = data.test_batch(np.arange(shape[0]) % data.num_test)
         return {name: pictures.numpy()}
-    random = np.random.default_rng(_INPUT_SEED)
     given = dict(zip(shapes, example, strict=True)) if len(example) == len(shapes) else {}
-    return {
-        name: random.standard_normal(shape, np.float32)
-        if name not in given or given[name].is_floating_point()
-        else given[name].numpy()
-        for name, shape in shapes.items()
-    }
+    whole = {name: value.numpy() for name, value in given.items() if not value.is_floating_point()}
+    noise = random_inputs({name: shape for name, shape in shapes.items() if name not in whole})
+    return {name: whole[name] if name in whole else noise[name] for name in shapes}

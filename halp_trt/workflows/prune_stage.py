@@ -15,6 +15,7 @@ from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings
 from halp_trt.runtimes import Array, Runtime, Session
 from halp_trt.specs import Budget, PruningPlan, Target
+from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
@@ -65,6 +66,7 @@ def prune_run(
             target,
             inputs=lambda session: example_inputs(session, data, network.example),
             prepare=preparer(target, lambda: calibration_inputs(dense, data)),
+            until=Certainty(max_seconds=settings.timing_seconds),
         ),
         resume=resume,
         progress=progress,
@@ -100,10 +102,15 @@ def _stopwatch(
     *,
     inputs: Callable[[Session], dict[str, Array]],
     prepare: Prepare,
+    until: Certainty,
 ) -> Stopwatch | None:
-    """Times engines while pruning, or None where this machine cannot execute them."""
+    """Times engines while pruning, or None where this machine cannot execute or time them."""
+
+    def load(model: onnx.ModelProto) -> Session:
+        return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
+
     try:
-        session = runtime.load(runtime.build(prepare(dense).model.SerializeToString(), target), target)
-        return make_stopwatch(dense, runtime, target, inputs(session), prepare)
+        session = load(dense)
+        return make_stopwatch(session, load, inputs(session), until)
     except RuntimeUnavailableError:
         return None

@@ -2,92 +2,44 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping
-from statistics import median
 
-import numpy as np
 import onnx
 
-from halp_trt.runtimes import Array, Runtime, Session
-from halp_trt.specs import Target
-from halp_trt.timing import MOST_ROUNDS, pin_to_one_core, time_interleaved
-from halp_trt.workflows.precision import Prepare, as_is
+from halp_trt.runtimes import Array, Session
+from halp_trt.workflows.compare import Certainty, compare_runs
 
 __all__ = ["Stopwatch", "make_stopwatch"]
 
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
 """Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
 
-_SECONDS_A_PART, _FEWEST_ROUNDS, _MOST_ROUNDS = 1.2, 3, MOST_ROUNDS // 2
-_LEAST_PARTS, _MOST_PARTS, _MOST_SECONDS = 5, 15, 30.0
-"""Engines are timed in parts, as many as it takes until their ratio is known well enough, or that there is time for."""
-_CLOSE_ENOUGH = 0.003
-"""Standard error of the ratio, as a share of it: budgets are to be met within three per cent."""
+_DENSE, _PRUNED = "dense", "pruned"
 
 
 def make_stopwatch(
-    dense: onnx.ModelProto,
-    runtime: Runtime,
-    target: Target,
+    dense: Session,
+    load: Callable[[onnx.ModelProto], Session],
     inputs: Mapping[str, Array],
-    prepare: Prepare = as_is,
-    *,
-    most_seconds: float = _MOST_SECONDS,
+    until: Certainty | None = None,
 ) -> Stopwatch:
     """A stopwatch that keeps the dense engine loaded.
 
     Args:
-        dense: the dense network, folded.
-        runtime: builds and runs both.
-        target: of both.
-        inputs: what both are run on.
-        prepare: gives both the types of the target.
-        most_seconds: for a comparison whose ratio is not known well enough before.
+        dense: the dense network's engine.
+        load: builds and loads the engine of a model, for the same target.
+        inputs: of both.
+        until: how long a model's engine is timed; None until the ratio is known to three per mille, as budgets are to
+            be met within three per cent.
 
     Raises:
-        RuntimeUnavailableError: the runtime cannot run engines on this machine.
+        RuntimeUnavailableError: engines of this target cannot be timed on this machine.
     """
+    run_dense, until = dense.bind(inputs), until or Certainty()
 
-    def load(model: onnx.ModelProto) -> Session:
-        return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
+    def time_in_turns(model: onnx.ModelProto) -> tuple[float, float]:
+        runs = {_DENSE: run_dense, _PRUNED: load(model).bind(inputs)}
+        rows = compare_runs(runs, until=until).measurements
+        return rows[_DENSE].latency_us, rows[_PRUNED].latency_us
 
-    run_dense = load(dense).bind(inputs)
-
-    def compare(model: onnx.ModelProto) -> tuple[float, float]:
-        runs = {"dense": run_dense, "pruned": load(model).bind(inputs)}
-        with pin_to_one_core():
-            trial = time_interleaved(runs, num_rounds=3, num_warmup=2)
-            rounds = int(_SECONDS_A_PART * 1e6 / sum(map(median, trial.values())))
-            rounds = max(_FEWEST_ROUNDS, min(rounds, _MOST_ROUNDS))
-            return _compared(lambda: time_interleaved(runs, num_rounds=rounds), most_seconds)
-
-    return compare
-
-
-def _compared(
-    take_part: Callable[[], Mapping[str, list[float]]], most_seconds: float = _MOST_SECONDS
-) -> tuple[float, float]:
-    """Medians of two engines from parts of their samples; the parts' ratios tell how well theirs is known.
-
-    Samples that follow each other are alike, so that their own spread would promise too much.
-    """
-    started = time.monotonic()
-    samples: dict[str, list[float]] = {"dense": [], "pruned": []}
-    ratios: list[float] = []
-    while not ratios or (
-        len(ratios) < _MOST_PARTS
-        and time.monotonic() - started < most_seconds
-        and (len(ratios) < _LEAST_PARTS or _error(ratios) > _CLOSE_ENOUGH)
-    ):
-        part = take_part()
-        for name, taken in part.items():
-            samples[name] += taken
-        ratios.append(median(part["pruned"]) / median(part["dense"]))
-    return median(samples["dense"]), median(samples["pruned"])
-
-
-def _error(ratios: list[float]) -> float:
-    """Standard error of the mean of some ratios, as a share of it."""
-    return float(np.std(ratios, ddof=1)) / math.sqrt(len(ratios)) / float(np.mean(ratios))
+    return time_in_turns

@@ -20,7 +20,7 @@ from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.target import find_target, table_of
-from halp_trt.workflows.verify import Contender, Explain, Tolerances, verify
+from halp_trt.workflows.verify import Contender, Evidence, Explain, Promise, Tolerances, verify
 
 __all__ = ["verify_run"]
 
@@ -55,29 +55,27 @@ def verify_run(
     plan = run.read_plan()
     runtime, target = find_target(settings)
     table = _table_for(settings, target)
-    dense, pruned = (
-        _contender(run, role, parent, runtime, target, engines)
+    contenders = {
+        role: _contender(run, role, parent, runtime, target, engines)
         for role, parent in (("dense", run.dense_model), ("pruned", run.pruned_model))
-    )
+    }
     network, data = load_network(settings, run)
     masked = widen(network.module, plan, load_tensors(run.weights))
-    inputs = example_inputs(dense.session, data, network.example)
+    inputs = example_inputs(contenders["dense"].session, data, network.example)
 
     def off_onnxruntime(contender: Contender) -> float:
         return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
 
     result = verify(
-        dense,
-        pruned,
-        plan,
-        budget=Budget.parse(settings.budget),
-        table=table,
+        contenders,
+        Promise(plan=plan, budget=Budget.parse(settings.budget), table=table, tolerances=tolerances or Tolerances()),
         masked=lambda inputs: answers(masked, inputs.values()),
         accuracy=lambda session: _accuracy(session, data),
         inputs=inputs,
-        tolerances=tolerances,
-        witness=off_onnxruntime if with_witness else None,
-        explain=_explainer(settings, plan, runtime, target) if table is not None else None,
+        evidence=Evidence(
+            witness=off_onnxruntime if with_witness else None,
+            explain=_explainer(settings, plan, runtime, target) if table is not None else None,
+        ),
     )
     save(result, run.verification)
     return result

@@ -19,7 +19,7 @@ from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import Footprint, LayerSpec, PruningPlan
-from halp_trt.workflows.verify import layer_checks
+from halp_trt.workflows.layer_checks import layer_checks
 from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
 from tests.cli.tiny import TINY
 from tests.nets import EXAMPLE_SHAPE, NETS, traced

@@ -15,7 +15,8 @@ from halp_trt.errors import ArtefactError, PrecisionError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
-from halp_trt.workflows.deploy import Order, build_engine, deploy, read_model
+from halp_trt.workflows.build import Order, build_engine
+from halp_trt.workflows.deploy import deploy, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import Origin, RunFolder, load_engine
 from halp_trt.workflows.precision import DIFFERENCES

@@ -22,7 +22,7 @@ from halp_trt.models.trace import half_plan
 from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, save, sha256_file, write_bytes
-from halp_trt.workflows.deploy import Order, build_engine
+from halp_trt.workflows.build import Order, build_engine
 from halp_trt.workflows.folder import Origin, RunFolder, Settings
 from halp_trt.workflows.precision import check_types
 from halp_trt.workflows.verify import count_parameters

@@ -20,19 +20,18 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
 from halp_trt.report.text import describe, verdict
 from halp_trt.runtimes import Array, get_runtime
-from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
-from halp_trt.specs import Conditions, Verification
+from halp_trt.specs import Verification
 from halp_trt.store import load, load_tensors, read_table
-from halp_trt.timing import Launch
 from halp_trt.workflows.deploy import Order, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
+from halp_trt.workflows.layer_checks import layer_checks
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import load_network
-from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
+from halp_trt.workflows.outputs import compare_outputs
+from halp_trt.workflows.verify import Tolerances, count_parameters
 from halp_trt.workflows.verify_stage import verify_run
-from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
@@ -186,37 +185,6 @@ def test_a_device_without_a_clock_is_refused(
     deploy_run(pruned.run, paper, Order(engines=tmp_path))
     with pytest.raises(RuntimeUnavailableError, match="has no clock"):
         verify_run(pruned.run, paper, engines=tmp_path)
-
-
-def test_engines_are_timed_in_turns() -> None:
-    sessions = {"dense": Clocked(), "pruned": Clocked()}
-    times = time_engines(sessions, {"x": np.ones((1, 2))}, seconds=0.0)
-    assert sessions["dense"].num_runs == sessions["pruned"].num_runs
-    assert {m.num_samples for m in times.values()} == {20}
-
-
-class OnGpu(Clocked):
-    """A session that runs on a GPU made of numbers."""
-
-    def __init__(self, device: GpuDevice, latency_us: float) -> None:
-        super().__init__()
-        self.device, self.latency_us = device, latency_us
-
-    def bind(self, inputs: Mapping[str, Array]) -> Launch:
-        return make_launch(self.device, lambda: self.device.stream.kernel(self.latency_us), num_executions=1)
-
-
-def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> None:
-    cuda, states = FakeCuda(), [Conditions(clock_mhz=mhz) for mhz in (1400.0, 1400.0, 1400.0, 1100.0)]
-    device = GpuDevice(cuda.stream(), scripted_watch(states), clock_ns=cuda.clock_ns)
-    sessions = {"dense": OnGpu(device, 900.0), "pruned": OnGpu(device, 300.0)}
-    times = time_engines(sessions, {"x": np.ones((1, 2))}, seconds=0.1)
-    assert {name: row.latency_us for name, row in times.items()} == {"dense": 900.0, "pruned": 300.0}
-    assert times["dense"].num_samples == 83
-    assert (times["dense"].before, times["dense"].after, times["dense"].doubt) == (states[0], states[2], "")
-    assert times["pruned"].protocol == replace(PROTOCOL, num_samples=83, num_warmup=8, warmup_ms=0.0, num_executions=1)
-    assert times["pruned"].enqueue_us == cuda.enqueue_us
-    assert times["pruned"].doubt == "the core clock went from 1400 to 1100 MHz, lock it"
 
 
 def test_differences_are_relative_to_large_outputs() -> None:

@@ -1,0 +1,149 @@
+"""Building one engine: the network in the target's number formats, compiled, proven, written down with its record."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import onnx
+
+from halp_trt.errors import RuntimeUnavailableError, UsageError
+from halp_trt.graphs.precision import Typed
+from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session
+from halp_trt.runtimes.noise import random_inputs
+from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
+from halp_trt.specs import EngineRecord, Target
+from halp_trt.store import save, sha256_bytes, write_bytes
+from halp_trt.workflows.compare import Certainty, compare
+from halp_trt.workflows.folder import Origin, timings_path
+from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
+
+__all__ = ["Order", "build_engine"]
+
+_SECONDS_PER_BUILD = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """How engines are to be built, beyond run and target.
+
+    Attributes:
+        engines: folder of the engines.
+        examples: inputs that calibrate low precisions.
+        keep: nodes that stay in fp32.
+        options: of the compiler; its timing cache is the target's file among the engines.
+        num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
+        overwrite: whether engines of other runs may be overwritten, where they have the same names.
+    """
+
+    engines: Path = Path("engines")
+    examples: Examples = no_examples
+    keep: Collection[str] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    num_builds: int = 1
+    overwrite: bool = False
+
+
+def build_engine(
+    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, origin: Origin, order: Order
+) -> EngineRecord:
+    """Builds one engine of a folded fp32 network, proves its precision, writes it and its record.
+
+    Raises:
+        BuildError, PrecisionError, UsageError: as :func:`halp_trt.workflows.deploy.deploy`.
+        ArtefactError: a file cannot be written.
+    """
+    typed = preparer(target, order.examples, order.keep)(model)
+    options = replace(order.options, timing_cache=timings_path(order.engines, target))
+    started = time.perf_counter()
+    built, session = _build(typed, runtime, target, options, order.num_builds)
+    seconds = time.perf_counter() - started
+    types, evidence, formats = _prove(typed, built, session, target)
+    record = EngineRecord(
+        file=path.name,
+        sha256=sha256_bytes(built.engine),
+        num_bytes=len(built.engine),
+        target=target,
+        build_seconds=round(seconds, 3),
+        runnable=session is not None,
+        run=origin.run,
+        parents=origin.parents,
+        flags=built.flags,
+        types=Counter(types.values()),
+        evidence=evidence,
+        kept=typed.kept,
+        formats=formats,
+    )
+    write_bytes(path, built.engine)
+    save(record, path.with_suffix(".json"))
+    return record
+
+
+def _build(
+    typed: Typed, runtime: Runtime, target: Target, options: BuildOptions, num_builds: int
+) -> tuple[Built, Session | None]:
+    """The engine and, where this machine runs it, its session; of several builds the one of median latency.
+
+    TensorRT times kernels while it builds, so that two builds of one network may differ in speed. Where nothing can be
+    timed the first is kept.
+    """
+    compile_once = _compile_function(typed.model.SerializeToString(), runtime, target, options)
+    built = compile_once()
+    session = _load(runtime, built.engine, target)
+    if num_builds < 2:
+        return built, session
+    if session is None:
+        words = f"1 of {num_builds}, the first: no device here can time them"
+        return replace(built, flags={**built.flags, "builds": words}), session
+    builds, sessions = {"0": built}, {"0": session}
+    for index in range(1, num_builds):
+        builds[str(index)] = compile_once()
+        sessions[str(index)] = runtime.load(builds[str(index)].engine, target)
+    until = Certainty.lasting(_SECONDS_PER_BUILD * num_builds)
+    found = compare(sessions, random_inputs(session.input_shapes), until=until)
+    latencies = {name: row.latency_us for name, row in found.measurements.items()}
+    best = min(latencies, key=lambda name: abs(latencies[name] - median_low(latencies.values())))
+    words = f"{', '.join(f'{latency:.1f}' for latency in latencies.values())} us, the median kept"
+    return replace(builds[best], flags={**builds[best].flags, "builds": words}), sessions[best]
+
+
+def _compile_function(model: bytes, runtime: Runtime, target: Target, options: BuildOptions) -> Callable[[], Built]:
+    if isinstance(runtime, Compiler):
+        return lambda: runtime.compile(model, target, options)
+    if options.version_compatible or options.hardware_compatible or options.workspace_bytes is not None:
+        raise UsageError(f"{runtime.name} does not compile engines ahead of time; choose --runtime tensorrt for that")
+    return lambda: Built(engine=runtime.build(model, target))
+
+
+def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
+    try:
+        return runtime.load(engine, target)
+    except RuntimeUnavailableError:
+        return None
+
+
+def _prove(
+    typed: Typed, built: Built, session: Session | None, target: Target
+) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
+    """The number formats that products compute in, what proves them, and the formats of inputs and outputs.
+
+    Raises:
+        PrecisionError: the parsed network or the engine contradicts the model.
+    """
+    if not built.types:
+        return {}, "", built.formats
+    check_types(typed, built.types, target.precision, where="the parsed network")
+    inspect: Callable[[], Mapping[str, Any]] | None = getattr(session, "inspect", None)
+    inspected = inspect() if inspect is not None else {}
+    seen = engine_types(inspected)
+    shown = {node: seen[node] for node in built.types if node in seen}
+    if not shown:
+        return built.types, "parsed network", built.formats
+    check_types(typed, shown, target.precision, where="the built engine", is_whole=False)
+    evidence = f"engine, {len(shown)} of {len(built.types)} products; parsed network"
+    return {**built.types, **shown}, evidence, {**built.formats, **engine_formats(inspected)}

@@ -1,0 +1,255 @@
+"""A comparison of engines: they take turns on the device, in parts, until the ratios of their latencies are known.
+
+Runs that follow each other are alike: on GPUs and on shared machines the autocorrelation of neighbouring samples is 0.6
+to 0.98, so that the spread of one part's samples promises several times too much. A part therefore counts as one value,
+the ratio of the medians in it, and the standard error is that of the mean over parts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from halp_trt.errors import UsageError
+from halp_trt.runtimes import Array, Session
+from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
+from halp_trt.runtimes.gpu_timing import doubts
+from halp_trt.specs import Measurement, Protocol
+from halp_trt.timing import SHORTEST_US, Launch, Processor, Sample, as_launches, pin_to_one_core, summarise, take_turns
+
+__all__ = ["Certainty", "Comparison", "compare", "compare_runs"]
+
+_TRIAL_ROUNDS = 3
+_TRIAL_WARMUP = 2
+_MIN_WARMUP = 3
+_WARMUP_SHARE = 4
+"""A quarter of a part is spent on warm-up, so that clocks have risen before the first sample counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """How well ratios of latencies are to be known, and the time that may be spent on it.
+
+    Attributes:
+        error_fraction: standard error of a ratio, as a share of it, that is small enough; 0 for all parts in any case.
+        min_parts, max_parts: parts to take; fewer than ``min_parts`` only where the time is up.
+        part_seconds: duration of a part; shorter where ``max_seconds`` would not hold ``min_parts`` of them.
+        max_seconds: time after which no other part is begun.
+        min_rounds, max_rounds: rounds in a part, each of which runs every engine once. The upper limit matters to
+            engines of microseconds alone: their speed drifts within seconds, so that more rounds tell nothing new.
+    """
+
+    error_fraction: float = 0.003
+    min_parts: int = 5
+    max_parts: int = 15
+    part_seconds: float = 1.2
+    max_seconds: float = 30.0
+    min_rounds: int = 3
+    max_rounds: int = 2_500
+
+    def __post_init__(self) -> None:
+        counts = (1, self.min_parts, self.max_parts), (1, self.min_rounds, self.max_rounds)
+        if any(list(count) != sorted(count) for count in counts):
+            raise UsageError(f"a comparison takes at least one part and round, and at most as many as that, got {self}")
+        limits = (self.error_fraction, self.part_seconds, self.max_seconds)
+        if not (math.isfinite(self.part_seconds) and all(limit >= 0 for limit in limits)):
+            raise UsageError(f"seconds and errors must be finite and not negative, got {self}")
+
+    @classmethod
+    def lasting(cls, seconds: float) -> Certainty:
+        """Ten parts that last about ``seconds`` together, from 20 to 5,000 rounds, whatever the ratios' errors are."""
+        parts = 10
+        return cls(
+            error_fraction=0.0,
+            min_parts=parts,
+            max_parts=parts,
+            part_seconds=seconds / parts,
+            max_seconds=math.inf,
+            min_rounds=2,
+            max_rounds=500,
+        )
+
+    def num_rounds(self, round_us: float) -> int:
+        """Rounds in a part, where one takes so many microseconds."""
+        seconds = min(self.part_seconds, self.max_seconds / self.min_parts)
+        return int(min(self.max_rounds, max(self.min_rounds, seconds * 1e6 / max(round_us, 1.0))))
+
+    def is_reached(self, *, num_parts: int, error: float, seconds: float) -> bool:
+        """Whether no other part is to be taken after so many, which took so long, with such an error at worst."""
+        if num_parts >= self.max_parts or seconds >= self.max_seconds:
+            return True
+        return num_parts >= self.min_parts and error <= self.error_fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Latencies of some engines that took turns, and their ratios to that of one of them.
+
+    Attributes:
+        base: the engine that the others are compared with.
+        measurements: the latency of every engine over all parts.
+        part_ratios: for every other engine its median latency over the base's, part by part.
+    """
+
+    base: str
+    measurements: Mapping[str, Measurement]
+    part_ratios: Mapping[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        for name in ("measurements", "part_ratios"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def ratio_of(self, name: str) -> float:
+        """An engine's latency over the base's: the geometric mean over parts; 1 for the base itself."""
+        return 1.0 if name == self.base else math.exp(float(np.mean(np.log(self.part_ratios[name]))))
+
+    def error_of(self, name: str) -> float:
+        """Standard error of an engine's ratio, as a share of it; infinite after a single part."""
+        return 0.0 if name == self.base else _standard_error(self.part_ratios[name])
+
+    @property
+    def ratio(self) -> float:
+        """Latency of the one other engine over the base's.
+
+        Raises:
+            UsageError: there is not exactly one other.
+        """
+        return self.ratio_of(self._other())
+
+    @property
+    def ratio_error_fraction(self) -> float:
+        """Standard error of :attr:`ratio`, as a share of it.
+
+        Raises:
+            UsageError: there is not exactly one other engine.
+        """
+        return self.error_of(self._other())
+
+    @property
+    def worst_error_fraction(self) -> float:
+        """The largest standard error of all ratios; 0 where an engine was timed alone."""
+        return max(map(self.error_of, self.part_ratios), default=0.0)
+
+    def _other(self) -> str:
+        if len(self.part_ratios) != 1:
+            raise UsageError(f"{len(self.part_ratios)} engines are compared with {self.base!r}; say whose ratio")
+        (name,) = self.part_ratios
+        return name
+
+
+def compare(
+    engines: Mapping[str, Session],
+    inputs: Mapping[str, Array],
+    *,
+    until: Certainty,
+    base: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Times engines in turns, with the calling thread kept on one core, until their ratios are known well enough.
+
+    The rounds of a part follow from the first few runs. What a GPU timed carries the GPU's conditions on both sides,
+    and a doubt where they or the spread give cause.
+
+    Args:
+        engines: loaded, by name; a single one is timed alone.
+        inputs: of all of them.
+        until: when to stop.
+        base: the name of the engine that the others are compared with; None for the first.
+        clock: monotonic seconds, for the time that is spent.
+
+    Raises:
+        UsageError: there are no engines, or none of them is the base.
+        RuntimeUnavailableError: an engine computes on this machine, and cannot be timed.
+    """
+    return compare_runs(
+        {name: session.bind(inputs) for name, session in engines.items()}, until=until, base=base, clock=clock
+    )
+
+
+def compare_runs(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    until: Certainty,
+    base: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Times what ``Session.bind`` gave for some engines, as :func:`compare` does, whose arguments these are.
+
+    Raises:
+        UsageError: as :func:`compare`.
+    """
+    base = next(iter(runs), "") if base is None else base
+    if base not in runs:
+        raise UsageError(f"no engine {base!r} to compare with; choose one of {', '.join(runs) or 'at least one'}")
+    processor = Processor()
+    launches = as_launches(runs, processor)
+    with pin_to_one_core():
+        num_rounds = until.num_rounds(_round_us(launches))
+        num_warmup = max(_MIN_WARMUP, num_rounds // _WARMUP_SHARE)
+        take_turns(launches, num_rounds=0, num_warmup=num_warmup)
+        before = {name: launch.device.conditions() for name, launch in launches.items()}
+        samples, part_ratios = _take_parts(launches, base, num_rounds, until, clock)
+    rows = {}
+    for name, launch in launches.items():
+        row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
+        is_on_gpu = launch.device is not processor
+        rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if is_on_gpu else row
+    return Comparison(base=base, measurements=rows, part_ratios=part_ratios)
+
+
+def _round_us(launches: Mapping[str, Launch]) -> float:
+    """Duration of one round, by a few of them."""
+    trial = take_turns(launches, num_rounds=_TRIAL_ROUNDS, num_warmup=_TRIAL_WARMUP)
+    return sum(_median_us(samples) * launches[name].num_executions for name, samples in trial.items())
+
+
+def _take_parts(
+    launches: Mapping[str, Launch], base: str, num_rounds: int, until: Certainty, clock: Callable[[], float]
+) -> tuple[dict[str, list[Sample]], dict[str, tuple[float, ...]]]:
+    """All samples of every engine, and the ratio to the base's median in every part of every other."""
+    samples: dict[str, list[Sample]] = {name: [] for name in launches}
+    ratios: dict[str, list[float]] = {name: [] for name in launches if name != base}
+    names, num_parts, started = list(launches), 0, clock()
+    while True:
+        part = take_turns({name: launches[name] for name in names}, num_rounds=num_rounds)
+        num_parts += 1
+        for name, taken in part.items():
+            samples[name] += taken
+        for name, known in ratios.items():
+            known.append(_median_us(part[name]) / _median_us(part[base]))
+        error = max(map(_standard_error, ratios.values()), default=0.0)
+        if until.is_reached(num_parts=num_parts, error=error, seconds=clock() - started):
+            return samples, {name: tuple(known) for name, known in ratios.items()}
+        names = [*names[1:], names[0]]  # none is the first of every part
+
+
+def _median_us(samples: Sequence[Sample]) -> float:
+    return max(SHORTEST_US, float(np.median([sample.elapsed_us for sample in samples])))
+
+
+def _standard_error(ratios: Sequence[float]) -> float:
+    """Standard error of the geometric mean of some ratios, as a share of it; infinite for one ratio."""
+    return math.inf if len(ratios) < 2 else float(np.log(ratios).std(ddof=1)) / math.sqrt(len(ratios))
+
+
+def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], num_warmup: int) -> Measurement:
+    """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
+    taken = replace(
+        row,
+        after=launch.device.conditions(),
+        enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
+        protocol=Protocol(
+            method=GPU_PROTOCOL.method,
+            num_samples=row.num_samples,
+            num_warmup=num_warmup,
+            num_executions=launch.num_executions,
+            num_in_flight=launch.device.num_in_flight,
+            uses_graph=launch.uses_graph,
+        ),
+    )
+    return replace(taken, doubt="; ".join(doubts(taken, calm_us=math.inf)))
