@@ -25,6 +25,7 @@ from halp_trt.specs import (
     Measurement,
     Protocol,
     PruningPlan,
+    Score,
     Verification,
 )
 from halp_trt.timing import (
@@ -90,17 +91,22 @@ class Tolerances:
         difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
             what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
         seconds: how long the two engines are timed, at most and about.
+        max_drop: how much worse the pruned engine's score may be than the dense one's: in percentage points where the
+            score is a fraction, else in its own unit; None for any.
     """
 
     latency_fraction: float = 0.05
     difference: float | None = None
     seconds: float = 10.0
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.latency_fraction) or self.latency_fraction <= -1:
             raise UsageError(f"a tolerance is a number of percent above -100, got {self.latency_fraction:.0%}")
         if not (math.isfinite(self.seconds) and self.seconds >= 0 and (self.difference or 0.0) >= 0):
             raise UsageError(f"seconds and differences must be finite and not negative, got {self}")
+        if self.max_drop is not None and not math.isfinite(self.max_drop):
+            raise UsageError(f"the largest drop of a score must be a finite number, got {self.max_drop}")
 
 
 def verify(
@@ -111,7 +117,7 @@ def verify(
     budget: Budget,
     table: LatencyTable | None,
     masked: Callable[[Inputs], list[Array]],
-    accuracy: Callable[[Session], tuple[float | None, int]],
+    score: Callable[[Session], Score | None],
     inputs: Inputs,
     tolerances: Tolerances | None = None,
     witness: Witness | None = None,
@@ -125,7 +131,7 @@ def verify(
         budget: what was asked for; a fraction is taken of the dense latency measured here.
         table: prices the layers; None where there is none for this target, and nothing is predicted.
         masked: the outputs of the masked model, the reference for the pruned engine.
-        accuracy: share of right answers of an engine and the number of pictures behind it.
+        score: how well an engine does its task; None where there are no data.
         inputs: what both engines are timed and compared on.
         tolerances: what still passes.
         explain: what the runtime executes of a model and what each kernel of it takes alone, where that can be told;
@@ -143,15 +149,14 @@ def verify(
     }
     times = time_engines({"dense": dense.session, "pruned": pruned.session}, inputs, seconds=tolerances.seconds)
     predicted = _predicted(plan, table)
-    checks, num_pictures = {}, 0
+    checks = {}
     for name, contender in (("dense", dense), ("pruned", pruned)):
-        fraction, num_pictures = accuracy(contender.session)
         checks[name] = EngineCheck(
             sha256=contender.record.sha256,
             measurement=times[name],
             predicted_us=plan.predicted_us(math.fsum(predicted[name].values())) if predicted else None,
             num_parameters=count_parameters(contender.model),
-            accuracy_fraction=fraction,
+            score=score(contender.session),
             witness_difference=witnessed[name],
         )
     layers: tuple[LayerCheck, ...] = ()
@@ -175,7 +180,7 @@ def verify(
         difference_limit=(
             DIFFERENCES[pruned.record.target.precision] if tolerances.difference is None else tolerances.difference
         ),
-        num_pictures=num_pictures,
+        max_drop=tolerances.max_drop,
         layers=layers,
         unmatched_us=unmatched_us,
         parents={dense.record.file: dense.record.sha256, pruned.record.file: pruned.record.sha256},
