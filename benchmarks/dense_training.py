@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
-
 from halp_trt.models.data import DataSet, num_batches
 from halp_trt.models.training import TrainSettings, make_optimizer, train_epochs
+from torch import nn
+
 from halp_trt.store import save_tensors
 from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 

@@ -15,11 +15,11 @@ import torch
 from duel_contest import RUNTIME, Contest, engine_model
 from duel_device import Device
 from duel_methods import METHODS
+from halp_trt.models.evaluation import evaluate, module_predict
+from halp_trt.models.training import make_optimizer, train_step
 from torch import nn
 
 from halp_trt.errors import HalpError
-from halp_trt.models.evaluation import evaluate, module_predict
-from halp_trt.models.training import make_optimizer, train_step
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
 from halp_trt.workflows.compare import Certainty, compare

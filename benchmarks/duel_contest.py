@@ -9,18 +9,18 @@ from typing import Any
 
 import onnx
 import torch
+from halp_trt.models.data import DataSet, num_batches
+from halp_trt.models.training import TrainSettings, make_optimizer, train_step, training_batch
 from torch import nn
 
 from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.data import DataSet, num_batches
 from halp_trt.models.mask import dead_positions
 from halp_trt.models.saliency import SaliencySums, accumulate, finish
 from halp_trt.models.slim import slim_like
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
-from halp_trt.models.training import TrainSettings, make_optimizer, train_step, training_batch
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan, Run, Saliency
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dense_training import TRAINING
 from duel_contest import Contest, make_contest
-
 from halp_trt.models.data import DataSet, load_data
 from halp_trt.models.pictures import ArrayPictures
 from halp_trt.models.training import TrainSettings

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from halp_trt.models.data import DataSet
+from halp_trt.models.evaluation import evaluate
 
 from halp_trt import __version__
 from halp_trt.graphs.export import export
@@ -27,8 +29,6 @@ from halp_trt.graphs.mixed import quantize_in_half
 from halp_trt.graphs.precision import Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.data import DataSet
-from halp_trt.models.evaluation import evaluate
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import PruningPlan

@@ -32,6 +32,7 @@ __all__ = [
     "PruningPlan",
     "Run",
     "Saliency",
+    "Score",
     "Target",
     "Verification",
 ]
@@ -615,6 +616,40 @@ class EngineRecord:
 
 # ---- verification -------------------------------------------------------------------------------------------------
 
+LARGE_DROP_FRACTION = 0.05
+"""How far a score may fall before a verdict names it: five percentage points of a fraction, of other scores a twentieth
+of the dense engine's."""
+_DROP_DIGITS = 9  # 0.745 - 0.735 is a hair more than 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How well a network does its task, on examples that it was not trained on.
+
+    Attributes:
+        name: of the metric, such as ``top-1`` or ``mAP@50``.
+        value: in its unit; a share of 0.9 is a value of 0.9.
+        unit: ``fraction``, or a word such as ``px``; empty where the number has none.
+        num_examples: how many examples it stands on.
+        higher_is_better: whether more of it is better.
+    """
+
+    name: str
+    value: float
+    unit: str
+    num_examples: int
+    higher_is_better: bool = True
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether it is a share, which people read in percent."""
+        return self.unit == "fraction"
+
+    def drop_to(self, other: Score) -> float:
+        """How much worse another network's score is: in percentage points where it is a fraction, else in its unit."""
+        worse = self.value - other.value if self.higher_is_better else other.value - self.value
+        return round(worse * (100 if self.is_fraction else 1), _DROP_DIGITS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCheck:
@@ -625,7 +660,7 @@ class EngineCheck:
         measurement: its latency, timed in turns with the other engine.
         predicted_us: the table's sum over its layers times the plan's calibration; None where there is no table.
         num_parameters: numbers in its weights.
-        accuracy_fraction: share of the test pictures it classifies right; None where there was no data.
+        score: how well it does its task; None where there was no data.
         kernels_us: sum over the kernels that the runtime executes, each measured alone; None where it does not tell.
         witness_difference: largest absolute difference between its outputs and ONNX Runtime's on the fp32 model, over
             the largest output above 1; None where they were not compared.
@@ -635,7 +670,7 @@ class EngineCheck:
     measurement: Measurement
     predicted_us: float | None
     num_parameters: int
-    accuracy_fraction: float | None = None
+    score: Score | None = None
     witness_difference: float | None = None
     kernels_us: float | None = None
 
@@ -668,7 +703,8 @@ class Verification:
         tolerance_fraction: how far above the limit still counts as met, for the noise of two medians.
         max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
         difference_limit: the largest one that counts as the same.
-        num_pictures: how many test pictures the accuracies stand on.
+        max_drop: how much worse than the dense engine's the pruned engine's score may be, in percentage points where it
+            is a fraction, else in its own unit; None where that was not asked for.
         layers: the pruned engine layer by layer, in execution order; none where there is no table to compare with.
         unmatched_us: profiled time of kernels that belong to no layer (layout changes).
         parents: names and SHA-256 of the engines and plan verified.
@@ -681,7 +717,7 @@ class Verification:
     tolerance_fraction: float = 0.05
     max_difference: float = 0.0
     difference_limit: float = 1e-4
-    num_pictures: int = 0
+    max_drop: float | None = None
     layers: tuple[LayerCheck, ...] = ()
     unmatched_us: float = 0.0
     parents: Mapping[str, str] = field(default_factory=dict)
@@ -717,6 +753,25 @@ class Verification:
         return max(self.max_difference, *witnessed) <= self.difference_limit
 
     @property
+    def drop(self) -> float | None:
+        """How much worse the pruned engine's score is, as ``Score.drop_to`` says it; None where there was no data."""
+        dense, pruned = self.dense.score, self.pruned.score
+        return None if dense is None or pruned is None else dense.drop_to(pruned)
+
+    @property
+    def drops_far(self) -> bool:
+        """Whether the score fell so far that a verdict has to name it, whether or not a limit was asked for."""
+        dense, drop = self.dense.score, self.drop
+        if dense is None or drop is None:
+            return False
+        return not drop <= LARGE_DROP_FRACTION * (100 if dense.is_fraction else abs(dense.value))  # or is not a number
+
+    @property
+    def keeps_score(self) -> bool:
+        """Whether the pruned engine does its task as well as was asked for; any will do where nothing was."""
+        return self.max_drop is None or (self.drop is not None and self.drop <= self.max_drop)
+
+    @property
     def passed(self) -> bool:
         """The verdict."""
-        return self.meets_budget and self.is_faithful
+        return self.meets_budget and self.is_faithful and self.keeps_score

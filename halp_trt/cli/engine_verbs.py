@@ -20,6 +20,8 @@ _PLACE = ("runtime", "precision", "optimization_level")
 _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of median latency is kept."
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 
+_MAX_DROP = "How much worse the score may become: percentage points, or its own unit where it is no fraction."
+
 _run = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -81,6 +83,7 @@ def deploy(
 @engines_option
 @click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
 @click.option("--seconds", default=10.0, show_default=True, help="How long the engines are timed, about.")
+@click.option("--max-drop", type=float, metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option
 @click.pass_context
@@ -91,25 +94,27 @@ def verify(
     engines: Path,
     tolerance: float,
     seconds: float,
+    max_drop: float | None,
     witness: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
     """Compare the engines of a run on this device.
 
-    Latency, throughput, accuracy, prediction error, and whether the engine still computes what the masked model does.
-    Exit code 1 if the budget is missed or the outputs differ. RUN is a folder that prune wrote. With another runtime or
+    Latency, throughput, score, prediction error, and whether the engine still computes what the masked model does. Exit
+    code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder that
+    prune wrote. With another runtime or
     precision than it was pruned for, predictions are by that target's own latency table, where there is one.
     """
-    from halp_trt.report import describe
+    from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.verify import Tolerances
     from halp_trt.workflows.verify_stage import verify_run
 
     folder = RunFolder(path=run)
-    limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds)
+    limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds, max_drop=max_drop)
     settings = _overridden(ctx, folder, values)
     result = verify_run(folder, settings, engines=engines, tolerances=limits, with_witness=witness)
-    print_result(result, describe(result), as_json=as_json)
+    print_result(with_verdict(result), describe(result), as_json=as_json)
     if not result.passed:
         ctx.exit(EXIT_CHECK_FAILED)
 

@@ -54,7 +54,7 @@ def run(ctx: click.Context, /, run_dir: Path | None, engines: Path, resume: bool
 
     CONFIG is a file of settings, by default halp.toml in this folder, where there is one.
     """
-    from halp_trt.report import describe
+    from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.run import run_all
 
     settings = settings_from(values)
@@ -63,7 +63,7 @@ def run(ctx: click.Context, /, run_dir: Path | None, engines: Path, resume: bool
     with stops_with(f"what is finished is saved in {folder.path}, add --resume to go on"), progress_bars() as bar:
         result = run_all(settings, folder, engines=engines, resume=resume, bars=bar, say=_say)
     text = "\n".join([describe(result.verification), "", result.note, f"report: {folder.page}"])
-    summary = {"verification": result.verification, "seconds": result.seconds, "report": str(folder.page)}
+    summary = {"verification": with_verdict(result.verification), "seconds": result.seconds, "report": str(folder.page)}
     print_result(summary, text, as_json=as_json)
     if not result.verification.passed:
         ctx.exit(EXIT_CHECK_FAILED)

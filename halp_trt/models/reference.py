@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-__all__ = ["answers", "flatten"]
+__all__ = ["answers", "flatten", "named"]
+
+_ALONE = "output"
 
 
 def answers(module: nn.Module, inputs: Iterable[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -22,7 +24,25 @@ def answers(module: nn.Module, inputs: Iterable[npt.NDArray[Any]]) -> list[npt.N
 
 def flatten(output: object) -> list[torch.Tensor]:
     """The tensors in nested tuples, lists and mappings, in order."""
+    return [tensor for _, tensor in _walk(output)]
+
+
+def named(output: object) -> dict[str, torch.Tensor]:
+    """The tensors in nested tuples, lists and mappings, in order, by keys and positions joined with dots.
+
+    A tensor that is all there is has the name ``output``.
+    """
+    return {".".join(path) or _ALONE: tensor for path, tensor in _walk(output)}
+
+
+def _walk(output: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
     if isinstance(output, torch.Tensor):
-        return [output]
-    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for item in items for tensor in flatten(item)]
+        yield path, output
+        return
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(output, Mapping):
+        items = output.items()
+    elif isinstance(output, tuple | list):
+        items = enumerate(output)
+    for key, item in items:
+        yield from _walk(item, (*path, str(key)))

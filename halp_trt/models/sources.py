@@ -18,7 +18,7 @@ from torch import nn
 
 from halp_trt.errors import HalpError, ModelError
 from halp_trt.models.factories import import_factory, is_factory
-from halp_trt.models.training import logits_of
+from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
@@ -38,11 +38,13 @@ class LoadedModel:
         module: the network, in evaluation mode.
         example: its example inputs, batch size 1.
         source: the string it came from.
+        output_names: its outputs, in order, as ``halp_trt.models.reference.named`` names them.
     """
 
     module: nn.Module
     example: tuple[torch.Tensor, ...]
     source: str
+    output_names: tuple[str, ...]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -99,8 +101,8 @@ def load_model(
     _check_single_precision(module, source)
     check_finite(module.state_dict(), source if weights is None else str(weights))
     module.eval()
-    _check_example(module, example, source)
-    return LoadedModel(module=module, example=example, source=source)
+    names = _output_names(module, example, source)
+    return LoadedModel(module=module, example=example, source=source, output_names=names)
 
 
 def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -186,20 +188,23 @@ def _all_tensors(example: object) -> bool:
     return isinstance(example, (tuple, list)) and bool(example) and all(isinstance(e, torch.Tensor) for e in example)
 
 
-def _check_example(module: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> None:
+def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> tuple[str, ...]:
+    """What the network answers to its example, by name."""
     shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in example)
     if example[0].ndim == 0 or example[0].shape[0] != 1:  # the table's batch would be another than the engine's
         raise ModelError(f"{source!r} has an example input {shapes}; expected a batch of one, --batch makes it larger")
     try:
         with torch.no_grad():
-            logits_of(module(*example))
-    except ModelError:
-        raise
+            output = module(*example)
     except Exception as cause:
         raise ModelError(
             f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
             f"input shape"
         ) from cause
+    names = tuple(named(output))
+    if not names:
+        raise ModelError(f"the network returned {type(output).__name__}; expected a tensor, or tensors in order")
+    return names
 
 
 def _close(name: str, known: Sequence[str]) -> str:

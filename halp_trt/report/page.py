@@ -13,7 +13,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.report import run_plots, staircase_plots, units
 from halp_trt.report.parts import Figure, Tile
 from halp_trt.report.table_page import table_figures, table_tiles
-from halp_trt.report.text import calibration_line, comparison_rows, describe, verdict
+from halp_trt.report.text import calibration_line, comparison_rows, describe, grounds
 from halp_trt.specs import PruningPlan, Target, Verification
 
 __all__ = ["Evidence", "render"]
@@ -60,7 +60,7 @@ def render(evidence: Evidence) -> str:
         passed=verification.passed if verification else True,
         tiles=[*(_tiles(verification) if verification else ()), *(table_tiles(alone) if alone else ())],
         comparison=comparison_rows(verification) if verification else [],
-        accuracy_note=_accuracy_note(verification) if verification else "",
+        score_note=_score_note(verification) if verification else "",
         figures=[*_figures(evidence), *(table_figures(alone) if alone else ())],
         text=describe(evidence.value) if evidence.value is not None else "",
         facts=list(_facts(evidence, target)),
@@ -74,16 +74,15 @@ def _target(evidence: Evidence) -> Target | None:
 
 
 def _sentence(verification: Verification) -> str:
-    text = verdict(verification).partition(": ")[2]
+    text = grounds(verification)
     return text[:1].upper() + text[1:] + "."
 
 
-def _accuracy_note(verification: Verification) -> str:
-    if not verification.num_pictures:
-        return "No data were given, so there is no accuracy."
-    return (
-        f"Accuracy was measured on the engines themselves, over {units.count(verification.num_pictures)} test pictures."
-    )
+def _score_note(verification: Verification) -> str:
+    score = verification.pruned.score
+    if score is None:
+        return "No data were given, so there is no score."
+    return f"{score.name} was measured on the engines themselves, over {units.count(score.num_examples)} test examples."
 
 
 def _tiles(verification: Verification) -> Iterator[Tile]:
@@ -98,12 +97,11 @@ def _tiles(verification: Verification) -> Iterator[Tile]:
         value=f"{units.images_per_second(pruned.measurement, target):,.0f}",
         detail=f"images/s, from {units.images_per_second(dense.measurement, target):,.0f}",
     )
-    if dense.accuracy_fraction is not None and pruned.accuracy_fraction is not None:
-        change = units.signed_percent(pruned.accuracy_fraction - dense.accuracy_fraction, 2).removesuffix(" %")
+    if dense.score is not None and pruned.score is not None:
         yield Tile(
-            label="Accuracy",
-            value=units.percent(pruned.accuracy_fraction),
-            detail=f"from {units.percent(dense.accuracy_fraction)}, {change} points",
+            label=pruned.score.name,
+            value=units.score(pruned.score),
+            detail=f"from {units.score(dense.score)}, {units.score_change(dense.score, pruned.score)}",
         )
     if pruned.predicted_us is not None:
         yield Tile(

@@ -19,8 +19,19 @@ from halp_trt.specs import (
     Target,
     Verification,
 )
+from halp_trt.store import encode
 
-__all__ = ["calibration_line", "comparison_rows", "describe", "describe_log", "verdict"]
+__all__ = [
+    "calibration_line",
+    "comparison_rows",
+    "describe",
+    "describe_log",
+    "grounds",
+    "score_basis",
+    "score_drop",
+    "verdict",
+    "with_verdict",
+]
 
 _BAR_WIDTH = 24
 _NO_TABLE = "there is no latency table of this target, so that nothing was predicted"
@@ -39,15 +50,59 @@ def describe(value: object) -> str:
 
 
 def verdict(verification: Verification) -> str:
-    """One sentence: did it meet the budget, and is it the same function?"""
+    """One sentence: did it meet the budget, is it the same function, and does it do its task as well?
+
+    A score that fell far is named with the verdict itself, so that nobody reads ``passed`` and stops.
+    """
+    drop = score_drop(verification)
+    if not verification.passed:
+        return f"FAILED: {grounds(verification)}"
+    return f"passed{f', but {drop}' if drop else ''}: {grounds(verification, with_drop=False)}"
+
+
+def with_verdict(verification: Verification) -> dict[str, object]:
+    """A verification as JSON has it, with its verdict beside it: ``passed``, and the sentence."""
+    return {**encode(verification), "passed": verification.passed, "verdict": verdict(verification)}
+
+
+def grounds(verification: Verification, *, with_drop: bool = True) -> str:
+    """What a verdict stands on: budget, outputs, and the score where a limit was asked for or it fell far."""
     pruned, limit = verification.pruned.measurement.latency_us, verification.limit_us
     budget = "meets" if verification.meets_budget else "MISSES"
     faithful = "equals" if verification.is_faithful else "DIFFERS from"
     return (
-        f"{'passed' if verification.passed else 'FAILED'}: {units.latency(pruned)} {budget} the budget of "
+        f"{units.latency(pruned)} {budget} the budget of "
         f"{units.latency(limit)} (tolerance {units.percent(verification.tolerance_fraction, 0)}); the engine "
         f"{faithful} the masked model (largest difference {verification.max_difference:.1e}){_witnessed(verification)}"
+        f"{_kept_score(verification, with_drop)}"
     )
+
+
+def score_drop(verification: Verification) -> str:
+    """``top-1 fell from 74.5 to 2.9 %`` where the score became so much worse that it must be said, else nothing."""
+    return _fall(verification) if verification.drops_far else ""
+
+
+def _fall(verification: Verification) -> str:
+    dense, pruned = verification.dense.score, verification.pruned.score
+    if dense is None or pruned is None:
+        return ""
+    way = "fell" if dense.higher_is_better else "rose"
+    if dense.is_fraction:
+        return f"{dense.name} {way} from {100 * dense.value:.1f} to {units.percent(pruned.value, 1)}"
+    return f"{dense.name} {way} from {dense.value:.4g} to {units.score(pruned)}"
+
+
+def _kept_score(verification: Verification, with_drop: bool) -> str:
+    """What became of the score: against the limit where one was asked for, or that it fell far."""
+    dense, limit, drop = verification.dense.score, verification.max_drop, verification.drop
+    if limit is None or dense is None or drop is None:
+        fall = score_drop(verification) if with_drop else ""
+        return f"; {fall}" if fall else ""
+    unit = "points" if dense.is_fraction else dense.unit
+    if verification.keeps_score:
+        return f"; {dense.name} is worse by {max(drop, 0.0):.3g} of {f'{limit:g} {unit}'.rstrip()} allowed"
+    return f"; {_fall(verification)}, WORSE by more than {f'{limit:g} {unit}'.rstrip()}"
 
 
 def _witnessed(verification: Verification) -> str:
@@ -87,9 +142,9 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
         ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
         *_witness_rows(verification),
         (
-            "accuracy",
-            *_both(verification, lambda c: units.percent(c.accuracy_fraction)),
-            _accuracy_change(verification),
+            score.name if (score := dense.score or pruned.score) else "score",
+            *_both(verification, lambda c: units.score(c.score)),
+            units.score_change(dense.score, pruned.score) or "no data",
         ),
     ]
 
@@ -118,18 +173,11 @@ def _both(verification: Verification, show: Callable[[EngineCheck], str]) -> tup
     return show(verification.dense), show(verification.pruned)
 
 
-def _accuracy_change(verification: Verification) -> str:
-    before, after = verification.dense.accuracy_fraction, verification.pruned.accuracy_fraction
-    if before is None or after is None:
-        return "no data"
-    return f"{units.signed_percent(after - before, 2).removesuffix(' %')} points"
-
-
 def _verification(value: Verification) -> str:
-    pictures = f", accuracy on {units.count(value.num_pictures)} test pictures" if value.num_pictures else ""
+    basis = score_basis(value)
     return "\n".join(
         [
-            f"{units.target_line(value.target)}{pictures}",
+            f"{units.target_line(value.target)}{f', {basis}' if basis else ''}",
             "",
             units.columns(comparison_rows(value)),
             "",
@@ -143,6 +191,12 @@ def _verification(value: Verification) -> str:
             verdict(value),
         ]
     )
+
+
+def score_basis(verification: Verification) -> str:
+    """``top-1 on 10,000 test examples``; empty where there were no data."""
+    score = verification.pruned.score
+    return f"{score.name} on {units.count(score.num_examples)} test examples" if score else ""
 
 
 def _kernels(value: Verification) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halp_trt.specs import Measurement, Protocol, Target
+from halp_trt.specs import Measurement, Protocol, Score, Target
 
 __all__ = [
     "columns",
@@ -14,6 +14,8 @@ __all__ = [
     "latency_range",
     "percent",
     "protocol_line",
+    "score",
+    "score_change",
     "short_sha",
     "signed_percent",
     "size",
@@ -64,6 +66,22 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
 def signed_percent(fraction: float | None, decimals: int = 1) -> str:
     """``+1.2 %`` or ``−0.8 %``, with a real minus; a dash where there is none."""
     return "–" if fraction is None else f"{fraction * 100:+.{decimals}f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def score(found: Score | None) -> str:
+    """``97.22 %``, or ``3.41 px`` where it is no fraction; a dash where there is none."""
+    if found is None:
+        return "–"
+    return percent(found.value) if found.is_fraction else f"{found.value:.4g} {found.unit}".rstrip()
+
+
+def score_change(before: Score | None, after: Score | None) -> str:
+    """How a score changed: ``−1.20 points``, or ``+0.31 px`` where it is no fraction; empty where one is missing."""
+    if before is None or after is None:
+        return ""
+    if before.is_fraction:
+        return f"{signed_percent(after.value - before.value, 2).removesuffix(' %')} points"
+    return f"{after.value - before.value:+.3g} {before.unit}".rstrip().replace("-", "\N{MINUS SIGN}")
 
 
 def count(number: int) -> str:

@@ -16,6 +16,7 @@ from halp_trt.store.files import (
     write_json,
     write_text,
 )
+from halp_trt.store.schema import upgraded
 from halp_trt.store.tables import append_rows, append_surfaces, create_table, read_table
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
@@ -37,6 +38,7 @@ __all__ = [
     "sha256_bytes",
     "sha256_file",
     "update_bytes",
+    "upgraded",
     "write_bytes",
     "write_json",
     "write_text",

@@ -12,7 +12,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.latency import LatencyTable
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import read_bytes, read_json, write_json
-from halp_trt.store.schema import schema_of, wrong_schema
+from halp_trt.store.schema import schema_of, upgraded, version_in, wrong_schema
 from halp_trt.store.tables import TABLE_KIND, read_table, schema_in, write_table
 
 __all__ = ["SCHEMAS", "load", "save"]
@@ -46,7 +46,7 @@ def save(value: object, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Any:
-    """The value a file holds, of whatever kind its schema says.
+    """The value a file holds, of whatever kind its schema says; values of older versions are brought up to today's.
 
     Raises:
         ArtefactError: the file is missing, truncated, not JSON, of an unknown schema, or its value is invalid.
@@ -57,9 +57,10 @@ def load(path: str | Path) -> Any:
     data = read_json(path)
     schema = data.get("schema") if isinstance(data, dict) else None
     for kind, cls in SCHEMAS.items():
-        if schema == schema_of(kind):
+        version = version_in(schema, kind)
+        if version is not None:
             try:
-                return decode(cls, data.get("value"))
+                return decode(cls, upgraded(kind, version, data.get("value")))
             except ArtefactError as error:
                 raise ArtefactError(f"{path} is damaged: {error}; make it again") from error
     raise ArtefactError(wrong_schema(path, schema, ", ".join([*SCHEMAS, TABLE_KIND])))

@@ -95,6 +95,11 @@ class RunFolder:
         return self.path / "dense.safetensors"
 
     @property
+    def dense_checkpoint(self) -> Path:
+        """What a killed training of the dense network goes on from; gone when its weights are whole."""
+        return self.path / "dense-checkpoint.safetensors"
+
+    @property
     def dense_model(self) -> Path:
         """The dense export."""
         return self.path / "dense.onnx"

@@ -9,9 +9,9 @@ import onnx
 import torch
 
 from halp_trt.errors import DataError, UsageError
-from halp_trt.models.data import DataSet
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.noise import random_inputs
+from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.network import NO_DATA, load_pictures

@@ -8,11 +8,12 @@ from typing import Literal, cast
 
 from halp_trt.errors import DataError, UsageError
 from halp_trt.graphs.export import export
-from halp_trt.models.data import DataSet, load_data
 from halp_trt.models.factories import is_factory
 from halp_trt.models.sources import LoadedModel, load_model
 from halp_trt.models.trace import trace
 from halp_trt.specs import ChannelGraph
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.folder import RunFolder, Settings
 
 __all__ = ["NO_DATA", "graph_of", "load_network", "load_pictures"]

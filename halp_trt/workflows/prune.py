@@ -12,11 +12,9 @@ import onnx
 
 from halp_trt.errors import ArtefactError, InfeasibleBudgetError, UsageError
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.data import num_batches
 from halp_trt.models.mask import mask, settle
 from halp_trt.models.saliency import SaliencySums, accumulate, finish, magnitude
 from halp_trt.models.slim import slim
-from halp_trt.models.training import make_optimizer, num_steps, train_step
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import METHODS, channel_steps, counts_latency_us, grid_steps
 from halp_trt.planning.iterate import Schedule, Step, iterate
@@ -25,6 +23,10 @@ from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.widths import least_counts, reachable_counts
 from halp_trt.specs import PruningPlan, Saliency
 from halp_trt.store import save
+from halp_trt.tasks import lesson_of
+from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.step import train_step
 from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import (
@@ -315,8 +317,7 @@ class _Run:
         self.loss = train_step(
             self.module,
             self.optimizer,
-            self.data,
-            settings,
+            lesson_of(self.data, settings),
             step=self.num_minibatches,
             total=num_steps(self.data, settings),
             after_backward=gather,
@@ -360,9 +361,9 @@ class _Run:
             self.module.eval()
             return
         total, per_epoch = num_steps(self.data, settings), num_batches(self.data.num_train, settings.batch_size)
-        teacher = self.dense_twin if settings.distillation > 0 else None
+        lesson = lesson_of(self.data, settings, teacher=self.dense_twin if settings.distillation > 0 else None)
         for step in range(self.num_minibatches, total):
-            loss = train_step(self.module, self.optimizer, self.data, settings, step=step, total=total, teacher=teacher)
+            loss = train_step(self.module, self.optimizer, lesson, step=step, total=total)
             self.num_minibatches = step + 1
             self.progress(step + 1, total, f"fine-tuning, loss {loss:.3f}")
             if (step + 1) % per_epoch == 0:

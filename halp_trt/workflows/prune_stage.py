@@ -12,9 +12,9 @@ from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.trace import trace
-from halp_trt.models.training import TrainSettings
 from halp_trt.runtimes import Array, Runtime, Session
 from halp_trt.specs import Budget, PruningPlan, Target
+from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs

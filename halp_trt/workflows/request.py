@@ -9,12 +9,12 @@ import onnx
 from torch import nn
 
 from halp_trt.errors import UsageError
-from halp_trt.models.data import DataSet
-from halp_trt.models.training import TrainSettings
 from halp_trt.planning import METHODS
 from halp_trt.runtimes import Array
 from halp_trt.specs import Budget, ChannelGraph
 from halp_trt.store import encode, sha256_bytes
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.training.settings import TrainSettings
 
 __all__ = ["SALIENCIES", "PruneRequest", "Subject", "arrays_of"]
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from halp_trt.report import units
+from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BUILD_ONLY
-from halp_trt.specs import Verification
+from halp_trt.specs import Score, Verification
 from halp_trt.store import write_text
 from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
@@ -81,8 +83,12 @@ def run_all(
         say(f"{stage:<10} {seconds[stage]:7.1f} s  {note(value)}".rstrip())
         return value
 
-    def trained(accuracy: float | None) -> str:
-        return "weights as given" if accuracy is None else f"accuracy {accuracy:.2%}"
+    def trained(found: Score | None) -> str:
+        return "weights as given" if found is None else f"{found.name} {units.score(found)}"
+
+    def verified(found: Verification) -> str:
+        drop = score_drop(found)
+        return f"{found.speedup:.2f}x faster{f', but {drop}' if drop else ''}"
 
     train_bar = bars("train")
     timed(
@@ -105,7 +111,7 @@ def run_all(
     settings = replace(settings, lut=str(path))
     plan = timed("prune", lambda: prune_run(settings, run, bars("prune"), resume=resume), lambda _: str(run.path))
     built = timed("deploy", lambda: deploy_run(run, settings, Order(engines=engines)), lambda _: str(engines))
-    result = timed("verify", lambda: verify_run(run, settings, engines=engines), lambda v: f"{v.speedup:.2f}x faster")
+    result = timed("verify", lambda: verify_run(run, settings, engines=engines), verified)
     timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
     say(f"{'total':<10} {sum(seconds.values()):7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
     return RunResult(verification=result, seconds=seconds, note=built.note)

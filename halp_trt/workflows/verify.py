@@ -11,7 +11,7 @@ import onnx
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session, Unit
-from halp_trt.specs import Budget, EngineCheck, EngineRecord, LayerCheck, PruningPlan, Verification
+from halp_trt.specs import Budget, EngineCheck, EngineRecord, LayerCheck, PruningPlan, Score, Verification
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.layer_checks import kernel_checks, layer_checks
 from halp_trt.workflows.outputs import Inputs, compare_outputs
@@ -54,17 +54,22 @@ class Tolerances:
         difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
             what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
         seconds: how long the two engines are timed, at most and about.
+        max_drop: how much worse the pruned engine's score may be than the dense one's: in percentage points where the
+            score is a fraction, else in its own unit; None for any.
     """
 
     latency_fraction: float = 0.05
     difference: float | None = None
     seconds: float = 10.0
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.latency_fraction) or self.latency_fraction <= -1:
             raise UsageError(f"a tolerance is a number of percent above -100, got {self.latency_fraction:.0%}")
         if not (math.isfinite(self.seconds) and self.seconds >= 0 and (self.difference or 0.0) >= 0):
             raise UsageError(f"seconds and differences must be finite and not negative, got {self}")
+        if self.max_drop is not None and not math.isfinite(self.max_drop):
+            raise UsageError(f"the largest drop of a score must be a finite number, got {self.max_drop}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,7 @@ def verify(
     promise: Promise,
     *,
     masked: Callable[[Inputs], list[Array]],
-    accuracy: Callable[[Session], tuple[float | None, int]],
+    score: Callable[[Session], Score | None],
     inputs: Inputs,
     evidence: Evidence | None = None,
 ) -> Verification:
@@ -114,7 +119,7 @@ def verify(
         engines: "dense" and "pruned", of one target.
         promise: what the pruned one is held to.
         masked: the outputs of the masked model, the reference for the pruned engine.
-        accuracy: share of right answers of an engine and the number of pictures behind it.
+        score: how well an engine does its task; None where there are no data.
         inputs: what both engines are timed and compared on.
         evidence: what else is asked.
 
@@ -130,15 +135,14 @@ def verify(
     times = compare(sessions, inputs, until=Certainty.lasting(tolerances.seconds)).measurements
     predicted = _predicted(promise.plan, promise.table)
     explained = _explained(engines, promise.plan, predicted, inputs, evidence.explain)
-    checks, num_pictures = {}, 0
+    checks = {}
     for name, contender in engines.items():
-        fraction, num_pictures = accuracy(contender.session)
         checks[name] = EngineCheck(
             sha256=contender.record.sha256,
             measurement=times[name],
             predicted_us=promise.plan.predicted_us(math.fsum(predicted[name].values())) if predicted else None,
             num_parameters=count_parameters(contender.model),
-            accuracy_fraction=fraction,
+            score=score(contender.session),
             witness_difference=witnessed[name],
             kernels_us=explained.kernels_us.get(name),
         )
@@ -152,7 +156,7 @@ def verify(
         difference_limit=(
             DIFFERENCES[pruned.record.target.precision] if tolerances.difference is None else tolerances.difference
         ),
-        num_pictures=num_pictures,
+        max_drop=tolerances.max_drop,
         layers=explained.layers,
         unmatched_us=explained.unmatched_us,
         parents={dense.record.file: dense.record.sha256, pruned.record.file: pruned.record.sha256},

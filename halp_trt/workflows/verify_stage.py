@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable, check_target
-from halp_trt.models.data import DataSet
-from halp_trt.models.evaluation import evaluate
 from halp_trt.models.reference import answers
 from halp_trt.models.widen import widen
-from halp_trt.runtimes import Explains, Runtime, Session, Unit
+from halp_trt.runtimes import Array, Explains, Runtime, Session, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
-from halp_trt.specs import Budget, PruningPlan, Target, Verification
+from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
 from halp_trt.store import load_tensors, read_table, save
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
-from halp_trt.workflows.network import load_network
+from halp_trt.workflows.network import NO_DATA, load_network
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Contender, Evidence, Explain, Promise, Tolerances, verify
 
-__all__ = ["verify_run"]
+__all__ = ["score_of", "verify_run"]
 
 
 def verify_run(
@@ -49,7 +50,10 @@ def verify_run(
         RuntimeUnavailableError: this machine cannot execute the engines, or lacks what the witness needs.
         TargetMismatchError: the table that the settings name is of another target.
         MissingLatencyError: the table lacks a layer.
+        UsageError: the score may not fall far, and there are no data to find it on.
     """
+    if tolerances is not None and tolerances.max_drop is not None and settings.data == NO_DATA:
+        raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
     if with_witness:
         require_witness()
     plan = run.read_plan()
@@ -70,7 +74,7 @@ def verify_run(
         contenders,
         Promise(plan=plan, budget=Budget.parse(settings.budget), table=table, tolerances=tolerances or Tolerances()),
         masked=lambda inputs: answers(masked, inputs.values()),
-        accuracy=lambda session: _accuracy(session, data),
+        score=lambda session: score_of(session, data, network.output_names),
         inputs=inputs,
         evidence=Evidence(
             witness=off_onnxruntime if with_witness else None,
@@ -114,13 +118,28 @@ def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target
     return Contender(record=record, session=session, model=read_model(parent), engine=engine)
 
 
-def _accuracy(session: Session, data: DataSet | None) -> tuple[float | None, int]:
+def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]) -> Score | None:
+    """How well an engine does the task of a data set; None without one.
+
+    Args:
+        session: of the engine.
+        data: the examples.
+        output_names: the network's own names of its outputs, in the engine's order.
+
+    Raises:
+        UsageError: the engine has several inputs.
+        ModelError, NonFiniteError, DataError: as ``halp_trt.tasks.evaluation.evaluate``.
+    """
     if data is None:
-        return None, 0
+        return None
     if len(session.input_shapes) != 1:
         raise UsageError(
-            f"accuracy needs a network with one input, this one has {list(session.input_shapes)}; use data none"
+            f"a score needs a network with one input, this one has {list(session.input_shapes)}; use data none"
         )
     ((name, shape),) = session.input_shapes.items()
-    found = evaluate(lambda pictures: session.run({name: pictures})[session.output_names[0]], data, batch_size=shape[0])
-    return found.fraction, found.num_examples
+
+    def predict(pictures: Array) -> dict[str, Array]:
+        found = session.run({name: pictures})
+        return {own: found[given] for own, given in zip(output_names, session.output_names, strict=True)}
+
+    return evaluate(predict, data, batch_size=shape[0])

@@ -2,19 +2,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from halp_trt.models.data import load_data
+from halp_trt.models.evaluation import evaluate, module_predict
+from halp_trt.models.training import TrainSettings, train_epochs
 from torch import nn
 
 from halp_trt.errors import ModelError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.data import load_data
-from halp_trt.models.evaluation import evaluate, module_predict
 from halp_trt.models.mask import mask
 from halp_trt.models.mobilenet import InvertedResidual
 from halp_trt.models.reference import answers
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace, uneven_plan
-from halp_trt.models.training import TrainSettings, train_epochs
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
 
 

@@ -17,12 +17,12 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-
-from halp_trt.graphs.export import export
 from halp_trt.models.data import DataSet, load_data
 from halp_trt.models.pictures import ArrayPictures
-from halp_trt.models.trace import trace
 from halp_trt.models.training import TrainSettings
+
+from halp_trt.graphs.export import export
+from halp_trt.models.trace import trace
 from halp_trt.models.zoo import ResidualNet
 from halp_trt.planning import Lookup
 from halp_trt.runtimes import get_runtime, synthetic

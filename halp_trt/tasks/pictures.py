@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,13 @@ _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", 
 
 
 class Pictures(Protocol):
-    """The labelled pictures of one split."""
+    """The pictures of one split, and their targets."""
 
     def __len__(self) -> int:
         """How many pictures there are."""
 
-    def read(
-        self, indices: Sequence[int] | npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Pixels ``[N, C, H, W]`` and labels ``[N]`` of these pictures."""
+    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
+        """Pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or what holds arrays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,14 +38,14 @@ class ArrayPictures:
 
     Attributes:
         pixels: uint8 ``[N, C, H, W]``.
-        labels: int64 ``[N]``.
+        labels: one for each picture: int64 ``[N]`` of classes, or ``[N, ...]`` of whatever the task takes.
     """
 
     pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or self.labels.shape != self.pixels.shape[:1]:
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or self.labels.shape[:1] != self.pixels.shape[:1]:
             raise DataError(
                 f"pictures must be uint8 [N, C, H, W] with N labels, got {self.pixels.dtype} {self.pixels.shape} and "
                 f"labels {self.labels.shape}; convert them first"
@@ -56,10 +54,8 @@ class ArrayPictures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(
-        self, indices: Sequence[int] | npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Pixels ``[N, C, H, W]`` and labels ``[N]`` of these pictures."""
+    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+        """Pixels ``[N, C, H, W]`` and labels ``[N, ...]`` of these pictures."""
         chosen = np.asarray(indices, dtype=np.int64)
         return self.pixels[chosen], self.labels[chosen]
 

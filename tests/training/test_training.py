@@ -5,11 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
-
-from halp_trt.errors import ModelError, NonFiniteError, UsageError
 from halp_trt.models.data import batch_indices, load_data
 from halp_trt.models.evaluation import Accuracy, evaluate, module_predict, recalibrate_batchnorm
 from halp_trt.models.training import (
@@ -22,6 +17,11 @@ from halp_trt.models.training import (
     train_step,
     training_batch,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from halp_trt.errors import ModelError, NonFiniteError, UsageError
 
 SETTINGS = TrainSettings(num_epochs=1, batch_size=128, learning_rate=0.1, precision="fp32")
 

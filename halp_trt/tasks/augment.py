@@ -1,25 +1,31 @@
-"""Random shifts and flips of pixel batches; all randomness comes from the generator that is handed in."""
+"""Random shifts and flips of batches; all randomness comes from the generator that is handed in.
+
+These move pictures alone and leave targets as they are, which suits whole-picture targets such as labels. Where targets
+have places (boxes, maps), an augmentation of the task's own changes both.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from halp_trt.training.batches import Batch
+
 __all__ = ["keep", "shift", "shift_and_flip"]
 
 
-def keep(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def keep(batch: Batch, generator: torch.Generator) -> Batch:
     """No augmentation."""
-    return pixels
+    return batch
 
 
-def shift(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def shift(batch: Batch, generator: torch.Generator) -> Batch:
     """Moves every picture of ``[N, C, H, W]`` by up to an eighth of its size, zeros moving in."""
-    return _move(pixels, generator, flip=False)
+    return batch._replace(pictures=_move(batch.pictures, generator, flip=False))
 
 
-def shift_and_flip(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def shift_and_flip(batch: Batch, generator: torch.Generator) -> Batch:
     """:func:`shift`, and half of the pictures flipped; for 32x32 this is the padded crop of arXiv 1512.03385."""
-    return _move(pixels, generator, flip=True)
+    return batch._replace(pictures=_move(batch.pictures, generator, flip=True))
 
 
 def _move(pixels: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch.Tensor:

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from halp_trt.models.data import batch_indices, load_data, num_batches
+from halp_trt.models.pictures import ArrayPictures, FolderPictures, decode
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from halp_trt.errors import DataError
 from halp_trt.models import augment
-from halp_trt.models.data import batch_indices, load_data, num_batches
-from halp_trt.models.pictures import ArrayPictures, FolderPictures, decode
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10.tar.xz"
 

@@ -10,17 +10,45 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from halp_trt.errors import DataError
-from halp_trt.models.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory, scan_folder
 from halp_trt.store import sha256_bytes, sha256_file, write_bytes
+from halp_trt.tasks import augment
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory, scan_folder
 
-__all__ = ["load_cifar"]
+if TYPE_CHECKING:
+    from halp_trt.tasks.data import Reading
+
+__all__ = ["load_cifar", "load_cifar10"]
 
 _SHAPE = (3, 32, 32)
+_MEAN = (0.4914, 0.4822, 0.4465)
+_STD = (0.2470, 0.2435, 0.2616)
 _Splits = tuple[tuple[str, ...], ArrayPictures, ArrayPictures]
+
+
+def load_cifar10(reading: Reading) -> DataSet:
+    """CIFAR-10, or a data set with its layout, as a data set of 32x32 pictures.
+
+    Raises:
+        DataError: as :func:`load_cifar`.
+    """
+    (classes, train, test), fingerprint = load_cifar(reading.path, reading.on_bad_picture, reading.cache)
+    return DataSet(
+        name=f"cifar10:{reading.path}",
+        train=train,
+        test=test,
+        classes=classes,
+        input_shape=reading.input_shape or (3, 32, 32),
+        mean=_MEAN,
+        std=_STD,
+        augmentation=augment.shift_and_flip,
+        fingerprint=fingerprint,
+    )
 
 
 def load_cifar(path: Path, on_bad_picture: OnBadPicture, cache: Path | None) -> tuple[_Splits, str]:

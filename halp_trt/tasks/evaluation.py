@@ -1,0 +1,80 @@
+"""The score of anything that predicts: a network or an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from halp_trt.errors import ModelError, NonFiniteError
+from halp_trt.models.reference import named
+from halp_trt.specs import Score
+from halp_trt.tasks import Outputs, Task, task_of
+from halp_trt.tasks.dataset import DataSet
+
+__all__ = ["Predict", "evaluate", "module_predict"]
+
+Predict = Callable[[npt.NDArray[np.float32]], Outputs]
+
+
+def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score:
+    """The score of the data set's task over all of its test examples, every one counted once.
+
+    All batches have exactly ``batch_size`` pictures, as engines with a fixed batch need: the last one is filled up by
+    repeating its last picture, and the answers to the repeats are not counted.
+
+    Args:
+        predict: float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network (:func:`module_predict`) or
+            an engine.
+        data: the examples.
+        batch_size: pictures per call.
+
+    Raises:
+        ModelError: the outputs are not those of such a task, or not one answer per picture.
+        NonFiniteError: an output holds NaN.
+        DataError: a picture cannot be read.
+        UsageError: the data set is for an unknown task.
+    """
+    task = task_of(data)
+    return task.metric(_answers(predict, data, task, batch_size))
+
+
+def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    for first in range(0, data.num_test, batch_size):
+        pictures, targets = data.test_batch(np.arange(first, min(first + batch_size, data.num_test)))
+        batch = pictures.numpy()
+        num = len(batch)
+        if num < batch_size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - num, axis=0)])
+        outputs = predict(batch)
+        if any(np.isnan(output).any() for output in outputs.values() if np.issubdtype(output.dtype, np.floating)):
+            raise NonFiniteError(
+                f"predictions for pictures {first} and after hold NaN; check the weights of the network"
+            )
+        found = task.predict(outputs)
+        if len(found) != batch_size:
+            raise ModelError(f"{len(found)} answers to {batch_size} pictures, expected one for each")
+        yield found[:num], targets
+
+
+def module_predict(module: nn.Module) -> Predict:
+    """A network as a function of arrays: evaluation mode, float32, no autocast; each call restores its mode."""
+
+    def predict(pictures: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+        device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        modes = {part: part.training for part in module.modules()}
+        module.eval()
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(pictures).to(device).contiguous(memory_format=torch.channels_last)
+                outputs = named(module(batch))
+                return {name: np.asarray(tensor.float().cpu().numpy()) for name, tensor in outputs.items()}
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+
+    return predict

@@ -1,0 +1,167 @@
+"""Labelled pictures: digits, folders of classes, and arrays of a user's."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halp_trt.errors import DataError, HalpError
+from halp_trt.models.factories import import_factory
+from halp_trt.store import sha256_bytes
+from halp_trt.tasks import augment
+from halp_trt.tasks.dataset import DataSet, InputShape
+from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, Pictures, in_memory, scan_folder
+
+if TYPE_CHECKING:
+    from halp_trt.tasks.data import Reading
+
+__all__ = ["load_digits", "load_factory", "load_imagefolder"]
+
+_DIGITS_SPLIT_SEED = 0
+_MEMORY_LIMIT_BYTES = 512 * 1024**2
+_MAX_CLASSES = 10**6  # more is a mistake, such as a label that is an identifier
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def load_digits(reading: Reading) -> DataSet:
+    """1,797 handwritten digits of 8x8 pixels; a fifth of them, always the same, are the test pictures."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as cause:
+        raise DataError(
+            "data 'digits' comes with scikit-learn, which is not installed; pip install scikit-learn"
+        ) from cause
+    pixels, labels = load_digits(return_X_y=True)
+    pictures = np.round(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    labels = np.asarray(labels, dtype=np.int64)
+    order = np.random.default_rng(_DIGITS_SPLIT_SEED).permutation(len(labels))
+    test, train = order[: len(order) // 5], order[len(order) // 5 :]
+    return DataSet(
+        name="digits",
+        train=ArrayPictures(pixels=pictures[train], labels=labels[train]),
+        test=ArrayPictures(pixels=pictures[test], labels=labels[test]),
+        classes=tuple("0123456789"),
+        input_shape=reading.input_shape or (1, 8, 8),
+        mean=(0.305,),
+        std=(0.376,),
+        augmentation=augment.shift,
+        fingerprint=sha256_bytes(pictures.tobytes() + labels.tobytes()),
+    )
+
+
+def load_imagefolder(reading: Reading) -> DataSet:
+    """``train/`` with ``val/`` or ``test/``, or one folder of classes split four to one by the files' names."""
+    path, shape = reading.path, reading.input_shape or (3, 224, 224)
+    if (path / "train").is_dir():
+        classes, files, labels = scan_folder(path / "train")
+        held_out = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
+        if held_out is None:
+            raise DataError(f"{path} has train/ but neither val/ nor test/; add one of them")
+        _, test_files, test_labels = scan_folder(held_out, classes)
+    else:
+        classes, files, labels = scan_folder(path)
+        files, labels, test_files, test_labels = _split(path, files, labels)
+
+    def pictures(paths: list[Path], ids: list[int]) -> Pictures:
+        lazy = FolderPictures(
+            files=tuple(paths),
+            labels=np.asarray(ids, dtype=np.int64),
+            shape=shape,
+            on_bad_picture=reading.on_bad_picture,
+        )
+        return in_memory(lazy) if len(paths) * int(np.prod(shape)) <= _MEMORY_LIMIT_BYTES else lazy
+
+    listing = [(p.relative_to(path).as_posix(), p.stat().st_size) for p in (*files, *test_files)]
+    grey = shape[0] == 1
+    return DataSet(
+        name=f"imagefolder:{path}",
+        train=pictures(files, labels),
+        test=pictures(test_files, test_labels),
+        classes=classes,
+        input_shape=shape,
+        mean=(sum(_IMAGENET_MEAN) / 3,) if grey else _IMAGENET_MEAN,
+        std=(sum(_IMAGENET_STD) / 3,) if grey else _IMAGENET_STD,
+        augmentation=augment.shift_and_flip,
+        fingerprint=sha256_bytes(repr(sorted(listing)).encode()),
+    )
+
+
+def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path], list[int], list[Path], list[int]]:
+    """Every fifth picture of each class, in the order of their names' hashes, becomes a test picture."""
+    train: list[tuple[Path, int]] = []
+    test: list[tuple[Path, int]] = []
+    for label in sorted(set(labels)):
+        paths = [file for file, its in zip(files, labels, strict=True) if its == label]
+        paths.sort(key=lambda file: hashlib.sha256(file.relative_to(path).as_posix().encode()).hexdigest())
+        held = len(paths) // 5 or int(len(paths) > 1)
+        test.extend((file, label) for file in paths[:held])
+        train.extend((file, label) for file in paths[held:])
+    return [f for f, _ in train], [y for _, y in train], [f for f, _ in test], [y for _, y in test]
+
+
+def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
+    """The data set that a user's factory returns, or the labelled pictures in the four arrays that it returns.
+
+    Raises:
+        DataError: it fails, or returns something else.
+    """
+    factory = import_factory(source, DataError)
+    try:
+        made = factory()
+    except HalpError:
+        raise
+    except Exception as cause:
+        raise DataError(
+            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
+        ) from cause
+    if isinstance(made, DataSet):
+        return made
+    if not isinstance(made, tuple) or len(made) != 4:
+        raise DataError(
+            f"{source!r} returned {type(made).__name__}; expected a DataSet or arrays "
+            f"(train_pixels, train_labels, test_pixels, test_labels)"
+        )
+    train, test = _arrays(source, *made[:2]), _arrays(source, *made[2:])
+    if len(train) == 0:
+        raise DataError(f"{source!r} returned no training pictures; expected at least one")
+    if len(test) and test.pixels.shape[1:] != train.pixels.shape[1:]:
+        raise DataError(
+            f"{source!r} returned training pictures {train.pixels.shape[1:]} and test pictures "
+            f"{test.pixels.shape[1:]}; bring them to one shape"
+        )
+    channels, height, width = train.pixels.shape[1:]
+    return DataSet(
+        name=source,
+        train=train,
+        test=test,
+        classes=tuple(map(str, range(int(max(train.labels.max(), test.labels.max(initial=0))) + 1))),
+        input_shape=input_shape or (channels, height, width),
+        mean=tuple(float(m) / 255 for m in train.pixels.mean(axis=(0, 2, 3))),
+        std=tuple(max(float(s) / 255, 1e-6) for s in train.pixels.std(axis=(0, 2, 3))),
+    )
+
+
+def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
+    """One split that a factory returned.
+
+    Raises:
+        DataError: the pixels are no array of pictures, or the labels are not 0, 1, 2 ...
+    """
+    try:
+        array, numbers = np.asarray(pixels), np.asarray(labels)
+    except ValueError as cause:
+        raise DataError(
+            f"{source!r} returned pictures of several shapes ({cause}); expected one array [N, C, H, W]"
+        ) from cause
+    if not np.issubdtype(numbers.dtype, np.integer) and not (numbers.dtype.kind == "f" and (numbers % 1 == 0).all()):
+        raise DataError(f"{source!r} returned labels of type {numbers.dtype}; expected whole numbers from 0")
+    found = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
+    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < _MAX_CLASSES:
+        raise DataError(
+            f"{source!r} returned labels from {found.labels.min()} to {found.labels.max()}; expected 0, 1, 2 ..."
+        )
+    return found

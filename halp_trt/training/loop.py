@@ -1,0 +1,75 @@
+"""The training loop: every training of this package runs through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.step import Lesson, train_step
+
+__all__ = ["Saving", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """When a training is written down, and by what.
+
+    Attributes:
+        write: called with the number of steps done.
+        seconds: longest time between two calls within an epoch; every epoch ends with one in any case.
+    """
+
+    write: Callable[[int], None]
+    seconds: float = 60.0
+
+
+def train(
+    module: nn.Module,
+    lesson: Lesson,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    start_step: int = 0,
+    total: int | None = None,
+    after_backward: Callable[[], None] | None = None,
+    after_step: Callable[[int, float], None] | None = None,
+    saving: Saving | None = None,
+) -> torch.optim.Optimizer:
+    """Trains ``module`` in place from ``start_step`` to the end and leaves it in evaluation mode.
+
+    Args:
+        module: the network.
+        lesson: what is trained, and how.
+        optimizer: None makes a fresh one.
+        start_step: 0, or the step to go on from; then hand in the optimiser with its state as well.
+        total: steps of the whole training, None for those of the settings' epochs.
+        after_backward: see ``halp_trt.training.step.train_step``.
+        after_step: called after each update with the number of steps done and the loss, to apply masks or show progress.
+        saving: called after ``after_step``, by the first process alone.
+
+    Returns:
+        The optimiser, with its state.
+
+    Raises:
+        NonFiniteError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
+    """
+    optimizer = optimizer or make_optimizer(module, lesson.settings)
+    total = num_steps(lesson.data, lesson.settings) if total is None else total
+    per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
+    saved = time.monotonic()
+    for step in range(start_step, total):
+        loss = train_step(module, optimizer, lesson, step=step, total=total, after_backward=after_backward)
+        done = step + 1
+        if after_step is not None:
+            after_step(done, loss)
+        is_due = done % per_epoch == 0 or (saving is not None and time.monotonic() - saved >= saving.seconds)
+        if saving is not None and is_due and lesson.world.is_first:
+            saving.write(done)
+            saved = time.monotonic()
+    module.eval()
+    return optimizer

@@ -1,0 +1,62 @@
+"""How to train, as a value that needs no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from halp_trt.errors import UsageError
+from halp_trt.training.updates import UPDATES
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        num_epochs: passes over the training pictures.
+        batch_size: pictures of a step.
+        learning_rate: its peak.
+        warmup_fraction: share of the steps in which the learning rate climbs linearly to its peak.
+        schedule: ``cosine`` falls to zero after the warm-up, ``constant`` stays at the peak.
+        momentum: of Nesterov's SGD.
+        weight_decay: on all parameters but one-dimensional ones (batch norm, biases).
+        label_smoothing: probability mass spread over all classes, where there are classes.
+        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bfloat16 where the processor computes in it natively.
+        augment: whether training pictures are augmented.
+        distillation: weight of a teacher's answers, where a teacher is given (arXiv 1503.02531).
+        temperature: of soft labels.
+        update: how gradients change the weights, of ``UPDATES``.
+        seed: of all randomness.
+    """
+
+    num_epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    warmup_fraction: float = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    augment: bool = True
+    distillation: float = 0.0
+    temperature: float = 4.0
+    update: str = "sgd"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        fractions = (self.warmup_fraction, self.momentum, self.label_smoothing, self.distillation)
+        if self.num_epochs < 0 or self.batch_size < 1 or self.seed < 0:
+            raise UsageError(f"training needs epochs and seed of at least 0 and batches of at least 1, got {self}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.temperature > 0):
+            raise UsageError(f"learning rate and temperature must be finite and above 0, got {self}")
+        if not all(0 <= f <= 1 for f in fractions) or self.momentum == 1 or self.weight_decay < 0:
+            raise UsageError(
+                f"warm-up, momentum, smoothing and distillation lie in 0..1, weight decay is not negative: {self}"
+            )
+        if self.update not in UPDATES:
+            raise UsageError(f"update {self.update!r} is not known; expected one of {', '.join(UPDATES)}")

@@ -1,0 +1,91 @@
+"""Training a dense network so that a kill costs a minute at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from halp_trt.errors import ArtefactError
+from halp_trt.store import encode, sha256_bytes
+from halp_trt.tasks import lesson_of
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.training.batches import num_steps
+from halp_trt.training.loop import Saving, train
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.settings import TrainSettings
+from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.workflows.request import arrays_of
+
+__all__ = ["SAVE_SECONDS", "train_resumably"]
+
+SAVE_SECONDS = 60.0
+"""The longest time between two checkpoints; there is one after every epoch in any case."""
+
+
+def train_resumably(
+    module: nn.Module,
+    data: DataSet,
+    settings: TrainSettings,
+    checkpoint: Path,
+    *,
+    resume: bool,
+    progress: Callable[[int, int, float], None],
+    save_seconds: float = SAVE_SECONDS,
+) -> None:
+    """Trains a network in place, writing down now and then where it stands.
+
+    Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
+    checkpoint stays: whoever saves the weights removes it then.
+
+    Args:
+        module: the network, with its initial weights; left in evaluation mode.
+        data: training pictures.
+        settings: how to train.
+        checkpoint: its file.
+        resume: whether to go on from the checkpoint, where there is one; else it is replaced.
+        progress: called with (steps done, steps in total, loss).
+        save_seconds: longest time between two checkpoints.
+
+    Raises:
+        ArtefactError: the checkpoint is damaged, or belongs to another training.
+        NonFiniteError, ModelError, DataError: as ``halp_trt.training.loop.train``.
+    """
+    lesson, optimizer = lesson_of(data, settings), make_optimizer(module, settings)
+    fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
+    if resume and checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+        if state.settings != fingerprint:
+            raise ArtefactError(
+                f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
+                f"them, or start without --resume"
+            )
+        load_checkpoint(checkpoint, module, optimizer)
+        start = state.num_minibatches
+    else:
+        checkpoint.unlink(missing_ok=True)
+
+    def write(done: int) -> None:
+        state = Checkpoint(settings=fingerprint, num_steps=0, num_minibatches=done, kept={}, numbers={}, is_slim=False)
+        save_checkpoint(checkpoint, state, module, optimizer)
+
+    train(
+        module,
+        lesson,
+        optimizer=optimizer,
+        start_step=start,
+        after_step=lambda done, loss: progress(done, total, loss),
+        saving=Saving(write=write, seconds=save_seconds),
+    )
+
+
+def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
+    """What must be equal for a training to go on: the initial network, the data and the settings."""
+    rows = [
+        encode(settings),
+        {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
+        [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
+    ]
+    return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
