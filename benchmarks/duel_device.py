@@ -13,7 +13,7 @@ from torch import nn
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.runtimes import get_runtime
+from halp_trt.runtimes import Session, get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
@@ -58,14 +58,14 @@ class Device:
     def stopwatch(self, model: onnx.ModelProto) -> tuple[float, float]:
         """Microseconds of the dense engine and of a model's, timed in turns."""
         if self._time is None:
-            dense = rewrite(self._contest.model, PruningPlan.dense(self._contest.graph))
-            session = self._runtime.load(self._runtime.build(dense.SerializeToString(), self._target), self._target)
-            inputs = example_inputs(session, self._contest.data)
-            self._time = make_stopwatch(
-                dense, self._runtime, self._target, inputs, most_seconds=self._contest.timing_seconds
-            )
+            dense = self._load(rewrite(self._contest.model, PruningPlan.dense(self._contest.graph)))
+            inputs = example_inputs(dense, self._contest.data)
+            self._time = make_stopwatch(dense, self._load, inputs, most_seconds=self._contest.timing_seconds)
         self.num_engines += 1
         return self._time(model)
+
+    def _load(self, model: onnx.ModelProto) -> Session:
+        return self._runtime.load(self._runtime.build(model.SerializeToString(), self._target), self._target)
 
     def share(self, module: nn.Module) -> float:
         """A narrow network's latency over the dense one's."""

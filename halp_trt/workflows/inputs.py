@@ -12,15 +12,16 @@ from halp_trt.errors import DataError, UsageError
 from halp_trt.models.data import DataSet
 from halp_trt.runtimes import Array, Session
 from halp_trt.workflows.deploy import read_model
-from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.network import NO_DATA, load_pictures
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.network import load_pictures
+from halp_trt.workflows.settings import NO_DATA, DataSettings
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
 
 _INPUT_SEED = 0
 
 
-def pictures_of(settings: Settings, run: RunFolder) -> DataSet | None:
+def pictures_of(settings: DataSettings, run: RunFolder) -> DataSet | None:
     """The pictures of a run, in the shape its dense model reads."""
     if settings.data == NO_DATA:
         return None

@@ -10,10 +10,8 @@ from statistics import median
 import numpy as np
 import onnx
 
-from halp_trt.runtimes import Array, Runtime, Session
-from halp_trt.specs import Target
+from halp_trt.runtimes import Array, Session
 from halp_trt.timing import MOST_ROUNDS, pin_to_one_core, time_interleaved
-from halp_trt.workflows.precision import Prepare, as_is
 
 __all__ = ["Stopwatch", "make_stopwatch"]
 
@@ -28,32 +26,21 @@ _CLOSE_ENOUGH = 0.003
 
 
 def make_stopwatch(
-    dense: onnx.ModelProto,
-    runtime: Runtime,
-    target: Target,
+    dense: Session,
+    load: Callable[[onnx.ModelProto], Session],
     inputs: Mapping[str, Array],
-    prepare: Prepare = as_is,
     *,
     most_seconds: float = _MOST_SECONDS,
 ) -> Stopwatch:
     """A stopwatch that keeps the dense engine loaded.
 
     Args:
-        dense: the dense network, folded.
-        runtime: builds and runs both.
-        target: of both.
-        inputs: what both are run on.
-        prepare: gives both the types of the target.
+        dense: the dense network's engine.
+        load: builds and loads the engine of a model, for the same target.
+        inputs: of both.
         most_seconds: for a comparison whose ratio is not known well enough before.
-
-    Raises:
-        RuntimeUnavailableError: the runtime cannot run engines on this machine.
     """
-
-    def load(model: onnx.ModelProto) -> Session:
-        return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
-
-    run_dense = load(dense).bind(inputs)
+    run_dense = dense.bind(inputs)
 
     def compare(model: onnx.ModelProto) -> tuple[float, float]:
         runs = {"dense": run_dense, "pruned": load(model).bind(inputs)}
