@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt import __version__
-from halp_trt.specs import PruningPlan
-from halp_trt.store import encode, load, write_json
+from halp_trt.specs import Budget, PruningPlan
+from halp_trt.store import create_table, encode, load, write_json
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.deploy_stage import deploy_run
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import read_rows
-from halp_trt.workflows.prune_stage import prune_run
+from halp_trt.workflows.prune_stage import prune_alone
+from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.target import find_target
 from halp_trt.workflows.verify import Tolerances
-from halp_trt.workflows.verify_stage import verify_run
+from halp_trt.workflows.verify_stage import verify_alone
 
 RESULT = Path(__file__).resolve().parent / "results" / "budgets.json"
 SCHEMA = "halp-trt/budgets/1"
@@ -60,23 +62,26 @@ def main() -> None:
 def _cell(model: str, method: str, budget: str, arguments: argparse.Namespace) -> dict[str, Any]:
     work = arguments.work / model.replace(":", "-")
     work.mkdir(parents=True, exist_ok=True)
-    settings = Settings(
+    table = work / "table.jsonl"
+    settings = Settings.of(
         model=model,
         data="none",
-        num_classes=0 if ":" in model else 10,
+        classes=None if ":" in model else 10,
         runtime="onnxruntime",
-        lut=str(work / "table.jsonl"),
-        budget=budget,
+        lut=str(table),
+        budget=Budget.parse(budget),
         method=method,
-        steps=1,
+        pruning_steps=1,
         epochs=0,
     )
+    if not table.exists():
+        create_table(table, find_target(settings.place)[1])
     run = RunFolder(path=work / f"{method}-{budget.rstrip('%')}")
     started = time.perf_counter()
-    prune_run(settings, run, lambda done, total, note: None, resume=False)
+    prune_alone(settings, run, lambda done, total, note: None, resume=False)
     pruned = time.perf_counter()
-    deploy_run(run, settings, Order(engines=work / "engines"))
-    found = verify_run(run, settings, engines=work / "engines", tolerances=Tolerances(seconds=arguments.seconds))
+    deploy_run(run, settings.place, settings.data, Order(engines=work / "engines"))
+    found = verify_alone(run, settings, engines=work / "engines", tolerances=Tolerances(seconds=arguments.seconds))
     plan = load(run.plan)
     assert isinstance(plan, PruningPlan)
     latency_us = found.pruned.measurement.latency_us

@@ -18,41 +18,43 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dense_training import TRAINING, report, timed, train_cycles
 
 from halp_trt import __version__
-from halp_trt.specs import Verification
+from halp_trt.specs import Budget, Verification
 from halp_trt.store import encode, load, read_json, write_json
 from halp_trt.workflows.deploy import Order
 from halp_trt.workflows.deploy_stage import deploy_run
-from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.network import load_network
-from halp_trt.workflows.prune_stage import prune_run
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.network import network_of
+from halp_trt.workflows.prune_stage import prune_alone
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.survey import Survey
-from halp_trt.workflows.table_stage import measure_table
-from halp_trt.workflows.verify_stage import verify_run
+from halp_trt.workflows.table_stage import measure_alone
+from halp_trt.workflows.verify_stage import verify_alone
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = "halp-trt/comparison/1"
 CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
     "cifar10-resnet20": (
-        Settings(
+        Settings.of(
             model="resnet20",
             train_epochs=66,
-            steps=5,
+            pruning_steps=5,
             minibatches=20,
             epochs=3,
             tune_rate=0.05,
-            step=8,
+            width_step=8,
         ),
         tuple((method, budget) for method in ("uniform", "halp", "joint") for budget in ("70%", "50%")),
     ),
     "resnet50": (
-        Settings(model="torchvision:resnet50", num_classes=1000, data="none", train_epochs=0, steps=5, step=16),
+        Settings.of(
+            model="torchvision:resnet50", classes=1000, data="none", train_epochs=0, pruning_steps=5, width_step=16
+        ),
         (("halp", "70%"), ("halp", "45%")),
     ),
 }
@@ -66,15 +68,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for runs, engines and the latency table")
     arguments = parser.parse_args()
     settings, contests = CASES[arguments.case]
-    settings = replace(settings, data=arguments.data, lut=str(arguments.work / "table.jsonl"))
-    cycles = TRAINING[settings.model] if settings.train_epochs else ()
+    settings = settings.changed(data=arguments.data)
+    model, has_training = settings.network.model, settings.train.train_epochs > 0
+    cycles = TRAINING[model] if has_training else ()
     seconds: dict[str, float] = {}
     dense = RunFolder(path=arguments.work / "dense")
-    if settings.train_epochs:
+    if has_training:
         seconds |= _train(settings, dense)
-        settings = replace(settings, weights=str(dense.trained))
-    survey = Survey(step=settings.step, seed=settings.seed)
-    timed(seconds, "build-lut", lambda: measure_table(settings, survey, None, report("build-lut"), resume=True))
+        settings = settings.changed(weights=str(dense.trained))
+    survey, path = Survey(step=settings.table.width_step, seed=settings.random.seed), arguments.work / "table.jsonl"
+    timed(seconds, "build-lut", lambda: measure_alone(settings, survey, path, report("build-lut"), resume=True))
+    settings = settings.changed(lut=str(path))
     rows = [_contest(settings, method, budget, arguments.work) for method, budget in contests]
     write_json(
         RESULTS / f"{arguments.case}.json",
@@ -82,12 +86,17 @@ def main() -> None:
             "schema": SCHEMA,
             "command": shlex.join(["python", "benchmarks/comparison.py", arguments.case, *_public(arguments.data)]),
             "version": __version__,
-            "settings": {**encode(settings), "weights": "", "lut": "", "data": arguments.data.partition(":")[0]},
-            "seeds": {"training": [how.seed for how in cycles], "pruning and fine-tuning": settings.seed},
+            "settings": {
+                **encode(settings.by_name()),
+                "weights": "",
+                "lut": "",
+                "data": arguments.data.partition(":")[0],
+            },
+            "seeds": {"training": [how.seed for how in cycles], "pruning and fine-tuning": settings.random.seed},
             "steps": {
-                "pruning": settings.steps,
-                "minibatches between": settings.minibatches,
-                "channels": settings.step,
+                "pruning": settings.prune.pruning_steps,
+                "minibatches between": settings.prune.minibatches,
+                "channels": settings.table.width_step,
             },
             "training": encode(cycles),
             "seconds": seconds,
@@ -100,11 +109,13 @@ def _train(settings: Settings, run: RunFolder) -> dict[str, float]:
     """Trains the dense network from scratch, unless WORK holds its weights already; gives the seconds it took."""
     stamp = run.path / "seconds.json"
     if not (run.trained.exists() and stamp.exists()):
-        network, data = load_network(settings)
+        network, data = network_of(settings)
         if data is None:
             sys.exit("error: training needs pictures; name them with --data")
         seconds: dict[str, float] = {}
-        timed(seconds, "train", lambda: train_cycles(network.module, data, TRAINING[settings.model], run.trained))
+        timed(
+            seconds, "train", lambda: train_cycles(network.module, data, TRAINING[settings.network.model], run.trained)
+        )
         write_json(stamp, seconds)
     return {"train": float(read_json(stamp)["train"])}
 
@@ -118,12 +129,12 @@ def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[s
     """Prunes, deploys and verifies once; a finished contest is read back."""
     run = RunFolder(path=work / f"{method}-{budget.strip('%')}")
     stamp = run.path / "seconds.json"
-    asked = replace(settings, method=method, budget=budget)
+    asked = settings.changed(method=method, budget=Budget.parse(budget))
     if not stamp.exists():
         seconds: dict[str, float] = {}
-        timed(seconds, f"prune {method} {budget}", lambda: prune_run(asked, run, report("prune"), resume=True))
-        timed(seconds, "deploy", lambda: deploy_run(run, asked, Order(engines=work / "engines")))
-        timed(seconds, "verify", lambda: verify_run(run, asked, engines=work / "engines"))
+        timed(seconds, f"prune {method} {budget}", lambda: prune_alone(asked, run, report("prune"), resume=True))
+        timed(seconds, "deploy", lambda: deploy_run(run, asked.place, asked.data, Order(engines=work / "engines")))
+        timed(seconds, "verify", lambda: verify_alone(run, asked, engines=work / "engines"))
         write_json(stamp, seconds)
     found = load(run.verification)
     assert isinstance(found, Verification)

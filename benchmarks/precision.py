@@ -33,9 +33,9 @@ from halp_trt.models.trace import trace
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import PruningPlan
 from halp_trt.store import sha256_file, write_json
-from halp_trt.workflows.folder import Settings
 from halp_trt.workflows.inputs import calibration_inputs
-from halp_trt.workflows.network import load_network
+from halp_trt.workflows.network import network_of
+from halp_trt.workflows.settings import Settings
 
 RESULT = Path(__file__).resolve().parent / "results" / "precision.json"
 SCHEMA = "halp-trt/precision/1"
@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    settings = Settings(
-        model=arguments.model, weights=arguments.weights, data=arguments.data, batch_size=BATCH, num_classes=10
+    settings = Settings.of(
+        model=arguments.model, weights=arguments.weights, data=arguments.data, batch=BATCH, classes=10
     )
-    network, data = load_network(settings)
+    network, data = network_of(settings)
     if data is None:
         sys.exit("error: accuracy needs pictures; name them with --data")
     model = export(network.module, network.example)

@@ -470,6 +470,14 @@ class Budget:
         """The limit in microseconds for a network whose dense latency is ``dense_us``."""
         return self.fraction * dense_us if self.fraction is not None else float(self.limit_us or 0)
 
+    @property
+    def text(self) -> str:
+        """The budget as :meth:`parse` reads it."""
+        if self.fraction is not None:
+            return f"{self.fraction * 100:.6g}%"
+        limit_us = float(self.limit_us or 0)
+        return f"{limit_us / 1e3:.6g}ms" if limit_us >= 1e3 else f"{limit_us:.6g}us"
+
     def __str__(self) -> str:
         return f"{self.fraction:.4g}" if self.fraction is not None else f"{self.limit_us:.6g}us"
 

@@ -37,7 +37,7 @@ def test_the_parser_takes_every_command(line: str, tmp_path: Path, monkeypatch: 
 
 def test_a_wrong_command_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for arguments in (["--modle", "demo"], ["--runtime", "abacus"], ["--step", "none"]):
+    for arguments in (["--modle", "demo"], ["--runtime", "abacus"], ["--width-step", "none"]):
         with pytest.raises(click.UsageError):
             verbs.commands["build-lut"].make_context("build-lut", arguments, parent=click.Context(verbs))
 

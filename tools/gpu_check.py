@@ -42,13 +42,15 @@ from halp_trt.runtimes import RUNTIMES, Runtime, get_runtime
 from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cuda import CudaDevice, require_device
 from halp_trt.runtimes.noise import random_inputs
-from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Target
-from halp_trt.store import encode, write_bytes, write_json
+from halp_trt.specs import Budget, LayerSpec, Measurement, PruningPlan, Target
+from halp_trt.store import create_table, encode, write_bytes, write_json
 from halp_trt.workflows.compare import Certainty, compare
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.precision import check_measurable, preparer
 from halp_trt.workflows.run import run_all
+from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.target import find_target
 
 SCHEMA = "halp-trt/gpu-check/1"
 ON_GPU = ("tensorrt", "tensorrt-rtx", "torch", "torch-nchw", "torch-compile")
@@ -295,20 +297,22 @@ def whole_chain(name: str, precision: str, seconds: float) -> dict[str, Any]:
     """The demo network from table to verified engine, with as little training as there can be."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        settings = Settings(
+        settings = Settings.of(
+            data="none",
             runtime=name,
             precision=precision,
             lut=str(place / "table.jsonl"),
-            step=16,
-            steps=2,
+            width_step=16,
+            pruning_steps=2,
             minibatches=1,
             timing_seconds=seconds,
             train_epochs=0,
             epochs=0,
-            budget="70%",
-            input_shape=(1, 24, 24),
-            num_classes=10,
+            budget=Budget(fraction=0.7),
+            input=(1, 24, 24),
+            classes=10,
         )
+        create_table(place / "table.jsonl", find_target(settings.place)[1])
         run = RunFolder(path=place / "run")
         done = run_all(
             settings,

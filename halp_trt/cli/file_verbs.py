@@ -6,19 +6,17 @@ from pathlib import Path
 
 import click
 
+from halp_trt.cli.config import CONFIG_NAME, example_toml
 from halp_trt.cli.output import print_result
-from halp_trt.cli.parameters import json_option
-from halp_trt.cli.settings import CONFIG_NAME, example_toml
+from halp_trt.cli.parameters import PATH, json_option
 from halp_trt.errors import UsageError
 
 __all__ = ["init", "show"]
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("artefact", type=_PATH)
-@click.option("--html", type=_PATH, help="Write a page to this file instead.")
+@click.argument("artefact", type=PATH)
+@click.option("--html", type=PATH, help="Write a page to this file instead.")
 @json_option
 def show(artefact: Path, html: Path | None, as_json: bool) -> None:
     """Show any artefact, readable.
@@ -38,14 +36,14 @@ def show(artefact: Path, html: Path | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--out", type=PATH, default=Path(CONFIG_NAME), show_default=True, help="File of the settings.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 @json_option
-def init(force: bool, as_json: bool) -> None:
-    """Write a halp.toml with every setting."""
+def init(out: Path, force: bool, as_json: bool) -> None:
+    """Write a halp.toml that names every setting."""
     from halp_trt.store import write_text
 
-    path = Path(CONFIG_NAME)
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already; edit it, or overwrite it with --force")
-    write_text(path, example_toml())
-    print_result({"file": str(path)}, f"written to {path}", as_json=as_json)
+    if out.exists() and not force:
+        raise UsageError(f"{out} is there already; edit it, or overwrite it with --force")
+    write_text(out, example_toml())
+    print_result({"file": str(out)}, f"written to {out}", as_json=as_json)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from halp_trt.cli.config import config_option
 from halp_trt.cli.output import print_result, progress_bars, stops_with
-from halp_trt.cli.parameters import NETWORK, TARGET, json_option, resume_option
-from halp_trt.cli.settings import config_option, options
-from halp_trt.cli.values import settings_from
+from halp_trt.cli.parameters import PATH, json_option, resume_option
+from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_lut", "merge_luts"]
 
-_PATH = click.Path(path_type=Path)
+_TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "random")
 
 
-@click.command("build-lut")
+@click.command("build-lut", cls=SettingsCommand, takes=_TAKES)
 @config_option
-@options(*NETWORK, *TARGET, "step", "frozen", "seed")
-@click.option("--out", type=_PATH, help="File of the table; by default luts/<target>.jsonl.")
+@click.option("--out", type=PATH, help="File of the table; by default luts/<target>.jsonl.")
 @click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
 @click.option(
     "--max-probes",
@@ -41,13 +41,13 @@ _PATH = click.Path(path_type=Path)
 @resume_option
 @json_option
 def build_lut(
+    given: Mapping[str, Any],
     out: Path | None,
     full_grid: bool,
     max_probes: int | None,
     max_error: str,
     resume: bool,
     as_json: bool,
-    **values: Any,
 ) -> None:
     """Measure single layers into a latency table.
 
@@ -57,30 +57,30 @@ def build_lut(
     """
     from halp_trt.latency import Effort
     from halp_trt.workflows.survey import Survey
-    from halp_trt.workflows.table_stage import measure_table
+    from halp_trt.workflows.table_stage import measure_alone
 
     if full_grid and max_probes:
         raise UsageError("--full-grid measures every pair of widths, so --max-probes has no use; leave one of them out")
-    settings = settings_from(values)
+    settings = settings_from(given)
     error = _share(max_error)
     survey = Survey(
-        step=settings.step,
+        step=settings.table.width_step,
         effort=Effort(max_probes=max_probes, max_error_fraction=error) if max_probes else None,
         max_error_fraction=error,
         is_full=full_grid,
-        seed=settings.seed,
+        seed=settings.random.seed,
     )
     with (
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,
     ):
-        path, table = measure_table(settings, survey, out, bar("build-lut"), resume=resume)
+        path, table = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
     _print_table(path, table, as_json=as_json)
 
 
 @click.command("merge-luts")
-@click.argument("tables", type=_PATH, nargs=-1, required=True)
-@click.option("--out", type=_PATH, required=True, help="File of the merged table.")
+@click.argument("tables", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="File of the merged table.")
 @json_option
 def merge_luts(tables: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Merge latency tables of one target.

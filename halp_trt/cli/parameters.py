@@ -1,4 +1,4 @@
-"""What more than one verb takes: which settings belong together, and the options that are no settings."""
+"""Options that more than one verb takes and that are no settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-__all__ = ["NETWORK", "TARGET", "engines_option", "json_option", "resume_option"]
+__all__ = ["PATH", "engines_option", "json_option", "resume_option"]
 
-NETWORK = ("model", "weights", "input", "classes", "data", "on-bad-picture")
-TARGET = ("runtime", "precision", "batch", "optimization-level")
-_PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 resume_option = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 engines_option = click.option(
-    "--engines", type=_PATH, default=Path("engines"), show_default=True, help="Folder of engines."
+    "--engines", type=PATH, default=Path("engines"), show_default=True, help="Folder of engines."
 )

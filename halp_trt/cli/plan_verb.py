@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from halp_trt.cli.config import config_option
+from halp_trt.cli.kinds import OneOf
 from halp_trt.cli.output import print_result
-from halp_trt.cli.parameters import json_option
-from halp_trt.cli.settings import config_option, options
+from halp_trt.cli.parameters import PATH, json_option
+from halp_trt.cli.settings import SettingsCommand
 from halp_trt.errors import UsageError
 from halp_trt.planning import SOLVERS
+from halp_trt.workflows.settings import Settings
 
 __all__ = ["plan"]
 
-_PATH = click.Path(path_type=Path)
+_TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 
 
-@click.command()
+@click.command(cls=SettingsCommand, takes=_TAKES)
 @config_option
-@click.argument("source", type=_PATH)
-@options("budget", "step", "frozen", "max-prune")
-@click.option("--saliency", "saliency_file", type=_PATH, help="The network's saliency, where SOURCE is a table.")
-@click.option("--graph", type=_PATH, help="The network's channel graph; by default graph.json beside the saliency.")
-@click.option("--solver", type=click.Choice(list(SOLVERS)), default="joint", show_default=True, help="How to plan.")
+@click.argument("source", type=PATH)
+@click.option("--saliency", "saliency_file", type=PATH, help="The network's saliency, where SOURCE is a table.")
+@click.option("--graph", type=PATH, help="The network's channel graph; by default graph.json beside the saliency.")
+@click.option("--solver", type=OneOf(SOLVERS), default="joint", show_default=True, help="How to plan.")
 @click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
@@ -45,11 +48,17 @@ _PATH = click.Path(path_type=Path)
     metavar="LOW..HIGH",
     help="The frontier between two budgets, 20%..90%, instead of one plan for --budget.",
 )
-@click.option("--plot", type=_PATH, help="The frontier's picture (SVG) of a --sweep; frontier.svg by default.")
-@click.option("--out", type=_PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
+@click.option("--plot", type=PATH, help="The frontier's picture (SVG) of a --sweep; frontier.svg by default.")
+@click.option("--out", type=PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
 @json_option
 def plan(
-    source: Path, as_json: bool, sweep_range: str | None, plot: Path | None, out: Path | None, **values: Any
+    given: Mapping[str, Any],
+    source: Path,
+    as_json: bool,
+    sweep_range: str | None,
+    plot: Path | None,
+    out: Path | None,
+    **values: Any,
 ) -> None:
     """Plan widths without pruning: the most saliency within the budget.
 
@@ -65,17 +74,18 @@ def plan(
     from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
 
     names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
+    settings = Settings.of(**given)
     request = PlanRequest(
         source=source,
         saliency=values["saliency_file"],
         graph=values["graph"],
-        budget=values["budget"],
+        budget=settings.prune.budget,
         others={name: values[option] for option, name in names.items() if values[option] is not None},
         solver=values["solver"],
         gap=values["gap"],
         seconds=values["seconds"],
-        limits=limits_from(values["least"], values["frozen"], values["max_prune"] / 100),
-        step=values["step"],
+        limits=limits_from(values["least"], settings.prune.frozen, settings.prune.max_prune / 100),
+        step=settings.table.width_step,
     )
     from halp_trt.report.planning import describe_answer, describe_sweep
 

@@ -20,7 +20,8 @@ __all__ = ["verbs"]
 def verbs() -> None:
     """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
-    Every verb reads halp.toml in the working folder; options override it. Exit codes: 0 done, 1 a check failed, 2 wrong
+    Every verb reads halp.toml in the working folder; options override it, and it overrides what a run was pruned with.
+    What a verb writes is named with --out. Exit codes: 0 done, 1 a check failed, 2 wrong
     usage or input.
     """
 

@@ -22,6 +22,7 @@ from halp_trt.store import save, sha256_bytes, write_bytes
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.folder import Origin, timings_path
 from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
+from halp_trt.workflows.prepared import DenseEngine
 
 __all__ = ["Order", "build_engine"]
 
@@ -39,6 +40,7 @@ class Order:
         options: of the compiler; its timing cache is the target's file among the engines.
         num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
         overwrite: whether engines of other runs may be overwritten, where they have the same names.
+        dense: a dense engine that is built already; it is written as it is where it is of the same model and target.
     """
 
     engines: Path = Path("engines")
@@ -47,6 +49,7 @@ class Order:
     options: BuildOptions = field(default_factory=BuildOptions)
     num_builds: int = 1
     overwrite: bool = False
+    dense: DenseEngine | None = None
 
 
 def build_engine(
@@ -59,10 +62,14 @@ def build_engine(
         ArtefactError: a file cannot be written.
     """
     typed = preparer(target, order.examples, order.keep)(model)
-    options = replace(order.options, timing_cache=timings_path(order.engines, target))
-    started = time.perf_counter()
-    built, session = _build(typed, runtime, target, options, order.num_builds)
-    seconds = time.perf_counter() - started
+    there = order.dense
+    if there is not None and there.is_of(typed.model.SerializeToString(), target):
+        built, session, seconds = there.built, there.session, there.seconds
+    else:
+        options = replace(order.options, timing_cache=timings_path(order.engines, target))
+        started = time.perf_counter()
+        built, session = _build(typed, runtime, target, options, order.num_builds)
+        seconds = time.perf_counter() - started
     types, evidence, formats = _prove(typed, built, session, target)
     record = EngineRecord(
         file=path.name,

@@ -6,23 +6,42 @@ from dataclasses import replace
 
 from halp_trt.runtimes import Array
 from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
+from halp_trt.workflows.prepared import DenseEngine, Prepared
+from halp_trt.workflows.settings import DataSettings, PlaceSettings
 from halp_trt.workflows.target import find_target
 
 __all__ = ["deploy_run"]
 
 
-def deploy_run(run: RunFolder, settings: Settings, order: Order) -> Deployment:
+def deploy_run(
+    run: RunFolder,
+    place: PlaceSettings,
+    pictures: DataSettings,
+    order: Order,
+    *,
+    prepared: Prepared | None = None,
+    dense: DenseEngine | None = None,
+) -> Deployment:
     """Builds the engines of a run, calibrated on its training pictures where the precision asks for that.
+
+    Args:
+        run: what was pruned.
+        place: what the engines are for.
+        pictures: that low precisions are calibrated on.
+        order: how they are built.
+        prepared: the run's network with its pictures, where they are loaded already.
+        dense: its dense engine, where it is built already.
 
     Raises:
         ArtefactError, GraphMismatchError, BuildError, PrecisionError: as ``halp_trt.workflows.deploy.deploy``.
         UsageError: the precision is calibrated on pictures and the run has none.
     """
-    runtime, target = find_target(settings)
+    runtime, target = find_target(place)
 
     def examples() -> list[dict[str, Array]]:
-        return calibration_inputs(read_model(run.dense_model), pictures_of(settings, run))
+        data = prepared.data if prepared is not None else pictures_of(pictures, run)
+        return calibration_inputs(read_model(run.dense_model), data)
 
-    return deploy(run, runtime, target, replace(order, examples=examples))
+    return deploy(run, runtime, target, replace(order, examples=examples, dense=dense))

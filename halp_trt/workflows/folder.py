@@ -11,12 +11,12 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.store import decode, encode, load, read_json, sha256_file, write_json
+from halp_trt.store import load, read_json, sha256_file, write_json
+from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
 __all__ = [
     "Origin",
     "RunFolder",
-    "Settings",
     "check_free",
     "engine_path",
     "load_engine",
@@ -24,58 +24,6 @@ __all__ = [
     "table_path",
     "timings_path",
 ]
-
-_SCHEMA = "halp-trt/run/1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a run was asked for: enough to load its network and pictures again, and to repeat it.
-
-    Attributes:
-        model, weights, input_shape, num_classes: the network; empty or 0 where it is the model's own.
-        data, on_bad_picture: the pictures; ``none`` for none.
-        runtime, precision, batch_size, optimization_level: where it will run.
-        lut: path of the latency table.
-        step: channels between two measured widths.
-        budget, method, saliency, steps, minibatches, max_prune, max_prune_step, frozen, on_miss: how it is pruned.
-        timing_seconds: the most that the engine of a pruning step is timed.
-        train_epochs, train_rate: training before, where no weights are given.
-        epochs, tune_rate: training between the pruning steps and after the last one.
-        train_batch: pictures in one training step.
-        distillation: weight of the dense network's answers while fine-tuning.
-        seed: of everything random.
-    """
-
-    model: str = "demo"
-    weights: str = ""
-    input_shape: tuple[int, ...] = ()
-    num_classes: int = 0
-    data: str = "none"
-    on_bad_picture: str = "refuse"
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    batch_size: int = 1
-    optimization_level: int | None = None
-    lut: str = ""
-    step: int = 8
-    budget: str = "60%"
-    method: str = "halp"
-    saliency: str = "auto"
-    steps: int = 5
-    minibatches: int = 20
-    max_prune: float = 100.0
-    max_prune_step: float = 100.0
-    frozen: tuple[str, ...] = ()
-    on_miss: str = "measure"
-    timing_seconds: float = 30.0
-    train_epochs: int = 8
-    train_rate: float = 0.1
-    epochs: int = 8
-    tune_rate: float = 0.02
-    train_batch: int = 128
-    distillation: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +102,14 @@ class RunFolder:
             raise ArtefactError(
                 f"{self.path} is no run folder: it has no run.json; name one that 'prune' or 'run' wrote"
             )
-        data = read_json(self.settings)
-        if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
-            raise ArtefactError(f"{self.settings} does not hold {_SCHEMA}; name a folder that 'prune' or 'run' wrote")
         try:
-            return decode(Settings, data.get("value"))
+            return settings_from_json(read_json(self.settings))
         except ArtefactError as error:
-            raise ArtefactError(f"{self.settings} is damaged: {error}; run prune again") from error
+            raise ArtefactError(f"cannot read {self.settings}: {error}") from error
 
     def write_settings(self, settings: Settings) -> None:
         """Records what was asked for."""
-        write_json(self.settings, {"schema": _SCHEMA, "value": encode(settings)})
+        write_json(self.settings, {"schema": SCHEMA, "value": settings_json(settings)})
 
     def read_plan(self) -> PruningPlan:
         """The run's plan.
@@ -231,7 +176,7 @@ def check_free(path: Path, origin: Origin) -> None:
         owner = f"the run {found.run}" if found.run else "a run that its record does not name"
         raise UsageError(
             f"{path} is an engine of {owner}, and the run {origin.run} would overwrite it (paths from {path.parent}); "
-            "name another folder with --engines, or overwrite it with deploy --force"
+            "name another folder with deploy --out, or overwrite it with deploy --force"
         )
 
 

@@ -13,13 +13,14 @@ from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import read_model
-from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.network import NO_DATA, load_pictures
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.network import load_pictures
+from halp_trt.workflows.settings import NO_DATA, DataSettings
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
 
 
-def pictures_of(settings: Settings, run: RunFolder) -> DataSet | None:
+def pictures_of(settings: DataSettings, run: RunFolder) -> DataSet | None:
     """The pictures of a run, in the shape its dense model reads."""
     if settings.data == NO_DATA:
         return None

@@ -1,4 +1,4 @@
-"""The dense network that settings speak of, its pictures and its channel graph."""
+"""The dense network that settings speak of, and its pictures."""
 
 from __future__ import annotations
 
@@ -7,78 +7,83 @@ from pathlib import Path
 from typing import Literal, cast
 
 from halp_trt.errors import DataError, UsageError
-from halp_trt.graphs.export import export
 from halp_trt.models.factories import is_factory
 from halp_trt.models.sources import LoadedModel, load_model
-from halp_trt.models.trace import trace
-from halp_trt.specs import ChannelGraph
 from halp_trt.tasks.data import load_data
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
-__all__ = ["NO_DATA", "graph_of", "load_network", "load_pictures"]
-
-NO_DATA = "none"
+__all__ = ["load_network", "load_pictures", "network_of"]
 
 
-def load_pictures(settings: Settings, input_shape: tuple[int, ...] | None = None) -> DataSet | None:
-    """The data of these settings, or None where there are none.
+def load_pictures(settings: DataSettings, input_shape: tuple[int, ...] = ()) -> DataSet | None:
+    """The data of these settings in the shape that a network reads, or None where there are none.
 
     Raises:
         DataError: the source is not understood, nothing is there, or a picture is bad.
     """
     if settings.data == NO_DATA:
         return None
-    shape = input_shape or settings.input_shape
-    if shape and len(shape) != 3:
+    if input_shape and len(input_shape) != 3:
         raise DataError(
-            f"pictures have channels, a height and a width, the network's input is {shape}; use data 'none'"
+            f"pictures have channels, a height and a width, the network's input is {input_shape}; use data 'none'"
         )
     return load_data(
         settings.data,
-        input_shape=(shape[0], shape[1], shape[2]) if shape else None,
+        input_shape=(input_shape[0], input_shape[1], input_shape[2]) if input_shape else None,
         on_bad_picture=cast(Literal["refuse", "skip"], settings.on_bad_picture),
     )
 
 
-def load_network(settings: Settings, run: RunFolder | None = None) -> tuple[LoadedModel, DataSet | None]:
+def load_network(
+    settings: NetworkSettings,
+    pictures: DataSettings,
+    *,
+    batch_size: int = 1,
+    seed: int = 0,
+    trained: Path | None = None,
+) -> tuple[LoadedModel, DataSet | None]:
     """The dense network and its pictures, made for each other: classes from the data, picture size from the network.
 
-    Weights are those that the settings name, else those that the run trained, else the initial ones.
+    Args:
+        settings: the network.
+        pictures: where its pictures are.
+        batch_size: of the network's example.
+        seed: of initial weights and the example.
+        trained: weights that a run trained itself, where the settings name none and the file is there.
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
         UsageError: the network has several inputs, and there are pictures.
         DataError: as :func:`load_pictures`.
     """
-    data = load_pictures(settings)
-    trained = run.trained if run is not None and run.trained.exists() else None
-    classes = settings.num_classes or (data.num_classes if data is not None and not is_factory(settings.model) else 0)
+    data = load_pictures(pictures, settings.input)
+    if settings.weights:
+        trained = Path(settings.weights)
+    elif trained is not None and not trained.exists():
+        trained = None
+    classes = settings.classes or (data.num_classes if data is not None and not is_factory(settings.model) else None)
     network = load_model(
-        settings.model,
-        weights=Path(settings.weights) if settings.weights else trained,
-        input_shape=settings.input_shape or None,
-        num_classes=classes or None,
-        seed=settings.seed,
+        settings.model, weights=trained, input_shape=settings.input or None, num_classes=classes, seed=seed
     )
     if data is not None and len(network.example) != 1:
         raise UsageError(
             f"{settings.model} has {len(network.example)} inputs, pictures can feed a network with one; use data none"
         )
     if data is not None and data.input_shape != network.input_shape:
-        data = load_pictures(settings, network.input_shape)
-    if settings.batch_size > 1:
-        example = tuple(tensor.repeat_interleave(settings.batch_size, dim=0) for tensor in network.example)
+        data = load_pictures(pictures, network.input_shape)
+    if batch_size > 1:
+        example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in network.example)
         network = replace(network, example=example)
     return network, data
 
 
-def graph_of(settings: Settings, network: LoadedModel) -> ChannelGraph:
-    """The channel graph of a network, its frozen layers marked.
-
-    Raises:
-        UnsupportedLayerError: a layer is not understood.
-        UsageError: a frozen layer does not exist.
-    """
-    model = export(network.module, network.example)
-    return trace(network.module, network.example, frozen=settings.frozen, source=settings.model, model=model)
+def network_of(settings: Settings, *, trained: Path | None = None) -> tuple[LoadedModel, DataSet | None]:
+    """The dense network of a run and its pictures; raises what :func:`load_network` does."""
+    return load_network(
+        settings.network,
+        settings.data,
+        batch_size=settings.place.batch,
+        seed=settings.random.seed,
+        trained=trained,
+    )

@@ -45,7 +45,7 @@ class PlanRequest:
     """
 
     source: Path
-    budget: str
+    budget: Budget
     saliency: Path | None = None
     graph: Path | None = None
     others: Mapping[str, str] = field(default_factory=dict)
@@ -103,13 +103,13 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
     """The frontier between two shares of the dense latency; raises what :func:`make_plan` does."""
     opened = open_problem(request)
     dense_us = opened.problem.budgets[LATENCY]
-    problem = _budgeted(opened.problem, replace(request, budget="100%"))
+    problem = _budgeted(opened.problem, replace(request, budget=Budget(fraction=1.0)))
     effort = Effort(gap=request.gap, seconds=request.seconds)
     started = time.perf_counter()
     try:
         points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
     except InfeasibleBudgetError as error:
-        raise _with_its_limits(error, replace(request, budget=f"{high * dense_us!r}us")) from error
+        raise _with_its_limits(error, replace(request, budget=Budget(limit_us=high * dense_us))) from error
     return Sweep(
         solver=request.solver,
         dense_us=dense_us,
@@ -224,7 +224,7 @@ def _load(kind: type[Any], path: Path) -> Any:
 
 
 def _budgeted(problem: Problem, request: PlanRequest) -> Problem:
-    budgets = {LATENCY: Budget.parse(request.budget).latency_us(problem.budgets[LATENCY])}
+    budgets = {LATENCY: request.budget.latency_us(problem.budgets[LATENCY])}
     for name, text in request.others.items():
         budgets[name] = _amount(name, text, problem.budgets[name])
     return replace(problem, budgets={name: budgets[name] for name in problem.budgets})

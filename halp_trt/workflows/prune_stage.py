@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
-from halp_trt.graphs.export import export
-from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.trace import trace
-from halp_trt.runtimes import Array, Runtime, Session
-from halp_trt.specs import Budget, PruningPlan, Target
+from halp_trt.runtimes import BuildOptions, Runtime, Session
+from halp_trt.specs import PruningPlan, Target
 from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.compare import Certainty
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
-from halp_trt.workflows.network import load_network
+from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import Prepare, check_measurable, preparer
+from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prepare
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.request import PruneRequest, Subject
+from halp_trt.workflows.settings import FineTuningSettings, PruneSettings, Settings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 
-__all__ = ["prune_run"]
+__all__ = ["dense_engine", "prune_alone", "prune_run"]
+
+Progress = Callable[[int, int, str], None]
+
+
+def dense_engine(
+    prepared: Prepared, runtime: Runtime, target: Target, options: BuildOptions | None = None
+) -> tuple[DenseEngine, Prepare]:
+    """The dense engine of a run, and what gives its candidates the same number formats.
+
+    Raises:
+        BuildError: the runtime refuses the network.
+    """
+    folded = prepared.folded()
+    give_types = preparer(target, lambda: calibration_inputs(folded, prepared.data))
+    return build_dense(folded, runtime, target, give_types, options), give_types
 
 
 def prune_run(
-    settings: Settings, run: RunFolder, progress: Callable[[int, int, str], None], *, resume: bool
+    prepared: Prepared,
+    settings: Settings,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    resume: bool,
+    dense: tuple[DenseEngine, Prepare] | None = None,
 ) -> PruningPlan:
-    """Prunes the network of these settings into the run's folder; its engines are timed on the way where they can run.
+    """Prunes a network into the run's folder; its engines are timed on the way where they can run.
+
+    Args:
+        prepared: the network; not changed.
+        settings: all of them, because the folder records what was asked for.
+        run: the folder.
+        progress: called with what is done, of how much, and a note.
+        resume: whether to go on from a checkpoint.
+        dense: what :func:`dense_engine` gave for the settings' place; None builds it.
 
     Raises:
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
         TargetMismatchError: the latency table is of another target.
         MissingLatencyError: it lacks a layer that may not be measured.
     """
-    runtime, target = find_target(settings)
-    check_measurable(target)
-    network, data = load_network(settings, run)
-    if data is not None and not settings.weights and not run.trained.exists():
+    if prepared.data is not None and not settings.network.weights and not run.trained.exists():
         warnings.warn(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
-    model = export(network.module, network.example)
-    graph = trace(network.module, network.example, frozen=settings.frozen, source=settings.model, model=model)
-    request = _request(settings)
-    path = table_of(settings, target)
+    runtime, target = find_target(settings.place)
+    check_measurable(target)
+    path = table_of(settings.table, target)
     lookup = Measurer(
-        path, runtime, target, on_miss=settings.on_miss, footprint=network_footprint(graph, settings.batch_size)
+        path,
+        runtime,
+        target,
+        on_miss=settings.table.on_a_miss,
+        footprint=network_footprint(prepared.graph, target.batch_size),
     )
-    dense = rewrite(model, PruningPlan.dense(graph))
-    asked = replace(settings, lut=str(path), runtime=runtime.name)
+    asked = settings.changed(lut=str(path), runtime=runtime.name)
+    engine, give_types = dense or dense_engine(prepared, runtime, target)
     return prune(
-        Subject(module=network.module, graph=graph, model=model, data=data),
-        request,
+        Subject(
+            module=copy.deepcopy(prepared.network.module),
+            graph=prepared.graph,
+            model=prepared.model,
+            data=prepared.data,
+        ),
+        _request(settings.prune, settings.tune, grid_step=settings.table.width_step, seed=settings.random.seed),
         run,
         lookup=lookup,
         stopwatch=_stopwatch(
-            dense,
-            runtime,
-            target,
-            inputs=lambda session: example_inputs(session, data, network.example),
-            prepare=preparer(target, lambda: calibration_inputs(dense, data)),
-            until=Certainty(max_seconds=settings.timing_seconds),
+            engine, runtime, prepared, give_types, Certainty(max_seconds=settings.prune.timing_seconds)
         ),
         resume=resume,
         progress=progress,
@@ -74,43 +102,53 @@ def prune_run(
     )
 
 
-def _request(settings: Settings) -> PruneRequest:
-    """How the settings say to prune."""
+def prune_alone(settings: Settings, run: RunFolder, progress: Progress, *, resume: bool) -> PruningPlan:
+    """Prunes the network that settings speak of; raises what :func:`prune_run` does."""
+    _, target = find_target(settings.place)
+    check_measurable(target)
+    table_of(settings.table, target)
+    network, data = network_of(settings, trained=run.trained)
+    return prune_run(prepare(network, data, frozen=settings.prune.frozen), settings, run, progress, resume=resume)
+
+
+def _request(settings: PruneSettings, tuning: FineTuningSettings, *, grid_step: int, seed: int) -> PruneRequest:
+    """The request that settings spell out: percents become fractions, training gets its seed."""
     return PruneRequest(
-        budget=Budget.parse(settings.budget),
+        budget=settings.budget,
         train=TrainSettings(
-            num_epochs=settings.epochs,
-            batch_size=settings.train_batch,
-            learning_rate=settings.tune_rate,
-            distillation=settings.distillation,
-            seed=settings.seed,
+            num_epochs=tuning.epochs,
+            batch_size=tuning.train_batch,
+            learning_rate=tuning.tune_rate,
+            distillation=tuning.distillation,
+            seed=seed,
         ),
         method=settings.method,
         saliency=settings.saliency,
-        num_steps=settings.steps,
+        num_steps=settings.pruning_steps,
         num_minibatches=settings.minibatches,
-        grid_step=settings.step,
+        grid_step=grid_step,
         group_fraction=settings.max_prune / 100,
         step_fraction=settings.max_prune_step / 100,
     )
 
 
 def _stopwatch(
-    dense: onnx.ModelProto,
-    runtime: Runtime,
-    target: Target,
-    *,
-    inputs: Callable[[Session], dict[str, Array]],
-    prepare: Prepare,
-    until: Certainty,
+    dense: DenseEngine, runtime: Runtime, prepared: Prepared, give_types: Prepare, until: Certainty
 ) -> Stopwatch | None:
-    """Times engines while pruning, or None where this machine cannot execute or time them."""
+    """Times engines while pruning, or None where this machine cannot execute or time them.
+
+    Where the candidate is the dense network itself, its engine is the one that there is.
+    """
+    if dense.session is None:
+        return None
 
     def load(model: onnx.ModelProto) -> Session:
-        return runtime.load(runtime.build(prepare(model).model.SerializeToString(), target), target)
+        source = give_types(model).model.SerializeToString()
+        is_dense = dense.is_of(source, dense.target)
+        return runtime.load(dense.built.engine if is_dense else runtime.build(source, dense.target), dense.target)
 
+    inputs = example_inputs(dense.session, prepared.data, prepared.network.example)
     try:
-        session = load(dense)
-        return make_stopwatch(session, load, inputs(session), until)
-    except RuntimeUnavailableError:
+        return make_stopwatch(dense.session, load, inputs, until)
+    except RuntimeUnavailableError:  # it runs, but has no clock
         return None

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from halp_trt.models.sources import LoadedModel
 from halp_trt.report import units
 from halp_trt.report.text import score_drop
-from halp_trt.runtimes import BUILD_ONLY
-from halp_trt.specs import Score, Verification
+from halp_trt.runtimes import BUILD_ONLY, BuildOptions
+from halp_trt.specs import PruningPlan, Score, Verification
 from halp_trt.store import write_text
+from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder, timings_path
+from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import check_measurable
-from halp_trt.workflows.prune_stage import prune_run
+from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare
+from halp_trt.workflows.prune_stage import dense_engine, prune_run
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
-from halp_trt.workflows.target import find_target
-from halp_trt.workflows.train_stage import train_dense
+from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.train_stage import is_trained_here, train_dense
 from halp_trt.workflows.verify_stage import verify_run
 
 __all__ = ["RunResult", "run_all"]
@@ -68,50 +73,95 @@ def run_all(
     Raises:
         HalpError: as the stages.
     """
-    runtime, target = find_target(settings)  # what would fail at the end fails before hours of training
+    runtime, target = find_target(settings.place)  # what would fail at the end fails before hours of training
     check_measurable(target)
+    path = table_of(settings.table, target)
     if target.protocol.method == BUILD_ONLY:
         with runtime.prober(target):  # says what is missing
             pass
     check_places(run, runtime, target, engines)
-    seconds: dict[str, float] = {}
+    clock = _Clock(say)
+    train_bar, lut_bar, prune_bar = bars("train"), bars("build-lut"), bars("prune")
 
-    def timed(stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:
+    def train() -> tuple[LoadedModel, DataSet | None, Score | None]:
+        is_new = is_trained_here(settings, run, resume=resume)
+        network, data = network_of(settings, trained=None if is_new else run.trained)
+        if data is None or not is_new:
+            run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
+            return network, data, None
+        score = train_dense(
+            network,
+            data,
+            settings.train,
+            settings.tune,
+            run,
+            lambda n, of, loss: train_bar(n, of, f"loss {loss:.3f}"),
+            seed=settings.random.seed,
+            resume=resume,
+        )
+        return network, data, score
+
+    def measure() -> tuple[Prepared, int]:
+        prepared = prepare(network, data, frozen=settings.prune.frozen)
+        survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
+        _, table = measure_table(
+            prepared.graph, survey, path, runtime, target, lambda n, of: lut_bar(n, of, ""), resume=True
+        )
+        return prepared, len(table.rows)
+
+    def prune() -> tuple[DenseEngine, PruningPlan]:
+        options = BuildOptions(timing_cache=timings_path(engines, target))
+        dense = dense_engine(prepared, runtime, target, options)
+        plan = prune_run(prepared, asked, run, prune_bar, resume=resume, dense=dense)
+        return dense[0], plan
+
+    network, data, _ = clock.timed("train", train, lambda found: _trained(found[2]))
+    prepared, _ = clock.timed("build-lut", measure, lambda found: f"{found[1]} layers in {path}")
+    asked = settings.changed(lut=str(path))
+    dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
+    built = clock.timed(
+        "deploy",
+        lambda: deploy_run(run, asked.place, asked.data, Order(engines=engines), prepared=prepared, dense=dense),
+        lambda _: str(engines),
+    )
+    result = clock.timed(
+        "verify",
+        lambda: verify_run(
+            run,
+            lambda: (prepared.network, prepared.data),
+            asked.place,
+            asked.table,
+            budget=asked.prune.budget,
+            engines=engines,
+        ),
+        _verified,
+    )
+    clock.timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
+    total = sum(clock.seconds.values())
+    say(f"{'total':<10} {total:7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
+    return RunResult(verification=result, seconds=clock.seconds, note=built.note)
+
+
+def _trained(found: Score | None) -> str:
+    return "weights as given" if found is None else f"{found.name} {units.score(found)}"
+
+
+def _verified(found: Verification) -> str:
+    drop = score_drop(found)
+    return f"{found.speedup:.2f}x faster{f', but {drop}' if drop else ''}"
+
+
+class _Clock:
+    """Times stages, and says a line when one is done."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.seconds: dict[str, float] = {}
+
+    def timed(self, stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:
+        """What the work of a stage gives."""
         started = time.perf_counter()
         value = work()
-        seconds[stage] = round(time.perf_counter() - started, 3)
-        say(f"{stage:<10} {seconds[stage]:7.1f} s  {note(value)}".rstrip())
+        self.seconds[stage] = round(time.perf_counter() - started, 3)
+        self._say(f"{stage:<10} {self.seconds[stage]:7.1f} s  {note(value)}".rstrip())
         return value
-
-    def trained(found: Score | None) -> str:
-        return "weights as given" if found is None else f"{found.name} {units.score(found)}"
-
-    def verified(found: Verification) -> str:
-        drop = score_drop(found)
-        return f"{found.speedup:.2f}x faster{f', but {drop}' if drop else ''}"
-
-    train_bar = bars("train")
-    timed(
-        "train",
-        lambda: train_dense(settings, run, lambda n, of, loss: train_bar(n, of, f"loss {loss:.3f}"), resume=resume),
-        trained,
-    )
-    lut_bar = bars("build-lut")
-    path, _ = timed(
-        "build-lut",
-        lambda: measure_table(
-            settings,
-            Survey(step=settings.step, seed=settings.seed),
-            None,
-            lambda n, of: lut_bar(n, of, ""),
-            resume=True,
-        ),
-        lambda found: f"{len(found[1].rows)} layers in {found[0]}",
-    )
-    settings = replace(settings, lut=str(path))
-    plan = timed("prune", lambda: prune_run(settings, run, bars("prune"), resume=resume), lambda _: str(run.path))
-    built = timed("deploy", lambda: deploy_run(run, settings, Order(engines=engines)), lambda _: str(engines))
-    result = timed("verify", lambda: verify_run(run, settings, engines=engines), verified)
-    timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
-    say(f"{'total':<10} {sum(seconds.values()):7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
-    return RunResult(verification=result, seconds=seconds, note=built.note)

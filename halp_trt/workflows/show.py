@@ -14,9 +14,14 @@ from halp_trt.latency import LatencyTable, Surface
 from halp_trt.report import describe, describe_log
 from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import load, read_table
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
 
 __all__ = ["Opened", "open_artefact", "page_of", "read_log", "text_of"]
+
+
+_FACTS = ("model", "data", "budget", "method", "saliency", "pruning_steps", "minibatches", "epochs", "seed", "lut")
+"""The settings that a page names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,8 @@ class Opened:
         """What there is, for JSON."""
         if self.value is not None:
             return rows_of(self.value) if isinstance(self.value, LatencyTable) else self.value
-        return {"settings": self.settings, "plan": self.plan, "verification": self.verification, "log": list(self.log)}
+        settings = settings_json(self.settings) if self.settings is not None else None
+        return {"settings": settings, "plan": self.plan, "verification": self.verification, "log": list(self.log)}
 
 
 def rows_of(table: LatencyTable) -> object:
@@ -78,13 +84,13 @@ def open_artefact(path: Path) -> Opened:
     run = RunFolder(path=path)
     settings = run.read_settings()
     verification = load(run.verification) if run.verification.exists() else None
-    lut = Path(settings.lut)
+    model, data, lut = settings.network.model, settings.data.data, Path(settings.table.lut)
     return Opened(
-        title=f"{settings.model} on {settings.data}" if settings.data != "none" else settings.model,
+        title=f"{model} on {data}" if data != NO_DATA else model,
         settings=settings,
         plan=run.read_plan() if run.plan.exists() else None,
         verification=verification,
-        table=read_table(lut) if settings.lut and lut.exists() else None,
+        table=read_table(lut) if settings.table.lut and lut.exists() else None,
         log=read_log(run.log),
     )
 
@@ -132,8 +138,8 @@ def page_of(opened: Opened) -> str:
     value = opened.value
     facts = {}
     if opened.settings is not None:
-        names = ("model", "data", "budget", "method", "saliency", "steps", "minibatches", "epochs", "seed", "lut")
-        facts = {name.replace("_", " "): str(getattr(opened.settings, name)) for name in names}
+        values = opened.settings.by_name()
+        facts = {name.replace("_", " "): value_text(values[name]) for name in _FACTS}
     return render(
         Evidence(
             title=opened.title,

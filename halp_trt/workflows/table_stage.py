@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.latency import LatencyTable
-from halp_trt.workflows.folder import Settings
-from halp_trt.workflows.network import NO_DATA, graph_of, load_network
+from halp_trt.runtimes import Runtime
+from halp_trt.specs import ChannelGraph, Target
+from halp_trt.workflows.folder import table_path
+from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import check_measurable
+from halp_trt.workflows.prepared import prepare
+from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.survey import Survey, survey_lut
-from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.target import find_target
 
-__all__ = ["measure_table"]
+__all__ = ["measure_alone", "measure_table"]
 
 
 def measure_table(
-    settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
+    graph: ChannelGraph,
+    survey: Survey,
+    path: Path,
+    runtime: Runtime,
+    target: Target,
+    progress: Callable[[int, int], None],
+    *,
+    resume: bool,
 ) -> tuple[Path, LatencyTable]:
-    """Measures the layers of the network over both of their widths.
+    """Measures the layers of a network over both of their widths; gives the table and where it is.
 
     Raises:
         ArtefactError: the table exists and ``resume`` is not set, or it cannot be written.
         TargetMismatchError: it is of another target.
+    """
+    whole = resume and path.exists()
+    return path, survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=whole, progress=progress)
+
+
+def measure_alone(
+    settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
+) -> tuple[Path, LatencyTable]:
+    """Measures the table of the network that settings speak of, at ``path`` or where the target's own belongs.
+
+    Raises:
+        ArtefactError, TargetMismatchError: as :func:`measure_table`.
         UnsupportedLayerError: a layer of the network is not understood.
         UsageError: the runtime measures no layers in this precision.
     """
-    runtime, target = find_target(settings)
+    runtime, target = find_target(settings.place)
     check_measurable(target)
-    path = path or table_of(settings, target)
-    network, _ = load_network(replace(settings, data=NO_DATA) if settings.num_classes else settings)
-    graph = graph_of(settings, network)
-    whole = resume and path.exists()
-    table = survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=whole, progress=progress)
-    return path, table
+    asked = settings if settings.network.classes is None else settings.changed(data=NO_DATA)
+    network, data = network_of(asked)
+    graph = prepare(network, data, frozen=settings.prune.frozen).graph
+    return measure_table(graph, survey, path or table_path(target), runtime, target, progress, resume=resume)

@@ -8,12 +8,13 @@ from pathlib import Path
 from halp_trt.errors import UsageError
 from halp_trt.runtimes import Compiler, Runtime, default_runtime, get_runtime
 from halp_trt.specs import Target
-from halp_trt.workflows.folder import Settings, table_path
+from halp_trt.workflows.folder import table_path
+from halp_trt.workflows.settings import PlaceSettings, TableSettings
 
 __all__ = ["find_target", "table_of"]
 
 
-def find_target(settings: Settings) -> tuple[Runtime, Target]:
+def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
     """The runtime of these settings, and this machine as its target.
 
     Raises:
@@ -21,7 +22,7 @@ def find_target(settings: Settings) -> tuple[Runtime, Target]:
         RuntimeUnavailableError: its package is not installed.
     """
     runtime = get_runtime(settings.runtime or default_runtime())
-    target = runtime.target(settings.precision, settings.batch_size)
+    target = runtime.target(settings.precision, settings.batch)
     if settings.optimization_level is None:
         return runtime, target
     if not isinstance(runtime, Compiler):
@@ -29,6 +30,18 @@ def find_target(settings: Settings) -> tuple[Runtime, Target]:
     return runtime, replace(target, optimization_level=settings.optimization_level)
 
 
-def table_of(settings: Settings, target: Target) -> Path:
-    """The latency table that the settings name, or the target's own."""
-    return Path(settings.lut) if settings.lut else table_path(target)
+def table_of(settings: TableSettings, target: Target) -> Path:
+    """The latency table that the settings name, or the target's own, which need not exist yet.
+
+    Raises:
+        UsageError: the settings name a file that is not there.
+    """
+    if not settings.lut:
+        return table_path(target)
+    path = Path(settings.lut)
+    if not path.exists():
+        raise UsageError(
+            f"there is no latency table {path}; measure one with 'halp-trt build-lut --out {path}', or leave out --lut "
+            "for the target's own"
+        )
+    return path

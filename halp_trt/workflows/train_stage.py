@@ -4,56 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from halp_trt.models.sources import LoadedModel
 from halp_trt.specs import Score
 from halp_trt.store import save_tensors
+from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.dense_training import SAVE_SECONDS, train_resumably
-from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.network import load_network
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.settings import NO_DATA, DenseTrainingSettings, FineTuningSettings, Settings
 
-__all__ = ["train_dense"]
+__all__ = ["is_trained_here", "train_dense"]
+
+
+def is_trained_here(settings: Settings, run: RunFolder, *, resume: bool) -> bool:
+    """Whether a run trains its dense network: where there are pictures and epochs, and no weights yet."""
+    is_given = bool(settings.network.weights) or (resume and run.trained.exists())
+    return not is_given and settings.train.train_epochs > 0 and settings.data.data != NO_DATA
 
 
 def train_dense(
-    settings: Settings,
+    network: LoadedModel,
+    data: DataSet,
+    settings: DenseTrainingSettings,
+    tuning: FineTuningSettings,
     run: RunFolder,
     progress: Callable[[int, int, float], None],
     *,
-    resume: bool,
+    seed: int = 0,
+    resume: bool = False,
     save_seconds: float = SAVE_SECONDS,
-) -> Score | None:
-    """Trains the dense network and saves its weights, unless the settings name some or there are no data.
+) -> Score:
+    """Trains the dense network in place and saves its weights in the run's folder.
 
-    With ``resume``, weights that the run trained before are kept, and a training that was killed goes on from its
-    checkpoint to the same weights, bit for bit.
+    With ``resume``, a training that was killed goes on from its checkpoint to the same weights, bit for bit.
 
     Returns:
-        Its score, or None where nothing was trained.
+        Its score.
 
     Raises:
         NonFiniteError: the loss is NaN or infinite.
-        ModelError, DataError: as ``halp_trt.workflows.network.load_network``.
+        ModelError, DataError: as ``halp_trt.training.step.train_step``.
         ArtefactError: the checkpoint is damaged, or belongs to another training.
     """
-    checkpoint = run.dense_checkpoint
-    if resume and run.trained.exists():
-        checkpoint.unlink(missing_ok=True)  # a kill between the weights and here
-        return None
-    if settings.weights or settings.train_epochs == 0:
-        return None
-    network, data = load_network(settings)
-    if data is None:
-        return None
     if not resume:
         run.trained.unlink(missing_ok=True)  # else a later --resume would take these for its own
     how = TrainSettings(
         num_epochs=settings.train_epochs,
-        batch_size=settings.train_batch,
+        batch_size=tuning.train_batch,
         learning_rate=settings.train_rate,
-        seed=settings.seed,
+        seed=seed,
     )
+    checkpoint = run.dense_checkpoint
     train_resumably(network.module, data, how, checkpoint, resume=resume, progress=progress, save_seconds=save_seconds)
-    save_tensors(run.trained, network.module.state_dict(), {"model": settings.model, "data": data.name})
+    network.module.zero_grad(set_to_none=True)
+    save_tensors(run.trained, network.module.state_dict(), {"model": network.source, "data": data.name})
     checkpoint.unlink(missing_ok=True)
     return evaluate(module_predict(network.module), data)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable, check_target
 from halp_trt.models.reference import answers
+from halp_trt.models.sources import LoadedModel
 from halp_trt.models.widen import widen
 from halp_trt.runtimes import Array, Explains, Runtime, Session, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
@@ -16,20 +18,24 @@ from halp_trt.store import load_tensors, read_table, save
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.deploy import read_model
-from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine
+from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
-from halp_trt.workflows.network import NO_DATA, load_network
+from halp_trt.workflows.network import network_of
+from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Contender, Evidence, Explain, Promise, Tolerances, verify
 
-__all__ = ["score_of", "verify_run"]
+__all__ = ["score_of", "verify_alone", "verify_run"]
 
 
 def verify_run(
     run: RunFolder,
-    settings: Settings,
+    network: Callable[[], tuple[LoadedModel, DataSet | None]],
+    place: PlaceSettings,
+    tables: TableSettings,
     *,
+    budget: Budget,
     engines: Path,
     tolerances: Tolerances | None = None,
     with_witness: bool = False,
@@ -40,7 +46,10 @@ def verify_run(
 
     Args:
         run: what was pruned.
-        settings: of the run; another runtime or precision needs engines built for that.
+        network: gives the dense network, which is not changed, and its pictures; called once everything else is there.
+        place: what the engines are for; another than the run's needs engines built for that.
+        tables: the latency table, and whether what it lacks may be measured.
+        budget: what was asked for.
         engines: their folder.
         tolerances: what still passes.
         with_witness: whether ONNX Runtime's outputs are compared with the engines', too.
@@ -52,40 +61,69 @@ def verify_run(
         MissingLatencyError: the table lacks a layer.
         UsageError: the score may not fall far, and there are no data to find it on.
     """
-    if tolerances is not None and tolerances.max_drop is not None and settings.data == NO_DATA:
-        raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
     if with_witness:
         require_witness()
     plan = run.read_plan()
-    runtime, target = find_target(settings)
-    table = _table_for(settings, target)
+    runtime, target = find_target(place)
+    table = _table_for(tables, target)
     contenders = {
         role: _contender(run, role, parent, runtime, target, engines)
         for role, parent in (("dense", run.dense_model), ("pruned", run.pruned_model))
     }
-    network, data = load_network(settings, run)
-    masked = widen(network.module, plan, load_tensors(run.weights))
-    inputs = example_inputs(contenders["dense"].session, data, network.example)
+    loaded, data = network()
+    masked = widen(copy.deepcopy(loaded.module), plan, load_tensors(run.weights))
+    inputs = example_inputs(contenders["dense"].session, data, loaded.example)
 
     def off_onnxruntime(contender: Contender) -> float:
         return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
 
     result = verify(
         contenders,
-        Promise(plan=plan, budget=Budget.parse(settings.budget), table=table, tolerances=tolerances or Tolerances()),
+        Promise(plan=plan, budget=budget, table=table, tolerances=tolerances or Tolerances()),
         masked=lambda inputs: answers(masked, inputs.values()),
-        score=lambda session: score_of(session, data, network.output_names),
+        score=lambda session: score_of(session, data, loaded.output_names),
         inputs=inputs,
         evidence=Evidence(
             witness=off_onnxruntime if with_witness else None,
-            explain=_explainer(settings, plan, runtime, target) if table is not None else None,
+            explain=_explainer(tables, plan, runtime, target) if table is not None else None,
         ),
     )
     save(result, run.verification)
     return result
 
 
-def _table_for(settings: Settings, target: Target) -> LatencyTable | None:
+def verify_alone(
+    run: RunFolder,
+    settings: Settings,
+    *,
+    engines: Path,
+    tolerances: Tolerances | None = None,
+    with_witness: bool = False,
+) -> Verification:
+    """Verifies the engines of a run by the settings alone; raises what :func:`verify_run` does.
+
+    Raises:
+        UsageError: the score may not fall far, and there are no data to find it on.
+    """
+    if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
+        raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
+
+    def network() -> tuple[LoadedModel, DataSet | None]:
+        return network_of(settings, trained=run.trained)
+
+    return verify_run(
+        run,
+        network,
+        settings.place,
+        settings.table,
+        budget=settings.prune.budget,
+        engines=engines,
+        tolerances=tolerances,
+        with_witness=with_witness,
+    )
+
+
+def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:
     """The table that the settings name, else the target's own, else None."""
     path = table_of(settings, target)
     if not settings.lut and not path.exists():
@@ -95,9 +133,9 @@ def _table_for(settings: Settings, target: Target) -> LatencyTable | None:
     return table
 
 
-def _explainer(settings: Settings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
+def _explainer(settings: TableSettings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
     """What takes an engine apart into kernels and looks them up, measuring those that are new; None where none can."""
-    if not isinstance(runtime, Explains) or settings.on_miss == "refuse":
+    if not isinstance(runtime, Explains) or settings.on_a_miss == "refuse":
         return None
     measure = Measurer(
         table_of(settings, target), runtime, target, footprint=network_footprint(plan.graph, target.batch_size)

@@ -17,7 +17,7 @@ from halp_trt.runtimes import synthetic
 from halp_trt.store import save
 from tests.cli.tiny import TINY, net
 
-QUICK = ("--steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--run-dir", "run")
+QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--out", "run")
 
 
 def _nothing(folder: Path) -> None:
@@ -112,10 +112,11 @@ CASES = {
         ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"),
         "damaged in line 2",
     ),
+    "missing table": (_nothing, ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"), "there is no latency table lut.jsonl"),
     "missing table, no measuring": (
         _nothing,
-        ("prune", *TINY, *QUICK, "--lut", "lut.jsonl", "--on-miss", "refuse"),
-        "lut.jsonl",
+        ("prune", *TINY, *QUICK, "--on-miss", "refuse"),
+        "luts/synthetic-staircase-synthetic-1-fp32-b1.jsonl",
     ),
     "layer missing, no measuring": (
         _table(lambda text: text),
@@ -163,7 +164,7 @@ CASES = {
         ("prune", *TINY[:2], "--data", "none", *TINY[4:], *QUICK, "--epochs", "0", "--weights", "weights.safetensors"),
         "outputs for its example input hold NaN or infinity",
     ),
-    "output folder is no folder": (_a_file, ("prune", *TINY, *QUICK, "--run-dir", "file/run"), "file/run"),
+    "output folder is no folder": (_a_file, ("prune", *TINY, *QUICK, "--out", "file/run"), "file/run"),
     "output folder that cannot be written": (
         _nothing,
         ("build-lut", *TINY, "--out", "/proc/lut.jsonl"),

@@ -23,7 +23,7 @@ BUILD = (
     "tiny:net",
     "--runtime",
     "onnxruntime",
-    "--step",
+    "--width-step",
     "1",
     "--out",
     "table.jsonl",
@@ -87,7 +87,20 @@ def test_ctrl_c_while_measuring_keeps_every_measured_layer(folder: Path, halp_tr
 
 
 def test_ctrl_c_while_pruning_keeps_every_finished_step(folder: Path, halp_trt: Callable[..., Result]) -> None:
-    asked = ("prune", *TINY, "--steps", "6", "--minibatches", "15", "--epochs", "1", "--run-dir", "run", "--seed", "3")
+    asked = (
+        "prune",
+        *TINY,
+        "--pruning-steps",
+        "6",
+        "--minibatches",
+        "15",
+        "--epochs",
+        "1",
+        "--out",
+        "run",
+        "--seed",
+        "3",
+    )
     log = folder / "run" / "log.jsonl"
     with _start(*asked) as process:
         _wait_for(lambda: _num_lines(log) > 0, process)
@@ -103,7 +116,7 @@ def test_ctrl_c_while_pruning_keeps_every_finished_step(folder: Path, halp_trt: 
 
 @pytest.mark.parametrize("limit", [2_000, 8_000])
 def test_a_disk_that_fills_up_loses_one_row_at_most(limit: int, folder: Path, halp_trt: Callable[..., Result]) -> None:
-    asked = ("build-lut", *TINY, "--step", "1", "--out", "table.jsonl", "--max-probes", "150")
+    asked = ("build-lut", *TINY, "--width-step", "1", "--out", "table.jsonl", "--max-probes", "150")
     with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) as process:
         assert "cannot write table.jsonl" in _refusal(process)
     size = (folder / "table.jsonl").stat().st_size
@@ -116,7 +129,7 @@ def test_a_disk_that_fills_up_loses_one_row_at_most(limit: int, folder: Path, ha
 
 
 def test_a_disk_too_small_for_weights_ends_pruning_in_one_sentence(folder: Path) -> None:
-    asked = ("prune", *TINY, "--steps", "2", "--minibatches", "2", "--epochs", "0", "--run-dir", "run")
+    asked = ("prune", *TINY, "--pruning-steps", "2", "--minibatches", "2", "--epochs", "0", "--out", "run")
     with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))) as process:
         assert "cannot write" in _refusal(process)
     assert not [path for path in folder.rglob("*.tmp") if path.name.startswith(".")]

@@ -21,7 +21,7 @@ Verb = Callable[..., Result]
 @pytest.fixture
 def whole(halp_trt: Verb, folder: Path) -> LatencyTable:
     """A table of all layers of a network."""
-    built = halp_trt("build-lut", *TINY, "--step", 2, "--out", "whole.jsonl")
+    built = halp_trt("build-lut", *TINY, "--width-step", 2, "--out", "whole.jsonl")
     assert built.exit_code == 0, built.output
     return read_table(folder / "whole.jsonl")
 
@@ -120,7 +120,7 @@ def test_surfaces_keep_their_rows_where_another_size_of_network_measured_them_to
 
 def test_of_two_surfaces_over_the_same_widths_the_finer_stays(halp_trt: Verb, folder: Path) -> None:
     for name, few in (("coarse", ("--max-error", "50%")), ("fine", ("--max-error", "0.3"))):
-        assert halp_trt("build-lut", *TINY, "--step", 2, *few, "--out", f"{name}.jsonl").exit_code == 0
+        assert halp_trt("build-lut", *TINY, "--width-step", 2, *few, "--out", f"{name}.jsonl").exit_code == 0
     fine = {s.key: s for s in read_table(folder / "fine.jsonl").surfaces}
     for order in (("coarse.jsonl", "fine.jsonl"), ("fine.jsonl", "coarse.jsonl")):
         assert halp_trt("merge-luts", *order, "--out", f"{order[0]}-first.jsonl").exit_code == 0

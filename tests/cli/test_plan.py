@@ -236,7 +236,7 @@ def test_what_a_table_lacks_is_named(halp_trt: Verb, table: Path, folder: Path) 
     assert (no_saliency.exit_code, "--saliency" in no_saliency.stderr) == (2, True)
     wrong = halp_trt("plan", table, "--saliency", "graph.json")
     assert (wrong.exit_code, "expected a Saliency" in wrong.stderr) == (2, True)
-    finer = halp_trt("plan", table, "--saliency", "saliency.json", "--step", "4")
+    finer = halp_trt("plan", table, "--saliency", "saliency.json", "--width-step", "4")
     assert (finer.exit_code, "has no latency of" in finer.stderr) == (2, True)
     with pytest.raises(ArtefactError):
         load(folder / "nothing.json")

@@ -11,15 +11,16 @@ from click.testing import Result
 
 from halp_trt.specs import PruningPlan
 from halp_trt.store import load, read_table
+from halp_trt.workflows.folder import RunFolder
 from tests.cli.tiny import TINY
 
 Verb = Callable[..., Result]
-QUICK = ("--steps", 2, "--minibatches", 1, "--epochs", 0, "--train-batch", 32)
+QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 0, "--train-batch", 32)
 DEMO = ("--model", "demo", "--data", "none", "--classes", "10", "--input", "1x16x16", "--runtime", "synthetic")
 
 
 def test_a_full_grid_measures_every_entry_of_the_demo_net(halp_trt: Verb, folder: Path) -> None:
-    built = halp_trt("build-lut", *DEMO, "--step", 32, "--full-grid", "--out", "full.jsonl", "--json")
+    built = halp_trt("build-lut", *DEMO, "--width-step", 32, "--full-grid", "--out", "full.jsonl", "--json")
     assert built.exit_code == 0, built.output
     summary = json.loads(built.stdout)
     table = read_table(folder / "full.jsonl")
@@ -37,7 +38,10 @@ def test_an_error_that_makes_no_sense_is_one_sentence(halp_trt: Verb, text: str)
 
 def test_a_smaller_error_takes_more_probes(halp_trt: Verb, folder: Path) -> None:
     for text in ("50%", "0.3"):
-        assert halp_trt("build-lut", *TINY, "--step", 2, "--max-error", text, "--out", f"{text}.jsonl").exit_code == 0
+        assert (
+            halp_trt("build-lut", *TINY, "--width-step", 2, "--max-error", text, "--out", f"{text}.jsonl").exit_code
+            == 0
+        )
     assert len(read_table(folder / "0.3.jsonl").rows) > len(read_table(folder / "50%.jsonl").rows)
 
 
@@ -53,7 +57,7 @@ def test_too_few_probes_are_refused_and_say_how_many_there_must_be(halp_trt: Ver
 
 
 def test_a_step_wider_than_any_layer_measures_the_dense_network(halp_trt: Verb, folder: Path) -> None:
-    built = halp_trt("build-lut", *TINY, "--step", 5000, "--out", "t.jsonl", "--json")
+    built = halp_trt("build-lut", *TINY, "--width-step", 5000, "--out", "t.jsonl", "--json")
     assert built.exit_code == 0, built.output
     assert json.loads(built.stdout)["num_rows"] == json.loads(built.stdout)["num_entries"]
 
@@ -84,16 +88,16 @@ def test_a_table_that_another_model_began_goes_on(halp_trt: Verb, folder: Path) 
 def test_refining_measures_what_a_plan_chose(
     halp_trt: Verb, folder: Path, arguments: tuple[str, ...], on_miss: str
 ) -> None:
-    assert halp_trt("build-lut", *TINY, "--step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
+    assert halp_trt("build-lut", *TINY, "--width-step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
     before = read_table(folder / "t.jsonl").rows
-    asked = ("prune", *TINY, *QUICK, "--step", 2, "--method", "joint", "--lut", "t.jsonl", "--run-dir", "run")
+    asked = ("prune", *TINY, *QUICK, "--width-step", 2, "--method", "joint", "--lut", "t.jsonl", "--out", "run")
     pruned = halp_trt(*asked, *arguments, "--budget", "73%")
     if on_miss == "refuse":
         assert pruned.exit_code == 2
         assert "of the layers, first Conv" in pruned.stderr
         return
     assert pruned.exit_code == 0, pruned.output
-    assert json.loads((folder / "run/run.json").read_text())["value"].get("on_miss", "measure") == on_miss
+    assert RunFolder(path=folder / "run").read_settings().table.on_a_miss == on_miss
     plan, after = load(folder / "run/plan.json"), read_table(folder / "t.jsonl").rows
     assert isinstance(plan, PruningPlan)
     is_measured = [layer.spec_at(plan.counts()) in after for layer in plan.graph.layers]
@@ -104,9 +108,9 @@ def test_refining_measures_what_a_plan_chose(
 def test_whether_to_refine_is_a_setting(halp_trt: Verb, folder: Path) -> None:
     (folder / "halp.toml").write_text("refine = false\n")
     assert halp_trt("build-lut", *TINY, "--out", "t.jsonl").exit_code == 0
-    pruned = halp_trt("prune", *TINY, *QUICK, "--method", "joint", "--lut", "t.jsonl", "--run-dir", "run")
+    pruned = halp_trt("prune", *TINY, *QUICK, "--method", "joint", "--lut", "t.jsonl", "--out", "run")
     assert pruned.exit_code == 0, pruned.output
-    assert json.loads((folder / "run/run.json").read_text())["value"]["on_miss"] == "interpolate"
+    assert json.loads((folder / "run/run.json").read_text())["value"]["table"]["refine"] is False
     (folder / "halp.toml").write_text('refine = "no"\n')
     refused = halp_trt("prune", *TINY, *QUICK)
     assert (refused.exit_code, "expected true or false" in refused.stderr) == (2, True)
@@ -115,11 +119,13 @@ def test_whether_to_refine_is_a_setting(halp_trt: Verb, folder: Path) -> None:
 
 
 def test_a_plan_is_made_from_a_survey_and_a_run_s_saliency(halp_trt: Verb, folder: Path) -> None:
-    assert halp_trt("build-lut", *TINY, "--step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
-    pruned = halp_trt("prune", *TINY, *QUICK, "--method", "joint", "--step", 2, "--lut", "t.jsonl", "--run-dir", "run")
+    assert halp_trt("build-lut", *TINY, "--width-step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
+    pruned = halp_trt(
+        "prune", *TINY, *QUICK, "--method", "joint", "--width-step", 2, "--lut", "t.jsonl", "--out", "run"
+    )
     assert pruned.exit_code == 0, pruned.output
     before = (folder / "t.jsonl").read_bytes()
-    asked = ("plan", "t.jsonl", "--saliency", "run/saliency.json", "--graph", "run/graph.json", "--step", 2)
+    asked = ("plan", "t.jsonl", "--saliency", "run/saliency.json", "--graph", "run/graph.json", "--width-step", 2)
     planned = halp_trt(*asked, "--budget", "65%", "--out", "plan.json", "--json")
     assert planned.exit_code == 0, planned.output
     answer, table, plan = json.loads(planned.stdout), read_table(folder / "t.jsonl"), load(folder / "plan.json")

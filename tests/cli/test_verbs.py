@@ -17,7 +17,7 @@ from halp_trt.specs import PruningPlan, Target
 from halp_trt.store import load, read_table
 from tests.cli.tiny import TINY
 
-QUICK = ("--steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32)
+QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32)
 
 
 def test_every_verb_has_help_with_a_first_sentence(halp_trt) -> None:
@@ -62,7 +62,7 @@ def test_a_table_lands_under_its_target_by_default(halp_trt, folder: Path) -> No
 
 
 def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) -> None:
-    pruned = halp_trt("prune", *TINY, *QUICK, "--run-dir", "run", "--json")
+    pruned = halp_trt("prune", *TINY, *QUICK, "--out", "run", "--json")
     assert pruned.exit_code == 0, pruned.stderr
     plan = load(folder / "run/plan.json")
     assert isinstance(plan, PruningPlan)
@@ -71,8 +71,8 @@ def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) ->
     shown = halp_trt("show", "run")
     assert "tiny:net" in shown.stdout
     assert "channel group" in shown.stdout
-    assert json.loads(halp_trt("show", "run", "--json").stdout)["settings"]["model"] == "tiny:net"
-    deployed = halp_trt("deploy", "run", "--runtime", "onnxruntime", "--engines", "out", "--json")
+    assert json.loads(halp_trt("show", "run", "--json").stdout)["settings"]["network"]["model"] == "tiny:net"
+    deployed = halp_trt("deploy", "run", "--runtime", "onnxruntime", "--out", "out", "--json")
     assert deployed.exit_code == 0, deployed.stderr
     records = json.loads(deployed.stdout)["engines"]
     assert all((folder / "out" / record["file"]).exists() for record in records)
@@ -80,12 +80,12 @@ def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) ->
 
 def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Path) -> None:
     (folder / "halp.toml").write_text("max-prune = 75.0\n")
-    pruned = halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "60", "--run-dir", "run", "--json")
+    pruned = halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "60", "--out", "run", "--json")
     assert pruned.exit_code == 0, pruned.stderr
-    settings = json.loads((folder / "run/run.json").read_text())["value"]
+    settings = json.loads((folder / "run/run.json").read_text())["value"]["prune"]
     assert (settings["max_prune"], settings["max_prune_step"]) == (75.0, 60.0)
     assert all(len(kept) >= 8 for kept in load(folder / "run/plan.json").kept.values() if len(kept) > 3)
-    hopeless = halp_trt("prune", *TINY, *QUICK, "--max-prune", "5", "--run-dir", "other")
+    hopeless = halp_trt("prune", *TINY, *QUICK, "--max-prune", "5", "--out", "other")
     assert hopeless.exit_code == 2
     assert "the lowest latency" in hopeless.stderr
     assert not (folder / "other").exists()
@@ -93,14 +93,14 @@ def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Pat
 
 
 def test_untrained_weights_are_warned_about(halp_trt) -> None:
-    result = halp_trt("prune", *TINY, *QUICK, "--run-dir", "run")
+    result = halp_trt("prune", *TINY, *QUICK, "--out", "run")
     assert "warning: the network has its untrained initial weights" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["luts/table.jsonl", "run/plan.json", "run/graph.json"])
 def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name: str) -> None:
     halp_trt("build-lut", *TINY, "--out", "luts/table.jsonl")
-    halp_trt("prune", *TINY, *QUICK, "--run-dir", "run", "--lut", "luts/table.jsonl")
+    halp_trt("prune", *TINY, *QUICK, "--out", "run", "--lut", "luts/table.jsonl")
     assert halp_trt("show", name).stdout.count("\n") > 3
     assert json.loads(halp_trt("show", name, "--json").stdout)
     assert halp_trt("show", name, "--html", "page.html").exit_code == 0
@@ -108,9 +108,9 @@ def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name:
 
 
 def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: Path) -> None:
-    quick = ("--input", "1x16x16", "--train-epochs", 1, "--epochs", 0, "--steps", 2, "--minibatches", 1,
-             "--step", 16)  # fmt: skip
-    result = halp_trt("run", *quick, "--budget", "80%", "--run-dir", "run", "--json")
+    quick = ("--input", "1x16x16", "--train-epochs", 1, "--epochs", 0, "--pruning-steps", 2, "--minibatches", 1,
+             "--width-step", 16)  # fmt: skip
+    result = halp_trt("run", *quick, "--budget", "80%", "--out", "run", "--json")
     assert result.exit_code in (0, 1), result.stderr
     summary = json.loads(result.stdout)
     assert list(summary["seconds"]) == ["train", "build-lut", "prune", "deploy", "verify", "report"]
@@ -129,12 +129,25 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
 
 def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
     network = ("--model", "tiny:net", "--data", "tiny:pictures", "--runtime", "torch")
-    built = halp_trt("build-lut", *network, "--step", 16, "--out", "lut.jsonl")
+    built = halp_trt("build-lut", *network, "--width-step", 16, "--out", "lut.jsonl")
     assert built.exit_code == 0, built.stderr
     assert read_table(folder / "lut.jsonl").target.runtime == "torch"
     # eager layers this small cost their call: on a busy machine narrow ones may save nothing, and any budget be missed
-    quick = ("--steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--budget", "100%", "--step", 16)
-    pruned = halp_trt("prune", *network, *quick, "--lut", "lut.jsonl", "--run-dir", "run")
+    quick = (
+        "--pruning-steps",
+        1,
+        "--minibatches",
+        1,
+        "--epochs",
+        0,
+        "--train-batch",
+        32,
+        "--budget",
+        "100%",
+        "--width-step",
+        16,
+    )
+    pruned = halp_trt("prune", *network, *quick, "--lut", "lut.jsonl", "--out", "run")
     assert pruned.exit_code == 0, pruned.stderr
     assert halp_trt("deploy", "run").exit_code == 0
     verified = halp_trt("verify", "run", "--seconds", 0.2, "--tolerance", 10000)
@@ -158,7 +171,7 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
     monkeypatch.setattr(runtimes, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
     monkeypatch.setattr(runtimes, "has_nvidia_gpu", lambda root: True)
     arguments = ("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", precision)
-    result = halp_trt(*arguments, "--out", "lut.jsonl", "--step", 16)
+    result = halp_trt(*arguments, "--out", "lut.jsonl", "--width-step", 16)
     assert result.exit_code == 0, result.stderr
     assert "runtime tensorrt: TensorRT is installed and there is an NVIDIA GPU; name another" in result.stderr
     assert read_table("lut.jsonl").target.runtime == "tensorrt"
@@ -166,7 +179,7 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
 
 
 def test_the_choice_is_told_only_where_there_was_one(halp_trt) -> None:
-    assert "runtime " not in halp_trt("build-lut", *TINY, "--out", "lut.jsonl", "--step", 16).stderr
+    assert "runtime " not in halp_trt("build-lut", *TINY, "--out", "lut.jsonl", "--width-step", 16).stderr
     chosen = halp_trt("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", "bf16")
     assert "runtime onnxruntime: " in chosen.stderr
     assert chosen.exit_code == 2

@@ -24,10 +24,11 @@ from halp_trt.models.trace import trace
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec, PruningPlan
 from halp_trt.store import load, read_table
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.request import PruneRequest, Subject
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.survey import Survey, survey_lut
 from tests.golden.cases import NUM_STEPS, WIDTH_STEPS, wide
 
@@ -86,7 +87,15 @@ def prune_network(name: str, method: str, budget: str, table: Path, folder: Path
     except InfeasibleBudgetError as error:
         return {"infeasible": [float(number) for number in re.findall(r"\d+\.\d+", str(error))]}
     run.write_settings(
-        Settings(model=_factory(name), runtime=_DEVICE, budget=budget, method=method, lut=str(path), on_miss="refuse")
+        Settings.of(
+            model=_factory(name),
+            data="none",
+            runtime=_DEVICE,
+            budget=request.budget,
+            method=method,
+            lut=str(path),
+            on_miss="refuse",
+        )
     )
     rows = list(read_table(path).rows.values())[num_before:]
     return {
@@ -107,12 +116,12 @@ def arrive(folder: Path) -> Values:
 
     The synthetic device has no clock for whole networks: ONNX Runtime's engines are compared, by the synthetic table.
     """
-    run, where = folder / "run", ("--runtime", "onnxruntime", "--engines", folder / "engines")
-    records = _told("deploy", run, *where, "--data", "none")["engines"]
+    run, engines, where = folder / "run", folder / "engines", ("--runtime", "onnxruntime")
+    records = _told("deploy", run, *where, "--out", engines, "--data", "none")["engines"]
     header, *rows = (folder / "table.jsonl").read_text().splitlines()
     table = folder / "borrowed.jsonl"
     table.write_text("\n".join([json.dumps({**json.loads(header), "target": records[0]["target"]}), *rows]) + "\n")
-    told = _told("verify", run, *where, "--lut", table, *_BRIEFLY)
+    told = _told("verify", run, *where, "--engines", engines, "--lut", table, *_BRIEFLY)
     return {
         "engines": {role: _engine(record) for role, record in zip(("dense", "pruned"), records, strict=False)},
         "verification": _verdict(told),
@@ -135,12 +144,23 @@ def verb(*arguments: object) -> Result:
 
 def command_line(name: str, folder: Path) -> Values:
     """One network through ``build-lut`` and, by one method, ``prune``; the table and the plan."""
-    where = ("--model", _factory(name), "--data", "none", "--runtime", _DEVICE, "--step", WIDTH_STEPS[name])
+    where = ("--model", _factory(name), "--data", "none", "--runtime", _DEVICE, "--width-step", WIDTH_STEPS[name])
     measured = verb("build-lut", *where, "--out", folder / "table.jsonl")
     assert measured.exit_code == 0, measured.output
     table, run = _table(read_table(folder / "table.jsonl")), RunFolder(path=folder / "run")
-    asked = ("--saliency", "magnitude", "--steps", NUM_STEPS, "--epochs", 0, "--budget", "60%", "--method", "joint")
-    done = verb("prune", *where, "--lut", folder / "table.jsonl", *asked, "--run-dir", run.path)
+    asked = (
+        "--saliency",
+        "magnitude",
+        "--pruning-steps",
+        NUM_STEPS,
+        "--epochs",
+        0,
+        "--budget",
+        "60%",
+        "--method",
+        "joint",
+    )
+    done = verb("prune", *where, "--lut", folder / "table.jsonl", *asked, "--out", run.path)
     assert done.exit_code == 0, done.output
     return {"table": table, "plan": _plan(run.read_plan())}
 
@@ -150,13 +170,15 @@ def demo(folder: Path) -> Values:
 
     It is trained, and weights that were trained differ from one kind of machine to another: what is kept are names.
     """
-    where = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--lut", folder / "table.jsonl")
-    asked = ("--train-epochs", 0, "--steps", 1, "--minibatches", 1, "--epochs", 0, "--step", 16, "--budget", "70%")
+    where = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--width-step", 16)
+    table = ("--lut", folder / "table.jsonl")
+    assert verb("build-lut", *where, "--out", folder / "table.jsonl").exit_code == 0
+    asked = ("--train-epochs", 0, "--pruning-steps", 1, "--minibatches", 1, "--epochs", 0, "--budget", "70%")
     run, engines = folder / "run", folder / "engines"
-    done = {"run": verb("run", *where, *asked, "--run-dir", run, "--engines", engines)}
-    other = ("--runtime", "onnxruntime", "--engines", engines)
-    done["deploy"] = verb("deploy", run, *other, "--json")
-    done["verify"] = verb("verify", run, *other, *_BRIEFLY, "--json")
+    done = {"run": verb("run", *where, *table, *asked, "--out", run, "--engines", engines)}
+    other = ("--runtime", "onnxruntime")
+    done["deploy"] = verb("deploy", run, *other, "--out", engines, "--json")
+    done["verify"] = verb("verify", run, *other, "--engines", engines, *_BRIEFLY, "--json")
     done["show"] = verb("show", run, "--json")
     plan = RunFolder(path=run).read_plan()
     return {

@@ -287,10 +287,23 @@ def test_what_is_no_probe_is_an_error(prober: runtime.OpenVinoProber) -> None:
 
 def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., object], folder: Path) -> None:  # noqa: F811
     tiny = [word if word != "synthetic" else "openvino" for word in TINY]
-    quick = ("--steps", 1, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--step", 16, "--budget", "1ms")
+    quick = (
+        "--pruning-steps",
+        1,
+        "--minibatches",
+        1,
+        "--epochs",
+        1,
+        "--train-batch",
+        32,
+        "--width-step",
+        16,
+        "--budget",
+        "1ms",
+    )
     for verb in (
-        ("prune", *tiny, *quick, "--run-dir", "run"),
-        ("deploy", "run", "--engines", "out"),
+        ("prune", *tiny, *quick, "--out", "run"),
+        ("deploy", "run", "--out", "out"),
         ("verify", "run", "--engines", "out", "--tolerance", "5.0", "--json"),
     ):
         done = halp_trt(*verb)

@@ -10,9 +10,10 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import half_plan, trace
-from halp_trt.specs import PruningPlan
+from halp_trt.specs import Budget, PruningPlan
 from halp_trt.store import save, save_tensors, write_bytes
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class Pruned:
 @pytest.fixture(scope="session")
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Pruned:
     run = RunFolder(path=tmp_path_factory.mktemp("runs") / "half")
-    settings = Settings(model="demo", input_shape=(1, 16, 16), data="digits", budget="100%", runtime="onnxruntime")
+    settings = Settings.of(
+        model="demo", input=(1, 16, 16), data="digits", budget=Budget(fraction=1.0), runtime="onnxruntime"
+    )
     network = load_model("demo", input_shape=(1, 16, 16))
     model = export(network.module, network.example)
     plan = half_plan(trace(network.module, network.example, model=model))

@@ -117,8 +117,8 @@ def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path: Path, precision: str) -> None:
-    settings = replace(pruned.run.read_settings(), precision=precision)
-    built = deploy_run(pruned.run, settings, Order(engines=tmp_path))
+    settings = pruned.run.read_settings().changed(precision=precision)
+    built = deploy_run(pruned.run, settings.place, settings.data, Order(engines=tmp_path))
     assert built.pruned.target.precision == precision
     low = RUNTIME.load((tmp_path / built.pruned.file).read_bytes(), built.pruned.target)
     exact = RUNTIME.load(pruned.run.pruned_model.read_bytes(), TARGET)

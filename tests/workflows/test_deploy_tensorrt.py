@@ -23,21 +23,22 @@ from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, save, sha256_file, write_bytes
 from halp_trt.workflows.build import Order, build_engine
-from halp_trt.workflows.folder import Origin, RunFolder, Settings
+from halp_trt.workflows.folder import Origin, RunFolder
 from halp_trt.workflows.precision import check_types
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.verify import count_parameters
 from tests.graphs.drawing import draw, numbers
 
 pytestmark = pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 
 NETWORKS = {
-    "demo": (Settings(model="demo", input_shape=(1, 16, 16), data="digits"), 10),
+    "demo": (Settings.of(model="demo", input=(1, 16, 16), data="digits"), 10),
     "mobilenet": (
-        Settings(model="torchvision:mobilenet_v2", input_shape=(3, 224, 224), data="tests.workflows.colours:few"),
+        Settings.of(model="torchvision:mobilenet_v2", input=(3, 224, 224), data="tests.workflows.colours:few"),
         53,
     ),
     "resnet": (
-        Settings(model="torchvision:resnet50", input_shape=(3, 224, 224), data="tests.workflows.colours:few"),
+        Settings.of(model="torchvision:resnet50", input=(3, 224, 224), data="tests.workflows.colours:few"),
         54,
     ),
 }
@@ -75,7 +76,7 @@ def halp_trt(*arguments: object) -> Result:
 def test_deploy_builds_proven_plans(runs: dict[str, RunFolder], tmp_path: Path, name: str, precision: str) -> None:
     run, num_products = runs[name], NETWORKS[name][1]
     result = halp_trt(
-        "deploy", run.path, "--runtime", "tensorrt-rtx", "--precision", precision, "--engines", tmp_path, "--builds", 3
+        "deploy", run.path, "--runtime", "tensorrt-rtx", "--precision", precision, "--out", tmp_path, "--builds", 3
     )
     assert result.exit_code == 0, result.output
     suffix = f"tensorrt-rtx-{precision}-b1.json"
@@ -108,7 +109,7 @@ def test_deploy_builds_proven_plans(runs: dict[str, RunFolder], tmp_path: Path, 
 def test_nodes_are_kept_on_request(runs: dict[str, RunFolder], tmp_path: Path) -> None:
     run = runs["demo"]
     node = next(n.name for n in onnx.load(run.pruned_model).graph.node if n.op_type == "Conv")
-    asked = ("deploy", run.path, "--runtime", "tensorrt-rtx", "--engines", tmp_path, "--precision", "fp16")
+    asked = ("deploy", run.path, "--runtime", "tensorrt-rtx", "--out", tmp_path, "--precision", "fp16")
     assert halp_trt(*asked, "--keep-fp32", node).exit_code == 0
     record = load(tmp_path / "demo-pruned-tensorrt-rtx-fp16-b1.json")
     assert record.kept == {node: "asked for"}
@@ -136,8 +137,8 @@ def test_what_cannot_be_is_one_sentence(
     run.path.mkdir()
     for path in runs["demo"].path.iterdir():
         write_bytes(run.path / path.name, path.read_bytes())
-    run.write_settings(replace(NETWORKS["demo"][0], runtime="tensorrt-rtx"))
-    result = halp_trt("deploy", run.path, "--engines", tmp_path / "engines", *options)
+    run.write_settings(NETWORKS["demo"][0].changed(runtime="tensorrt-rtx"))
+    result = halp_trt("deploy", run.path, "--out", tmp_path / "engines", *options)
     assert result.exit_code == 2
     errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -145,7 +146,7 @@ def test_what_cannot_be_is_one_sentence(
 
 
 def test_a_run_that_cannot_be_measured_stops_before_it_trains(tmp_path: Path) -> None:
-    result = halp_trt("run", "--data", "digits", "--runtime", "tensorrt-rtx", "--run-dir", tmp_path / "run")
+    result = halp_trt("run", "--data", "digits", "--runtime", "tensorrt-rtx", "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "error: measuring with tensorrt-rtx needs an NVIDIA GPU" in result.output
     assert not list(tmp_path.iterdir())

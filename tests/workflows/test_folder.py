@@ -6,15 +6,19 @@ import pytest
 
 from halp_trt.errors import ArtefactError
 from halp_trt.runtimes import synthetic
-from halp_trt.store import write_json
-from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
+from halp_trt.specs import Budget
+from halp_trt.store import read_json, write_json
+from halp_trt.workflows.folder import RunFolder, engine_path, load_engine, table_path
+from halp_trt.workflows.settings import Settings
 
 TARGET = synthetic.target("fp32", 4)
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path)
-    settings = Settings(model="resnet20", input_shape=(3, 32, 32), frozen=("stem",), budget="4.2ms", tune_rate=0.5)
+    settings = Settings.of(
+        model="resnet20", input=(3, 32, 32), frozen=("stem",), budget=Budget(limit_us=4200), tune_rate=0.5
+    )
     run.write_settings(settings)
     assert run.read_settings() == settings
 
@@ -24,15 +28,49 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="no run folder"):
         run.read_settings()
     write_json(run.settings, {"schema": "halp-trt/run/9", "value": {}})
-    with pytest.raises(ArtefactError, match="does not hold halp-trt/run/1"):
+    with pytest.raises(ArtefactError, match="does not hold halp-trt/run/2"):
         run.read_settings()
 
 
 def test_damaged_settings_name_their_file(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path)
-    write_json(run.settings, {"schema": "halp-trt/run/1", "value": {"model": 3}})
-    with pytest.raises(ArtefactError, match=r"run\.json is damaged: Settings\.model: expected str"):
-        run.read_settings()
+    damaged = {
+        "halp-trt/run/1": ({"model": 3}, r"run\.json: NetworkSettings\.model: expected str"),
+        "halp-trt/run/2": ({"prune": {"budget": "60%"}}, r"run\.json: PruneSettings\.budget: expected Budget"),
+    }
+    for schema, (value, sentence) in damaged.items():
+        write_json(run.settings, {"schema": schema, "value": value})
+        with pytest.raises(ArtefactError, match=sentence):
+            run.read_settings()
+
+
+def test_every_setting_is_written_so_that_defaults_may_change(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    run.write_settings(Settings())
+    value = read_json(run.settings)["value"]
+    assert value["prune"]["method"] == Settings().prune.method
+    assert {name for concern in value.values() for name in concern} == set(Settings().by_name())
+
+
+def test_settings_of_the_first_version_are_read_with_its_defaults(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    value = {"model": "resnet20", "input_shape": [3, 32, 32], "num_classes": 10, "batch_size": 4, "step": 16,
+             "steps": 3, "budget": "4.2ms", "on_miss": "interpolate", "frozen": ["stem"],
+             "max_prune": 75.0}  # fmt: skip
+    write_json(run.settings, {"schema": "halp-trt/run/1", "value": value})
+    found = run.read_settings()
+    assert (found.network.input, found.network.classes, found.place.batch) == ((3, 32, 32), 10, 4)
+    assert (found.table.width_step, found.prune.pruning_steps) == (16, 3)
+    assert found.prune.budget == Budget(limit_us=4200)
+    assert (found.table.on_a_miss, found.prune.frozen, found.prune.max_prune) == ("interpolate", ("stem",), 75.0)
+    write_json(run.settings, {"schema": "halp-trt/run/1", "value": {}})
+    found = run.read_settings()
+    assert (found.data.data, found.place.runtime, found.prune.method) == ("none", "onnxruntime", "halp")
+    assert (found.prune.budget, found.table.on_a_miss) == (Budget(fraction=0.6), "measure")
+    for value in ({"colour": "red"}, {"budget": "banana"}):
+        write_json(run.settings, {"schema": "halp-trt/run/1", "value": value})
+        with pytest.raises(ArtefactError, match=r"no field 'colour'|budget 'banana'"):
+            run.read_settings()
 
 
 def test_names_are_plain_and_tell_targets_apart() -> None:

@@ -24,14 +24,15 @@ from halp_trt.specs import Verification
 from halp_trt.store import load, load_tensors, read_table
 from halp_trt.workflows.deploy import Order, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.layer_checks import layer_checks
 from halp_trt.workflows.measurer import Measurer
-from halp_trt.workflows.network import load_network
+from halp_trt.workflows.network import network_of
 from halp_trt.workflows.outputs import compare_outputs
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.verify import Tolerances, count_parameters
-from halp_trt.workflows.verify_stage import verify_run
+from halp_trt.workflows.verify_stage import verify_alone
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
@@ -63,14 +64,14 @@ class Clocked:
 @pytest.fixture(scope="module")
 def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[Verification, Settings, Path]:
     folder = tmp_path_factory.mktemp("verify")
-    settings = replace(pruned.run.read_settings(), lut=str(folder / "lut.jsonl"))
+    settings = pruned.run.read_settings().changed(lut=str(folder / "lut.jsonl"))
     graph = pruned.plan.graph
-    measure = Measurer(settings.lut, RUNTIME, TARGET)
+    measure = Measurer(settings.table.lut, RUNTIME, TARGET)
     measure(
         [layer.spec_at(counts) for counts in (graph.dense_counts(), pruned.plan.counts()) for layer in graph.layers]
     )
-    deploy_run(pruned.run, settings, Order(engines=folder / "engines"))
-    return verify_run(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
+    deploy_run(pruned.run, settings.place, settings.data, Order(engines=folder / "engines"))
+    return verify_alone(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
 
 
 def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
@@ -106,7 +107,7 @@ def test_every_kernel_of_the_engine_is_listed(verified: tuple[Verification, Sett
 def test_the_witness_agrees_with_both_engines(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
     pytest.importorskip("polygraphy")
     _, settings, folder = verified
-    found = verify_run(pruned.run, settings, engines=folder / "engines", tolerances=QUICK, with_witness=True)
+    found = verify_alone(pruned.run, settings, engines=folder / "engines", tolerances=QUICK, with_witness=True)
     assert found.dense.witness_difference is not None
     assert found.pruned.witness_difference is not None
     assert max(found.dense.witness_difference, found.pruned.witness_difference) < 1e-5
@@ -137,7 +138,7 @@ def test_another_precision_is_verified_without_predictions(
     assert (found.dense.predicted_us, found.pruned.prediction_error_fraction, found.layers) == (None, None, ())
     assert found.is_faithful
     assert found.max_difference > 0, "it is rounded"
-    named = CliRunner().invoke(verbs, ["verify", "half", *asked, "--lut", settings.lut])
+    named = CliRunner().invoke(verbs, ["verify", "half", *asked, "--lut", settings.table.lut])
     assert named.exit_code == 2
     assert "precision: table 'fp32'" in named.output, "a table that is named must be the target's"
     assert "%" in CliRunner().invoke(verbs, ["show", "half"]).output
@@ -171,20 +172,20 @@ def test_engines_of_another_run_are_refused(
 ) -> None:
     _, settings, _ = verified
     with pytest.raises(ArtefactError, match="half-dense"):
-        verify_run(pruned.run, settings, engines=tmp_path)
+        verify_alone(pruned.run, settings, engines=tmp_path)
 
 
 def test_a_device_without_a_clock_is_refused(
     verified: tuple[Verification, Settings, Path], pruned: Pruned, tmp_path: Path
 ) -> None:
     _, settings, _ = verified
-    paper = replace(settings, runtime="synthetic", lut=str(tmp_path / "lut.jsonl"))
+    paper = settings.changed(runtime="synthetic", lut=str(tmp_path / "lut.jsonl"))
     runtime = get_runtime("synthetic")
     graph = pruned.plan.graph
-    Measurer(paper.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
-    deploy_run(pruned.run, paper, Order(engines=tmp_path))
+    Measurer(paper.table.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
+    deploy_run(pruned.run, paper.place, paper.data, Order(engines=tmp_path))
     with pytest.raises(RuntimeUnavailableError, match="has no clock"):
-        verify_run(pruned.run, paper, engines=tmp_path)
+        verify_alone(pruned.run, paper, engines=tmp_path)
 
 
 def test_differences_are_relative_to_large_outputs() -> None:
@@ -220,7 +221,7 @@ def test_widening_undoes_slimming(pruned: Pruned) -> None:
 
 
 def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:
-    network, data = load_network(pruned.run.read_settings())
+    network, data = network_of(pruned.run.read_settings())
     assert data is not None
     session = RUNTIME.load(pruned.run.dense_model.read_bytes(), TARGET)
     (picture,) = example_inputs(session, data).values()
@@ -230,7 +231,7 @@ def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:
 
 
 def test_pictures_that_cannot_calibrate_are_refused(pruned: Pruned) -> None:
-    _, data = load_network(pruned.run.read_settings())
+    _, data = network_of(pruned.run.read_settings())
     assert data is not None
     model = read_model(pruned.run.dense_model)
     shape = tuple(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim)

@@ -1,0 +1,127 @@
+"""``halp.toml``: the settings that every verb reads in the working folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import click
+
+from halp_trt.errors import UsageError
+from halp_trt.workflows.settings import Declared, all_settings, value_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["CONFIG_NAME", "config_argument", "config_option", "example_toml", "read_config"]
+
+CONFIG_NAME = "halp.toml"
+_PATH = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_GONE: Mapping[str, str] = MappingProxyType(
+    {
+        "step": "it is 'width-step' now",
+        "steps": "it is 'pruning-steps' now",
+        "run-dir": "name the folder with --out of prune or run",
+    }
+)
+"""What a key of earlier versions has become."""
+
+
+def config_option(command: _Command) -> _Command:
+    """Gives a verb ``--config``; the file's settings become the defaults of its options."""
+    return click.option(
+        "--config",
+        type=_PATH,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_defaults,
+        help=f"File of settings; by default {CONFIG_NAME} in this folder, where there is one.",
+    )(command)
+
+
+def config_argument(command: _Command) -> _Command:
+    """Like :func:`config_option`, as an argument."""
+    return click.argument(
+        "config", type=_PATH, required=False, is_eager=True, expose_value=False, callback=_read_defaults
+    )(command)
+
+
+def _read_defaults(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if context.resilient_parsing:
+        return
+    values = read_config(path or Path(CONFIG_NAME), required=path is not None)
+    context.default_map = {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def read_config(path: Path, *, required: bool) -> dict[str, Any]:
+    """The settings in a TOML file, checked; empty where an optional file is missing.
+
+    An empty text leaves a setting that has no default as if it were not there: the example spells them so.
+
+    Raises:
+        UsageError: the file is missing, not TOML, or holds an unknown setting or one of the wrong kind.
+    """
+    if not required and not path.exists():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the settings in {path}: {error}; check the path, or make one with 'halp-trt init'"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}; see 'halp-trt init' for an example") from error
+    settings = all_settings()
+    for name, value in values.items():
+        _check(path, name, value, settings)
+    return {name: value for name, value in values.items() if value != "" or value_text(settings[name].default)}
+
+
+def _check(path: Path, name: str, value: object, settings: Mapping[str, Declared]) -> None:
+    if name in _GONE and name not in settings:
+        raise UsageError(f"{path}: there is no setting {name!r} any more; {_GONE[name]}")
+    if name not in settings:
+        close = difflib.get_close_matches(name, settings, n=1, cutoff=0.5)
+        advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(settings)}"
+        raise UsageError(f"{path}: unknown setting {name!r}; {advice}")
+    is_list, is_switch = settings[name].is_list, settings[name].kind is bool
+    items = value if is_list and isinstance(value, list) else [value]
+    fits = isinstance(value, bool) if is_switch else all(_is_plain(item) for item in items)
+    if is_list != isinstance(value, list) or not fits:
+        expected = "a list of texts" if is_list else "true or false" if is_switch else "one text or number"
+        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected}")
+    if isinstance(value, float) and settings[name].kind is int:  # click would cut it off
+        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected a whole number")
+
+
+def _is_plain(item: object) -> bool:
+    return isinstance(item, str | int | float) and not isinstance(item, bool)
+
+
+def example_toml() -> str:
+    """A settings file that names every setting; each is commented out, with its default where it has one.
+
+    So the file changes nothing until a line counts: what it says comes before what a run was pruned with.
+    """
+    lines = [
+        "# Settings of halp-trt: every verb reads them in this folder, options on the command line override them.",
+        "# deploy and verify take what is named here before what the run was pruned with.",
+    ]
+    for key, setting in all_settings().items():
+        lines += ["", f"# {setting.option.help}", f"#{key} = {_toml(setting)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(setting: Declared) -> str:
+    if setting.is_list:
+        return json.dumps(list(setting.default))
+    plain = setting.default if isinstance(setting.default, bool | int | float) else value_text(setting.default)
+    return json.dumps(plain)

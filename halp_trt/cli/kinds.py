@@ -1,0 +1,78 @@
+"""How the text of an option becomes a value: click's parameter types, made from what a setting declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import click
+
+from halp_trt.errors import UsageError
+from halp_trt.workflows.settings import Declared, Option
+
+__all__ = ["OneOf", "kind_of"]
+
+
+class OneOf(click.ParamType[str]):
+    """One of the keys of a registry, read when a text is converted: rows that were added since count, too."""
+
+    name = "choice"
+
+    def __init__(self, choices: Collection[str]) -> None:
+        self._choices = choices
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The keys as they are now."""
+        return f"[{'|'.join(self._choices)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself.
+
+        Raises:
+            click.BadParameter: it is no key.
+        """
+        if value not in self._choices:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, self._choices))}.", param, ctx)
+        return str(value)
+
+
+class _Parsed(click.ParamType[Any]):
+    """What a setting's own function makes of a text."""
+
+    name = "text"
+
+    def __init__(self, parse: Callable[[str], Any]) -> None:
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The parsed value.
+
+        Raises:
+            UsageError: the text makes no sense.
+        """
+        return self._parse(str(value))
+
+
+def kind_of(setting: Declared) -> Any:
+    """The click type of a setting."""
+    option = setting.option
+    if option.choices is not None:
+        return OneOf(option.choices)
+    if option.parse is not None:
+        return _Parsed(option.parse)
+    if option.is_path:
+        return click.Path()
+    if setting.kind is bool:
+        return bool
+    if setting.kind is int:
+        return click.IntRange(*_bounds(option)) if option.least is not None or option.most is not None else int
+    if setting.kind is float:
+        return click.FloatRange(option.least, option.most, min_open=option.is_above_least)
+    if setting.kind is str or setting.is_list:
+        return str
+    raise UsageError(f"setting {setting.key!r} is a {setting.kind}, which no option can hold; declare how to parse it")
+
+
+def _bounds(option: Option) -> tuple[int | None, int | None]:
+    least, most = (None if bound is None else int(bound) for bound in (option.least, option.most))
+    return least, most

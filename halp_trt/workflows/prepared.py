@@ -1,0 +1,110 @@
+"""What the stages of a run share, made once: the dense network, its pictures, its export and its channel graph."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from halp_trt.errors import RuntimeUnavailableError
+from halp_trt.graphs.export import export
+from halp_trt.graphs.rewrite import rewrite
+from halp_trt.models.sources import LoadedModel
+from halp_trt.models.trace import trace
+from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session
+from halp_trt.specs import ChannelGraph, PruningPlan, Target
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.workflows.precision import Prepare
+
+__all__ = ["DenseEngine", "Prepared", "build_dense", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A dense network that is ready to be measured and pruned. No stage changes it: who trains or masks takes a copy.
+
+    Attributes:
+        network: the module, trained as far as it will be, and its example.
+        data: its pictures, None for none.
+        model: its export.
+        graph: its channel graph, with what the user froze.
+    """
+
+    network: LoadedModel
+    data: DataSet | None
+    model: onnx.ModelProto
+    graph: ChannelGraph
+
+    def folded(self) -> onnx.ModelProto:
+        """The export as engines are built from it, with all of its channels."""
+        return rewrite(self.model, PruningPlan.dense(self.graph))
+
+
+def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str] = ()) -> Prepared:
+    """Exports and traces a network.
+
+    Raises:
+        UnsupportedLayerError: a layer is not understood.
+        UsageError: a frozen layer does not exist.
+    """
+    model = export(network.module, network.example)
+    graph = trace(network.module, network.example, frozen=frozen, source=network.source, model=model)
+    return Prepared(network=network, data=data, model=model, graph=graph)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DenseEngine:
+    """The dense engine of a run, which pruning times candidates against and ``deploy`` writes.
+
+    Attributes:
+        source: the typed ONNX model that it was built from.
+        target: that it was built for.
+        built: the engine and what its building showed.
+        session: ready to run; None where this machine cannot execute it.
+        seconds: that building took.
+    """
+
+    source: bytes
+    target: Target
+    built: Built
+    session: Session | None
+    seconds: float
+
+    def is_of(self, source: bytes, target: Target) -> bool:
+        """Whether it is the engine of this typed model for this target."""
+        return self.source == source and self.target == target
+
+
+def build_dense(
+    folded: onnx.ModelProto,
+    runtime: Runtime,
+    target: Target,
+    prepare: Prepare,
+    options: BuildOptions | None = None,
+) -> DenseEngine:
+    """Builds the dense engine, and loads it where this machine can run it.
+
+    Args:
+        folded: the dense network as :meth:`Prepared.folded` gives it.
+        runtime: builds it.
+        target: of the engine.
+        prepare: gives the network the target's number formats.
+        options: of a runtime that compiles ahead of time.
+
+    Raises:
+        BuildError: the runtime refuses the network.
+    """
+    source = prepare(folded).model.SerializeToString()
+    started = time.perf_counter()
+    if isinstance(runtime, Compiler):
+        built = runtime.compile(source, target, options or BuildOptions())
+    else:
+        built = Built(engine=runtime.build(source, target))
+    seconds = time.perf_counter() - started
+    session: Session | None = None
+    with contextlib.suppress(RuntimeUnavailableError):  # it may be built here for a device elsewhere
+        session = runtime.load(built.engine, target)
+    return DenseEngine(source=source, target=target, built=built, session=session, seconds=seconds)

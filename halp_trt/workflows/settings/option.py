@@ -1,0 +1,101 @@
+"""One declaration for each setting: a field of a frozen dataclass with its option in the metadata.
+
+The command line, ``halp.toml``, a run's ``run.json`` and the reference read the same field: its name (dashes for
+underscores), its type, its default and its :class:`Option`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from halp_trt.specs import Budget
+
+__all__ = ["Declared", "Option", "declared", "option", "value_text"]
+
+_KEY = "option"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Option:
+    """How a setting is read and explained.
+
+    Attributes:
+        help: one or two sentences for the reference.
+        least, most: bounds of a number, both included; None for none.
+        is_above_least: whether ``least`` itself is excluded.
+        choices: the allowed texts; a registry's keys are read whenever a text is converted, not before.
+        parse: makes the value of a text; raises UsageError where it cannot.
+        is_path: whether the text is a path.
+    """
+
+    help: str
+    least: float | None = None
+    most: float | None = None
+    is_above_least: bool = False
+    choices: Collection[str] | None = None
+    parse: Callable[[str], Any] | None = None
+    is_path: bool = False
+
+
+def option(default: Any, help: str, **kind: Any) -> Any:
+    """A field of a settings dataclass that carries its option, such as ``option(8, "Epochs of tuning.", least=0)``."""
+    return dataclasses.field(default=default, metadata={_KEY: Option(help=help, **kind)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """A setting as its field declares it.
+
+    Attributes:
+        name: of the field, and of the option and the key with dashes for underscores.
+        kind: the type of its values, without None.
+        default: its value where nobody names another.
+        option: how it is read and explained.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    option: Option
+
+    @property
+    def key(self) -> str:
+        """The name of the option and of the key in ``halp.toml``."""
+        return self.name.replace("_", "-")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be given several times, and is a list in the file."""
+        return bool(self.kind == tuple[str, ...])
+
+
+@cache
+def declared(concern: type) -> tuple[Declared, ...]:
+    """The settings that a concern's dataclass declares, in order."""
+    hints = typing.get_type_hints(concern)
+    return tuple(
+        Declared(name=one.name, kind=_without_none(hints[one.name]), default=one.default, option=one.metadata[_KEY])
+        for one in dataclasses.fields(concern)
+        if _KEY in one.metadata
+    )
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as a user would write it; empty for none."""
+    if value is None or value == ():
+        return ""
+    if isinstance(value, Budget):
+        return value.text
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) if isinstance(value[0], int) else ", ".join(value)
+    return str(value)
+
+
+def _without_none(hint: Any) -> Any:
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    return kinds[0] if type(None) in typing.get_args(hint) and len(kinds) == 1 else hint
