@@ -59,7 +59,6 @@ def verify_run(
         RuntimeUnavailableError: this machine cannot execute the engines, or lacks what the witness needs.
         TargetMismatchError: the table that the settings name is of another target.
         MissingLatencyError: the table lacks a layer.
-        UsageError: the score may not fall far, and there are no data to find it on.
     """
     if with_witness:
         require_witness()
