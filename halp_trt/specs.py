@@ -73,11 +73,11 @@ class LayerSpec:
         in_channels: width of the input(s); for a matrix product the number of input features.
         out_channels: width of the output.
         in_size: spatial size of the first input, ``()`` for matrices.
-        kernel_size, stride, padding, dilation: as in torch; padding holds begins then ends; empty where meaningless.
+        kernel_size, stride, padding, dilation: as in torch; padding holds begins, then ends; empty if meaningless.
         conv_groups: groups of a grouped convolution; equal to ``in_channels`` for a depthwise one.
-        bias: whether a bias (also a folded batch norm's) is added.
-        epilogue: what the same kernel does to the result, in order: ``Add`` (a residual of the output's shape) and
-            activations.
+        bias: True if a bias (also a folded batch norm's) is added.
+        epilogue: operators the same kernel applies to its result, in order: ``Add`` (a residual of the output's shape)
+            and activations.
         operands: inputs in order, for operators other than convolutions and matrix products.
         attributes: the operator's remaining ONNX attributes, and ``<Activation>.<attribute>`` for its epilogue.
         plain_input: the input is the network's own, in the user's layout, not produced by another kernel.
@@ -134,9 +134,9 @@ class ChannelGroup:
 
     Attributes:
         name: the first layer that writes these channels.
-        num_channels: how many units there are to keep or prune.
+        num_channels: number of channels to keep or prune.
         prunable: False for network inputs, outputs, frozen layers and channels whose removal would change results.
-        reason: why it is not prunable, empty otherwise.
+        reason: reason why it is not prunable, empty otherwise.
     """
 
     name: str
@@ -176,7 +176,7 @@ class Layer:
 
     Attributes:
         name: name of its module (or node), unique in the graph.
-        spec: what it computes at dense widths.
+        spec: its computation at dense widths.
         in_groups, out_groups: ``(group, multiplicity)`` pairs; each width is the sum of ``kept channels *
             multiplicity`` over its pairs.
         nodes: names of the ONNX nodes it covers, the kernel's own first.
@@ -284,7 +284,7 @@ class Protocol:
         warmup_ms: milliseconds the device itself is kept busy before the first timed sample; 0: warm-up counts runs.
         num_executions: executions in one sample; its time is divided by them. 0 in a target: each row chooses.
         num_in_flight: samples the device holds at once, so that it never waits for the host.
-        uses_graph: whether a sample is one launch of a CUDA graph, not one call for every execution.
+        uses_graph: True if a sample is one launch of a CUDA graph, not one call for every execution.
     """
 
     method: str
@@ -303,12 +303,12 @@ class Target:
 
     Attributes:
         device: processor or GPU model as the system reports it.
-        runtime, runtime_version: what executes the engine.
+        runtime, runtime_version: name and version of the runtime that executes the engine.
         precision: one of ``PRECISIONS``.
         batch_size: pictures in one run.
-        protocol: how it is timed.
-        compute_capability, power_mode: of a GPU, empty where there is none.
-        optimization_level: how hard the builder looks for kernels; None is its own choice. Tables and engines of
+        protocol: the way its latencies are taken.
+        compute_capability, power_mode: the GPU's; empty on a processor.
+        optimization_level: the builder's effort to find kernels; None is its own choice. Tables and engines of
             different levels run different kernels.
     """
 
@@ -329,13 +329,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The state of a device at one moment; what its system does not tell is None.
+    """The state of a device at one moment; None where its system does not tell.
 
     Attributes:
-        clock_mhz, memory_mhz: of its cores and of its memory.
-        temperature_c: of the chip.
-        power_w: drawn by it, or by its board.
-        slowed_by: why it runs below the clock it was asked for, in words; empty where it does not.
+        clock_mhz, memory_mhz: clocks of its cores and of its memory.
+        temperature_c: temperature of the chip.
+        power_w: power drawn by it, or by its board.
+        slowed_by: reasons why it runs below the clock asked for, in words; empty if it does not.
     """
 
     clock_mhz: float | None = None
@@ -370,15 +370,15 @@ class Measurement:
     Attributes:
         latency_us: the median over the samples, corrected for the cost of calling the runtime.
         p10_us, p90_us: percentiles, corrected likewise.
-        num_samples: how many runs stand behind it.
+        num_samples: number of timed runs behind it.
         reference_us: median of the interleaved reference network, to see drift; 0 where there was none.
         speed_us: the reference's latency at the machine speed these latencies are normalised to; 0: not normalised.
         variation: coefficient of variation of the samples: their standard deviation over their mean.
         enqueue_us: median time the host spends to start one execution; 0 where it waits for the end.
         before, after: the device's conditions before and after the samples; None where nothing tells them.
-        protocol: how this row was taken, if it differs from the target's protocol.
+        protocol: the protocol of this row, if it differs from the target's.
         footprint_bytes: bytes of memory touched between two executions of it; 0: unknown to the device's protocol.
-        doubt: why the row is not to be trusted, in words; empty where it is.
+        doubt: reason why the row is not to be trusted, in words; empty if it is.
     """
 
     latency_us: float
@@ -489,10 +489,10 @@ class PruningPlan:
     Attributes:
         graph: the network it was made for.
         kept: for every group the kept channels, ascending; frozen groups keep all, groups inside a removed block none.
-        latency_us: predicted by the table (sum over layers), uncalibrated.
+        latency_us: predicted latency: the table's sum over layers, uncalibrated.
         budget_us: the limit it was planned under, on the same scale.
         saliency: total saliency of the kept channels.
-        bound: upper bound on the saliency any plan could keep in the problem that was solved.
+        bound: upper bound on the saliency of any plan in the problem solved.
         calibration, overhead_us: the line ``overhead_us + calibration * sum`` from table sums to microseconds, fitted
             to engines of this network that were timed before this plan's own; 1 and 0 where none was.
         calibration_r_squared, calibration_error_fraction: R² of the line over those engines, and the largest distance
@@ -593,14 +593,13 @@ class EngineRecord:
         sha256, num_bytes: digest and size of the engine's file.
         target: the device, runtime and precision it was built for.
         build_seconds: seconds the build took.
-        runnable: whether this machine could load it (a TensorRT plan needs a GPU).
-        parents: names and SHA-256 of what it was made from.
-        flags: the builder's settings, in words.
-        types: how many convolutions and matrix products compute in each number format.
-        evidence: where the types were read: in the engine, in the parsed network, or nowhere (empty).
-        kept: nodes that stay in a wider format than the precision's, with the reason.
+        runnable: True if this machine could load it (a TensorRT plan needs a GPU).
+        parents: names and SHA-256 of what it was made from. flags: the builder's settings, in words.
+        types: number of convolutions and matrix products by the number format they compute in.
+        evidence: source of the types: the engine, the parsed network, or none (empty).
+        kept: nodes left in a wider format than the precision's, with the reason.
         formats: number format and memory layout of inputs and outputs.
-        run: folder of its run as seen from the engine's, empty where there is none.
+        run: folder of its run, relative to the engine's; empty without a run.
     """
 
     file: str
@@ -705,16 +704,16 @@ class Verification:
     """Dense against pruned, side by side on the device.
 
     Attributes:
-        target: where both engines ran.
+        target: the device, runtime and precision of both engines.
         dense, pruned: each engine as found on the device.
         limit_us: the latency the pruned engine may have: the budget applied to the dense latency measured here.
-        tolerance_fraction: how far above the limit still counts as met, for the noise of two medians.
+        tolerance_fraction: excess over the limit that still counts as met, for the noise of two medians.
         max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
-        difference_limit: the largest one that counts as the same.
-        max_drop: how much worse than the dense engine's the pruned engine's score may be, in percentage points where it
-            is a fraction, else in its own unit; None where that was not asked for.
-        layers: the pruned engine layer by layer, in execution order; none where there is no table to compare with.
-        unmatched_us: profiled time of kernels that belong to no layer (layout changes).
+        difference_limit: the largest difference counted as equal.
+        max_drop: the largest drop of the score from dense to pruned that passes, in percentage points where it is a
+            fraction, else in its own unit; None where that was not asked for.
+        layers: the pruned engine layer by layer, in execution order; none without a table.
+        unmatched_us: profiled time of kernels outside all layers (layout changes).
         parents: names and SHA-256 of the engines and plan verified.
     """
 

@@ -42,7 +42,7 @@ def channel_graph(
     """The channel groups and layers of a dense export.
 
     Args:
-        model: from ``halp_trt.graphs.export.export``.
+        model: a dense export (``halp_trt.graphs.export``).
         parameters: names of the module's parameters and buffers.
         source_name: source of the model, for the records.
         couplings: couplings found by another tracer; they can only join channels, never part them.

@@ -107,7 +107,7 @@ def make_layers(
 
     Args:
         units: kernels in execution order.
-        labels: of the dense graph.
+        labels: labels of the dense graph.
         channels: groups of the dense graph.
         network_inputs: names of the network's inputs.
         fixed: names of tensors computed from constants alone.

@@ -15,7 +15,7 @@ def with_weights(model: onnx.ModelProto, tensors: Mapping[str, npt.NDArray[np.ge
     """A copy of an export whose initialisers hold these values; other initialisers stay as they are.
 
     Args:
-        model: from ``halp_trt.graphs.export``; its parameters keep their names.
+        model: a dense export (``halp_trt.graphs.export``); its parameters keep their names.
         tensors: values by parameter name, of the dense shapes.
 
     Raises:

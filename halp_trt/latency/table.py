@@ -38,7 +38,7 @@ class LatencyTable:
     """Measured latencies of single layers on one target.
 
     Attributes:
-        target: where and how they were measured.
+        target: the device, runtime and protocol they were measured with.
         rows: the measurement of every layer.
         surfaces: interpolations over pairs of widths; they answer :meth:`entry`, never a lookup.
     """
@@ -151,7 +151,7 @@ def check_target(table: LatencyTable, target: Target) -> None:
     """Makes sure that a table was measured for ``target``.
 
     Raises:
-        TargetMismatchError: it was not; the message names every field that differs.
+        TargetMismatchError: it was measured for another; the message names every field with a difference.
     """
     if differing := differences(table.target, target):
         raise TargetMismatchError(

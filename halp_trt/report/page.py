@@ -30,7 +30,7 @@ class Evidence:
         table: the measured staircases.
         log: one record per pruning step, as the run wrote them.
         facts: further names and texts for the list of sources.
-        version: of halp-trt.
+        version: version of halp-trt.
         value: any other artefact, shown as text.
     """
 

@@ -46,7 +46,7 @@ class _Tables:
 
     Attributes:
         model, tree: tables and buckets.
-        kept: of every variable, the states of the whole model that ``model`` has.
+        kept: for every variable, the numbers in the whole model of the states left in ``model``.
     """
 
     model: Model
@@ -64,7 +64,7 @@ class _Span:
     """Two neighbouring corners, and the tables of the plans between them.
 
     Attributes:
-        left, right: plans, ``states`` as the whole model numbers them.
+        left, right: plans, with ``states`` numbered as in the whole model.
         tables: tables without states no corner between has.
         at_left, at_right: views whose prices enclose the prices of all corners between.
     """
