@@ -15,7 +15,7 @@ from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.workflows.build import Order, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
 
-__all__ = ["ROLES", "Deployment", "Order", "check_places", "deploy", "read_model", "tensorrt_plan"]
+__all__ = ["ROLES", "Deployment", "Order", "build_engine", "check_places", "deploy", "read_model", "tensorrt_plan"]
 
 ROLES = ("dense", "pruned")
 """The engines of a run."""

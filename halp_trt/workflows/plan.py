@@ -60,6 +60,9 @@ class PlanRequest:
             raise UsageError(
                 f"a plan needs a gap of at least 0 and seconds above 0, got gap {self.gap} and seconds {self.seconds}"
             )
+        for name in self.others:
+            if name not in RESOURCES:
+                raise UsageError(f"no resource {name!r}; choose one of {', '.join(RESOURCES)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

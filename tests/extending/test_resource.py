@@ -1,0 +1,76 @@
+"""A resource of one's own is a function of a layer and one row: plans keep within a budget of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from halp_trt.errors import UsageError
+from halp_trt.latency import LatencyTable
+from halp_trt.planning.network import Ask, network_problem
+from halp_trt.planning.resources import RESOURCES, flops, memory_bytes
+from halp_trt.planning.surfaces import surface_from
+from halp_trt.solvers.problem import LATENCY
+from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, PruningPlan, Saliency
+from halp_trt.store import save
+from halp_trt.workflows.plan import PlanRequest, make_plan
+from tests.strategies import TARGET, exact_measurement, graph_of, staircase_us
+
+
+def nanojoules(spec: LayerSpec, batch_size: int) -> float:
+    """Energy of a layer: 1 pJ for a floating-point operation, 20 pJ for a byte that is moved."""
+    return 1e-3 * flops(spec, batch_size) + 20e-3 * memory_bytes(spec, batch_size)
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanRequest:
+    """A plan of a small network by its table, nothing asked of its energy yet."""
+    monkeypatch.setitem(RESOURCES, "nanojoules", nanojoules)
+    graph = graph_of([("plain", 24, 0), ("residual", 16, 0)], stem=16)
+    saliency = Saliency(scores={g.name: tuple(1.0 + i for i in range(g.num_channels)) for g in graph.prunable_groups})
+    save(_table(graph, saliency), tmp_path / "lut.jsonl")
+    save(saliency, tmp_path / "saliency.json")
+    save(graph, tmp_path / "graph.json")
+    return PlanRequest(source=tmp_path / "lut.jsonl", saliency=tmp_path / "saliency.json", budget="100%")
+
+
+def _table(graph: ChannelGraph, saliency: Saliency) -> LatencyTable:
+    """Every pair of widths that a plan may ask for."""
+    rows: dict[LayerSpec, Measurement] = {}
+
+    def measured(specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
+        rows.update({spec: exact_measurement(staircase_us(spec)) for spec in specs})
+        return rows
+
+    ask = Ask(budgets={LATENCY: 1.0}, steps={group.name: 8 for group in graph.prunable_groups})
+    network_problem(PruningPlan.dense(graph), saliency, surface_from(measured), ask)
+    return LatencyTable(target=TARGET, rows=rows)
+
+
+def energy(plan: PruningPlan | None, *, dense: bool = False) -> float:
+    assert plan is not None
+    counts = plan.graph.dense_counts() if dense else plan.counts()
+    return math.fsum(nanojoules(layer.spec_at(counts), 1) for layer in plan.graph.layers)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.6])
+def test_a_plan_keeps_within_a_share_of_the_dense_network_s(request_: PlanRequest, share: float) -> None:
+    free = make_plan(request_)[2]
+    assert energy(free) > share * energy(free, dense=True), "latency alone asks for less"
+    answer, _, plan, _ = make_plan(replace(request_, others={"nanojoules": f"{share:.0%}"}))
+    assert answer.value > 0
+    assert energy(plan) <= share * energy(plan, dense=True) * (1 + 1e-9)
+
+
+def test_a_plan_keeps_within_a_number(request_: PlanRequest) -> None:
+    budget = 0.7 * energy(make_plan(request_)[2], dense=True)
+    assert energy(make_plan(replace(request_, others={"nanojoules": repr(budget)}))[2]) <= budget * (1 + 1e-9)
+
+
+def test_a_resource_without_a_row_is_refused(request_: PlanRequest) -> None:
+    with pytest.raises(UsageError, match=r"no resource 'joules'; choose one of memory_bytes, .*nanojoules"):
+        replace(request_, others={"joules": "80%"})
