@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 from halp_trt.specs import Footprint, LayerSpec
 
@@ -69,7 +68,9 @@ def _handed_on(spec: LayerSpec) -> int:
     return read + spec.out_channels * _out_positions(spec) * (2 if "Add" in spec.epilogue else 1)
 
 
-RESOURCES: Mapping[str, Callable[[LayerSpec, int], float]] = MappingProxyType(
-    {"memory_bytes": memory_bytes, "parameters": parameters, "flops": flops}
-)
-"""By name: a function of a layer and the batch size."""
+RESOURCES: dict[str, Callable[[LayerSpec, int], float]] = {
+    "memory_bytes": memory_bytes,
+    "parameters": parameters,
+    "flops": flops,
+}
+"""By name: a function of a layer and the batch size; ``RESOURCES["mine"] = function`` adds one."""

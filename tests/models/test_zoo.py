@@ -9,7 +9,7 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import load_data
 from halp_trt.models.evaluation import evaluate, module_predict
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.mobilenet import InvertedResidual
 from halp_trt.models.reference import answers
 from halp_trt.models.slim import slim
