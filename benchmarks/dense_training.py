@@ -15,7 +15,7 @@ from halp_trt.models.training import TrainSettings, make_optimizer, train_epochs
 from torch import nn
 
 from halp_trt.store import save_tensors
-from halp_trt.workflows.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
 __all__ = ["TRAINING", "report", "timed", "train_cycles"]
 
@@ -49,13 +49,12 @@ def _train(module: nn.Module, data: DataSet, how: TrainSettings, checkpoint: Pat
     optimizer, start = make_optimizer(module, how), 0
     per_epoch = num_batches(data.num_train, how.batch_size)
     if checkpoint.exists():
-        start = read_checkpoint(checkpoint).num_minibatches
+        start = int(read_checkpoint(checkpoint)["num_minibatches"])
         load_checkpoint(checkpoint, module, optimizer)
 
     def save(step: int) -> None:
         if (step + 1) % per_epoch == 0:
-            state = Checkpoint(settings="", num_steps=0, num_minibatches=step + 1, kept={}, numbers={}, is_slim=False)
-            save_checkpoint(checkpoint, state, module, optimizer)
+            save_checkpoint(checkpoint, {"num_minibatches": step + 1}, module, optimizer)
 
     train_epochs(module, data, how, start_step=start, optimizer=optimizer, after_step=save, progress=report("train"))
 

@@ -16,8 +16,8 @@ from torch import nn
 from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.mask import dead_positions
-from halp_trt.models.saliency import SaliencySums, accumulate, finish
+from halp_trt.models.positions import dead_positions
+from halp_trt.models.saliency.taylor import SaliencySums, accumulate, finish
 from halp_trt.models.slim import slim_like
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace

@@ -189,7 +189,7 @@ def _solved(problem: Any, solver: str, budget: float) -> dict[str, Any]:
 
 def _trace_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """The network's graph and the magnitude of its (random) weights, for the cases that plan it; its table's rows."""
-    from halp_trt.models.saliency import magnitude
+    from halp_trt.models.saliency.weight_norms import magnitude
     from halp_trt.models.sources import load_model
     from halp_trt.models.trace import trace
     from halp_trt.store import save
@@ -235,6 +235,7 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
     from halp_trt.planning.network import Ask, network_problem
     from halp_trt.planning.surfaces import Known
     from halp_trt.runtimes.synthetic import latency_us
+    from halp_trt.solvers.registry import REMOVERS, SOLVERS
     from halp_trt.specs import PruningPlan
     from halp_trt.store import load
 
@@ -243,7 +244,7 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
     ask = Ask(
         budgets={"latency_us": 1.0},
         steps={group.name: arguments.step for group in graph.prunable_groups},
-        removes_blocks=solver == "joint-blocks",
+        removes_blocks=SOLVERS[solver] in REMOVERS,
     )
     surface = (
         Known(lookup).surface

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import dead_positions, mask, named_tensors
+from halp_trt.models.masks.hard import mask
+from halp_trt.models.positions import dead_positions, named_tensors
 from halp_trt.specs import PruningPlan
 
 __all__ = ["slim", "slim_like", "with_stumps"]
@@ -50,9 +51,8 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
             tensors[axis.parameter].requires_grad_(False)
         dead = dead_positions(tensors, axis, stumps)
         if len(dead):
-            alive = torch.ones(tensors[axis.parameter].shape[axis.axis], dtype=torch.bool)
-            alive[dead] = False
-            cuts[axis.parameter].append((axis.axis, torch.nonzero(alive).flatten()))
+            alive = torch.tensor(stumps.kept_positions(axis), dtype=torch.long, device=dead.device)
+            cuts[axis.parameter].append((axis.axis, alive))
     holders = _holders(module)
     for name, places in cuts.items():
         _replace_everywhere(holders[id(tensors[name])], tensors[name], places, optimizer)

@@ -21,7 +21,7 @@ from torch import nn
 from halp_trt.errors import NonFiniteError, UnsupportedLayerError
 from halp_trt.graphs.export import export, quiet
 from halp_trt.graphs.network import Coupling, channel_graph
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
 from halp_trt.specs import ChannelGraph, PruningPlan

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import mask, named_tensors
+from halp_trt.models.masks.hard import mask
+from halp_trt.models.positions import named_tensors
 from halp_trt.models.slim import with_stumps
 from halp_trt.specs import PruningPlan
 
@@ -31,11 +32,10 @@ def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tens
         GraphMismatchError: the tensors are not those of this network slimmed by this plan.
     """
     tensors, stumps = named_tensors(module), with_stumps(plan)
-    kept: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)  # by tensor: a tied weight has several names
+    kept: dict[int, dict[int, list[int]]] = defaultdict(dict)  # by tensor: a tied weight has several names
     for axis in plan.graph.parameters:
         if axis.parameter in tensors:
-            positions = torch.tensor(stumps.kept_positions(axis), dtype=torch.long)
-            kept[id(tensors[axis.parameter])][axis.axis] = positions
+            kept[id(tensors[axis.parameter])][axis.axis] = stumps.kept_positions(axis)
     with torch.no_grad():
         for name, tensor in tensors.items():
             if name in slimmed:
@@ -44,13 +44,14 @@ def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tens
     return module.eval()
 
 
-def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: Mapping[int, list[int]]) -> torch.Tensor:
     for axis, positions in kept.items():
         if narrow.ndim <= axis or narrow.shape[axis] != len(positions):
             break
         shape = list(narrow.shape)
         shape[axis] = dense.shape[axis]
-        narrow = torch.zeros(shape, dtype=narrow.dtype).index_copy_(axis, positions, narrow)
+        places = torch.tensor(positions, dtype=torch.long, device=narrow.device)
+        narrow = narrow.new_zeros(shape).index_copy_(axis, places, narrow)
     if narrow.shape != dense.shape:
         raise GraphMismatchError(
             f"weights {name!r} of shape {tuple(narrow.shape)} do not spread to {tuple(dense.shape)} by this plan; "

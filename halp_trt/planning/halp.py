@@ -21,14 +21,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from halp_trt.latency import Surface, graph_specs
+from halp_trt.latency import Surface
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.surfaces import Surveyed
 from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
 from halp_trt.solvers.knapsack import Problem, solve
 from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
-__all__ = ["halp_step", "step_problem", "step_specs"]
+__all__ = ["halp_step", "step_problem"]
 
 _GRAINS_PER_US = 2.0**20  # costs lie on this binary grid, rounded up: their sums are exact in double precision
 
@@ -44,7 +44,7 @@ def halp_step(
     steps: Mapping[str, int],
     least: Mapping[str, int] | None = None,
 ) -> PruningPlan:
-    """The most salient plan within a budget that keeps only channels of the current one.
+    """The most salient plan within a budget that keeps only channels of the current one; a ``PlanStep``.
 
     A plan that meets the budget already is returned as it is, with its latency and saliency. Where the budget is out of
     reach at the present input widths, a choice is also credited with what the layers that read the group save; such
@@ -52,22 +52,11 @@ def halp_step(
     widths. It does so, too, where a narrower layer is slower. Where no credits suffice, it goes half of the way
     (geometrically) to what is in reach.
 
-    Args:
-        current: what was kept so far.
-        saliency: scores of all channels; those of removed channels are not looked at.
-        lookup: measurements of the specs asked for; first the current widths', then those of ``step_specs``, then the
-            chosen widths'.
-        budget_us: the limit in microseconds on the table's scale.
-        steps: chunk of every prunable group, as from ``channel_steps``.
-        least: widths that groups may not go below; at least one chunk always stays.
-
     Returns:
         A plan with its true latency (never above the budget), its saliency, and the bound of the last knapsack solved.
 
     Raises:
-        InfeasibleBudgetError: no choice meets the budget; names the lowest latency found.
-        GraphMismatchError: the scores are not this network's.
-        UsageError: budget or steps make no sense.
+        InfeasibleBudgetError, GraphMismatchError, UsageError: as every ``PlanStep``.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     plan = narrow(replace(current, budget_us=budget_us), saliency, lookup, current.counts())
@@ -123,16 +112,6 @@ def _no_slower(plan: PruningPlan, surfaces: Sequence[Surface], choices: Choices)
         if math.isfinite(taken_us[0]):
             yield from ((group, count) for count, us in reversed([*zip(wider, taken_us, strict=True)][1:])
                         if us <= taken_us[0])  # fmt: skip
-
-
-def step_specs(
-    graph: ChannelGraph, counts: Mapping[str, int], *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
-) -> tuple[LayerSpec, ...]:
-    """Every layer that a step from these counts prices before it solves, each once: measure them in one go."""
-    choices = _choices(graph, counts, steps, least)
-    priced = _priced(graph, counts, choices)
-    specs = [spec for options in priced.values() for option in options for spec in option]
-    return tuple(dict.fromkeys((*graph_specs(graph, counts), *specs)))
 
 
 def step_problem(

@@ -32,6 +32,7 @@ from halp_trt.solvers.problem import (
     Term,
     choices_allowed,
 )
+from halp_trt.solvers.registry import REMOVERS
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]
@@ -135,7 +136,7 @@ def joint_step(
     least: Mapping[str, int] | None = None,
     solver: Solver = joint,
 ) -> PruningPlan:
-    """One pruning step over both widths: takes, gives and raises what ``halp_step`` does.
+    """One pruning step over both widths; a ``PlanStep``.
 
     Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The widths that the solver
     chooses are looked up, and it solves again with what that told, until every layer of the plan was measured. Where
@@ -146,7 +147,7 @@ def joint_step(
     whole = narrow(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
     if whole.latency_us <= budget_us:
         return replace(whole, bound=whole.saliency)
-    limits, removes_blocks = Limits(least=least or {}), solver is joint_blocks
+    limits, removes_blocks = Limits(least=least or {}), solver in REMOVERS
     ask = Ask(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
     best: PruningPlan | None = None
     bound, allowed_us = math.inf, budget_us

@@ -26,8 +26,8 @@ def uniform_step(
     """The plan that keeps the same fraction of every group's dense width, the largest that bisection finds in budget.
 
     Widths are rounded to the nearest that ``halp_step`` might choose too (of its ``steps``), and the most salient
-    channels stay, so the two differ in nothing but how the cut is spread. Takes and raises what ``halp_step`` does;
-    the bound is the saliency of the current plan.
+    channels stay, so the two differ in nothing but how the cut is spread. A ``PlanStep``; the bound is the saliency of
+    the current plan.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     groups = current.graph.prunable_groups

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
 from halp_trt.planning.pricing import Lookup, counts_latency_us
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 
 __all__ = [
+    "WidthLimits",
     "check_request",
     "infeasible",
-    "least_counts",
     "lowest_counts",
-    "lowest_latency_us",
     "narrow",
     "reachable_counts",
     "width_choices",
@@ -53,31 +52,48 @@ def narrow(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mappin
     return replace(plan, kept=kept, latency_us=latency_us, saliency=total)
 
 
-def least_counts(
-    graph: ChannelGraph, counts: Mapping[str, int], *, group_fraction: float, step_fraction: float
-) -> dict[str, int]:
-    """The widths that groups of ``counts`` channels may not go below in the next step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthLimits:
+    """Limits on how much of a group may be pruned.
 
-    Args:
-        graph: the network.
-        counts: what is kept now.
-        group_fraction: of every group's dense width the largest part that may be gone.
+    Attributes:
+        group_fraction: of every group's dense width the largest part that may be gone in the end.
         step_fraction: of every group's present width the largest part that may go in one step.
     """
-    kept = {
-        group.name: max((1 - group_fraction) * group.num_channels, (1 - step_fraction) * counts[group.name])
-        for group in graph.prunable_groups
-    }
-    return {name: math.ceil(width - _ROUNDING) for name, width in kept.items() if counts[name] and width > 0}
+
+    group_fraction: float = 1.0
+    step_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.group_fraction <= 1 and 0 < self.step_fraction <= 1):
+            raise UsageError(
+                f"of a group 0 to 100 % may go, in one step more than 0 %, got {self.group_fraction:.0%} and "
+                f"{self.step_fraction:.0%}"
+            )
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether there is anything that must stay."""
+        return min(self.group_fraction, self.step_fraction) < 1
+
+    def least_counts(self, graph: ChannelGraph, counts: Mapping[str, int]) -> dict[str, int]:
+        """The widths that groups of ``counts`` channels may not go below in the next step."""
+        kept = {
+            group.name: max(
+                (1 - self.group_fraction) * group.num_channels, (1 - self.step_fraction) * counts[group.name]
+            )
+            for group in graph.prunable_groups
+        }
+        return {name: math.ceil(width - _ROUNDING) for name, width in kept.items() if counts[name] and width > 0}
 
 
 def reachable_counts(
-    plan: PruningPlan, *, steps: Mapping[str, int], num_steps: int, group_fraction: float, step_fraction: float
+    plan: PruningPlan, *, steps: Mapping[str, int], num_steps: int, limits: WidthLimits
 ) -> dict[str, int]:
-    """Every group as narrow as so many steps can make it; fractions as in :func:`least_counts`."""
+    """Every group as narrow as so many steps within limits can make it."""
     counts = plan.counts()
     for _ in range(num_steps):
-        least = least_counts(plan.graph, counts, group_fraction=group_fraction, step_fraction=step_fraction)
+        least = limits.least_counts(plan.graph, counts)
         for group in plan.graph.prunable_groups:
             name = group.name
             counts[name] = width_choices(counts[name], steps[name], least.get(name))[0]
@@ -93,13 +109,6 @@ def lowest_counts(
         name: width_choices(count, steps[name], floors.get(name))[0] if name in prunable else count
         for name, count in plan.counts().items()
     }
-
-
-def lowest_latency_us(
-    plan: PruningPlan, lookup: Lookup, *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
-) -> float:
-    """Microseconds with every group at its narrowest: a schedule can end no lower, so compare its target with this."""
-    return counts_latency_us(plan.graph, lookup, lowest_counts(plan, steps=steps, least=least))
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -1,46 +1,91 @@
-"""Where a pruning run stands: weights, optimiser state and the plan in one file that is there or not there."""
+"""Where a pruning run stands: weights, optimiser state and one value in one file that is there or not there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from halp_trt.errors import ArtefactError
+from halp_trt.planning import Step, Timed
+from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import load_tensor_metadata, load_tensors, save_tensors
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Progress",
+    "load_checkpoint",
+    "not_ours",
+    "progress_from",
+    "read_checkpoint",
+    "save_checkpoint",
+    "words_of",
+]
 
 _MODULE, _OPTIMIZER = "module.", "optimizer."
+_PLAN_NUMBERS = ("latency_us", "budget_us", "saliency", "bound")
+
+
+# ---- a pruning run --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """Progress of a run.
+class Progress:
+    """How far a pruning run has got: with the weights and the optimiser's state, all that must survive a kill.
 
     Attributes:
-        settings: fingerprint of what was asked for; another request cannot go on from here.
-        num_steps: pruning steps done.
-        num_minibatches: training steps done, over pruning and fine-tuning.
-        kept: the plan's kept channels.
-        numbers: figures of the plan and of the run that go on being used.
+        step: the last pruning step.
+        num_tuned: minibatches of fine-tuning done.
         is_slim: whether the weights are those of the slimmed network.
     """
 
-    settings: str
-    num_steps: int
-    num_minibatches: int
-    kept: Mapping[str, tuple[int, ...]]
-    numbers: Mapping[str, float]
-    is_slim: bool
+    step: Step
+    num_tuned: int = 0
+    is_slim: bool = False
 
 
-def save_checkpoint(path: Path, state: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Writes it atomically: a kill leaves the previous one."""
+def words_of(progress: Progress) -> dict[str, Any]:
+    """The progress as JSON holds it, without the graph."""
+    step = progress.step
+    return {
+        "index": step.index,
+        "kept": {group: list(kept) for group, kept in step.plan.kept.items()},
+        "numbers": {name: getattr(step.plan, name) for name in _PLAN_NUMBERS},
+        "dense_us": step.dense_us,
+        "slope": step.slope,
+        "engines": [astuple(engine) for engine in step.engines],
+        "num_tuned": progress.num_tuned,
+        "is_slim": progress.is_slim,
+    }
+
+
+def progress_from(words: Mapping[str, Any], graph: ChannelGraph) -> Progress:
+    """The progress that :func:`words_of` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are of another version.
+    """
+    kept = {group: tuple(channels) for group, channels in words["kept"].items()}
+    plan = PruningPlan(graph=graph, kept=kept, **{name: words["numbers"][name] for name in _PLAN_NUMBERS})
+    names = Timed.__dataclass_fields__
+    engines = [Timed(**dict(zip(names, engine, strict=True))) for engine in words["engines"]]
+    step = Step(
+        index=words["index"], plan=plan, dense_us=words["dense_us"], slope=words["slope"], engines=tuple(engines)
+    )
+    return Progress(step=step, num_tuned=words["num_tuned"], is_slim=words["is_slim"])
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    path: Path, words: Mapping[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Writes words, weights and optimiser state atomically: a kill leaves the previous checkpoint."""
     tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
     if optimizer is not None:
         names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -48,31 +93,24 @@ def save_checkpoint(path: Path, state: Checkpoint, module: nn.Module, optimizer:
             for key, value in values.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"{_OPTIMIZER}{key}:{names[id(parameter)]}"] = value
-    text = json.dumps(
-        {
-            "settings": state.settings,
-            "num_steps": state.num_steps,
-            "num_minibatches": state.num_minibatches,
-            "kept": {group: list(kept) for group, kept in state.kept.items()},
-            "numbers": dict(state.numbers),
-            "is_slim": state.is_slim,
-        }
-    )
-    save_tensors(path, tensors, {"checkpoint": text})
+    save_tensors(path, tensors, {"checkpoint": json.dumps(words)})
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The words and numbers of a checkpoint.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The words of a checkpoint.
 
     Raises:
         ArtefactError: it is damaged.
     """
     try:
-        data = json.loads(load_tensor_metadata(path)["checkpoint"])
-        kept = {group: tuple(channels) for group, channels in data.pop("kept").items()}
-        return Checkpoint(kept=kept, **data)
+        return dict(json.loads(load_tensor_metadata(path)["checkpoint"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path} is not a checkpoint of this version ({error}); start without --resume") from error
+        raise not_ours(path, error) from error
+
+
+def not_ours(path: Path, error: Exception) -> ArtefactError:
+    """The error for a checkpoint whose words say something else than they should."""
+    return ArtefactError(f"{path} is not a checkpoint of this version ({error}); start without --resume")
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:

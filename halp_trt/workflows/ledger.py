@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,22 +16,27 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
 from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import widen
-from halp_trt.planning.calibration import Calibration, fit
-from halp_trt.planning.iterate import Step
+from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import save, save_tensors, sha256_bytes, write_bytes, write_text
-from halp_trt.workflows.checkpoint import Checkpoint
+from halp_trt.workflows.checkpoint import (
+    Progress,
+    not_ours,
+    progress_from,
+    read_checkpoint,
+    save_checkpoint,
+    words_of,
+)
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.request import Subject, arrays_of
 
 __all__ = [
-    "calibrate",
     "checkpoint_path",
     "finished_plan",
     "log_row",
+    "read_progress",
     "read_rows",
-    "state_of",
-    "step_of",
+    "write_progress",
     "write_result",
     "write_rows",
     "write_start",
@@ -81,16 +85,14 @@ def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
 
-def log_row(
-    step: Step, *, dense_us: float, seconds: float, measured: tuple[float, float, float] | None
-) -> dict[str, object]:
-    """One line of the log: what a step planned, and the dense and the pruned engine's latency where it was timed."""
+def log_row(step: Step, *, seconds: float, loss: float | None) -> dict[str, object]:
+    """One line of the log: what a step planned, the engines that were timed for it, and the last minibatch's loss."""
     plan = step.plan
     row: dict[str, object] = {
         "step": step.index,
         "budget_us": plan.budget_us,
         "latency_us": plan.latency_us,
-        "dense_us": dense_us,
+        "dense_us": step.dense_us,
         "value": plan.saliency,
         "bound": plan.bound,
         "gap": (plan.bound - plan.saliency) / (plan.saliency or plan.bound) if plan.bound > plan.saliency else 0.0,
@@ -99,33 +101,14 @@ def log_row(
     }
     if plan.removed_blocks:
         row["removed_blocks"] = list(plan.removed_blocks)
-    if measured is not None:
-        row |= {"measured_dense_us": measured[1], "measured_us": measured[2]}
+    if step.timed is not None:
+        row |= {"measured_dense_us": step.timed.dense_us, "measured_us": step.timed.engine_us}
+    others = [engine for engine in step.engines if engine.step == step.index and not engine.is_chosen]
+    if others:  # the engines of plans that the step was planned again from: predicted, dense and measured
+        row["others"] = [[engine.sum_us, engine.dense_us, engine.engine_us] for engine in others]
+    if loss is not None:
+        row["loss"] = loss
     return row
-
-
-def calibrate(rows: Sequence[Mapping[str, Any]], *, dense_us: float, slope: float) -> Calibration:
-    """The line from table sums to engines, through the dense engine and all that were timed, but the final one.
-
-    The final plan's engine is left out so that it is truly predicted. Engines count by their share of the dense one
-    that took turns with them, so that a drift of the machine does not matter.
-
-    Args:
-        rows: log rows of all steps; ``others`` holds what was timed besides the engine of the step's own plan, as
-            predicted, dense and measured microseconds.
-        dense_us: the dense network by the table.
-        slope: measured dense latency over ``dense_us``.
-    """
-    engines = [(row["latency_us"], row["measured_dense_us"], row["measured_us"]) for row in rows[:-1]
-               if "measured_us" in row]  # fmt: skip
-    engines += [tuple(other) for row in rows for other in row.get("others", ())]
-    if not engines:
-        return Calibration(slope=slope)
-    whole_us = slope * dense_us
-    return fit(
-        [dense_us, *(sum_us for sum_us, _, _ in engines)],
-        [whole_us, *(whole_us * found_us / beside_us for _, beside_us, found_us in engines)],
-    )
 
 
 def write_rows(folder: RunFolder, rows: Sequence[Mapping[str, object]]) -> None:
@@ -147,47 +130,52 @@ def read_rows(folder: RunFolder, count: int) -> list[dict[str, object]]:
         raise ArtefactError(f"{folder.log} is missing or damaged ({error}); start without --resume") from error
 
 
-def state_of(
-    step: Step, *, settings: str, calibration: float, num_minibatches: int, num_rows: int, is_slim: bool = False
-) -> Checkpoint:
-    """The words and numbers of a checkpoint."""
-    plan = step.plan
-    return Checkpoint(
-        settings=settings,
-        num_steps=step.index,
-        num_minibatches=num_minibatches,
-        kept=plan.kept,
-        numbers={
-            "latency_us": plan.latency_us,
-            "budget_us": plan.budget_us,
-            "saliency": plan.saliency,
-            "bound": plan.bound,
-            "correction": step.correction,
-            "calibration": calibration,
-            "num_rows": num_rows,
-        },
-        is_slim=is_slim,
-    )
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
 
 
-def step_of(state: Checkpoint, graph: ChannelGraph) -> Step:
-    """The step that a checkpoint was taken after."""
-    plan = PruningPlan(
-        graph=graph,
-        kept=state.kept,
-        latency_us=state.numbers["latency_us"],
-        budget_us=state.numbers["budget_us"],
-        saliency=state.numbers["saliency"],
-        bound=state.numbers["bound"],
-    )
-    return Step(index=state.num_steps, plan=plan, correction=state.numbers["correction"])
+def write_progress(
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    fingerprint: str,
+    num_rows: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Writes a checkpoint.
+
+    Args:
+        folder: of the run.
+        progress: how far it has got.
+        fingerprint: of what was asked for; another request cannot go on from here.
+        num_rows: of the latency table.
+        module, optimizer: whose tensors are kept.
+    """
+    words = {"fingerprint": fingerprint, "num_rows": num_rows, **words_of(progress)}
+    save_checkpoint(checkpoint_path(folder), words, module, optimizer)
+
+
+def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -> tuple[Progress, int]:
+    """The progress of a checkpoint, and how many rows the latency table had; its tensors are loaded separately.
+
+    Raises:
+        ArtefactError: it is damaged, or belongs to another request.
+    """
+    path = checkpoint_path(folder)
+    words = read_checkpoint(path)
+    try:
+        if words["fingerprint"] != fingerprint:
+            raise ArtefactError(f"{path} belongs to a run with other settings; repeat them, or start without --resume")
+        return progress_from(words, graph), int(words["num_rows"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise not_ours(path, error) from error
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------
 
 
 def write_result(
-    folder: RunFolder, subject: Subject, plan: PruningPlan, *, dense: nn.Module, slimmed: nn.Module, settings: str
+    folder: RunFolder, subject: Subject, plan: PruningPlan, *, dense: nn.Module, slimmed: nn.Module, fingerprint: str
 ) -> PruningPlan:
     """Writes weights, rewritten model and plan; the plan comes last and marks the run as whole.
 
@@ -197,7 +185,7 @@ def write_result(
         plan: what was kept.
         dense: the network before pruning; not changed.
         slimmed: after fine-tuning.
-        settings: fingerprint of what was asked for.
+        fingerprint: of what was asked for.
 
     Returns:
         The plan with its parents.
@@ -214,7 +202,7 @@ def write_result(
     parents = {
         "dense.onnx": sha256_bytes(subject.model.SerializeToString()),
         "pruned.onnx": sha256_bytes(pruned),
-        _REQUEST: settings,
+        _REQUEST: fingerprint,
     }
     plan = replace(plan, parents=parents)
     save(plan, folder.plan)

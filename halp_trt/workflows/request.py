@@ -9,17 +9,16 @@ import onnx
 from torch import nn
 
 from halp_trt.errors import UsageError
-from halp_trt.planning import METHODS
+from halp_trt.models.masks import MASKS
+from halp_trt.models.saliency import AUTO, saliency_names
+from halp_trt.planning import DEFAULT_METHOD, METHODS, WidthLimits
 from halp_trt.runtimes import Array
 from halp_trt.specs import Budget, ChannelGraph
 from halp_trt.store import encode, sha256_bytes
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.settings import TrainSettings
 
-__all__ = ["SALIENCIES", "PruneRequest", "Subject", "arrays_of"]
-
-SALIENCIES = ("auto", "taylor", "magnitude")
-"""Taylor needs data; auto is Taylor where there is data, else magnitude."""
+__all__ = ["PruneRequest", "Subject", "arrays_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,8 @@ class PruneRequest:
         train: of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up epoch in
             which HALP prunes) and of fine-tuning, whose epochs it counts.
         method: of ``METHODS``.
-        saliency: of ``SALIENCIES``.
+        saliency: of ``SALIENCIES``, or ``AUTO``.
+        mask: of ``MASKS``.
         num_steps: pruning steps, ``k`` in the paper.
         num_minibatches: between two steps, ``r`` in the paper.
         grid_step: channels between two measured widths.
@@ -41,8 +41,9 @@ class PruneRequest:
 
     budget: Budget
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_epochs=0, learning_rate=0.02))
-    method: str = "halp"
-    saliency: str = "auto"
+    method: str = DEFAULT_METHOD
+    saliency: str = AUTO
+    mask: str = "hard"
     num_steps: int = 5
     num_minibatches: int = 20
     grid_step: int = 8
@@ -50,17 +51,21 @@ class PruneRequest:
     step_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS or self.saliency not in SALIENCIES:
+        if self.method not in METHODS or self.saliency not in saliency_names():
             raise UsageError(
-                f"method {self.method!r} and saliency {self.saliency!r} must be of {sorted(METHODS)} and {SALIENCIES}"
+                f"method {self.method!r} and saliency {self.saliency!r} must be of {sorted(METHODS)} and "
+                f"{saliency_names()}"
             )
+        if self.mask not in MASKS:
+            raise UsageError(f"mask {self.mask!r} must be of {sorted(MASKS)}")
         if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
             raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
-        if not (0 <= self.group_fraction <= 1 and 0 < self.step_fraction <= 1):
-            raise UsageError(
-                f"of a group 0 to 100 % may go, in one step more than 0 %, got {self.group_fraction:.0%} and "
-                f"{self.step_fraction:.0%}"
-            )
+        WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)  # refuses senseless ones
+
+    @property
+    def limits(self) -> WidthLimits:
+        """The limits on how much of a group may go."""
+        return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
         """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""

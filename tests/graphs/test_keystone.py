@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from halp_trt.graphs.export import export
 from halp_trt.graphs.partition import NO_KERNEL
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace

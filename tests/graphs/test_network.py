@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 from halp_trt.errors import GraphMismatchError, UnsupportedLayerError, UsageError
 from halp_trt.graphs.network import Coupling, channel_graph, fingerprint
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan
 from halp_trt.models.widen import widen

@@ -20,7 +20,7 @@ from halp_trt.errors import GraphMismatchError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import uneven_plan

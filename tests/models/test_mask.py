@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError
-from halp_trt.models.mask import dead_positions, mask, named_tensors
+from halp_trt.models.masks.hard import mask
+from halp_trt.models.positions import dead_positions, named_tensors
 from halp_trt.models.trace import uneven_plan
 from halp_trt.specs import PruningPlan
 from tests.models.pruned import OPTIMIZERS, PICTURES, graph_of, train_step

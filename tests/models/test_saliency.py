@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError, NonFiniteError, UsageError
-from halp_trt.models.saliency import SaliencySums, accumulate, finish, magnitude
+from halp_trt.models.saliency.taylor import SaliencySums, accumulate, finish
+from halp_trt.models.saliency.weight_norms import magnitude
 from halp_trt.specs import ChannelGraph, ChannelGroup, ParameterAxis, Run
 
 

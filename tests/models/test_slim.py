@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from halp_trt.models.mask import mask, settle
+from halp_trt.models.masks.hard import mask, settle
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan, trace, uneven_plan

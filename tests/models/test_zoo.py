@@ -10,7 +10,7 @@ from torch import nn
 from halp_trt.errors import ModelError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.mask import mask
+from halp_trt.models.masks.hard import mask
 from halp_trt.models.mobilenet import InvertedResidual
 from halp_trt.models.reference import answers
 from halp_trt.models.slim import slim

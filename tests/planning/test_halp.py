@@ -9,16 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import InfeasibleBudgetError
-from halp_trt.planning import METHODS, Lookup, Method, exponential_budgets, halp_step, lowest_latency_us, step_specs
+from halp_trt.planning import METHODS, Lookup, PlanStep, exponential_budgets, halp_step
 from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.widths import width_choices
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, PruningPlan, Saliency
-from tests.strategies import channel_graphs, formula_lookup, graph_of, plans, saliencies, staircase_us
+from tests.strategies import (
+    channel_graphs,
+    formula_lookup,
+    graph_of,
+    lowest_latency_us,
+    plans,
+    saliencies,
+    staircase_us,
+)
 
 EVEN = formula_lookup(lambda spec: staircase_us(spec, step=8))
 UNEVEN = formula_lookup(lambda spec: staircase_us(spec, step=8, wobble=0.2))
 
-KEEPING = {name: method for name, method in METHODS.items() if name != "joint-blocks"}  # a channel of every group
+KEEPING = {name: method.step for name, method in METHODS.items() if not method.removes_blocks}
 methods = pytest.mark.parametrize("method", KEEPING.values(), ids=KEEPING.keys())
 
 
@@ -80,7 +88,7 @@ def graph_has_concat(graph: ChannelGraph) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.floats(0.0, 1.1))
 def test_never_over_budget_and_only_fewer_channels(
-    method: Method, lookup: Lookup, data: st.DataObject, share: float
+    method: PlanStep, lookup: Lookup, data: st.DataObject, share: float
 ) -> None:
     graph = data.draw(channel_graphs())
     plan, saliency = data.draw(plans(graph)), data.draw(saliencies(graph))
@@ -101,7 +109,7 @@ def test_never_over_budget_and_only_fewer_channels(
 
 
 @methods
-def test_the_lowest_latency_can_be_had_and_nothing_below(method: Method) -> None:
+def test_the_lowest_latency_can_be_had_and_nothing_below(method: PlanStep) -> None:
     graph = graph_of([("plain", 64, 0), ("residual", 48, 0), ("concat", 32, 16), ("depthwise", 0, 0)])
     plan, steps = PruningPlan.dense(graph), steps_of(graph, 16)
     saliency = Saliency(scores={g.name: (1.0,) * g.num_channels for g in graph.prunable_groups})
@@ -116,7 +124,7 @@ def test_the_lowest_latency_can_be_had_and_nothing_below(method: Method) -> None
 
 
 @methods
-def test_a_plan_within_budget_is_left_alone(method: Method) -> None:
+def test_a_plan_within_budget_is_left_alone(method: PlanStep) -> None:
     graph = graph_of([("plain", 64, 0)])
     dense = PruningPlan.dense(graph)
     saliency = Saliency(scores={g.name: (0.0,) * g.num_channels for g in graph.prunable_groups})
@@ -127,7 +135,7 @@ def test_a_plan_within_budget_is_left_alone(method: Method) -> None:
 
 
 @methods
-def test_a_table_that_only_gets_slower_is_refused(method: Method) -> None:
+def test_a_table_that_only_gets_slower_is_refused(method: PlanStep) -> None:
     graph = graph_of([("plain", 64, 0)])
     slower = formula_lookup(lambda spec: 1000.0 / spec.out_channels)
     saliency = Saliency(scores={g.name: (1.0,) * g.num_channels for g in graph.prunable_groups})
@@ -137,11 +145,17 @@ def test_a_table_that_only_gets_slower_is_refused(method: Method) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.data(), st.floats(0.05, 0.9))
-def test_asks_for_nothing_but_what_it_announces(data: st.DataObject, share: float) -> None:
+def test_it_first_asks_for_each_width_of_each_layer_alone(data: st.DataObject, share: float) -> None:
     graph = data.draw(channel_graphs(max_blocks=3))
     saliency = data.draw(saliencies(graph))
     plan, steps = PruningPlan.dense(graph), steps_of(graph)
-    announced = set(step_specs(graph, plan.counts(), steps=steps))
+    counts = plan.counts()
+    announced = {
+        layer.spec_at({**counts, group: width})
+        for layer in graph.layers
+        for group in ({name for name, _ in layer.out_groups} & set(steps)) or {graph.groups[0].name}
+        for width in (width_choices(counts[group], steps[group]) if group in steps else (counts[group],))
+    }
     asked: list[Sequence[LayerSpec]] = []
 
     def lookup(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
@@ -157,7 +171,7 @@ def test_asks_for_nothing_but_what_it_announces(data: st.DataObject, share: floa
 
 
 @methods
-def test_the_schedule_ends_within_the_target(method: Method) -> None:
+def test_the_schedule_ends_within_the_target(method: PlanStep) -> None:
     graph = graph_of([("plain", 64, 0), ("residual", 64, 0), ("residual", 48, 0), ("plain", 128, 0)], stem=32)
     steps = steps_of(graph)
     scores = {g.name: tuple(1 / (1 + c) for c in range(g.num_channels)) for g in graph.prunable_groups}
@@ -191,7 +205,7 @@ def test_uniform_keeps_the_same_fraction_of_every_group() -> None:
     saliency = Saliency(scores={g.name: (1.0,) * g.num_channels for g in graph.prunable_groups})
     half = {**graph.dense_counts(), "stem": 16, "b0": 32, "b1": 64}
     budget = counts_latency_us(graph, EVEN, half)
-    chosen = METHODS["uniform"](PruningPlan.dense(graph), saliency, EVEN, budget_us=budget, steps=steps_of(graph))
+    chosen = METHODS["uniform"].step(PruningPlan.dense(graph), saliency, EVEN, budget_us=budget, steps=steps_of(graph))
     fractions = [len(chosen.kept[g.name]) / g.num_channels for g in graph.prunable_groups]
     assert max(fractions) - min(fractions) <= 8 / 32
     assert sum(fractions) / 3 == pytest.approx(0.5, abs=0.1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
-from halp_trt.planning import METHODS, Method, halp_step, uniform_step
+from halp_trt.planning import METHODS, PlanStep, WidthLimits, halp_step, uniform_step
 from halp_trt.planning.network import (
     Ask,
     joint_blocks_step,
@@ -22,11 +22,19 @@ from halp_trt.planning.network import (
 from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
-from halp_trt.planning.widths import least_counts, lowest_latency_us, reachable_counts, width_choices
+from halp_trt.planning.widths import reachable_counts, width_choices
 from halp_trt.solvers.joint import joint, joint_blocks
 from halp_trt.solvers.problem import LATENCY, Limits
 from halp_trt.specs import ChannelGraph, LayerSpec, PruningPlan, Saliency
-from tests.strategies import channel_graphs, formula_lookup, graph_of, plans, saliencies, staircase_us
+from tests.strategies import (
+    channel_graphs,
+    formula_lookup,
+    graph_of,
+    lowest_latency_us,
+    plans,
+    saliencies,
+    staircase_us,
+)
 
 UNEVEN = formula_lookup(lambda spec: staircase_us(spec, step=8, wobble=0.2))
 
@@ -187,19 +195,19 @@ def test_frozen_and_limited_blocks_stay() -> None:
         joint_blocks_step(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph), least=least)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+@pytest.mark.parametrize("method", [row.step for row in METHODS.values()], ids=METHODS.keys())
 @settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from([1.0, 0.6, 0.3]), st.sampled_from([1.0, 0.5, 0.25]))
 def test_no_method_takes_more_of_a_group_than_it_may(
-    method: Method, data: st.DataObject, group_fraction: float, step_fraction: float
+    method: PlanStep, data: st.DataObject, group_fraction: float, step_fraction: float
 ) -> None:
     graph = data.draw(channel_graphs(max_blocks=3, widths=(8, 16, 32)))
     plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
-    fractions = {"group_fraction": group_fraction, "step_fraction": step_fraction}
-    lowest = counts_latency_us(graph, UNEVEN, reachable_counts(plan, steps=steps_of(graph), num_steps=2, **fractions))
+    limits = WidthLimits(group_fraction=group_fraction, step_fraction=step_fraction)
+    lowest = counts_latency_us(graph, UNEVEN, reachable_counts(plan, steps=steps_of(graph), num_steps=2, limits=limits))
     for _ in range(2):
         before = plan.counts()
-        least = least_counts(graph, before, **fractions)
+        least = limits.least_counts(graph, before)
         budget_us = max(lowest, 0.7 * counts_latency_us(graph, UNEVEN, before))
         try:
             plan = method(plan, saliency, UNEVEN, budget_us=budget_us, steps=steps_of(graph), least=least)

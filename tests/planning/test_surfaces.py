@@ -55,11 +55,11 @@ def test_a_joint_step_measures_all_that_it_chose_and_beats_halp() -> None:
     device = Device()
     budget = 0.4 * counts_latency_us(graph, device, dense.counts())
     device.asked.clear()
-    joint = METHODS["joint"](dense, Saliency(scores=scores), device, budget_us=budget, steps=steps)
+    joint = METHODS["joint"].step(dense, Saliency(scores=scores), device, budget_us=budget, steps=steps)
     assert joint.latency_us <= budget
     assert set(graph_specs(graph, joint.counts())) <= set(device.asked)
     assert len(set(device.asked)) < 600
-    halp = METHODS["halp"](dense, Saliency(scores=scores), device, budget_us=budget, steps=steps)
+    halp = METHODS["halp"].step(dense, Saliency(scores=scores), device, budget_us=budget, steps=steps)
     assert joint.saliency > halp.saliency
     assert joint.bound >= joint.saliency
 
@@ -76,7 +76,7 @@ def test_a_joint_step_uses_its_budget_where_interpolation_is_poor() -> None:
         }
 
     budget = 0.25 * counts_latency_us(graph, noisy, dense.counts())
-    joint = METHODS["joint"](dense, Saliency(scores=scores), noisy, budget_us=budget, steps=steps)
+    joint = METHODS["joint"].step(dense, Saliency(scores=scores), noisy, budget_us=budget, steps=steps)
     assert 0.9 * budget < joint.latency_us <= budget
-    halp = METHODS["halp"](dense, Saliency(scores=scores), noisy, budget_us=budget, steps=steps)
+    halp = METHODS["halp"].step(dense, Saliency(scores=scores), noisy, budget_us=budget, steps=steps)
     assert joint.saliency > halp.saliency

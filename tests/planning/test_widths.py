@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 from halp_trt.errors import GraphMismatchError, UsageError
 from halp_trt.planning.chunks import channel_steps, slice_specs
 from halp_trt.planning.pricing import counts_latency_us
-from halp_trt.planning.widths import check_request, lowest_latency_us, narrow, width_choices
+from halp_trt.planning.widths import check_request, narrow, width_choices
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
-from tests.strategies import channel_graphs, formula_lookup, graph_of, plans, saliencies, staircase_us
+from tests.strategies import (
+    channel_graphs,
+    formula_lookup,
+    graph_of,
+    lowest_latency_us,
+    plans,
+    saliencies,
+    staircase_us,
+)
 
 
 @given(count=st.integers(1, 300), step=st.integers(1, 64), least=st.none() | st.integers(1, 80))

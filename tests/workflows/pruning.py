@@ -36,6 +36,7 @@ SHAPE = (1, 16, 16)
 REQUEST = PruneRequest(
     budget=Budget(fraction=0.6),
     train=TrainSettings(num_epochs=2, batch_size=32, learning_rate=0.02, precision="fp32", distillation=0.3),
+    method="halp",
     num_steps=3,
     num_minibatches=3,
 )

@@ -95,7 +95,7 @@ def test_a_depthwise_multiplier_is_surveyed_and_planned(tmp_path: Path) -> None:
     lookup = Measurer(tmp_path / "t.jsonl", RUNTIME, TARGET)
     saliency = Saliency(scores={"a": tuple(range(64, 0, -1))})
     dense = sum(row.latency_us for row in lookup([layer.spec for layer in graph.layers]).values())
-    plan = METHODS["joint"](PruningPlan.dense(graph), saliency, lookup, budget_us=0.6 * dense, steps={"a": 8})
+    plan = METHODS["joint"].step(PruningPlan.dense(graph), saliency, lookup, budget_us=0.6 * dense, steps={"a": 8})
     assert plan.kept["a"] == tuple(range(len(plan.kept["a"])))
     assert 0.3 * dense < plan.latency_us <= 0.6 * dense
 
@@ -317,7 +317,7 @@ def surveyed(tmp_path: Path) -> Path:
 def joint_plan(lookup: Measurer) -> PruningPlan:
     scores = {g.name: tuple(1 + math.sin(c) for c in range(g.num_channels)) for g in GRAPH.prunable_groups}
     dense = sum(lookup([layer.spec])[layer.spec].latency_us for layer in GRAPH.layers)
-    return METHODS["joint"](PruningPlan.dense(GRAPH), Saliency(scores=scores), lookup, budget_us=0.5 * dense,
+    return METHODS["joint"].step(PruningPlan.dense(GRAPH), Saliency(scores=scores), lookup, budget_us=0.5 * dense,
                             steps=grid_steps(GRAPH, grid_step=8))  # fmt: skip
 
 
@@ -371,7 +371,7 @@ def test_no_group_stays_narrower_than_a_width_that_is_no_slower(method: str, sha
     lookup, steps = Measurer(path, RUNTIME, TARGET, on_miss="refuse"), grid_steps(GRAPH, grid_step=8)
     scores = {g.name: tuple(1 + math.sin(c) for c in range(g.num_channels)) for g in GRAPH.prunable_groups}
     dense = counts_latency_us(GRAPH, lookup, GRAPH.dense_counts())
-    plan = METHODS[method](
+    plan = METHODS[method].step(
         PruningPlan.dense(GRAPH), Saliency(scores=scores), lookup, budget_us=share * dense, steps=steps
     )
     assert plan.latency_us <= share * dense

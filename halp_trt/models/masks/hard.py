@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
-from halp_trt.errors import GraphMismatchError
-from halp_trt.specs import ParameterAxis, PruningPlan
+from halp_trt.models.positions import dead_positions, named_tensors
+from halp_trt.specs import PruningPlan
+
+__all__ = ["HARD", "HardMask", "mask", "settle"]
 
 
 def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -50,29 +54,30 @@ def settle(module: nn.Module, plan: PruningPlan) -> None:
                     mean.copy_(bias) if bias is not None else mean.zero_()
 
 
-def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers under all their names."""
-    named = dict(module.named_parameters(remove_duplicate=False))
-    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+@dataclass(frozen=True, slots=True)
+class HardMask:
+    """Removed channels are exact zeros and stay so."""
+
+    returns_channels: bool = False
+
+    def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Masks, and settles what stands behind removed blocks."""
+        mask(module, plan, optimizer)
+        settle(module, plan)
+
+    def after_backward(
+        self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Does nothing: dead weights may have gradients, which the next mask takes back."""
+
+    def after_update(
+        self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Masks what the update moved."""
+        mask(module, plan, optimizer)
 
 
-def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: PruningPlan) -> torch.Tensor:
-    """Positions along a parameter's axis that a plan removes.
-
-    Raises:
-        GraphMismatchError: the parameter is missing or has another width.
-    """
-    length = sum(run.count * run.repeat for run in axis.runs)
-    tensor = tensors.get(axis.parameter)
-    if tensor is None or tensor.shape[axis.axis] != length:
-        found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
-        raise GraphMismatchError(
-            f"the plan was made for another network: {axis.parameter!r} {found}, expected {length} channels on axis "
-            f"{axis.axis}; use the dense network that the plan was made for"
-        )
-    alive = torch.zeros(length, dtype=torch.bool)
-    alive[plan.kept_positions(axis)] = True
-    return torch.nonzero(~alive).flatten()
+HARD = HardMask()
 
 
 def _state_of(optimizer: torch.optim.Optimizer | None, tensor: torch.Tensor) -> list[torch.Tensor]:

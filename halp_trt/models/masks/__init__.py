@@ -1,0 +1,63 @@
+"""What becomes of pruned channels while a network is trained on: masks by name. Nothing here imports torch.
+
+A user's own is registered by assignment: ``MASKS["mine"] = Mine()``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from halp_trt.errors import UsageError
+from halp_trt.rows import load_row
+from halp_trt.specs import PruningPlan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["MASKS", "Masking", "get_masking"]
+
+
+class Masking(Protocol):
+    """A way to train with pruned channels.
+
+    It holds no state: what must survive a kill lies in the module, or beside its parameters in the optimiser's state
+    (``optimizer.state[parameter]["name"]``), which checkpoints keep and slimming cuts along.
+    """
+
+    @property
+    def returns_channels(self) -> bool:
+        """Whether channels that one plan removed may be kept by a later one."""
+
+    def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Begins to train by a plan, in place; called once after every pruning step.
+
+        Raises:
+            GraphMismatchError: the plan was made for another network.
+        """
+
+    def after_backward(
+        self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Goes on between the gradients of a minibatch and its update, before channels are scored."""
+
+    def after_update(
+        self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Goes on after every update of the weights."""
+
+
+MASKS: dict[str, Masking | str] = {"hard": "halp_trt.models.masks.hard:HARD"}
+"""By name: a masking, or its place as ``package.module:name``."""
+
+
+def get_masking(name: str) -> Masking:
+    """The masking of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in MASKS:
+        raise UsageError(f"mask {name!r} is none of {sorted(MASKS)}; name one of them, or register it first")
+    masking: Masking = load_row(MASKS[name])
+    return masking

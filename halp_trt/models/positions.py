@@ -1,0 +1,36 @@
+"""Where the channels of a plan lie in a module's tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from halp_trt.errors import GraphMismatchError
+from halp_trt.specs import ParameterAxis, PruningPlan
+
+__all__ = ["dead_positions", "named_tensors"]
+
+
+def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers under all their names."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: PruningPlan) -> torch.Tensor:
+    """Positions along a parameter's axis that a plan removes, on the parameter's device.
+
+    Raises:
+        GraphMismatchError: the parameter is missing or has another width.
+    """
+    length = sum(run.count * run.repeat for run in axis.runs)
+    tensor = tensors.get(axis.parameter)
+    if tensor is None or tensor.shape[axis.axis] != length:
+        found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+        raise GraphMismatchError(
+            f"the plan was made for another network: {axis.parameter!r} {found}, expected {length} channels on axis "
+            f"{axis.axis}; use the dense network that the plan was made for"
+        )
+    alive = set(plan.kept_positions(axis))
+    dead = [position for position in range(length) if position not in alive]
+    return torch.tensor(dead, dtype=torch.long, device=tensor.device)

@@ -1,0 +1,94 @@
+"""How much each channel matters: scorers by name. Nothing here imports torch; a row's scorer is loaded when it is made.
+
+A user's own is registered by assignment: ``SALIENCIES["mine"] = Scoring(make=Mine, needs_gradients=True)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from halp_trt.errors import UsageError
+from halp_trt.rows import load_row
+from halp_trt.specs import ChannelGraph, Saliency
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["AUTO", "SALIENCIES", "MakeScorer", "Scorer", "Scoring", "choose_scoring", "saliency_names"]
+
+AUTO = "auto"
+"""The first of ``SALIENCIES`` that can be had: of those that read gradients only where there is data."""
+
+
+class Scorer(Protocol):
+    """The scores of one pruning step; a fresh one for each step, so that no score must survive a kill between steps."""
+
+    def after_backward(self) -> None:
+        """Reads what it needs after the backward pass of every minibatch, before the weights are updated."""
+
+    def finish(self) -> Saliency:
+        """Returns the scores of all channels of every prunable group.
+
+        Raises:
+            NonFiniteError: there is nothing finite to score by.
+            UsageError: it was not called in between, but must be.
+        """
+
+
+class MakeScorer(Protocol):
+    """Begins one pruning step's scores."""
+
+    def __call__(self, module: nn.Module, graph: ChannelGraph) -> Scorer:
+        """Returns a scorer of the dense (possibly masked) network, which changes under it as it is trained.
+
+        Raises:
+            GraphMismatchError: the graph was made for another network, or no parameter follows a group.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """A row of ``SALIENCIES``.
+
+    Attributes:
+        make: begins one pruning step's scores; or the place of what does, as ``package.module:name``.
+        needs_gradients: whether it scores by gradients, so that there must be data.
+    """
+
+    make: MakeScorer | str
+    needs_gradients: bool
+
+    def scorer(self, module: nn.Module, graph: ChannelGraph) -> Scorer:
+        """Begins one pruning step's scores."""
+        make: MakeScorer = load_row(self.make)
+        return make(module, graph)
+
+
+SALIENCIES: dict[str, Scoring] = {
+    "taylor": Scoring(make="halp_trt.models.saliency.taylor:Taylor", needs_gradients=True),
+    "magnitude": Scoring(make="halp_trt.models.saliency.weight_norms:Magnitude", needs_gradients=False),
+}
+
+
+def saliency_names() -> tuple[str, ...]:
+    """All names that a saliency may be asked for by."""
+    return (AUTO, *SALIENCIES)
+
+
+def choose_scoring(name: str, *, has_data: bool) -> Scoring:
+    """The row of a name.
+
+    Raises:
+        UsageError: there is none, or it needs data and there is none.
+    """
+    if name == AUTO:
+        return next(row for row in SALIENCIES.values() if has_data or not row.needs_gradients)
+    if name not in SALIENCIES:
+        raise UsageError(f"saliency {name!r} is none of {saliency_names()}; name one of them, or register it first")
+    if SALIENCIES[name].needs_gradients and not has_data:
+        without = " or ".join(other for other, row in SALIENCIES.items() if not row.needs_gradients)
+        raise UsageError(
+            f"{name.capitalize()} saliency needs pictures; name some with --data, or use --saliency {without}"
+        )
+    return SALIENCIES[name]

@@ -1,0 +1,125 @@
+"""HALP's Taylor score, from gradients.
+
+For a channel with batch-norm scale γ and shift β, the first-order change of the loss when it is removed is
+``γ ∂L/∂γ + β ∂L/∂β`` (arXiv 2210.06659, section 3.1; arXiv 1906.10771). Its absolute value is averaged over the
+minibatches between two pruning steps. Channels of coupled layers are one: their signed terms are summed before the
+absolute value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from halp_trt.errors import NonFiniteError, UsageError
+from halp_trt.models.saliency.members import Floats, Member, members_of, scored_members, sum_along, sum_per_channel
+from halp_trt.specs import ChannelGraph, Saliency
+
+__all__ = ["Reduction", "SaliencySums", "Taylor", "accumulate", "finish"]
+
+Reduction = Literal["abs_of_sum", "sum_of_abs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaliencySums:
+    """What has been gathered since the last pruning step.
+
+    Attributes:
+        totals: per prunable group, the sum over minibatches of each channel's absolute term.
+        num_batches: minibatches that were added.
+        num_skipped: minibatches left out because a gradient was not finite.
+    """
+
+    totals: Mapping[str, Floats] = field(default_factory=dict)
+    num_batches: int = 0
+    num_skipped: int = 0
+
+
+class Taylor:
+    """The mean Taylor score over the minibatches of one pruning step."""
+
+    def __init__(self, module: nn.Module, graph: ChannelGraph) -> None:
+        """Begins without minibatches."""
+        self._module, self._graph, self._sums = module, graph, SaliencySums()
+
+    def after_backward(self) -> None:
+        """Adds the terms of the gradients that the module holds now."""
+        self._sums = accumulate(self._sums, self._module, self._graph)
+
+    def finish(self) -> Saliency:
+        """The mean; raises as :func:`finish`."""
+        return finish(self._sums)
+
+
+def accumulate(
+    sums: SaliencySums, module: nn.Module, graph: ChannelGraph, *, reduction: Reduction = "abs_of_sum"
+) -> SaliencySums:
+    """Adds the Taylor terms of the gradients that ``module`` holds now; call it after every backward pass.
+
+    A group is scored by the normalisations on its channels (``γ ∂γ + β ∂β``); where it has none, by the weights and
+    biases of the convolutions and linear layers that write it (``Σ w ∂w``); where it has neither, by whatever
+    parameters follow it. Differs from HALP's released code, which falls back to the weights as soon as one coupled
+    layer lacks batch norm, and leaves the biases out.
+
+    Args:
+        sums: from the previous minibatch, or a fresh ``SaliencySums()``.
+        module: the dense (possibly masked) network.
+        graph: its channel graph.
+        reduction: ``abs_of_sum`` (the paper's) adds the signed terms of coupled layers first, so that they may cancel;
+            ``sum_of_abs`` adds their absolute values.
+
+    Raises:
+        GraphMismatchError: the graph was made for another network, or no parameter follows a group.
+        UsageError: a group's parameters have no gradients.
+    """
+    members = members_of(module, graph)
+    terms = {
+        group: _batch_terms(group, chosen, graph.group(group).num_channels, reduction)
+        for group, chosen in scored_members(members, graph).items()
+    }
+    if not all(bool(np.isfinite(term).all()) for term in terms.values()):
+        return SaliencySums(totals=sums.totals, num_batches=sums.num_batches, num_skipped=sums.num_skipped + 1)
+    totals = {group: sums.totals[group] + term if sums.totals else term for group, term in terms.items()}
+    return SaliencySums(totals=MappingProxyType(totals), num_batches=sums.num_batches + 1, num_skipped=sums.num_skipped)
+
+
+def finish(sums: SaliencySums) -> Saliency:
+    """The mean over the minibatches that were added.
+
+    Raises:
+        NonFiniteError: all minibatches were skipped.
+        UsageError: nothing was gathered.
+    """
+    if sums.num_batches == 0:
+        if sums.num_skipped:
+            raise NonFiniteError(
+                f"the gradients of all {sums.num_skipped} minibatches hold NaN or infinity; lower the learning rate"
+            )
+        raise UsageError("no minibatch was scored; call accumulate after at least one backward pass")
+    return Saliency(scores={group: tuple((total / sums.num_batches).tolist()) for group, total in sums.totals.items()})
+
+
+def _batch_terms(group: str, members: list[Member], num_channels: int, reduction: Reduction) -> Floats:
+    """``|Σ p ∂p|`` of each channel for one minibatch."""
+    layers: dict[str, Floats] = {}
+    for member in members:
+        gradient = member.parameter.grad
+        if gradient is None:
+            continue
+        products = member.parameter.detach().double() * gradient.double()
+        term = sum_per_channel(sum_along(products, member.axis.axis), member.axis, group, num_channels)
+        layer = member.axis.parameter.rpartition(".")[0]
+        layers[layer] = layers.get(layer, np.zeros(num_channels)) + term
+    if not layers:
+        raise UsageError(
+            f"the parameters of channel group {group!r} have no gradients; call backward first, or freeze the group if "
+            f"they are not trained"
+        )
+    if reduction == "abs_of_sum":
+        return np.asarray(np.abs(sum(layers.values())), dtype=np.float64)
+    return np.asarray(sum(np.abs(term) for term in layers.values()), dtype=np.float64)

@@ -1,0 +1,53 @@
+"""The score by weight norms, where there is no data."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from halp_trt.errors import NonFiniteError
+from halp_trt.models.saliency.members import members_of, scored_members, sum_along, sum_per_channel
+from halp_trt.specs import ChannelGraph, Saliency
+
+__all__ = ["Magnitude", "magnitude"]
+
+
+class Magnitude:
+    """The score by :func:`magnitude` of the weights after the minibatches of one pruning step, if there are any."""
+
+    def __init__(self, module: nn.Module, graph: ChannelGraph) -> None:
+        """Begins; it reads nothing yet."""
+        self._module, self._graph = module, graph
+
+    def after_backward(self) -> None:
+        """Reads nothing."""
+
+    def finish(self) -> Saliency:
+        """The scores of the weights as they are now; raises as :func:`magnitude`."""
+        return magnitude(self._module, self._graph)
+
+
+def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
+    """Each channel's share of its layers' weight norms: no data needed.
+
+    For every convolution and linear layer that writes the group, the L2 norm of a channel's weights is divided by the
+    sum over the layer's channels, so that each layer sums to 1 whatever its scale and width; the shares of coupled
+    layers add up, as their latencies do. A group that no such layer writes is scored by its other parameters likewise.
+
+    Raises:
+        GraphMismatchError: the graph was made for another network, or no parameter follows a group.
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    scores = {}
+    for group, members in scored_members(members_of(module, graph), graph, order=(1, 0, 2)).items():
+        total = np.zeros(graph.group(group).num_channels)
+        for member in members:
+            if member.parameter.ndim == 1 and member.rank == 1:
+                continue  # biases
+            squares = member.parameter.detach().double().pow(2)
+            norms = np.sqrt(sum_per_channel(sum_along(squares, member.axis.axis), member.axis, group, len(total)))
+            if not np.isfinite(norms).all():
+                raise NonFiniteError(f"parameter {member.axis.parameter!r} holds NaN or infinity; load sound weights")
+            total += norms / norms.sum() if norms.sum() > 0 else norms
+        scores[group] = tuple(total.tolist())
+    return Saliency(scores=scores)

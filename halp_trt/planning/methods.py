@@ -1,0 +1,35 @@
+"""The pruning methods by name; a user's own is registered by assignment: ``METHODS["mine"] = Method(step=...)``."""
+
+from __future__ import annotations
+
+from halp_trt.errors import UsageError
+from halp_trt.planning.chunks import channel_steps
+from halp_trt.planning.halp import halp_step
+from halp_trt.planning.method import Method
+from halp_trt.planning.network import joint_blocks_step, joint_step
+from halp_trt.planning.uniform import uniform_step
+
+__all__ = ["DEFAULT_METHOD", "METHODS", "get_method"]
+
+METHODS: dict[str, Method] = {
+    "halp": Method(step=halp_step, chunks=channel_steps),  # latency-aware grouping is HALP's
+    "joint": Method(step=joint_step),
+    "joint-blocks": Method(step=joint_blocks_step, removes_blocks=True),
+    "uniform": Method(step=uniform_step),
+}
+
+DEFAULT_METHOD = "joint-blocks"
+"""The method with the highest accuracy at every budget of the duel (docs/duel.md)."""
+
+
+def get_method(method: str | Method) -> Method:
+    """The method of a name; a method itself is returned as it is.
+
+    Raises:
+        UsageError: no method has this name.
+    """
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise UsageError(f"method {method!r} is none of {sorted(METHODS)}; name one of them, or register it first")
+    return METHODS[method]

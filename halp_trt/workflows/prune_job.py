@@ -1,0 +1,108 @@
+"""What stays the same through a pruning run, and what of it is written down so that a killed run goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from halp_trt.models.masks import Masking, get_masking
+from halp_trt.models.saliency import Scoring, choose_scoring
+from halp_trt.models.slim import slim
+from halp_trt.models.weights import check_finite
+from halp_trt.planning import Growing, Lookup
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.workflows.checkpoint import Progress, load_checkpoint
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.ledger import checkpoint_path, read_progress, write_progress
+from halp_trt.workflows.request import PruneRequest, Subject
+
+__all__ = ["PruneJob", "Report", "prepare", "resumed", "save_progress"]
+
+Report = Callable[[int, int, str], None]
+"""Called with what is done, of how much, and a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PruneJob:
+    """What stays the same through a run, though training changes the module and the optimiser in place.
+
+    Attributes:
+        subject: the network and its pictures.
+        request: what is asked for.
+        folder: where everything goes.
+        fingerprint: of the request and the network.
+        lookup: measurements of layers.
+        scoring: of the channels.
+        masking: of what was pruned.
+        dense: the network as it was.
+        optimizer: of the network, None where there are no pictures.
+        report: shows how far it is.
+    """
+
+    subject: Subject
+    request: PruneRequest
+    folder: RunFolder
+    fingerprint: str
+    lookup: Lookup
+    scoring: Scoring
+    masking: Masking
+    dense: nn.Module
+    optimizer: torch.optim.Optimizer | None
+    report: Report
+
+
+def prepare(
+    subject: Subject, request: PruneRequest, folder: RunFolder, *, fingerprint: str, lookup: Lookup, report: Report
+) -> PruneJob:
+    """The job of a request.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite.
+        UsageError: the saliency is asked for without data.
+    """
+    scoring = choose_scoring(request.saliency, has_data=subject.data is not None)
+    check_finite(dict(subject.module.state_dict()), "the network")
+    return PruneJob(
+        subject=subject,
+        request=request,
+        folder=folder,
+        fingerprint=fingerprint,
+        lookup=lookup,
+        scoring=scoring,
+        masking=get_masking(request.mask),
+        dense=copy.deepcopy(subject.module),
+        optimizer=make_optimizer(subject.module, request.train) if subject.data is not None else None,
+        report=report,
+    )
+
+
+def resumed(job: PruneJob) -> Progress:
+    """The progress that was saved; weights, optimiser and table are put back to where they were.
+
+    Raises:
+        ArtefactError: the checkpoint is damaged, or belongs to another request or network.
+    """
+    module, graph = job.subject.module, job.subject.graph
+    state, num_rows = read_progress(job.folder, graph, fingerprint=job.fingerprint)
+    if isinstance(job.lookup, Growing):
+        job.lookup.rewind(num_rows)
+    if state.is_slim:
+        slim(module, state.step.plan, job.optimizer)
+    load_checkpoint(checkpoint_path(job.folder), module, job.optimizer)
+    return state
+
+
+def save_progress(job: PruneJob, state: Progress) -> None:
+    """Writes a checkpoint; a kill leaves the previous one."""
+    write_progress(
+        job.folder,
+        state,
+        fingerprint=job.fingerprint,
+        num_rows=job.lookup.num_rows if isinstance(job.lookup, Growing) else 0,
+        module=job.subject.module,
+        optimizer=job.optimizer,
+    )

@@ -1,0 +1,83 @@
+"""The training of a pruning run: between the steps, where channels are scored, and after the last one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+from halp_trt.specs import PruningPlan, Saliency
+from halp_trt.store import save
+from halp_trt.tasks import lesson_of
+from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.loop import Saving, train
+from halp_trt.training.settings import TrainSettings
+from halp_trt.training.step import train_step
+from halp_trt.workflows.checkpoint import Progress
+from halp_trt.workflows.prune_job import PruneJob, save_progress
+
+__all__ = ["fine_tune", "score_by_training"]
+
+
+def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Callable[[PruningPlan], Saliency]:
+    """Trains for the steps from ``index`` on and gives their saliency; notes the last loss of each step."""
+    numbers = itertools.count(index)
+
+    def score(plan: PruningPlan) -> Saliency:
+        number, scorer = next(numbers), job.scoring.scorer(job.subject.module, job.subject.graph)
+
+        def after_backward() -> None:
+            job.masking.after_backward(job.subject.module, plan, job.optimizer)
+            scorer.after_backward()
+
+        if job.subject.data is not None:
+            losses[number + 1] = _train_between(job, plan, number, after_backward)
+        saliency = scorer.finish()
+        if number == 0:
+            save(saliency, job.folder.saliency)
+        return saliency
+
+    return score
+
+
+def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward: Callable[[], None]) -> float:
+    """Trains for one pruning step; the loss of its last minibatch."""
+    module, data, optimizer, request = job.subject.module, job.subject.data, job.optimizer, job.request
+    assert data is not None
+    assert optimizer is not None
+    loss, first = float("nan"), index * request.num_minibatches
+    for number in range(first, first + request.num_minibatches):
+        settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
+        loss = train_step(
+            module,
+            optimizer,
+            lesson_of(data, settings),
+            step=number,
+            total=num_steps(data, settings),
+            after_backward=after_backward,
+        )
+        job.masking.after_update(module, plan, optimizer)
+    return loss
+
+
+def _between(train: TrainSettings, num_epochs: int) -> TrainSettings:
+    """Training between steps: at a constant tenth of the rate, as in the warm-up epoch in which HALP prunes."""
+    rate = train.learning_rate / 10
+    return replace(train, num_epochs=num_epochs, schedule="constant", warmup_fraction=0.0, learning_rate=rate)
+
+
+def fine_tune(job: PruneJob, state: Progress) -> None:
+    """Trains the slim module; a checkpoint after every epoch."""
+    module, data, settings = job.subject.module, job.subject.data, job.request.train
+    if data is None:
+        module.eval()
+        return
+    total = num_steps(data, settings)
+    train(
+        module,
+        lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None),
+        optimizer=job.optimizer,
+        start_step=state.num_tuned,
+        after_step=lambda done, loss: job.report(done, total, f"fine-tuning, loss {loss:.3f}"),
+        saving=Saving(write=lambda done: save_progress(job, replace(state, num_tuned=done))),
+    )
