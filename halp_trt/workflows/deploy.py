@@ -16,8 +16,18 @@ import onnx
 from halp_trt.errors import ArtefactError, HalpError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import Typed
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session, available_runtimes, get_runtime
-from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
+from halp_trt.runtimes import (
+    RUNTIMES,
+    BuildOptions,
+    Built,
+    Compiler,
+    Inspected,
+    Runtime,
+    Session,
+    available_runtimes,
+    get_runtime,
+    traits_of,
+)
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import save, sha256_bytes, write_bytes
 from halp_trt.workflows.folder import Origin, RunFolder, check_free, engine_path, origin_of, timings_path
@@ -29,7 +39,6 @@ __all__ = ["ROLES", "Deployment", "Order", "build_engine", "check_places", "depl
 ROLES = ("dense", "pruned")
 """The engines of a run."""
 
-_HOW_TO_GET_TENSORRT = "no TensorRT here: pip install 'halp-trt[tensorrt-rtx]', then deploy again, also gives a .plan"
 _SECONDS_PER_BUILD = 1.0
 
 
@@ -92,7 +101,7 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None
         path = engine_path(order.engines, run, role, target, runtime.suffix)
         records[role] = build_engine(model, path, runtime, target, origin_of(run, role, order.engines), order)
     extra, note = (None, "")
-    if runtime.suffix != ".plan":
+    if not traits_of(runtime.name).is_ahead_of_time:
         extra, note = tensorrt_plan(pruned, run, target, order)
     return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
 
@@ -123,7 +132,8 @@ def build_engine(
     started = time.perf_counter()
     built, session = _build(typed, runtime, target, options, order.num_builds)
     seconds = time.perf_counter() - started
-    types, evidence, formats = _prove(typed, built, session, target)
+    inspected = runtime.inspect(session) if session is not None and isinstance(runtime, Compiler) else Inspected()
+    types, evidence, formats = _prove(typed, built, inspected, target)
     record = EngineRecord(
         file=path.name,
         sha256=sha256_bytes(built.engine),
@@ -148,10 +158,12 @@ def tensorrt_plan(
     pruned: onnx.ModelProto, run: RunFolder, target: Target, order: Order
 ) -> tuple[EngineRecord | None, str]:
     """The pruned network as a ``.plan`` through TensorRT for RTX, which builds without a GPU; or why there is none."""
-    if "tensorrt-rtx" not in available_runtimes():
-        return None, _HOW_TO_GET_TENSORRT
+    name = next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)
+    if name not in available_runtimes():
+        extra = RUNTIMES[name].extra
+        return None, f"no TensorRT here: pip install 'halp-trt[{extra}]', then deploy again, also gives a .plan"
     try:
-        runtime = get_runtime("tensorrt-rtx")
+        runtime = get_runtime(name)
         own = runtime.target(target.precision, target.batch_size)
         if not order.overwrite:
             check_places(run, runtime, own, order.engines, ("pruned",))
@@ -229,7 +241,7 @@ def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
 
 
 def _prove(
-    typed: Typed, built: Built, session: Session | None, target: Target
+    typed: Typed, built: Built, inspected: Inspected, target: Target
 ) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
     """The number formats that products compute in, what proves them, and the formats of inputs and outputs.
 
@@ -239,12 +251,9 @@ def _prove(
     if not built.types:
         return {}, "", built.formats
     check_types(typed, built.types, target.precision, where="the parsed network")
-    inspect: Callable[[], Mapping[str, Any]] | None = getattr(session, "inspect", None)
-    inspected = inspect() if inspect is not None else {}
-    seen = engine_types(inspected)
-    shown = {node: seen[node] for node in built.types if node in seen}
+    shown = {node: inspected.types[node] for node in built.types if node in inspected.types}
     if not shown:
         return built.types, "parsed network", built.formats
     check_types(typed, shown, target.precision, where="the built engine", is_whole=False)
     evidence = f"engine, {len(shown)} of {len(built.types)} products; parsed network"
-    return {**built.types, **shown}, evidence, {**built.formats, **engine_formats(inspected)}
+    return {**built.types, **shown}, evidence, {**built.formats, **inspected.formats}

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from halp_trt.errors import ArtefactError, InfeasibleBudgetError, UsageError
+from halp_trt.errors import ArtefactError, InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.data import num_batches
 from halp_trt.models.mask import mask, settle
@@ -90,9 +90,7 @@ def prune(
     done = finished_plan(folder, request.fingerprint(subject)) if resume else None
     if done is not None:
         return done
-    use_taylor = request.saliency == "taylor" or (request.saliency == "auto" and subject.data is not None)
-    if use_taylor and subject.data is None:
-        raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
+    use_taylor = request.uses_taylor(has_pictures=subject.data is not None)
     check_finite(dict(subject.module.state_dict()), "the network")
     run = _Run(subject, request, folder, lookup=lookup, stopwatch=stopwatch, progress=progress)
     run.start(resume)

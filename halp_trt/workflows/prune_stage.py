@@ -12,16 +12,16 @@ from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.trace import trace
-from halp_trt.models.training import TrainSettings
 from halp_trt.runtimes import Array, Runtime, Session
-from halp_trt.specs import Budget, PruningPlan, Target
+from halp_trt.specs import PruningPlan, Target
 from halp_trt.workflows.folder import RunFolder, Settings
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import load_network
-from halp_trt.workflows.precision import Prepare, check_measurable, preparer
+from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prune import prune
-from halp_trt.workflows.request import PruneRequest, Subject
+from halp_trt.workflows.refusals import check_prunable
+from halp_trt.workflows.request import Subject
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 
@@ -39,7 +39,7 @@ def prune_run(
         MissingLatencyError: it lacks a layer that may not be measured.
     """
     runtime, target = find_target(settings)
-    check_measurable(target)
+    request = check_prunable(settings, runtime, target)
     network, data = load_network(settings, run)
     if data is not None and not settings.weights and not run.trained.exists():
         warnings.warn(
@@ -47,7 +47,6 @@ def prune_run(
         )
     model = export(network.module, network.example)
     graph = trace(network.module, network.example, frozen=settings.frozen, source=settings.model, model=model)
-    request = _request(settings)
     path = table_of(settings, target)
     lookup = Measurer(
         path, runtime, target, on_miss=settings.on_miss, footprint=network_footprint(graph, settings.batch_size)
@@ -69,27 +68,6 @@ def prune_run(
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
-    )
-
-
-def _request(settings: Settings) -> PruneRequest:
-    """How the settings say to prune."""
-    return PruneRequest(
-        budget=Budget.parse(settings.budget),
-        train=TrainSettings(
-            num_epochs=settings.epochs,
-            batch_size=settings.train_batch,
-            learning_rate=settings.tune_rate,
-            distillation=settings.distillation,
-            seed=settings.seed,
-        ),
-        method=settings.method,
-        saliency=settings.saliency,
-        num_steps=settings.steps,
-        num_minibatches=settings.minibatches,
-        grid_step=settings.step,
-        group_fraction=settings.max_prune / 100,
-        step_fraction=settings.max_prune_step / 100,
     )
 
 

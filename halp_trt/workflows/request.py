@@ -62,6 +62,16 @@ class PruneRequest:
                 f"{self.step_fraction:.0%}"
             )
 
+    def uses_taylor(self, *, has_pictures: bool) -> bool:
+        """Whether channels are scored by Taylor saliency.
+
+        Raises:
+            UsageError: they are, and there are no pictures for it.
+        """
+        if self.saliency == "taylor" and not has_pictures:
+            raise UsageError("Taylor saliency needs pictures; name some with --data, or use --saliency magnitude")
+        return self.saliency == "taylor" or (self.saliency == "auto" and has_pictures)
+
     def fingerprint(self, subject: Subject) -> str:
         """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""
         graph, data = subject.graph, subject.data

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from halp_trt.runtimes import BUILD_ONLY
 from halp_trt.specs import Verification
 from halp_trt.store import write_text
 from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.prune_stage import prune_run
+from halp_trt.workflows.refusals import check_runnable
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
@@ -67,10 +66,7 @@ def run_all(
         HalpError: as the stages.
     """
     runtime, target = find_target(settings)  # what would fail at the end fails before hours of training
-    check_measurable(target)
-    if target.protocol.method == BUILD_ONLY:
-        with runtime.prober(target):  # says what is missing
-            pass
+    check_runnable(settings, runtime, target)
     check_places(run, runtime, target, engines)
     seconds: dict[str, float] = {}
 

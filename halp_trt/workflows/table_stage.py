@@ -28,7 +28,7 @@ def measure_table(
         UsageError: the runtime measures no layers in this precision.
     """
     runtime, target = find_target(settings)
-    check_measurable(target)
+    check_measurable(runtime, target)
     path = path or table_of(settings, target)
     network, _ = load_network(replace(settings, data=NO_DATA) if settings.num_classes else settings)
     graph = graph_of(settings, network)

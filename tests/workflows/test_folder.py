@@ -9,7 +9,7 @@ from halp_trt.runtimes import synthetic
 from halp_trt.store import write_json
 from halp_trt.workflows.folder import RunFolder, Settings, engine_path, load_engine, table_path
 
-TARGET = synthetic.target("fp32", 4)
+TARGET = synthetic.Synthetic().target("fp32", 4)
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_damaged_settings_name_their_file(tmp_path: Path) -> None:
 def test_names_are_plain_and_tell_targets_apart() -> None:
     path = table_path(TARGET)
     assert path == Path("luts/synthetic-staircase-synthetic-1-fp32-b4.jsonl")
-    assert path != table_path(synthetic.target("fp32", 1))
+    assert path != table_path(synthetic.Synthetic().target("fp32", 1))
     engine = engine_path(Path("engines"), RunFolder(path=Path("runs/My Run")), "dense", TARGET, ".plan")
     assert engine == Path("engines/my-run-dense-synthetic-fp32-b4.plan")
 
