@@ -67,7 +67,7 @@ def main() -> None:
         "fp16": lambda: to_half(dense, "fp16", examples=examples[:2]),
         "int8 with fp16, as for TensorRT 10 and later": lambda: quantize_in_half(dense, examples),
         "int8, as for TensorRT before 10": lambda: quantize(dense, examples),
-        "int8, as for ONNX Runtime": lambda: quantize(dense, examples, style="onnxruntime"),
+        "int8, as for ONNX Runtime": lambda: quantize(dense, examples, style="asymmetric"),
     }
     rows = [_row(name, make(), dense, data) for name, make in recipes.items()]
     source = f"{arguments.data.partition(':')[0]}:PATH"

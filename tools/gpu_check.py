@@ -53,7 +53,7 @@ from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.target import find_target
 
 SCHEMA = "halp-trt/gpu-check/1"
-ON_GPU = ("tensorrt", "tensorrt-rtx", "torch", "torch-nchw", "torch-compile")
+ON_GPU = tuple(name for name, entry in RUNTIMES.items() if entry.traits.can_use_gpu)
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12",
             "tensorrt-rtx-cu13", "polygraphy", "pycuda", "cuda-python", "cuda-bindings", "nvidia-ml-py")  # fmt: skip
@@ -162,7 +162,8 @@ def why_absent(name: str, cuda_absence: str, *, is_rehearsal: bool) -> str:
         return str(error)
     if is_rehearsal:
         return ""
-    if "torch" not in RUNTIMES[name].packages:
+    traits = RUNTIMES[name].traits
+    if traits.needs_gpu or not traits.can_use_gpu:  # PyTorch brings a CUDA of its own
         return cuda_absence
     import torch
 
@@ -179,7 +180,7 @@ def check_runtime(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for precision in options.precisions:
         try:
             target = runtime.target(precision, 1)
-            check_measurable(target)
+            check_measurable(runtime, target)
             with (
                 suppress(BuildError, MeasurementError),
                 runtime.prober(target),
@@ -267,7 +268,7 @@ def time_network(runtime: Runtime, target: Target, source: str, seconds: float) 
     }
     doubt = f" (not to be trusted: {taken.doubt})" if taken.doubt else ""
     print(f"  {source}: {latency(taken.latency_us)}{doubt}, differs by {difference:.1e}", flush=True)
-    return result | {"trtexec": ask_trtexec(engine) if runtime.suffix == ".plan" else "not a plan"}
+    return result | {"trtexec": ask_trtexec(engine) if RUNTIMES[runtime.name].traits.is_ahead_of_time else "not a plan"}
 
 
 def relative_difference(found: Any, expected: Any) -> float:

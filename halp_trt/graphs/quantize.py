@@ -23,13 +23,14 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import BuildError, UsageError
 from halp_trt.graphs.precision import Typed, compute_types
 
-__all__ = ["STYLES", "quantize"]
+__all__ = ["STYLES", "check_calibratable", "quantize"]
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "tensorrt": {
+        "symmetric": {
+            "is_thinned": True,
             "activation_type": "QInt8",
             "reduce_range": False,
             "extra_options": {
@@ -42,22 +43,33 @@ STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "MatMulConstBOnly": True,
             },
         },
-        "onnxruntime": {
+        "asymmetric": {
+            "is_thinned": False,
             "activation_type": "QUInt8",
             "reduce_range": True,  # without VNNI, sums of two 8-bit products may saturate
             "extra_options": {"WeightSymmetric": True, "ForceQuantizeNoInputCheck": True, "MatMulConstBOnly": True},
         },
     }
 )
-"""The quantiser's options by style: symmetric signed activations with unquantised outputs and biases for TensorRT;
-asymmetric unsigned ones and everything quantised for ONNX Runtime's kernels on a CPU."""
+"""The quantiser's options by style: symmetric signed activations with unquantised outputs and biases for TensorRT,
+whose pairs are thinned out; asymmetric unsigned ones and everything quantised for ONNX Runtime's kernels on a CPU."""
+
+
+def check_calibratable(*, has_examples: bool) -> None:
+    """Refuses to quantise without examples.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not has_examples:
+        raise UsageError("int8 is calibrated on pictures and there are none; name some with --data, or choose fp16")
 
 
 def quantize(
     model: onnx.ModelProto,
     examples: Sequence[Mapping[str, Any]],
     *,
-    style: str = "tensorrt",
+    style: str = "symmetric",
     keep: Collection[str] = (),
 ) -> Typed:
     """The network with quantised convolutions and matrix products, and residual additions and max poolings among them.
@@ -74,15 +86,14 @@ def quantize(
         UsageError: there are no examples, or ``keep`` names no node.
         BuildError: the quantiser refuses the network, or its result is not valid ONNX.
     """
-    if not examples:
-        raise UsageError("int8 is calibrated on pictures and there are none; name some with --data, or choose fp16")
+    check_calibratable(has_examples=bool(examples))
     if unknown := sorted(set(keep) - {node.name for node in model.graph.node}):
         raise UsageError(f"no node {unknown[0]!r} to keep in fp32; use the names of the ONNX model")
     names = [name for name in _quantised_nodes(model) if name not in keep]
     if not names:
         raise BuildError("this network has nothing to quantise; choose another precision")
     quantised = _quantise(model, examples, names, STYLES[style])
-    if style == "tensorrt":
+    if STYLES[style]["is_thinned"]:
         quantised = _thin_out(quantised)
     del quantised.graph.value_info[:]
     try:

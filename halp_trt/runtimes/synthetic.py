@@ -13,65 +13,80 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import onnx
 
 from halp_trt.errors import BuildError, MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import SPEC_KEY, Array, Session, get_runtime
+from halp_trt.runtimes.traits import NO_CLOCK
 from halp_trt.specs import LayerSpec, Measurement, Protocol, Target
 from halp_trt.store import decode
 
-__all__ = ["TILE", "build", "latency_us", "load", "name", "prober", "suffix", "target"]
-
-name = "synthetic"
-suffix = ".onnx"
+__all__ = ["TILE", "Synthetic", "latency_us"]
 
 TILE = 16
 """The step of its staircase, in channels."""
 _NOISE = 0.005
+_TITLE = "the synthetic device"
 
 
-def target(precision: str, batch_size: int) -> Target:
-    """The same target on every machine.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """The device as a :class:`halp_trt.runtimes.Runtime`.
 
-    Raises:
-        UsageError: a precision other than ``fp32``.
+    Attributes:
+        name: as in ``RUNTIMES``.
+        suffix: of its engine files.
     """
-    if precision != "fp32":
-        raise UsageError(f"the synthetic device runs fp32, not {precision!r}; choose fp32 or another runtime")
-    return Target(
-        device="synthetic staircase",
-        runtime=name,
-        runtime_version="1",
-        precision=precision,
-        batch_size=batch_size,
-        protocol=Protocol(method="formula", num_samples=1, num_warmup=0),
-    )
 
+    name: str = "synthetic"
+    suffix: str = ".onnx"
 
-def build(model: bytes, target: Target) -> bytes:
-    """The model itself.
+    def target(self, precision: str, batch_size: int) -> Target:
+        """The same target on every machine.
 
-    Raises:
-        BuildError: it is no valid ONNX model.
-    """
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise BuildError(
-            f"the model is not valid ONNX: {' '.join(str(error).split())[:300]}; export it again"
-        ) from error
-    return model
+        Raises:
+            UsageError: a precision other than ``fp32``.
+        """
+        if precision != "fp32":
+            raise UsageError(f"{_TITLE} runs fp32, not {precision!r}; choose fp32 or another runtime")
+        return Target(
+            device="synthetic staircase",
+            runtime=self.name,
+            runtime_version="1",
+            precision=precision,
+            batch_size=batch_size,
+            protocol=Protocol(method="formula", num_samples=1, num_warmup=0),
+        )
 
+    def build(self, model: bytes, target: Target) -> bytes:
+        """The model itself.
 
-def load(engine: bytes, target: Target) -> SilentSession:
-    """A session that computes through ONNX Runtime, so that accuracy can be measured, but has no clock.
+        Raises:
+            BuildError: it is no valid ONNX model.
+        """
+        try:
+            onnx.checker.check_model(model)
+        except Exception as error:
+            raise BuildError(
+                f"the model is not valid ONNX: {' '.join(str(error).split())[:300]}; export it again"
+            ) from error
+        return model
 
-    Raises:
-        RuntimeUnavailableError: ONNX Runtime is not installed.
-    """
-    runtime = get_runtime("onnxruntime")
-    return SilentSession(runtime.load(engine, runtime.target(target.precision, target.batch_size)))
+    def load(self, engine: bytes, target: Target) -> SilentSession:
+        """A session that computes through ONNX Runtime, so that accuracy can be measured, but has no clock.
+
+        Raises:
+            RuntimeUnavailableError: ONNX Runtime is not installed.
+        """
+        runtime = get_runtime("onnxruntime")
+        return SilentSession(runtime.load(engine, runtime.target(target.precision, target.batch_size)))
+
+    @contextmanager
+    def prober(self, target: Target) -> Iterator[FormulaProber]:
+        """Prices single layers."""
+        yield FormulaProber(target.batch_size)
 
 
 class SilentSession:
@@ -92,7 +107,7 @@ class SilentSession:
         Raises:
             RuntimeUnavailableError: always.
         """
-        raise RuntimeUnavailableError(_NO_CLOCK)
+        raise RuntimeUnavailableError(NO_CLOCK.format(title=_TITLE))
 
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
         """Refuses.
@@ -100,16 +115,7 @@ class SilentSession:
         Raises:
             RuntimeUnavailableError: always.
         """
-        raise RuntimeUnavailableError(_NO_CLOCK)
-
-
-_NO_CLOCK = "the synthetic device prices single layers and has no clock for whole networks; choose a real runtime"
-
-
-@contextmanager
-def prober(target: Target) -> Iterator[FormulaProber]:
-    """Prices single layers."""
-    yield FormulaProber(target.batch_size)
+        raise RuntimeUnavailableError(NO_CLOCK.format(title=_TITLE))
 
 
 class FormulaProber:

@@ -8,15 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_low
-from typing import Any
 
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import Typed
-from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session
+from halp_trt.runtimes import BuildOptions, Built, Compiler, Inspected, Runtime, Session
 from halp_trt.runtimes.noise import random_inputs
-from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import save, sha256_bytes, write_bytes
 from halp_trt.workflows.compare import Certainty, compare
@@ -70,7 +68,8 @@ def build_engine(
         started = time.perf_counter()
         built, session = _build(typed, runtime, target, options, order.num_builds)
         seconds = time.perf_counter() - started
-    types, evidence, formats = _prove(typed, built, session, target)
+    inspected = runtime.inspect(session) if session is not None and isinstance(runtime, Compiler) else Inspected()
+    types, evidence, formats = _prove(typed, built, inspected, target)
     record = EngineRecord(
         file=path.name,
         sha256=sha256_bytes(built.engine),
@@ -135,7 +134,7 @@ def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
 
 
 def _prove(
-    typed: Typed, built: Built, session: Session | None, target: Target
+    typed: Typed, built: Built, inspected: Inspected, target: Target
 ) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
     """The number formats that products compute in, what proves them, and the formats of inputs and outputs.
 
@@ -145,12 +144,9 @@ def _prove(
     if not built.types:
         return {}, "", built.formats
     check_types(typed, built.types, target.precision, where="the parsed network")
-    inspect: Callable[[], Mapping[str, Any]] | None = getattr(session, "inspect", None)
-    inspected = inspect() if inspect is not None else {}
-    seen = engine_types(inspected)
-    shown = {node: seen[node] for node in built.types if node in seen}
+    shown = {node: inspected.types[node] for node in built.types if node in inspected.types}
     if not shown:
         return built.types, "parsed network", built.formats
     check_types(typed, shown, target.precision, where="the built engine", is_whole=False)
     evidence = f"engine, {len(shown)} of {len(built.types)} products; parsed network"
-    return {**built.types, **shown}, evidence, {**built.formats, **engine_formats(inspected)}
+    return {**built.types, **shown}, evidence, {**built.formats, **inspected.formats}

@@ -10,7 +10,7 @@ import onnx
 
 from halp_trt.errors import ArtefactError, HalpError
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.runtimes import Runtime, available_runtimes, get_runtime
+from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.workflows.build import Order, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
@@ -19,8 +19,6 @@ __all__ = ["ROLES", "Deployment", "Order", "build_engine", "check_places", "depl
 
 ROLES = ("dense", "pruned")
 """The engines of a run."""
-
-_HOW_TO_GET_TENSORRT = "no TensorRT here: pip install 'halp-trt[tensorrt-rtx]', then deploy again, also gives a .plan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,7 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None
         path = engine_path(order.engines, run, role, target, runtime.suffix)
         records[role] = build_engine(model, path, runtime, target, origin_of(run, role, order.engines), order)
     extra, note = (None, "")
-    if runtime.suffix != ".plan":
+    if not traits_of(runtime.name).is_ahead_of_time:
         extra, note = tensorrt_plan(pruned, run, target, order)
     return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
 
@@ -82,10 +80,12 @@ def tensorrt_plan(
     pruned: onnx.ModelProto, run: RunFolder, target: Target, order: Order
 ) -> tuple[EngineRecord | None, str]:
     """The pruned network as a ``.plan`` through TensorRT for RTX, which builds without a GPU; or why there is none."""
-    if "tensorrt-rtx" not in available_runtimes():
-        return None, _HOW_TO_GET_TENSORRT
+    name = next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)
+    if name not in available_runtimes():
+        extra = RUNTIMES[name].extra
+        return None, f"no TensorRT here: pip install 'halp-trt[{extra}]', then deploy again, also gives a .plan"
     try:
-        runtime = get_runtime("tensorrt-rtx")
+        runtime = get_runtime(name)
         own = runtime.target(target.precision, target.batch_size)
         if not order.overwrite:
             check_places(run, runtime, own, order.engines, ("pruned",))

@@ -14,8 +14,7 @@ from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.latency import LatencyTable, Surface, check_target, graph_specs
 from halp_trt.planning.resources import footprint_of
-from halp_trt.runtimes import DEFAULT_FOOTPRINT, TENSORRT, BatchProber, Prober, Runtime, Unit
-from halp_trt.runtimes.cpu.round_bench import ROUNDS
+from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, Unit, traits_of
 from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
@@ -204,12 +203,13 @@ class Bench:
         """Measures layers, or units by models of their own, and appends the rows as they are known."""
         rows: dict[LayerSpec, Measurement] = {}
         specs, speed_us = iter(wanted), self.speed_us
+        has_one_speed = traits_of(self.target.runtime).has_one_speed
         report(0)
         if not wanted:
             return rows
         with self.runtime.prober(self.target) as prober:
             for taken in self._taken(prober, wanted):
-                if self.target.protocol.method == ROUNDS:
+                if has_one_speed:
                     speed_us = speed_us or statistics.median(row.reference_us for row in taken)
                     taken = [row.at_speed(speed_us) for row in taken]
                 known = dict(zip(islice(specs, len(taken)), taken, strict=True))
@@ -227,12 +227,8 @@ class Bench:
 
     def _probe(self, spec: LayerSpec) -> bytes:
         """A layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
-        target = self.target
-        if target.runtime not in TENSORRT:
-            if target.runtime == "onnxruntime" and target.precision != "fp32":
-                raise UsageError(
-                    f"{target.runtime} measures layers in fp32, not {target.precision!r}: prune with fp32 and "
-                    "deploy in the other"
-                )
+        target, traits = self.target, traits_of(self.target.runtime)
+        traits.check_measures(target)
+        if not traits.has_typed_probes:
             return make_probe(spec, target.batch_size)
         return make_typed_probe(spec, target.batch_size, target.precision, opset=parser_opset(target))

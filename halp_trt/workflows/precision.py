@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec
 from types import MappingProxyType
 
 import onnx
 
-from halp_trt.errors import PrecisionError, UsageError
+from halp_trt.errors import PrecisionError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.mixed import NUM_RANGE_EXAMPLES, quantize_in_half
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.precision import HALVES, Typed, compute_types, to_half
-from halp_trt.graphs.quantize import quantize
-from halp_trt.runtimes import TENSORRT, Array
+from halp_trt.graphs.quantize import check_calibratable, quantize
+from halp_trt.runtimes import BUILD_ONLY, Array, Runtime, traits_of
 from halp_trt.specs import Target
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Prepare",
     "as_is",
     "check_measurable",
+    "check_preparable",
     "check_types",
     "no_examples",
     "parser_opset",
@@ -38,8 +40,6 @@ DIFFERENCES: Mapping[str, float] = MappingProxyType(
     {"fp32": 1e-4, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.25}
 )
 """How far the outputs of an engine may lie from fp32's, relative to the largest output: what counts as the same."""
-
-_OLD_PARSER_OPSET = 17  # of TensorRT before version 10
 
 
 def no_examples() -> tuple[Mapping[str, Array], ...]:
@@ -71,8 +71,7 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
         if target.precision == "int8" and has_half_rest(target):
             return quantize_in_half(lowered, once(), keep=keep)
         if target.precision == "int8":
-            style = "tensorrt" if target.runtime in TENSORRT else "onnxruntime"
-            return quantize(lowered, once(), style=style, keep=keep)
+            return quantize(lowered, once(), style=traits_of(target.runtime).quantiser_style, keep=keep)
         return as_is(lowered)
 
     return prepare
@@ -90,17 +89,38 @@ def _check_keep(model: onnx.ModelProto, keep: Collection[str]) -> None:
         raise UsageError(f"no node {unknown[0]!r} to keep in fp32; this graph has {', '.join(near)} ...")
 
 
-def check_measurable(target: Target) -> None:
+def check_measurable(runtime: Runtime, target: Target) -> None:
     """Refuses, before anything is trained or written, to plan where single layers cannot be measured.
 
     Raises:
-        UsageError: ONNX Runtime, in another precision than fp32: alone, a layer would be charged for conversions that
+        UsageError: the runtime measures none in this precision: alone, a layer would be charged for conversions that
             the network has once.
+        RuntimeUnavailableError: engines are built here for devices that are elsewhere.
     """
-    if target.runtime == "onnxruntime" and target.precision != "fp32":
-        raise UsageError(
-            f"onnxruntime measures layers in fp32, not {target.precision}: prune with --precision fp32, then run "
-            f"deploy and verify with --precision {target.precision}"
+    traits_of(target.runtime).check_measures(target)
+    if target.protocol.method == BUILD_ONLY:
+        with runtime.prober(target):  # says what is missing
+            pass
+
+
+def check_preparable(target: Target, *, has_pictures: bool) -> None:
+    """Refuses, before anything is trained or written, a precision that networks could not be given.
+
+    Args:
+        target: names the precision.
+        has_pictures: whether there are any to calibrate on.
+
+    Raises:
+        UsageError: the precision is calibrated on pictures and there are none.
+        RuntimeUnavailableError: ONNX Runtime, which looks into networks on pictures, is not installed.
+    """
+    is_quantised = target.precision == "int8"
+    if is_quantised:
+        check_calibratable(has_examples=has_pictures)
+    if (is_quantised or (has_pictures and target.precision in HALVES)) and find_spec("onnxruntime") is None:
+        raise RuntimeUnavailableError(
+            f"{target.precision} networks are made by looking into them with ONNX Runtime, which is not installed; "
+            "run: pip install 'halp-trt[onnxruntime]'"
         )
 
 
@@ -109,8 +129,7 @@ def parser_opset(target: Target) -> int | None:
 
     TensorRT's parsers before version 10 read newer opsets wrongly without a word.
     """
-    is_old = target.runtime == "tensorrt" and int(target.runtime_version.partition(".")[0]) < 10
-    return _OLD_PARSER_OPSET if is_old else None
+    return traits_of(target.runtime).parser_opset(target.runtime_version)
 
 
 def has_half_rest(target: Target) -> bool:
@@ -118,7 +137,7 @@ def has_half_rest(target: Target) -> bool:
 
     Before version 10 scales are fp32 and so is what they scale; ONNX Runtime on a processor is slower in fp16.
     """
-    return target.runtime in TENSORRT and parser_opset(target) is None
+    return traits_of(target.runtime).has_half_rest(target.runtime_version)
 
 
 def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where: str, is_whole: bool = True) -> None:

@@ -11,17 +11,17 @@ import onnx
 from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.runtimes import BuildOptions, Runtime, Session
 from halp_trt.specs import PruningPlan, Target
-from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import network_of
-from halp_trt.workflows.precision import Prepare, check_measurable, preparer
+from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prepare
 from halp_trt.workflows.prune import prune
-from halp_trt.workflows.request import PruneRequest, Subject
-from halp_trt.workflows.settings import FineTuningSettings, PruneSettings, Settings
+from halp_trt.workflows.refusals import check_prunable
+from halp_trt.workflows.request import Subject
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 
@@ -72,7 +72,7 @@ def prune_run(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
     runtime, target = find_target(settings.place)
-    check_measurable(target)
+    request = check_prunable(settings, runtime, target)
     path = table_of(settings.table, target)
     lookup = Measurer(
         path,
@@ -90,7 +90,7 @@ def prune_run(
             model=prepared.model,
             data=prepared.data,
         ),
-        _request(settings.prune, settings.tune, grid_step=settings.table.width_step, seed=settings.random.seed),
+        request,
         run,
         lookup=lookup,
         stopwatch=_stopwatch(
@@ -104,32 +104,11 @@ def prune_run(
 
 def prune_alone(settings: Settings, run: RunFolder, progress: Progress, *, resume: bool) -> PruningPlan:
     """Prunes the network that settings speak of; raises what :func:`prune_run` does."""
-    _, target = find_target(settings.place)
-    check_measurable(target)
+    runtime, target = find_target(settings.place)
+    check_prunable(settings, runtime, target)
     table_of(settings.table, target)
     network, data = network_of(settings, trained=run.trained)
     return prune_run(prepare(network, data, frozen=settings.prune.frozen), settings, run, progress, resume=resume)
-
-
-def _request(settings: PruneSettings, tuning: FineTuningSettings, *, grid_step: int, seed: int) -> PruneRequest:
-    """The request that settings spell out: percents become fractions, training gets its seed."""
-    return PruneRequest(
-        budget=settings.budget,
-        train=TrainSettings(
-            num_epochs=tuning.epochs,
-            batch_size=tuning.train_batch,
-            learning_rate=tuning.tune_rate,
-            distillation=tuning.distillation,
-            seed=seed,
-        ),
-        method=settings.method,
-        saliency=settings.saliency,
-        num_steps=settings.pruning_steps,
-        num_minibatches=settings.minibatches,
-        grid_step=grid_step,
-        group_fraction=settings.max_prune / 100,
-        step_fraction=settings.max_prune_step / 100,
-    )
 
 
 def _stopwatch(

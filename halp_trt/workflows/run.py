@@ -11,7 +11,7 @@ from typing import TypeVar
 from halp_trt.models.sources import LoadedModel
 from halp_trt.report import units
 from halp_trt.report.text import score_drop
-from halp_trt.runtimes import BUILD_ONLY, BuildOptions
+from halp_trt.runtimes import BuildOptions
 from halp_trt.specs import PruningPlan, Score, Verification
 from halp_trt.store import write_text
 from halp_trt.tasks.dataset import DataSet
@@ -19,9 +19,9 @@ from halp_trt.workflows.deploy import Order, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
-from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare
 from halp_trt.workflows.prune_stage import dense_engine, prune_run
+from halp_trt.workflows.refusals import check_runnable
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
@@ -74,11 +74,8 @@ def run_all(
         HalpError: as the stages.
     """
     runtime, target = find_target(settings.place)  # what would fail at the end fails before hours of training
-    check_measurable(target)
+    check_runnable(settings, runtime, target)
     path = table_of(settings.table, target)
-    if target.protocol.method == BUILD_ONLY:
-        with runtime.prober(target):  # says what is missing
-            pass
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
     train_bar, lut_bar, prune_bar = bars("train"), bars("build-lut"), bars("prune")

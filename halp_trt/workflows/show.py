@@ -17,7 +17,7 @@ from halp_trt.store import load, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
 
-__all__ = ["Opened", "open_artefact", "page_of", "read_log", "text_of"]
+__all__ = ["Opened", "open_artefact", "page_of", "read_log", "require_pages", "text_of"]
 
 
 _FACTS = ("model", "data", "budget", "method", "saliency", "pruning_steps", "minibatches", "epochs", "seed", "lut")
@@ -123,18 +123,29 @@ def text_of(opened: Opened) -> str:
     return "\n\n".join(parts)
 
 
-def page_of(opened: Opened) -> str:
-    """Everything as one HTML page.
+def require_pages() -> None:
+    """Makes sure that pages can be drawn, before anything is trained for them.
 
     Raises:
-        RuntimeUnavailableError: the packages that draw it are not installed.
+        RuntimeUnavailableError: the packages that draw them are not installed.
     """
     try:
-        from halp_trt.report.page import Evidence, render
+        import halp_trt.report.page  # noqa: F401
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"a page needs {error.name}, which is not installed; run: pip install 'halp-trt[report]'"
         ) from error
+
+
+def page_of(opened: Opened) -> str:
+    """Everything as one HTML page.
+
+    Raises:
+        RuntimeUnavailableError: as :func:`require_pages`.
+    """
+    require_pages()
+    from halp_trt.report.page import Evidence, render
+
     value = opened.value
     facts = {}
     if opened.settings is not None:

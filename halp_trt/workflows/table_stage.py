@@ -50,7 +50,7 @@ def measure_alone(
         UsageError: the runtime measures no layers in this precision.
     """
     runtime, target = find_target(settings.place)
-    check_measurable(target)
+    check_measurable(runtime, target)
     asked = settings if settings.network.classes is None else settings.changed(data=NO_DATA)
     network, data = network_of(asked)
     graph = prepare(network, data, frozen=settings.prune.frozen).graph

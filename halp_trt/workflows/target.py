@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.errors import UsageError
-from halp_trt.runtimes import Compiler, Runtime, default_runtime, get_runtime
+from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime
 from halp_trt.specs import Target
 from halp_trt.workflows.folder import table_path
 from halp_trt.workflows.settings import PlaceSettings, TableSettings
@@ -18,7 +18,8 @@ def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
     """The runtime of these settings, and this machine as its target.
 
     Raises:
-        UsageError: there is no such runtime, or it has no such precision.
+        UsageError: there is no such runtime, or it has no such precision or no optimisation levels.
+        BuildError: this version of it has no such optimisation level.
         RuntimeUnavailableError: its package is not installed.
     """
     runtime = get_runtime(settings.runtime or default_runtime())
@@ -27,7 +28,9 @@ def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
         return runtime, target
     if not isinstance(runtime, Compiler):
         raise UsageError(f"{runtime.name} has no optimisation levels; leave --optimization-level out")
-    return runtime, replace(target, optimization_level=settings.optimization_level)
+    target = replace(target, optimization_level=settings.optimization_level)
+    runtime.check(target, BuildOptions())
+    return runtime, target
 
 
 def table_of(settings: TableSettings, target: Target) -> Path:

@@ -35,7 +35,7 @@ def _weights(value: float, name: str = "8.weight") -> Callable[[Path], None]:
 
 def _table(change: Callable[[str], str]) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        save(LatencyTable(target=synthetic.target("fp32", 1), rows={}), folder / "lut.jsonl")
+        save(LatencyTable(target=synthetic.Synthetic().target("fp32", 1), rows={}), folder / "lut.jsonl")
         text = (folder / "lut.jsonl").read_text()
         (folder / "lut.jsonl").write_text(change(text))
 
@@ -43,7 +43,10 @@ def _table(change: Callable[[str], str]) -> Callable[[Path], None]:
 
 
 def _other_target(folder: Path) -> None:
-    save(LatencyTable(target=replace(synthetic.target("fp32", 1), device="another"), rows={}), folder / "lut.jsonl")
+    save(
+        LatencyTable(target=replace(synthetic.Synthetic().target("fp32", 1), device="another"), rows={}),
+        folder / "lut.jsonl",
+    )
 
 
 def _pictures(folder: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import halp_trt as package
-from halp_trt import runtimes
 from halp_trt.cli import verbs
-from halp_trt.runtimes import synthetic
+from halp_trt.runtimes import RUNTIMES, registry, synthetic
 from halp_trt.specs import PruningPlan, Target
 from halp_trt.store import load, read_table
 from tests.cli.tiny import TINY
@@ -163,13 +161,16 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
 ) -> None:
     def target(precision: str, batch_size: int) -> Target:
         return replace(
-            synthetic.target("fp32", batch_size), runtime="tensorrt", precision=precision, runtime_version="11"
+            synthetic.Synthetic().target("fp32", batch_size),
+            runtime="tensorrt",
+            precision=precision,
+            runtime_version="11",
         )
 
-    fake = SimpleNamespace(name="tensorrt", suffix=".plan", target=target, prober=synthetic.prober)
-    monkeypatch.setitem(sys.modules, "halp_trt.runtimes.tensorrt.classic", fake)
-    monkeypatch.setattr(runtimes, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
-    monkeypatch.setattr(runtimes, "has_nvidia_gpu", lambda root: True)
+    fake = SimpleNamespace(name="tensorrt", suffix=".plan", target=target, prober=synthetic.Synthetic().prober)
+    monkeypatch.setitem(RUNTIMES, "tensorrt", replace(RUNTIMES["tensorrt"], make=lambda: fake))
+    monkeypatch.setattr(registry, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
+    monkeypatch.setattr(registry, "has_nvidia_gpu", lambda root: True)
     arguments = ("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", precision)
     result = halp_trt(*arguments, "--out", "lut.jsonl", "--width-step", 16)
     assert result.exit_code == 0, result.stderr

@@ -64,7 +64,9 @@ def test_old_parsers_get_an_old_opset() -> None:
 def test_tensorrt_builds_them_with_the_formats_of_a_network(name: str, precision: str) -> None:
     import tensorrt_rtx
 
-    lib = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx, has_timing_cache=False)
+    lib = Library(
+        name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx, is_rtx=True, has_timing_cache=False
+    )
     probe = make_typed_probe(SPECS[name], 1, precision)
     built = compile_plan(lib, probe, TensorRT(library=lib).target(precision, 1), BuildOptions(), is_layer=True)
     assert built.engine.startswith(b"vtrt")

@@ -39,5 +39,5 @@ NET = ChannelGraph(
 def surveyed(path: Path) -> LatencyTable:
     """The table, as it was written to ``path``."""
     request = Survey(step=8, effort=Effort(max_probes=120))
-    runtime, target = get_runtime("synthetic"), synthetic.target("fp32", 1)
+    runtime, target = get_runtime("synthetic"), synthetic.Synthetic().target("fp32", 1)
     return survey_lut(NET, request, path=path, runtime=runtime, target=target)

@@ -14,11 +14,13 @@ from onnx import TensorProto, helper
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.runtimes import Unit
-from halp_trt.runtimes.ort import runtime
 from halp_trt.runtimes.ort.kernels import executed_units, is_unit, overwritten_input
+from halp_trt.runtimes.ort.runtime import OnnxRuntime
+from halp_trt.runtimes.ort.session import open_model
 from tests.graphs.drawing import numbers
 from tests.graphs.test_precision import feeds_of, folded
 
+runtime = OnnxRuntime()
 TARGET = runtime.target("fp32", 1)
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -41,7 +43,7 @@ def model_of(
 
 def units_of(model: onnx.ModelProto) -> tuple[Unit, ...]:
     """Of a graph that is executed as it stands."""
-    return executed_units(model, lambda data: runtime._open(1, data))
+    return executed_units(model, lambda data: open_model(1, data))
 
 
 def check_measurable(units: Sequence[Unit]) -> None:

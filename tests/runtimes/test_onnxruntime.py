@@ -11,10 +11,12 @@ import pytest
 from halp_trt.errors import BuildError, MeasurementError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER
-from halp_trt.runtimes.ort import runtime
+from halp_trt.runtimes.ort.runtime import OnnxRuntime
+from halp_trt.runtimes.ort.session import optimised as optimised_by
 from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.specs import Footprint, LayerSpec, Measurement, Operand
 
+runtime = OnnxRuntime()
 TARGET = runtime.target("fp32", 1)
 CONV = LayerSpec(
     operator="Conv", in_channels=32, out_channels=32, in_size=(14, 14), kernel_size=(3, 3), stride=(1, 1),
@@ -71,7 +73,7 @@ def footprint(num_bytes: int) -> Footprint:
 
 
 def optimised(probe: bytes) -> onnx.ModelProto:
-    return runtime._optimised(probe, 1)
+    return optimised_by(probe, 1)
 
 
 def layer_nodes(spec: LayerSpec) -> list[str]:

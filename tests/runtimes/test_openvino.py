@@ -28,13 +28,14 @@ from tests.runtimes.test_onnxruntime import DEPTHWISE, POINTWISE, SPECS
 pytest.importorskip("openvino")
 
 from halp_trt.runtimes.openvino import prober as openvino_probe
-from halp_trt.runtimes.openvino import runtime
 from halp_trt.runtimes.openvino import session as openvino_session
 from halp_trt.runtimes.openvino.counters import Counters
-from halp_trt.runtimes.openvino.prober import layer_kernels, prepared
+from halp_trt.runtimes.openvino.prober import OpenVinoProber, layer_kernels, prepared
+from halp_trt.runtimes.openvino.runtime import OpenVino
 from halp_trt.runtimes.openvino.session import compile_model, kinds
 
 ORT = get_runtime("onnxruntime")
+runtime = OpenVino()
 TARGET = runtime.target("fp32", 1)
 SMALL = Footprint(weight_bytes=1 << 19, arena_bytes=1 << 19)
 PICTURE = np.random.default_rng(0).standard_normal(EXAMPLE_SHAPE, np.float32)
@@ -60,7 +61,7 @@ def test_it_computes_what_onnx_runtime_computes(name: str) -> None:
 @pytest.mark.parametrize("kind", ["fp16", "int8"])
 def test_typed_graphs_run(kind: str) -> None:
     model = dense("residual")
-    typed = to_half(model, "fp16") if kind == "fp16" else quantize(model, [{"x": PICTURE}], style="onnxruntime")
+    typed = to_half(model, "fp16") if kind == "fp16" else quantize(model, [{"x": PICTURE}], style="asymmetric")
     target = runtime.target(kind, 1)
     session = runtime.load(runtime.build(typed.model.SerializeToString(), target), target)
     expected = ORT.load(model.SerializeToString(), ORT.target("fp32", 1)).run({"x": PICTURE})
@@ -125,7 +126,7 @@ def prober():
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
-def test_every_layer_can_be_measured(spec: LayerSpec, prober: runtime.OpenVinoProber) -> None:
+def test_every_layer_can_be_measured(spec: LayerSpec, prober: OpenVinoProber) -> None:
     measurement = prober.measure(make_probe(spec, 1))
     assert 0 < measurement.p10_us <= measurement.latency_us <= measurement.p90_us
     assert measurement.num_samples > 0
@@ -153,7 +154,7 @@ def test_the_reorder_of_the_networks_own_input_is() -> None:
     assert expected <= kernels(SPECS["network input"])
 
 
-def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: runtime.OpenVinoProber) -> None:
+def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: OpenVinoProber) -> None:
     """The kernels outside the layer take a good part of a probe, and none of it is the layer's."""
     probe = make_probe(DEPTHWISE, 1)
     session = runtime.load(probe, TARGET)
@@ -161,7 +162,7 @@ def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: runtime.O
     assert len(session.profile(inputs, 2)) > len(kernels(DEPTHWISE))
 
 
-def test_layers_side_by_side_are_measured_as_one_by_one(prober: runtime.OpenVinoProber) -> None:
+def test_layers_side_by_side_are_measured_as_one_by_one(prober: OpenVinoProber) -> None:
     """In order, whatever network each came into, and about as fast as alone."""
     specs = [spec.with_widths(width, width) for width in (16, 128) for spec in (SPECS["conv"], SPECS["max pool"])]
     specs += [SPECS["linear"], SPECS["add"], SPECS["relu"]]
@@ -280,7 +281,7 @@ def test_bad_models_inputs_and_precisions_are_one_sentence() -> None:
         runtime.prober(runtime.target("int8", 1)).__enter__()
 
 
-def test_what_is_no_probe_is_an_error(prober: runtime.OpenVinoProber) -> None:
+def test_what_is_no_probe_is_an_error(prober: OpenVinoProber) -> None:
     with pytest.raises(MeasurementError, match="no ONNX model"):
         prober.measure(b"no probe")
 

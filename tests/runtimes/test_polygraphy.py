@@ -88,7 +88,7 @@ def test_what_the_compiler_prints_past_its_logger_is_kept_off_the_results(capfd:
 def test_fp32_is_fp32_on_tensorrt_for_rtx_too(tf32: bool) -> None:
     import tensorrt_rtx
 
-    rtx = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx)
+    rtx = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx, is_rtx=True)
     log = make_log(tensorrt_rtx)
     with polygraphy_on(rtx, log):
         builder, network = network_from_onnx(rtx, MODEL, log)
@@ -128,7 +128,7 @@ def test_left_to_itself_it_keeps_tf32_and_prints_reasons_with_the_results(capsys
     from polygraphy.backend.trt import network_from_onnx_bytes
     from polygraphy.logger import G_LOGGER
 
-    rtx = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx)
+    rtx = Library(name="tensorrt-rtx", title="TensorRT for RTX", module=tensorrt_rtx, is_rtx=True)
     with polygraphy_on(rtx, make_log(tensorrt_rtx)), G_LOGGER.verbosity(G_LOGGER.INFO):
         builder, network, _ = network_from_onnx_bytes(MODEL, strongly_typed=True)
         config = create_config_rtx(builder, network, compute_capabilities=[(8, 6)])

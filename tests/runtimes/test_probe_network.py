@@ -11,15 +11,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from halp_trt.errors import MeasurementError
-from halp_trt.runtimes.ort import runtime
 from halp_trt.runtimes.ort.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
+from halp_trt.runtimes.ort.prober import CpuProber
+from halp_trt.runtimes.ort.runtime import OnnxRuntime
+from halp_trt.runtimes.ort.session import open_model
 
-TARGET = runtime.target("fp32", 1)
+TARGET = OnnxRuntime().target("fp32", 1)
 SHAPE = (1, 8, 6, 6)
 
 
 def open_profiled(model: bytes, prefix: str) -> object:
-    return runtime.CpuProber(TARGET)._open_profiled(model, prefix)
+    return CpuProber(TARGET)._open_profiled(model, prefix)
 
 
 def layer(
@@ -37,7 +39,7 @@ def layer(
         list(weights),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    return probed_layer(model.SerializeToString(), lambda data: runtime._open(1, data))
+    return probed_layer(model.SerializeToString(), lambda data: open_model(1, data))
 
 
 def weight(name: str, *shape: int) -> onnx.TensorProto:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from halp_trt import runtimes
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import (
     RUNTIMES,
-    TENSORRT,
     Choice,
     Compiler,
     Entry,
@@ -22,6 +20,7 @@ from halp_trt.runtimes import (
     default_runtime,
     get_runtime,
     has_nvidia_gpu,
+    traits_of,
 )
 
 
@@ -66,7 +65,7 @@ def test_a_driver_without_a_gpu_is_no_gpu(tmp_path: Path) -> None:
 
 def test_compilers_say_how_they_built() -> None:
     names = [name for name in available_runtimes() if isinstance(get_runtime(name), Compiler)]
-    assert set(names) == set(TENSORRT) & set(available_runtimes())
+    assert names == [name for name in available_runtimes() if traits_of(name).is_ahead_of_time]
 
 
 def test_an_unknown_runtime_is_one_sentence() -> None:
@@ -75,8 +74,10 @@ def test_an_unknown_runtime_is_one_sentence() -> None:
 
 
 def test_a_missing_package_is_one_sentence_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Entry(module="no_such_package.runtime", packages=("no_such_package",), extra="abacus")
-    monkeypatch.setattr(runtimes, "RUNTIMES", {"abacus": row})
+    row = Entry(make="no_such_package.runtime:Abacus", packages=("no_such_package",), extra="abacus")
+    for name in list(RUNTIMES):
+        monkeypatch.delitem(RUNTIMES, name)
+    monkeypatch.setitem(RUNTIMES, "abacus", row)
     with pytest.raises(RuntimeUnavailableError, match=r"pip install 'halp-trt\[abacus\]'"):
         get_runtime("abacus")
     assert available_runtimes() == ()

@@ -19,11 +19,11 @@ SPEC = LayerSpec(
     operator="Conv", in_channels=64, out_channels=64, in_size=(56, 56), kernel_size=(3, 3), stride=(1, 1),
     padding=(1, 1, 1, 1),
 )  # fmt: skip
-TARGET = synthetic.target("fp32", 2)
+TARGET = synthetic.Synthetic().target("fp32", 2)
 
 
 def test_the_formula_is_the_measurement() -> None:
-    with synthetic.prober(TARGET) as prober:
+    with synthetic.Synthetic().prober(TARGET) as prober:
         measurement = prober.measure(make_probe(SPEC, 2))
     assert measurement.latency_us == synthetic.latency_us(SPEC, 2)
     work = 5 + 2 * 64 * 64 * 9 * 56 * 56 / 20000 + 2 * 2 * 64 * 56 * 56 / 4000
@@ -50,7 +50,7 @@ def test_other_processes_agree() -> None:
 
 def test_it_computes_but_has_no_clock(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    session = synthetic.load(synthetic.build(make_probe(SPEC, 1), TARGET), TARGET)
+    session = synthetic.Synthetic().load(synthetic.Synthetic().build(make_probe(SPEC, 1), TARGET), TARGET)
     inputs = {name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()}
     assert set(session.run(inputs)) == set(session.output_names)
     with pytest.raises(RuntimeUnavailableError, match="no clock"):
@@ -65,7 +65,7 @@ def test_what_is_no_probe_is_refused() -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(make_probe(SPEC, 1))
     del model.metadata_props[:]
-    with synthetic.prober(TARGET) as prober, pytest.raises(MeasurementError, match="no metadata"):
+    with synthetic.Synthetic().prober(TARGET) as prober, pytest.raises(MeasurementError, match="no metadata"):
         prober.measure(model.SerializeToString())
     with pytest.raises(BuildError, match="not valid ONNX"):
-        synthetic.build(b"no model", TARGET)
+        synthetic.Synthetic().build(b"no model", TARGET)

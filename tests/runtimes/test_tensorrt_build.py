@@ -231,7 +231,7 @@ def test_tensorrt_for_rtx_builds_portable_plans_beside_gpus_that_it_does_not_kno
 ) -> None:
     rtx = fake_tensorrt("11.4")
     rtx.ComputeCapability = IntEnum("ComputeCapability", ["SM86", "SM89", "SM120"])
-    runtime = TensorRT(library=Library(name="tensorrt-rtx", title="TensorRT for RTX", module=rtx))
+    runtime = TensorRT(library=Library(name="tensorrt-rtx", title="TensorRT for RTX", module=rtx, is_rtx=True))
     gpu.compute_capability, gpu.is_driven = capability, is_driven
     assert runtime.target("fp16", 1).compute_capability == "8.6+8.9+12.0"
     gpu.compute_capability, gpu.is_driven = "8.9", True

@@ -11,9 +11,10 @@ pytest.importorskip("tensorrt_rtx")
 
 from halp_trt.errors import BuildError, RuntimeUnavailableError
 from halp_trt.graphs.probe import make_probe
-from halp_trt.runtimes.tensorrt import rtx as runtime
+from halp_trt.runtimes import get_runtime
 from halp_trt.specs import LayerSpec
 
+runtime = get_runtime("tensorrt-rtx")
 TARGET = runtime.target("fp32", 1)
 CONV = LayerSpec(
     operator="Conv", in_channels=16, out_channels=8, in_size=(8, 8), kernel_size=(3, 3), epilogue=("Relu",)

@@ -70,7 +70,7 @@ def subject(data: DataSet | None = None) -> Subject:
 
 def lookup(table: Path) -> Lookup:
     """Layers as the synthetic device prices them, through a table."""
-    return Measurer(table, get_runtime("synthetic"), synthetic.target("fp32", 1))
+    return Measurer(table, get_runtime("synthetic"), synthetic.Synthetic().target("fp32", 1))
 
 
 MOMENTS = ("l", "lplp", "lpl", "lplp", "f", "ff", "fff")

@@ -29,7 +29,7 @@ from halp_trt.workflows.build_lut import build_lut, slice_specs
 from halp_trt.workflows.measurer import Measurer
 
 RUNTIME: Runtime = get_runtime("synthetic")
-TARGET = synthetic.target("fp32", 1)
+TARGET = synthetic.Synthetic().target("fp32", 1)
 SPECS = [LayerSpec(operator="Gemm", in_channels=8, out_channels=n) for n in range(1, 25)]
 
 
@@ -159,11 +159,12 @@ def test_widths_that_groups_forbid_are_left_out() -> None:
 
 _BUILD = """
 import sys, time
-from halp_trt.runtimes import get_runtime, synthetic
+from halp_trt.runtimes import synthetic
 from halp_trt.specs import LayerSpec
 from halp_trt.workflows.build_lut import build_lut
 specs = [LayerSpec(operator="Gemm", in_channels=8, out_channels=n) for n in range(1, 25)]
-build_lut(specs, path=sys.argv[1], runtime=get_runtime("synthetic"), target=synthetic.target("fp32", 1), resume=True,
+runtime = synthetic.Synthetic()
+build_lut(specs, path=sys.argv[1], runtime=runtime, target=runtime.target("fp32", 1), resume=True,
           progress=lambda done, total: (print(done, flush=True), time.sleep(0.01)))
 """
 
@@ -244,7 +245,7 @@ def test_rows_are_at_the_median_speed_of_the_first_of_them(tmp_path: Path) -> No
     assert read_table(path) == later
 
 
-IN_ROUNDS = replace(TARGET, protocol=replace(TARGET.protocol, method=ROUNDS))
+IN_ROUNDS = replace(TARGET, runtime="onnxruntime", protocol=replace(TARGET.protocol, method=ROUNDS))
 
 
 def measured_by(prober: WindowProber) -> Runtime:

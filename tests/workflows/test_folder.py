@@ -11,7 +11,7 @@ from halp_trt.store import read_json, write_json
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine, table_path
 from halp_trt.workflows.settings import Settings
 
-TARGET = synthetic.target("fp32", 4)
+TARGET = synthetic.Synthetic().target("fp32", 4)
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_settings_of_the_first_version_are_read_with_its_defaults(tmp_path: Path
 def test_names_are_plain_and_tell_targets_apart() -> None:
     path = table_path(TARGET)
     assert path == Path("luts/synthetic-staircase-synthetic-1-fp32-b4.jsonl")
-    assert path != table_path(synthetic.target("fp32", 1))
+    assert path != table_path(synthetic.Synthetic().target("fp32", 1))
     engine = engine_path(Path("engines"), RunFolder(path=Path("runs/My Run")), "dense", TARGET, ".plan")
     assert engine == Path("engines/my-run-dense-synthetic-fp32-b4.plan")
 

@@ -12,7 +12,8 @@ from halp_trt.runtimes import get_runtime
 from halp_trt.workflows.precision import check_measurable, preparer
 from tests.graphs.test_precision import feeds_of, folded
 
-TARGET = get_runtime("onnxruntime").target("int8", 1)
+RUNTIME = get_runtime("onnxruntime")
+TARGET = RUNTIME.target("int8", 1)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,6 @@ def test_a_name_to_keep_that_is_no_node_is_refused(precision: str) -> None:
 
 def test_layers_are_measured_where_they_can_be() -> None:
     with pytest.raises(UsageError, match="onnxruntime measures layers in fp32, not int8: prune with --precision fp32"):
-        check_measurable(TARGET)
-    check_measurable(replace(TARGET, precision="fp32"))
-    check_measurable(replace(TARGET, runtime="tensorrt"))
+        check_measurable(RUNTIME, TARGET)
+    check_measurable(RUNTIME, replace(TARGET, precision="fp32"))
+    check_measurable(RUNTIME, replace(TARGET, runtime="tensorrt"))

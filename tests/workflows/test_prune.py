@@ -88,7 +88,7 @@ class Dying(Measurer):
 
 def test_a_step_that_died_while_it_measured_is_repeated_from_what_was_known_before_it(tmp_path: Path) -> None:
     request = replace(QUICK, method="joint", grid_step=4)
-    runtime, target = get_runtime("synthetic"), synthetic.target("fp32", 1)
+    runtime, target = get_runtime("synthetic"), synthetic.Synthetic().target("fp32", 1)
 
     def run(name: str, *, num_left: int = 10**9, resume: bool = False) -> Path:
         folder = tmp_path / name

@@ -32,7 +32,7 @@ from halp_trt.workflows.survey import Survey, survey_lut
 from tests.strategies import graph_of
 
 RUNTIME: Runtime = get_runtime("synthetic")
-TARGET = synthetic.target("fp32", 1)
+TARGET = synthetic.Synthetic().target("fp32", 1)
 DRAWN = graph_of([("plain", 64, 0), ("residual", 48, 0), ("depthwise", 0, 0), ("concat", 24, 20), ("grouped", 16, 12)])
 GRAPH = replace(DRAWN, layers=tuple(layer for layer in DRAWN.layers if layer.spec.operator != "Concat"))
 """Without the concatenation itself, which has no attributes in a drawing; who reads it stays."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from halp_trt.errors import UsageError
-from halp_trt.runtimes import Session
+from halp_trt.runtimes import Session, traits_of
 from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cpu.settled_bench import SETTLED, processor_name
 from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice
@@ -25,9 +25,9 @@ from halp_trt.runtimes.pytorch.stream import TorchStream
 from halp_trt.specs import Protocol, Target
 from halp_trt.timing import pin_to_one_core
 
-__all__ = ["TorchRuntime"]
+__all__ = ["TorchRuntime", "make_compiled", "make_eager", "make_nchw"]
 
-_PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32", "tf32", "fp16", "bf16")}
+_ON_THE_PROCESSOR = ("fp32",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,11 @@ class TorchRuntime:
             UsageError: it has no such precision.
         """
         place = "cuda" if torch.cuda.is_available() else "cpu"
-        if precision not in _PRECISIONS[place]:
-            known = ", ".join(_PRECISIONS[place])
-            raise UsageError(f"{self.name} on this machine ({place}) runs {known}, not {precision!r}; choose one")
+        known = traits_of(self.name).builds if place == "cuda" else _ON_THE_PROCESSOR
+        if precision not in known:
+            raise UsageError(
+                f"{self.name} on this machine ({place}) runs {', '.join(known)}, not {precision!r}; choose one"
+            )
         properties: Any = torch.cuda.get_device_properties(0) if place == "cuda" else None
         return Target(
             device=properties.name if properties else processor_name(),
@@ -88,6 +90,21 @@ class TorchRuntime:
         """Measures single layers, with the calling thread kept on one core."""
         with pin_to_one_core():
             yield TorchProber(target, self.style, _gpu(self.style.uses_graphs))
+
+
+def make_eager() -> TorchRuntime:
+    """Eager PyTorch: channels last, CUDA graphs on a GPU."""
+    return TorchRuntime(name="torch")
+
+
+def make_nchw() -> TorchRuntime:
+    """Eager PyTorch as most scripts run it: channels first, no CUDA graphs."""
+    return TorchRuntime(name="torch-nchw", style=Style(channels_last=False, uses_graphs=False))
+
+
+def make_compiled() -> TorchRuntime:
+    """PyTorch through torch.compile: channels last, CUDA graphs on a GPU."""
+    return TorchRuntime(name="torch-compile", style=Style(is_compiled=True))
 
 
 @cache

@@ -49,23 +49,20 @@ class Library:
         name: of the runtime.
         title: of the library, for people.
         module: its bindings.
+        is_rtx: whether it is TensorRT for RTX, which builds for GPUs that it is told and need not be there.
         has_timing_cache: whether kernels are timed while building; TensorRT for RTX picks them on the user's GPU.
     """
 
     name: str
     title: str
     module: ModuleType
+    is_rtx: bool = False
     has_timing_cache: bool = True
 
     @property
     def version(self) -> tuple[int, ...]:
         """Its version as numbers."""
         return tuple(int(part) for part in re.findall(r"\d+", self.module.__version__)[:3])
-
-    @property
-    def is_rtx(self) -> bool:
-        """Whether it is TensorRT for RTX."""
-        return self.name == "tensorrt-rtx"
 
     @property
     def is_strongly_typed(self) -> bool:

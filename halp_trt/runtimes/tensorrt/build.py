@@ -30,7 +30,7 @@ from halp_trt.runtimes.tensorrt.parser import (
 from halp_trt.runtimes.tensorrt.timing_cache import accept_timings, as_file, read_timings, save_timings
 from halp_trt.specs import Target
 
-__all__ = ["PRECISION_FLAGS", "capability", "compile_plan"]
+__all__ = ["PRECISION_FLAGS", "capability", "compile_plan", "settings_of"]
 
 PRECISION_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -79,7 +79,7 @@ def compile_plan(
             allow_edge_formats(library, network)
         if not library.is_strongly_typed:
             pin_precisions(library, network)
-        settings, flags = _settings(library, target, options)
+        settings, flags = settings_of(library, target, options)
         timings = read_timings(library, options.timing_cache)
         settings["load_timing_cache"] = None if timings is None else as_file(timings)
         config = configure(library, builder, network, tf32=target.precision == "tf32", settings=settings)
@@ -112,8 +112,12 @@ def _refusal(library: Library, target: Target, log: Any) -> str:
     return f"{library.title} cannot build the model: {reason}; check the operator it names"
 
 
-def _settings(library: Library, target: Target, options: BuildOptions) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the builder is told, as Polygraphy's arguments and in words; what this version lacks is refused here."""
+def settings_of(library: Library, target: Target, options: BuildOptions) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the builder is told, as Polygraphy's arguments and in words.
+
+    Raises:
+        BuildError: this version lacks something that is asked for.
+    """
     flags = {"typing": "strong" if library.is_strongly_typed else "weak"}
     flags["TF32"] = "on" if target.precision == "tf32" else "off"
     settings: dict[str, Any] = {}

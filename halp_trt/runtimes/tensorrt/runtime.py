@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Prober, Session, has_nvidia_gpu
+from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Inspected, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt.bindings import Library, find
-from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan
+from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan, settings_of
+from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
+from halp_trt.runtimes.tensorrt.session import PlanSession
 from halp_trt.specs import PRECISIONS, Protocol, Target
 
 if TYPE_CHECKING:
@@ -29,9 +31,20 @@ and 50)."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRT:
-    """The functions of a :class:`halp_trt.runtimes.Compiler`, over one of the two libraries."""
+    """A :class:`halp_trt.runtimes.Compiler` over one of the two libraries.
+
+    Attributes:
+        library: what builds and runs.
+        suffix: of its engine files.
+    """
 
     library: Library
+    suffix: str = ".plan"
+
+    @property
+    def name(self) -> str:
+        """As in ``RUNTIMES``."""
+        return self.library.name
 
     def target(self, precision: str, batch_size: int) -> Target:
         """This machine's GPU; without one, the GPUs that TensorRT for RTX makes portable plans for.
@@ -62,7 +75,7 @@ class TensorRT:
 
     def _gpu(self) -> CudaDevice | None:
         """The GPU to build for, or None where plans for others are built."""
-        if self.library.name == "tensorrt" and not has_nvidia_gpu():
+        if not self.library.is_rtx and not has_nvidia_gpu():
             raise RuntimeUnavailableError(
                 f"{self.library} builds engines on the GPU they will run on, and there is no NVIDIA GPU here; "
                 "build there, or choose --runtime tensorrt-rtx or onnxruntime"
@@ -74,11 +87,25 @@ class TensorRT:
         try:
             gpu = require_device()
         except RuntimeUnavailableError:  # the driver shows a GPU, and no package here drives it
-            if self.library.name == "tensorrt":
+            if not self.library.is_rtx:
                 raise
             return None
-        is_known = self.library.name == "tensorrt" or capability(self.library, gpu.compute_capability) is not None
+        is_known = not self.library.is_rtx or capability(self.library, gpu.compute_capability) is not None
         return gpu if is_known else None
+
+    def check(self, target: Target, options: BuildOptions) -> None:
+        """Refuses, before anything is built, what this version lacks.
+
+        Raises:
+            BuildError: it lacks what target or options ask for.
+        """
+        settings_of(self.library, target, options)
+
+    def inspect(self, session: Session) -> Inspected:
+        """The number formats in a plan, as TensorRT's inspector tells them; empty without detailed verbosity."""
+        assert isinstance(session, PlanSession), "it loads nothing else"
+        found = session.inspect()
+        return Inspected(types=engine_types(found), formats=engine_formats(found))
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
         """The plan of a typed ONNX model, and what its building showed.

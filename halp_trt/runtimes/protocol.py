@@ -1,0 +1,251 @@
+"""The shape of a runtime: what builds, loads, runs and times engines, and what may come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
+
+__all__ = [
+    "BUILD_ONLY",
+    "CONSUMER",
+    "DEFAULT_FOOTPRINT",
+    "MARKER",
+    "SPEC_KEY",
+    "Array",
+    "BatchProber",
+    "BuildOptions",
+    "Built",
+    "Compiler",
+    "Explains",
+    "Inspected",
+    "Prober",
+    "Runtime",
+    "Session",
+    "Unit",
+]
+
+Array = NDArray[Any]
+
+BUILD_ONLY = "build-only"
+"""The protocol's method of a target that engines can be built for here and not measured."""
+
+SPEC_KEY = "halp_trt.spec"
+"""Metadata of a probe: the layer it holds, as JSON."""
+MARKER = "halp_marker_"
+"""Outputs of a probe with this prefix are the tensors its layer reads, made as a network would make them."""
+CONSUMER = "halp_consumer"
+"""The node of a probe that reads its layer's output as a network would; it does not belong to the layer."""
+
+DEFAULT_FOOTPRINT = Footprint(weight_bytes=12 << 20, arena_bytes=4 << 20)
+"""What lies between two runs of a layer where its network is not known: about three million weights."""
+
+
+class Session(Protocol):
+    """A loaded engine.
+
+    Attributes:
+        input_shapes: name and shape of every input.
+        output_names: names of the outputs.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]]
+    output_names: tuple[str, ...]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for some inputs."""
+        ...
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
+        """A call that is one execution on memory set aside before, for timing."""
+        ...
+
+    def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
+        """Median microseconds of every node the engine executes, by its name in the executed graph, in order."""
+        ...
+
+
+class Prober(Protocol):
+    """Measures one-layer models on the device."""
+
+    def measure(self, probe: bytes) -> Measurement:
+        """Latency of the layer in a probe made by ``graphs.probe.make_probe``.
+
+        Raises:
+            BuildError: the runtime refuses the probe.
+            MeasurementError: it cannot be timed as it would run inside a network.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchProber(Protocol):
+    """Measures layers in turns, so that each meets the caches as inside a network that touches as much memory."""
+
+    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+        """Latencies in order, as many at a time as become known together.
+
+        Raises:
+            BuildError: the runtime refuses a probe.
+            MeasurementError: one cannot be timed as it would run inside a network.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One kernel that a runtime executes of a model.
+
+    Attributes:
+        name: of the node in the executed graph.
+        spec: what it computes and in which layout: its key in latency tables.
+        model: it alone, to be measured by.
+    """
+
+    name: str
+    spec: LayerSpec
+    model: bytes
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A runtime that tells what it executes of a model, and how fast its machine is at the moment."""
+
+    def reference(self, target: Target) -> Callable[[], object]:
+        """One run of a small fixed network."""
+        ...
+
+    def units(self, model: bytes, target: Target) -> tuple[Unit, ...]:
+        """Every kernel in order, layout changes included.
+
+        Raises:
+            BuildError: the runtime refuses the model.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """What every row of ``RUNTIMES`` makes.
+
+    Attributes:
+        name: as in ``RUNTIMES``.
+        suffix: of its engine files.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    def target(self, precision: str, batch_size: int) -> Target:
+        """This machine as a target.
+
+        Raises:
+            UsageError: it has no such precision.
+        """
+        ...
+
+    def build(self, model: bytes, target: Target) -> bytes:
+        """The engine of an ONNX model.
+
+        Raises:
+            BuildError: the runtime refuses the model; the sentence names the node where it is known.
+        """
+        ...
+
+    def load(self, engine: bytes, target: Target) -> Session:
+        """An engine ready to run.
+
+        Raises:
+            RuntimeUnavailableError: this machine cannot execute it.
+        """
+        ...
+
+    def prober(self, target: Target) -> AbstractContextManager[Prober]:
+        """Measures single layers while it is open.
+
+        Raises:
+            RuntimeUnavailableError: this machine cannot execute anything for the target.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What a compiler may be asked for beyond the target.
+
+    Attributes:
+        version_compatible: the engine also loads in later versions of the runtime.
+        hardware_compatible: the engine also loads on other GPUs of the same and later generations.
+        workspace_bytes: memory that kernels may use beside their tensors; None for all of the device's.
+        timing_cache: file of kernel timings, shared by builds for one target; None for none.
+        progress: called with steps done, steps in all, and the phase's name.
+    """
+
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    workspace_bytes: int | None = None
+    timing_cache: Path | None = None
+    progress: Callable[[int, int, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An engine and what its building showed.
+
+    Attributes:
+        engine: its bytes.
+        types: number format in which each convolution and matrix product of the parsed network reads its data, by the
+            name of its ONNX node.
+        formats: number format and memory layout of inputs and outputs, by name.
+        flags: what the builder was told, in words.
+    """
+
+    engine: bytes
+    types: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """What a loaded engine shows of itself.
+
+    Attributes:
+        types, formats: as those of :class:`Built`, as far as the engine shows them.
+    """
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """A runtime whose engines are compiled ahead of time, and can say how."""
+
+    def check(self, target: Target, options: BuildOptions) -> None:
+        """Refuses, before anything is built, what this version of the runtime lacks.
+
+        Raises:
+            BuildError: it lacks what target or options ask for.
+        """
+        ...
+
+    def inspect(self, session: Session) -> Inspected:
+        """The number formats in one of its engines; empty where it was built without showing them."""
+        ...
+
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+        """The engine of a typed ONNX model, and what its building showed.
+
+        Raises:
+            BuildError: the runtime refuses the model, or lacks what the options ask for.
+        """
+        ...

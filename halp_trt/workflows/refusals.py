@@ -1,0 +1,71 @@
+"""What pruning will be refused for at its end, found before anything is trained or written."""
+
+from __future__ import annotations
+
+from halp_trt.models.saliency import choose_scoring
+from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
+from halp_trt.specs import Target
+from halp_trt.training.settings import TrainSettings
+from halp_trt.workflows.precision import check_measurable, check_preparable
+from halp_trt.workflows.request import PruneRequest
+from halp_trt.workflows.settings import NO_DATA, Settings
+from halp_trt.workflows.show import require_pages
+
+__all__ = ["check_prunable", "check_runnable", "request_of"]
+
+
+def check_runnable(settings: Settings, runtime: Runtime, target: Target) -> None:
+    """Refuses a run that a later stage would refuse: what :func:`check_prunable` does, verifying and reporting.
+
+    Raises:
+        UsageError, RuntimeUnavailableError: as :func:`check_prunable`.
+        RuntimeUnavailableError: the runtime times no networks, or the packages that draw the report are missing.
+    """
+    check_prunable(settings, runtime, target)
+    entry = RUNTIMES.get(runtime.name)
+    traits_of(runtime.name).check_times_networks((entry and entry.title) or runtime.name)
+    require_pages()
+
+
+def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> PruneRequest:
+    """Refuses to prune where layers cannot be measured, networks not be prepared or channels not be scored.
+
+    Returns:
+        How the settings say to prune.
+
+    Raises:
+        UsageError: the settings do not make sense, or their precision or saliency lacks what it needs.
+        RuntimeUnavailableError: a device or a package is missing.
+    """
+    has_pictures = settings.data.data != NO_DATA
+    check_measurable(runtime, target)
+    check_preparable(target, has_pictures=has_pictures)
+    request = request_of(settings)
+    choose_scoring(request.saliency, has_data=has_pictures)
+    return request
+
+
+def request_of(settings: Settings) -> PruneRequest:
+    """The request that settings spell out: percents become fractions, training gets its seed.
+
+    Raises:
+        UsageError: they do not make sense.
+    """
+    prune, tune = settings.prune, settings.tune
+    return PruneRequest(
+        budget=prune.budget,
+        train=TrainSettings(
+            num_epochs=tune.epochs,
+            batch_size=tune.train_batch,
+            learning_rate=tune.tune_rate,
+            distillation=tune.distillation,
+            seed=settings.random.seed,
+        ),
+        method=prune.method,
+        saliency=prune.saliency,
+        num_steps=prune.pruning_steps,
+        num_minibatches=prune.minibatches,
+        grid_step=settings.table.width_step,
+        group_fraction=prune.max_prune / 100,
+        step_fraction=prune.max_prune_step / 100,
+    )
