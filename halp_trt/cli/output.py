@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -102,36 +101,13 @@ class Progress:
             click.echo(f"{self._label}: {done}/{total} {note}".rstrip(), err=True)
 
 
-class _Bar:
-    """Progress as a bar on a terminal."""
-
-    def __init__(self, label: str, bars: Any) -> None:
-        self._bars = bars
-        self._task = bars.add_task(label, total=None, note="")
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        self._bars.update(self._task, completed=done, total=total, note=note)
-
-
 @contextlib.contextmanager
-def progress_bars() -> Iterator[Any]:
+def progress_bars() -> Iterator[Callable[[str], Any]]:
     """Gives a function from a label to its progress callback: bars on a terminal that has rich, else plain lines."""
     try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
+        from halp_trt.cli.bars import live_screen
     except ModuleNotFoundError:
         yield Progress
         return
-    if not sys.stderr.isatty():
-        yield Progress
-        return
-    columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield lambda label: _Bar(label, bars)
+    with live_screen() as screen:
+        yield Progress if screen is None else screen.begin
