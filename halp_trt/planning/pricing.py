@@ -10,7 +10,13 @@ from typing import Protocol, runtime_checkable
 from halp_trt.latency import LatencyTable, Surface, graph_specs
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement
 
-__all__ = ["Growing", "Lookup", "as_lookup", "counts_latency_us"]
+__all__ = [
+    "Growing",
+    "Lookup",
+    "as_lookup",
+    "counts_latency_us",
+    "growing",
+]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 """Gives the measurement of (at least) every spec asked for: ``table.lookup``, which refuses missing ones, or a function
@@ -27,6 +33,11 @@ class Growing(Protocol):
 
     def rewind(self, num_rows: int) -> None:
         """Goes back to its first rows."""
+
+
+def growing(lookup: object) -> Growing | None:
+    """The lookup itself where it measures what it is asked for, else None."""
+    return lookup if isinstance(lookup, Growing) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from halp_trt.models.masks import Masking, get_masking
 from halp_trt.models.saliency import Scoring, choose_scoring
 from halp_trt.models.slim import slim
 from halp_trt.models.weights import check_finite
-from halp_trt.planning import Growing, Lookup
+from halp_trt.planning import Lookup
+from halp_trt.planning.pricing import growing
 from halp_trt.training.optimizer import make_optimizer
 from halp_trt.workflows.checkpoint import Progress, load_checkpoint
 from halp_trt.workflows.folder import RunFolder
@@ -88,8 +89,8 @@ def resumed(job: PruneJob) -> Progress:
     """
     module, graph = job.subject.module, job.subject.graph
     state, num_rows = read_progress(job.folder, graph, fingerprint=job.fingerprint)
-    if isinstance(job.lookup, Growing):
-        job.lookup.rewind(num_rows)
+    if (known := growing(job.lookup)) is not None:
+        known.rewind(num_rows)
     if state.is_slim:
         slim(module, state.step.plan, job.optimizer)
     load_checkpoint(checkpoint_path(job.folder), module, job.optimizer)
@@ -98,11 +99,12 @@ def resumed(job: PruneJob) -> Progress:
 
 def save_progress(job: PruneJob, state: Progress) -> None:
     """Writes a checkpoint; a kill leaves the previous one."""
+    known = growing(job.lookup)
     write_progress(
         job.folder,
         state,
         fingerprint=job.fingerprint,
-        num_rows=job.lookup.num_rows if isinstance(job.lookup, Growing) else 0,
+        num_rows=0 if known is None else known.num_rows,
         module=job.subject.module,
         optimizer=job.optimizer,
     )
