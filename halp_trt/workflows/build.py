@@ -22,7 +22,7 @@ from halp_trt.workflows.folder import Origin, timings_path
 from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
 from halp_trt.workflows.prepared import DenseEngine
 
-__all__ = ["Order", "build_engine"]
+__all__ = ["BuiltEngine", "Order", "build_engine", "compile_engine", "write_engine"]
 
 _SECONDS_PER_BUILD = 1.0
 
@@ -39,6 +39,7 @@ class Order:
         num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
         overwrite: whether engines of other runs may be overwritten, where they have the same names.
         dense: a dense engine that is built already; it is written as it is where it is of the same model and target.
+        caches_timings: whether kernel timings are kept in a file among the engines.
     """
 
     engines: Path = Path("engines")
@@ -48,6 +49,7 @@ class Order:
     num_builds: int = 1
     overwrite: bool = False
     dense: DenseEngine | None = None
+    caches_timings: bool = True
 
 
 def build_engine(
@@ -59,19 +61,61 @@ def build_engine(
         BuildError, PrecisionError, UsageError: as :func:`halp_trt.workflows.deploy.deploy`.
         ArtefactError: a file cannot be written.
     """
+    engine = compile_engine(model, path.name, runtime, target, origin, order)
+    write_engine(engine, path)
+    return engine.record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BuiltEngine:
+    """An engine in memory.
+
+    Attributes:
+        record: how it was built, and what proves its precision.
+        engine: its bytes.
+        model: the fp32 network that it was built from.
+        session: ready to run; None where this machine cannot execute it.
+    """
+
+    record: EngineRecord
+    engine: bytes
+    model: onnx.ModelProto
+    session: Session | None
+
+
+def write_engine(engine: BuiltEngine, path: Path) -> None:
+    """Writes an engine, and its record beside it with the suffix ``.json``.
+
+    Raises:
+        ArtefactError: a file cannot be written.
+    """
+    write_bytes(path, engine.engine)
+    save(replace(engine.record, file=path.name), path.with_suffix(".json"))
+
+
+def compile_engine(
+    model: onnx.ModelProto, file: str, runtime: Runtime, target: Target, origin: Origin, order: Order
+) -> BuiltEngine:
+    """Builds one engine of a folded fp32 network in memory, and proves its precision.
+
+    Raises:
+        BuildError, PrecisionError, UsageError: as :func:`halp_trt.workflows.deploy.deploy`.
+    """
     typed = preparer(target, order.examples, order.keep)(model)
     there = order.dense
     if there is not None and there.is_of(typed.model.SerializeToString(), target):
         built, session, seconds = there.built, there.session, there.seconds
     else:
-        options = replace(order.options, timing_cache=timings_path(order.engines, target))
+        options = order.options
+        if order.caches_timings:
+            options = replace(options, timing_cache=timings_path(order.engines, target))
         started = time.perf_counter()
         built, session = _build(typed, runtime, target, options, order.num_builds)
         seconds = time.perf_counter() - started
     inspected = runtime.inspect(session) if session is not None and isinstance(runtime, Compiler) else Inspected()
     types, evidence, formats = _prove(typed, built, inspected, target)
     record = EngineRecord(
-        file=path.name,
+        file=file,
         sha256=sha256_bytes(built.engine),
         num_bytes=len(built.engine),
         target=target,
@@ -85,9 +129,7 @@ def build_engine(
         kept=typed.kept,
         formats=formats,
     )
-    write_bytes(path, built.engine)
-    save(record, path.with_suffix(".json"))
-    return record
+    return BuiltEngine(record=record, engine=built.engine, model=model, session=session)
 
 
 def _build(
