@@ -27,12 +27,12 @@ from halp_trt.graphs.mixed import quantize_in_half
 from halp_trt.graphs.precision import Typed, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.data import DataSet
-from halp_trt.models.evaluation import evaluate
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import PruningPlan
 from halp_trt.store import sha256_file, write_json
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.folder import Settings
 from halp_trt.workflows.inputs import calibration_inputs
 from halp_trt.workflows.network import load_network
@@ -99,18 +99,18 @@ def _row(name: str, typed: Typed, dense: onnx.ModelProto, data: DataSet) -> dict
     ((key, _),), (output, *_) = session.input_shapes.items(), session.output_names
     started, changed = time.perf_counter(), []
 
-    def answer(pictures: Array) -> Array:
+    def answer(pictures: Array) -> dict[str, Array]:
         found, reference = (engine.run({key: pictures})[output] for engine in (session, exact))
         changed.append(int((found.argmax(1) != reference.argmax(1)).sum()))
-        return found
+        return {output: found}
 
     found = evaluate(answer, data, batch_size=BATCH)
     pictures = {key: data.test_batch(range(BATCH))[0].numpy()}
     expected = exact.run(pictures)[output]
-    print(f"{name}: {found.fraction:.2%} in {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"{name}: {found.value:.2%} in {time.perf_counter() - started:.0f} s", flush=True)
     return {
         "name": name,
-        "accuracy_fraction": found.fraction,
+        "accuracy_fraction": found.value,
         "num_changed_answers": sum(changed),
         "max_difference": float(np.abs(session.run(pictures)[output] - expected).max() / np.abs(expected).max()),
         "products": dict(Counter(compute_types(typed.model).values())),

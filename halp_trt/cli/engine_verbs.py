@@ -103,8 +103,8 @@ def verify(
 
     Latency, throughput, score, prediction error, and whether the engine still computes what the masked model does. Exit
     code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder that
-    prune wrote. With another runtime or
-    precision than it was pruned for, predictions are by that target's own latency table, where there is one.
+    prune wrote. With another runtime or precision than it was pruned for, predictions are by that target's own latency
+    table, where there is one.
     """
     from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.verify import Tolerances
