@@ -37,7 +37,8 @@ from halp_trt.workflows.table_stage import measure_alone
 from halp_trt.workflows.verify_stage import verify_alone
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SCHEMA = "halp-trt/comparison/1"
+SCHEMA = "halp-trt/comparison/2"
+"""Version 1 held verifications of version 1, with accuracies in place of scores."""
 CASES: Mapping[str, tuple[Settings, tuple[tuple[str, str], ...]]] = {
     "cifar10-resnet20": (
         Settings.of(

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from halp_trt.models.data import DataSet, num_batches
-from halp_trt.models.training import TrainSettings, make_optimizer, train_epochs
 from torch import nn
 
 from halp_trt.store import save_tensors
-from halp_trt.workflows.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.training.settings import TrainSettings
+from halp_trt.workflows.dense_training import train_resumably
 
 __all__ = ["TRAINING", "report", "timed", "train_cycles"]
 
@@ -40,23 +40,10 @@ def train_cycles(module: nn.Module, data: DataSet, cycles: Sequence[TrainSetting
     """Trains in cycles and saves the mean of their ends at ``path``; after a kill it goes on from the last epoch."""
     ends: list[dict[str, torch.Tensor]] = []
     for index, how in enumerate(cycles):
-        _train(module, data, how, path.with_name(f"cycle{index}.safetensors"))
+        checkpoint = path.with_name(f"cycle{index}.safetensors")
+        train_resumably(module, data, how, checkpoint, resume=True, progress=report("train"))
         ends.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
     save_tensors(path, _average(ends))
-
-
-def _train(module: nn.Module, data: DataSet, how: TrainSettings, checkpoint: Path) -> None:
-    optimizer, start = make_optimizer(module, how), 0
-    per_epoch = num_batches(data.num_train, how.batch_size)
-    if checkpoint.exists():
-        start = int(read_checkpoint(checkpoint)["num_minibatches"])
-        load_checkpoint(checkpoint, module, optimizer)
-
-    def save(step: int) -> None:
-        if (step + 1) % per_epoch == 0:
-            save_checkpoint(checkpoint, {"num_minibatches": step + 1}, module, optimizer)
-
-    train_epochs(module, data, how, start_step=start, optimizer=optimizer, after_step=save, progress=report("train"))
 
 
 def _average(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

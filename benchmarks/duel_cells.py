@@ -16,12 +16,14 @@ from duel_contest import RUNTIME, Contest, engine_model
 from duel_device import Device
 from duel_methods import METHODS
 from halp_trt.models.evaluation import evaluate, module_predict
-from halp_trt.models.training import make_optimizer, train_step
 from torch import nn
 
 from halp_trt.errors import HalpError
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
+from halp_trt.tasks import lesson_of
+from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.training.loop import train
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.verify import count_parameters
@@ -122,9 +124,7 @@ def tune(contest: Contest, cell: Cell, device: str) -> None:
     module = narrow.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     how, trained = replace(contest.train, seed=cell.seed), read_json(cell.choice)["num_trained"]
     total = max(0, contest.num_total() - trained)
-    optimizer = make_optimizer(module, how)
-    for step in range(total):
-        train_step(module, optimizer, contest.data, how, step=step, total=total)
+    train(module, lesson_of(contest.data, how), total=total)
     seconds = time.perf_counter() - started
     row = _tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
     write_json(cell.tuned, {"num_tuned": total, "seconds": round(seconds, 1), **row})
@@ -136,13 +136,12 @@ def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]
     session = _session(model)
     ((name, shape),) = session.input_shapes.items()
     (pictures,) = example_inputs(session, contest.data).values()
-    difference = np.abs(session.run({name: pictures})[session.output_names[0]] - module_predict(module)(pictures)).max()
-    found = evaluate(
-        lambda batch: session.run({name: batch})[session.output_names[0]], contest.data, batch_size=shape[0]
-    )
+    (expected,) = module_predict(module)(pictures).values()
+    difference = np.abs(session.run({name: pictures})[session.output_names[0]] - expected).max()
+    found = evaluate(lambda batch: session.run({name: batch}), contest.data, batch_size=shape[0])
     write_bytes(engine, model.SerializeToString())
     return {
-        "accuracy_fraction": found.fraction,
+        "accuracy_fraction": found.value,
         "num_pictures": found.num_examples,
         "num_parameters": count_parameters(model),
         "max_difference": float(difference),

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import torch
 from halp_trt.models.data import DataSet, num_batches
-from halp_trt.models.training import TrainSettings, make_optimizer, train_step, training_batch
+from halp_trt.models.training import TrainSettings, make_optimizer, training_batch
 from torch import nn
 
 from halp_trt.graphs.export import export
@@ -23,6 +23,12 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan, Run, Saliency
+from halp_trt.tasks import lesson_of
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.training.batches import num_batches, training_batch
+from halp_trt.training.loop import train
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.settings import TrainSettings
 
 __all__ = [
     "RUNTIME",
@@ -186,11 +192,14 @@ def scored(contest: Contest, seed: int) -> tuple[nn.Module, Saliency]:
         nonlocal sums
         sums = accumulate(sums, module, contest.graph)
 
-    for step in range(contest.num_minibatches):
-        train_step(
-            module, optimizer, contest.data, how, step=step, total=contest.num_minibatches, after_backward=gather
-        )
-    return module.eval(), finish(sums)
+    train(
+        module,
+        lesson_of(contest.data, how),
+        optimizer=optimizer,
+        total=contest.num_minibatches,
+        after_backward=gather,
+    )
+    return module, finish(sums)
 
 
 def saliency_batches(contest: Contest, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

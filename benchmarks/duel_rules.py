@@ -7,9 +7,11 @@ from pathlib import Path
 
 from dense_training import TRAINING
 from duel_contest import Contest, make_contest
-from halp_trt.models.data import DataSet, load_data
-from halp_trt.models.pictures import ArrayPictures
-from halp_trt.models.training import TrainSettings
+
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.pictures import ArrayPictures
+from halp_trt.training.settings import TrainSettings
 
 __all__ = ["QUICK", "Rules", "contest_of", "pictures_of", "weights_path"]
 

@@ -33,6 +33,8 @@ from halp_trt.models.trace import trace
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import PruningPlan
 from halp_trt.store import sha256_file, write_json
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.inputs import calibration_inputs
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.settings import Settings
@@ -99,18 +101,18 @@ def _row(name: str, typed: Typed, dense: onnx.ModelProto, data: DataSet) -> dict
     ((key, _),), (output, *_) = session.input_shapes.items(), session.output_names
     started, changed = time.perf_counter(), []
 
-    def answer(pictures: Array) -> Array:
+    def answer(pictures: Array) -> dict[str, Array]:
         found, reference = (engine.run({key: pictures})[output] for engine in (session, exact))
         changed.append(int((found.argmax(1) != reference.argmax(1)).sum()))
-        return found
+        return {output: found}
 
     found = evaluate(answer, data, batch_size=BATCH)
     pictures = {key: data.test_batch(range(BATCH))[0].numpy()}
     expected = exact.run(pictures)[output]
-    print(f"{name}: {found.fraction:.2%} in {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"{name}: {found.value:.2%} in {time.perf_counter() - started:.0f} s", flush=True)
     return {
         "name": name,
-        "accuracy_fraction": found.fraction,
+        "accuracy_fraction": found.value,
         "num_changed_answers": sum(changed),
         "max_difference": float(np.abs(session.run(pictures)[output] - expected).max() / np.abs(expected).max()),
         "products": dict(Counter(compute_types(typed.model).values())),

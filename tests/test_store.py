@@ -30,7 +30,9 @@ from halp_trt.specs import (
     PruningPlan,
     Run,
     Saliency,
+    Score,
     Target,
+    Verification,
 )
 from halp_trt.store import update_bytes
 
@@ -99,6 +101,46 @@ def test_load_of_save_is_the_value(value: object, tmp_path: Path) -> None:
     store.save(value, path)
     assert store.load(path) == value
     assert [file.name for file in path.parent.iterdir()] == ["artefact.json"], "temporary files stay behind"
+
+
+OLD = {
+    "target": store.encode(TARGET),
+    "dense": {"sha256": "a", "measurement": store.encode(ROW[1]), "predicted_us": 2.0, "num_parameters": 9,
+              "accuracy_fraction": 0.75},
+    "pruned": {"sha256": "b", "measurement": store.encode(ROW[1]), "predicted_us": 1.0, "num_parameters": 4},
+    "limit_us": 3.0,
+    "num_pictures": 40,
+}  # fmt: skip
+
+
+def test_a_verification_of_version_1_is_brought_up_to_todays(tmp_path: Path) -> None:
+    path = tmp_path / "verification.json"
+    path.write_text(json.dumps({"schema": "halp-trt/verification/1", "value": OLD}))
+    found = store.load(path)
+    assert found.dense.score == Score(name="top-1", value=0.75, unit="fraction", num_examples=40)
+    assert found.pruned.score is None
+    assert found.limit_us == 3.0
+    store.save(found, path)
+    assert json.loads(path.read_text())["schema"] == "halp-trt/verification/2"
+    assert store.load(path) == found
+    assert "num_pictures" in OLD, "what was read stays as it is"
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"dense": 3, "pruned": {}}])
+def test_a_damaged_verification_of_version_1_is_one_sentence(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "verification.json"
+    path.write_text(json.dumps({"schema": "halp-trt/verification/1", "value": value}))
+    with pytest.raises(ArtefactError, match=r"verification\.json is damaged: .*; make it again"):
+        store.load(path)
+
+
+def test_results_that_were_committed_long_ago_still_load() -> None:
+    results = Path(__file__).parents[1] / "benchmarks"
+    found = store.load(results / "demo.json")
+    assert found.pruned.score.num_examples == 359
+    rows = store.read_json(results / "results" / "cifar10-resnet20.json")["rows"]
+    old = [store.decode(Verification, store.upgraded("verification", 1, row["verification"])) for row in rows]
+    assert {check.pruned.score.num_examples for check in old if check.pruned.score} == {10_000}
 
 
 @given(layer_specs)

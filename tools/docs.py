@@ -23,18 +23,19 @@ from figures import figures
 from halp_trt.cli import verbs
 from halp_trt.latency import LatencyTable
 from halp_trt.report.staircase_plots import staircases_figure
-from halp_trt.report.text import comparison_rows
+from halp_trt.report.text import comparison_rows, score_basis
 from halp_trt.report.units import (
     count,
     images_per_second,
     latency,
     latency_range,
     percent,
+    score,
     signed_percent,
     target_line,
 )
 from halp_trt.specs import EngineCheck, Verification
-from halp_trt.store import decode, load, read_json
+from halp_trt.store import decode, load, read_json, upgraded
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
@@ -46,6 +47,8 @@ _PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
 _PICTURE = _ROOT / "docs/images/staircases.svg"
 _FENCED = re.compile(r"^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
 _WIDTH = 100
+_COMPARISONS = {"halp-trt/comparison/1": 1, "halp-trt/comparison/2": 2}
+"""Schemas of benchmarks/comparison.py's results, and the version of the verifications that they hold."""
 
 
 def cli_reference() -> str:
@@ -78,8 +81,8 @@ def _table(source: Path) -> str:
     head, *rows = comparison_rows(found)
     lines = [f"| {' | '.join(cell or ' ' for cell in head)} |", "|---|--:|--:|--:|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    pictures = f"; accuracy on {found.num_pictures:,} test pictures" if found.num_pictures else ""
-    return "\n".join([*lines, "", f"<sub>{target_line(found.target)}{pictures}.</sub>", ""])
+    basis = "; ".join(word for word in (target_line(found.target), score_basis(found)) if word)
+    return "\n".join([*lines, "", f"<sub>{basis}.</sub>", ""])
 
 
 def with_figures(text: str) -> str:
@@ -90,20 +93,23 @@ def with_figures(text: str) -> str:
 def _comparison(source: Path) -> str:
     """What benchmarks/comparison.py wrote: one row an engine, the dense one as it was timed beside the first."""
     found = read_json(source)
-    if not isinstance(found, dict) or found.get("schema") != "halp-trt/comparison/1":
+    version = _COMPARISONS.get(found.get("schema")) if isinstance(found, dict) else None
+    if version is None:
         sys.exit(f"error: {source} holds no comparison; name one that benchmarks/comparison.py wrote")
-    head = "| engine | latency, median | p10 – p90 | of dense | images/s | predicted | parameters | accuracy |"
-    lines = [head, "|---|--:|--:|--:|--:|--:|--:|--:|"]
-    checks = [(row, decode(Verification, row["verification"])) for row in found["rows"]]
+    checks = [
+        (row, decode(Verification, upgraded("verification", version, row["verification"]))) for row in found["rows"]
+    ]
     first = checks[0][1]
+    metric = first.pruned.score.name if first.pruned.score else "score"
+    head = f"| engine | latency, median | p10 – p90 | of dense | images/s | predicted | parameters | {metric} |"
+    lines = [head, "|---|--:|--:|--:|--:|--:|--:|--:|"]
     lines.append(_engine_row("dense", first.dense, first, 1.0))
     lines += [
         _engine_row(f"{row['method']}, asked for {row['budget']}", check.pruned, check, 1 / check.speedup)
         for row, check in checks
     ]
-    pictures = f"; accuracy on {first.num_pictures:,} test pictures" if first.num_pictures else ""
-    made = f"Made by `{found['command']}`."
-    return "\n".join([*lines, "", f"<sub>{target_line(first.target)}{pictures}. {made}</sub>", ""])
+    basis = "; ".join(word for word in (target_line(first.target), score_basis(first)) if word)
+    return "\n".join([*lines, "", f"<sub>{basis}. Made by `{found['command']}`.</sub>", ""])
 
 
 def _engine_row(name: str, engine: EngineCheck, check: Verification, share: float) -> str:
@@ -115,7 +121,7 @@ def _engine_row(name: str, engine: EngineCheck, check: Verification, share: floa
         f"{images_per_second(engine.measurement, check.target):,.0f}",
         f"{latency(engine.predicted_us)} ({signed_percent(engine.prediction_error_fraction)})",
         count(engine.num_parameters),
-        percent(engine.accuracy_fraction),
+        score(engine.score),
     )
     return f"| {' | '.join(cells)} |"
 

@@ -101,8 +101,8 @@ def verify(
 
     Latency, throughput, score, prediction error, and whether the engine still computes what the masked model does. Exit
     code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder that
-    prune wrote. With another runtime or
-    precision than it was pruned for, predictions are by that target's own latency table, where there is one.
+    prune wrote. With another runtime or precision than it was pruned for, predictions are by that target's own latency
+    table, where there is one.
 
     A setting is the command line's, else halp.toml's, else the run's own, else its default.
     """

@@ -72,4 +72,4 @@ def _scores_for_accuracies(value: Any) -> Any:
 _UPGRADES: Mapping[str, tuple[Callable[[Any], Any], ...]] = MappingProxyType(
     {"verification": (_scores_for_accuracies,)}
 )
-"""For each kind what makes version 2 of version 1, version 3 of version 2, and so on; kinds without are at version 1."""
+"""For each kind what makes version 2 of version 1, version 3 of 2, and so on; kinds without are at version 1."""

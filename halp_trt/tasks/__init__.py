@@ -1,7 +1,7 @@
 """What is learnt: data sets, and the tasks that say how outputs are judged.
 
 A data set reads its examples and puts them into batches, targets of whatever kind included; a :class:`Task` is what is
-left: the loss of a batch, the answers in raw outputs, and the score of all answers. A new task is one class and one row::
+left: the loss of a batch, the answers in raw outputs, and the score of all answers. A new task is a class and a row::
 
     TASKS["detection"] = "my_package.detection:Detection"
 

@@ -57,7 +57,8 @@ class Classification:
         logits = np.asarray(next(iter(outputs.values())))
         if logits.ndim != 2 or logits.shape[1] < self._num_classes:
             raise ModelError(f"predictions are {logits.shape}, expected (pictures, at least {self._num_classes})")
-        return logits.argmax(axis=1)
+        found: npt.NDArray[np.int64] = logits.argmax(axis=1)
+        return found
 
     def metric(self, answers: Iterable[tuple[Sequence[Any] | npt.NDArray[Any], Any]]) -> Score:
         """Top-1: the share of pictures whose most likely class is theirs."""

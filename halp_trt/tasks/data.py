@@ -68,7 +68,8 @@ def load_data(
 
     Args:
         source: a name in ``DATA_SOURCES``, with a path where it takes one, or ``module:factory``; a factory takes no
-            argument and returns a :class:`DataSet`, or arrays ``(train_pixels, train_labels, test_pixels, test_labels)``.
+            argument and returns a :class:`DataSet`, or arrays ``(train_pixels, train_labels, test_pixels,
+            test_labels)``.
         input_shape: channels, height and width of the network's input; None keeps the pictures' own.
         on_bad_picture: whether a picture that cannot be decoded is an error or is skipped with a warning.
         cache: an ``.npz`` file for the decoded pictures of ``cifar10``.

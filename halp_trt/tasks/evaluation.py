@@ -28,8 +28,8 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score
     repeating its last picture, and the answers to the repeats are not counted.
 
     Args:
-        predict: float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network (:func:`module_predict`) or
-            an engine.
+        predict: float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network
+            (:func:`module_predict`) or an engine.
         data: the examples.
         batch_size: pictures per call.
 

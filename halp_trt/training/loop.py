@@ -49,7 +49,7 @@ def train(
         start_step: 0, or the step to go on from; then hand in the optimiser with its state as well.
         total: steps of the whole training, None for those of the settings' epochs.
         after_backward: see ``halp_trt.training.step.train_step``.
-        after_step: called after each update with the number of steps done and the loss, to apply masks or show progress.
+        after_step: called after each update with the steps done and the loss, to apply masks or show progress.
         saving: called after ``after_step``, by the first process alone.
 
     Returns:

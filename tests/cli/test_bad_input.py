@@ -155,7 +155,7 @@ CASES = {
     "no classifier, but pictures": (
         _nothing,
         ("prune", "--model", "tiny:picture_to_picture", *TINY[2:], *QUICK, "--budget", "100%"),
-        "only classifiers are trained here",
+        "the data are for a classifier; use data none",
     ),
     "network that branches": (
         _nothing,

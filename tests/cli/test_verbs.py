@@ -115,7 +115,7 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
     found = load(folder / "run/verification.json")
     assert found.passed == (result.exit_code == 0)
     assert found.is_faithful
-    assert found.num_pictures == 359
+    assert found.pruned.score.num_examples == 359
     assert "<svg" in (folder / "run/report.html").read_text()
     again = halp_trt("verify", "run", "--tolerance", 10000, "--seconds", 0.1)
     assert again.exit_code == 0, again.stderr

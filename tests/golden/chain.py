@@ -302,7 +302,7 @@ def _verdict(found: Mapping[str, Any]) -> Values:
         role: {
             "predicted_us": found[role]["predicted_us"],
             "parameters": found[role]["num_parameters"],
-            "accuracy": found[role].get("accuracy_fraction"),
+            "accuracy": found[role].get("score", {}).get("value"),
         }
         for role in ("dense", "pruned")
     }
@@ -310,6 +310,6 @@ def _verdict(found: Mapping[str, Any]) -> Values:
         **sides,
         "is_faithful": found.get("max_difference", 0.0) <= found.get("difference_limit", 1e-4),
         "difference_limit": found.get("difference_limit", 1e-4),
-        "pictures": found.get("num_pictures", 0),
+        "pictures": found["pruned"].get("score", {}).get("num_examples", 0),
         "parents": sorted(found["parents"]),
     }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from halp_trt.models.data import load_data
 from halp_trt.models.evaluation import evaluate, module_predict
-from halp_trt.models.training import TrainSettings, train_epochs
+from halp_trt.models.training import TrainSettings
 from torch import nn
 
 from halp_trt.errors import ModelError
@@ -16,6 +16,11 @@ from halp_trt.models.reference import answers
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace, uneven_plan
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
+from halp_trt.tasks import lesson_of
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.training.loop import train
+from halp_trt.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
@@ -97,7 +102,7 @@ def test_demo_learns_handwritten_digits():
     data = load_data("digits", input_shape=(1, 8, 8))
     torch.manual_seed(0)
     module = ZOO["demo"](10, (1, 8, 8))
-    train_epochs(module, data, TrainSettings(num_epochs=4, batch_size=64))
-    accuracy = evaluate(module_predict(module), data)
-    assert accuracy.num_examples == data.num_test == 359
-    assert accuracy.fraction >= 0.97
+    train(module, lesson_of(data, TrainSettings(num_epochs=4, batch_size=64)))
+    score = evaluate(module_predict(module), data)
+    assert score.num_examples == data.num_test == 359
+    assert score.value >= 0.97

@@ -55,6 +55,15 @@ def test_a_whole_page_shows_everything() -> None:
     assert "2.00×" in page
 
 
+def test_a_page_names_a_score_that_fell_far() -> None:
+    assert VERIFICATION.pruned.score is not None
+    fallen = replace(VERIFICATION.pruned, score=replace(VERIFICATION.pruned.score, value=0.029))
+    page = render(replace(WHOLE, verification=replace(VERIFICATION, pruned=fallen)))
+    assert "<b>passed</b>" in page
+    assert "; top-1 fell from 90.0 to 2.9 %." in page
+    assert "top-1 was measured on the engines themselves, over 100 test examples." in page
+
+
 def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere() -> None:
     page = render(WHOLE)
     checked = Balanced(page)

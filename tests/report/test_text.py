@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from halp_trt.report import describe, describe_log
-from halp_trt.report.text import comparison_rows, verdict
+from halp_trt.report.text import comparison_rows, verdict, with_verdict
+from halp_trt.specs import Score, Verification
 from halp_trt.store import SCHEMAS
 from tests.report.values import GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
 
@@ -30,7 +32,7 @@ def test_the_comparison_tells_the_whole_story() -> None:
     assert rows["predicted latency"] == ("1.01 ms", "480 µs", "2.10× faster")
     assert rows["prediction error"] == ("+1.0 %", "−4.0 %", "−5.0 %")
     assert rows["parameters"] == ("200,000", "50,000", "−75.0 %")
-    assert rows["accuracy"] == ("90.00 %", "89.00 %", "−1.00 points")
+    assert rows["top-1"] == ("90.00 %", "89.00 %", "−1.00 points")
 
 
 def test_a_slower_engine_is_called_slower() -> None:
@@ -39,10 +41,63 @@ def test_a_slower_engine_is_called_slower() -> None:
     assert rows["latency, median"] == ("400 µs", "500 µs", "1.25× slower")
 
 
-def test_without_data_there_is_no_accuracy() -> None:
-    blind = replace(VERIFICATION, dense=replace(VERIFICATION.dense, accuracy_fraction=None), num_pictures=0)
-    assert ("accuracy", "–", "89.00 %", "no data") in comparison_rows(blind)
-    assert "test pictures" not in describe(blind)
+def test_without_data_there_is_no_score() -> None:
+    half = replace(VERIFICATION, dense=replace(VERIFICATION.dense, score=None))
+    assert ("top-1", "–", "89.00 %", "no data") in comparison_rows(half)
+    blind = replace(half, pruned=replace(half.pruned, score=None))
+    assert ("score", "–", "–", "no data") in comparison_rows(blind)
+    assert "test examples" not in describe(blind)
+    assert "top-1 on 100 test examples" in describe(VERIFICATION)
+
+
+def scored(dense: Score, pruned: Score, max_drop: float | None = None) -> Verification:
+    sides = {"dense": replace(VERIFICATION.dense, score=dense), "pruned": replace(VERIFICATION.pruned, score=pruned)}
+    return replace(VERIFICATION, **sides, max_drop=max_drop)
+
+
+def top1(value: float) -> Score:
+    return Score(name="top-1", value=value, unit="fraction", num_examples=100)
+
+
+def error(value: float, unit: str = "px") -> Score:
+    return Score(name="error", value=value, unit=unit, num_examples=100, higher_is_better=False)
+
+
+def test_a_score_that_fell_far_is_named_beside_the_verdict() -> None:
+    fallen = scored(top1(0.745), top1(0.029))
+    assert fallen.passed
+    assert verdict(fallen).startswith("passed, but top-1 fell from 74.5 to 2.9 %: 500 µs meets the budget")
+    told = with_verdict(fallen)
+    assert told["passed"] is True
+    assert told["verdict"] == verdict(fallen)
+    slow = replace(fallen, limit_us=400.0)
+    assert verdict(slow).startswith("FAILED: 500 µs MISSES")
+    assert verdict(slow).endswith("; top-1 fell from 74.5 to 2.9 %")
+    assert "fell" not in verdict(scored(top1(0.90), top1(0.85)))
+    assert "fell" not in verdict(scored(top1(0.85), top1(0.95)))
+
+
+def test_scores_that_are_no_fractions_speak_in_their_own_unit() -> None:
+    risen = scored(error(2.0), error(2.2))
+    assert verdict(risen).startswith("passed, but error rose from 2 to 2.2 px: ")
+    assert ("error", "2 px", "2.2 px", "+0.2 px") in comparison_rows(risen)
+    assert verdict(scored(error(2.0), error(2.1))).startswith("passed: ")
+    assert verdict(scored(error(2.0, ""), error(2.2, ""))).startswith("passed, but error rose from 2 to 2.2: ")
+    assert not scored(error(2.0), error(2.2), max_drop=0.1).passed
+    assert scored(error(2.0), error(2.2), max_drop=0.2).passed
+
+
+def test_a_limit_on_the_drop_decides_in_points() -> None:
+    at_the_edge = scored(top1(0.745), top1(0.735), max_drop=1)
+    assert at_the_edge.passed
+    assert verdict(at_the_edge).endswith("; top-1 is worse by 1 of 1 points allowed")
+    beyond = scored(top1(0.745), top1(0.734), max_drop=1)
+    assert not beyond.passed
+    assert verdict(beyond).startswith("FAILED: 500 µs meets the budget")
+    assert verdict(beyond).endswith("; top-1 fell from 74.5 to 73.4 %, WORSE by more than 1 points")
+    assert verdict(scored(top1(0.7), top1(0.8), max_drop=0)).endswith("; top-1 is worse by 0 of 0 points allowed")
+    assert not scored(top1(0.7), top1(math.nan), max_drop=50).passed
+    assert not replace(scored(top1(0.7), top1(0.7), max_drop=1), dense=replace(VERIFICATION.dense, score=None)).passed
 
 
 def test_the_verdict_names_what_failed() -> None:

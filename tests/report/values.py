@@ -17,6 +17,7 @@ from halp_trt.specs import (
     Protocol,
     PruningPlan,
     Saliency,
+    Score,
     Target,
     Verification,
 )
@@ -84,14 +85,17 @@ VERIFICATION = Verification(
         measurement=measurement(1000),
         predicted_us=1010,
         num_parameters=200_000,
-        accuracy_fraction=0.9,
+        score=Score(name="top-1", value=0.9, unit="fraction", num_examples=100),
     ),
     pruned=EngineCheck(
-        sha256="bb" * 32, measurement=measurement(500), predicted_us=480, num_parameters=50_000, accuracy_fraction=0.89
+        sha256="bb" * 32,
+        measurement=measurement(500),
+        predicted_us=480,
+        num_parameters=50_000,
+        score=Score(name="top-1", value=0.89, unit="fraction", num_examples=100),
     ),
     limit_us=600,
     max_difference=1e-6,
-    num_pictures=100,
     layers=(LayerCheck(name="stem", spec=_conv(3, 16), predicted_us=10, measured_us=12),),
     parents={"net.onnx": "ab" * 32},
 )

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from halp_trt.models.data import batch_indices, load_data, num_batches
-from halp_trt.models.pictures import ArrayPictures, FolderPictures, decode
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from halp_trt.errors import DataError
-from halp_trt.models import augment
+from halp_trt.tasks import augment
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, decode
+from halp_trt.training.batches import Batch
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10.tar.xz"
 
@@ -47,29 +46,11 @@ def archive(root: Path, to: Path) -> Path:
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
-@given(num=st.integers(1, 300), batch_size=st.integers(1, 64), seed=st.integers(0, 9), epoch=st.integers(0, 9))
-def test_batches_of_an_epoch_are_distinct_pictures_and_a_pure_function(num, batch_size, seed, epoch):
-    batches = batch_indices(num, batch_size, seed=seed, epoch=epoch)
-    again = batch_indices(num, batch_size, seed=seed, epoch=epoch)
-    shown = np.concatenate(batches)
-    assert len(batches) == num_batches(num, batch_size)
-    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
-    assert len(np.unique(shown)) == len(shown) == min(num, len(batches) * batch_size)
-    assert set(shown) <= set(range(num))
-
-
-def test_epochs_and_seeds_shuffle_differently():
-    first, other_epoch, other_seed = (
-        np.concatenate(batch_indices(100, 10, seed=s, epoch=e)) for s, e in ((0, 0), (0, 1), (1, 0))
-    )
-    assert not np.array_equal(first, other_epoch)
-    assert not np.array_equal(first, other_seed)
-
-
 @pytest.mark.parametrize("function", [augment.shift, augment.shift_and_flip])
 def test_augmentation_moves_pictures_by_at_most_an_eighth(function):
     pixels = torch.arange(1, 1 + 16 * 16, dtype=torch.int32).view(1, 1, 16, 16).repeat(40, 2, 1, 1)
-    moved = function(pixels, torch.Generator().manual_seed(0))
+    moved, labels = function(Batch(pixels, torch.arange(40)), torch.Generator().manual_seed(0))
+    assert torch.equal(labels, torch.arange(40))
     assert moved.shape == pixels.shape
     assert moved.dtype == pixels.dtype
     assert torch.equal(moved[:, 0], moved[:, 1])

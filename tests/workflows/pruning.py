@@ -17,9 +17,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from halp_trt.models.data import DataSet, load_data
-from halp_trt.models.pictures import ArrayPictures
-from halp_trt.models.training import TrainSettings
 
 from halp_trt.graphs.export import export
 from halp_trt.models.trace import trace
@@ -27,6 +24,10 @@ from halp_trt.models.zoo import ResidualNet
 from halp_trt.planning import Lookup
 from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import Budget, LayerSpec, Measurement
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.pictures import ArrayPictures
+from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.prune import prune

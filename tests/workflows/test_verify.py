@@ -81,8 +81,8 @@ def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path
     assert found.passed
     assert found.dense.num_parameters > 2 * found.pruned.num_parameters
     assert found.pruned.num_parameters <= sum(p.numel() for p in pruned.slimmed.parameters())
-    assert found.num_pictures == 359
-    assert found.pruned.accuracy_fraction is not None
+    assert found.pruned.score is not None
+    assert (found.pruned.score.name, found.pruned.score.num_examples) == ("top-1", 359)
     assert found.limit_us == found.dense.measurement.latency_us
     table = read_table(settings.lut)
     assert found.pruned.predicted_us == pytest.approx(graph_latency_us(pruned.plan.graph, table, pruned.plan.counts()))
