@@ -32,6 +32,7 @@ from halp_trt.timing import (
     Launch,
     Sample,
     as_launches,
+    conditions_of,
     pin_to_one_core,
     summarise,
     take_turns,
@@ -203,7 +204,7 @@ def time_engines(sessions: Mapping[str, Session], inputs: Inputs, *, seconds: fl
         num_rounds = int(min(MOST_ROUNDS, max(20, seconds * 1e6 / max(round_us, 1.0))))
         num_warmup = max(3, num_rounds // 10)
         launches = as_launches(calls)
-        before = {name: launch.device.conditions() for name, launch in launches.items()}
+        before = {name: conditions_of(launch.device.conditions()) for name, launch in launches.items()}
         samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup)
     rows = {}
     for name, launch in launches.items():
@@ -216,7 +217,7 @@ def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], n
     """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
     taken = replace(
         row,
-        after=launch.device.conditions(),
+        after=conditions_of(launch.device.conditions()),
         enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
         protocol=Protocol(
             method=GPU_PROTOCOL.method,

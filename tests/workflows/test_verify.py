@@ -13,6 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from halp_trt.cli import verbs
+from halp_trt.device.gpu import GpuDevice, make_launch
+from halp_trt.device.samples import Reading
 from halp_trt.errors import ArtefactError, DataError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
 from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
@@ -20,10 +22,10 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
 from halp_trt.report.text import describe, verdict
 from halp_trt.runtimes import Array, get_runtime
-from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
-from halp_trt.specs import Conditions, Verification
+from halp_trt.runtimes.gpu_timing import PROTOCOL
+from halp_trt.specs import Verification
 from halp_trt.store import load, load_tensors, read_table
-from halp_trt.timing import Launch
+from halp_trt.timing import Launch, conditions_of
 from halp_trt.workflows.deploy import Order, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, Settings
@@ -32,7 +34,7 @@ from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import load_network
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
 from halp_trt.workflows.verify_stage import verify_run
-from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
+from tests.device.fake_cuda import FakeCuda, scripted_watch
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
@@ -207,13 +209,17 @@ class OnGpu(Clocked):
 
 
 def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> None:
-    cuda, states = FakeCuda(), [Conditions(clock_mhz=mhz) for mhz in (1400.0, 1400.0, 1400.0, 1100.0)]
+    cuda, states = FakeCuda(), [Reading(clock_mhz=mhz) for mhz in (1400.0, 1400.0, 1400.0, 1100.0)]
     device = GpuDevice(cuda.stream(), scripted_watch(states), clock_ns=cuda.clock_ns)
     sessions = {"dense": OnGpu(device, 900.0), "pruned": OnGpu(device, 300.0)}
     times = time_engines(sessions, {"x": np.ones((1, 2))}, seconds=0.1)
     assert {name: row.latency_us for name, row in times.items()} == {"dense": 900.0, "pruned": 300.0}
     assert times["dense"].num_samples == 83
-    assert (times["dense"].before, times["dense"].after, times["dense"].doubt) == (states[0], states[2], "")
+    assert (times["dense"].before, times["dense"].after, times["dense"].doubt) == (
+        conditions_of(states[0]),
+        conditions_of(states[2]),
+        "",
+    )
     assert times["pruned"].protocol == replace(PROTOCOL, num_samples=83, num_warmup=8, warmup_ms=0.0, num_executions=1)
     assert times["pruned"].enqueue_us == cuda.enqueue_us
     assert times["pruned"].doubt == "the core clock went from 1400 to 1100 MHz, lock it"
