@@ -15,7 +15,6 @@ import torch
 from duel_contest import RUNTIME, Contest, engine_model
 from duel_device import Device
 from duel_methods import METHODS
-from halp_trt.models.evaluation import evaluate, module_predict
 from torch import nn
 
 from halp_trt.errors import HalpError

@@ -9,8 +9,6 @@ from typing import Any
 
 import onnx
 import torch
-from halp_trt.models.data import DataSet, num_batches
-from halp_trt.models.training import TrainSettings, make_optimizer, training_batch
 from torch import nn
 
 from halp_trt.graphs.export import export

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from halp_trt.models.data import DataSet
-from halp_trt.models.evaluation import evaluate
 
 from halp_trt import __version__
 from halp_trt.graphs.export import export

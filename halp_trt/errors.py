@@ -1,12 +1,24 @@
 """Every error halp-trt raises on purpose: one sentence with what was found, what was expected and what to do."""
 
+from halp_trt.device.faults import HalpError, MeasurementError, RuntimeUnavailableError, UsageError
 
-class HalpError(Exception):
-    """The root of all errors that a user can mend; the command line prints it and exits with code 2."""
-
-
-class UsageError(HalpError):
-    """An option, a configuration file or a path does not make sense."""
+__all__ = [
+    "ArtefactError",
+    "BuildError",
+    "DataError",
+    "GraphMismatchError",
+    "HalpError",
+    "InfeasibleBudgetError",
+    "MeasurementError",
+    "MissingLatencyError",
+    "ModelError",
+    "NonFiniteError",
+    "PrecisionError",
+    "RuntimeUnavailableError",
+    "TargetMismatchError",
+    "UnsupportedLayerError",
+    "UsageError",
+]
 
 
 class ArtefactError(HalpError):
@@ -45,17 +57,9 @@ class InfeasibleBudgetError(HalpError):
     """No allowed plan meets the budget; the message names the lowest reachable latency."""
 
 
-class RuntimeUnavailableError(HalpError):
-    """A runtime, or the device it needs, is not present on this machine."""
-
-
 class BuildError(HalpError):
     """A runtime refused to build an engine or a probe."""
 
 
 class PrecisionError(HalpError):
     """An engine does not compute in the number formats that were asked for."""
-
-
-class MeasurementError(HalpError):
-    """A measurement failed or cannot be trusted."""

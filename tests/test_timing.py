@@ -1,11 +1,8 @@
-"""The measuring loop on a clock of our own: bit-exact."""
+"""Measurements of samples, and conditions of readings."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -13,161 +10,7 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import MeasurementError
 from halp_trt.specs import Conditions
-from halp_trt.timing import (
-    MAX_ATTEMPTS,
-    SHORTEST_US,
-    Launch,
-    Processor,
-    Sample,
-    involuntary_switches,
-    pin_to_one_core,
-    summarise,
-    take_turns,
-    time_interleaved,
-    warm_up,
-)
-
-
-class Clock:
-    """Advances only when a run says so."""
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-    def run(self, name: str, us: float, log: list[str]) -> Callable[[], None]:
-        def call() -> None:
-            log.append(name)
-            self.now_ns += round(us * 1000)
-
-        return call
-
-
-def test_every_round_runs_all_one_place_later() -> None:
-    clock, log = Clock(), []
-    runs = {name: clock.run(name, us, log) for name, us in (("a", 1.5), ("b", 20.0), ("c", 0.001))}
-    samples = time_interleaved(runs, num_rounds=3, num_warmup=1, clock_ns=clock)
-    assert samples == {"a": [1.5] * 3, "b": [20.0] * 3, "c": [0.001] * 3}
-    assert "".join(log) == "cab" + "abc" + "bca" + "cab"
-
-
-def test_a_fixed_order_stays() -> None:
-    clock, log = Clock(), []
-    runs = {name: clock.run(name, 1, log) for name in "abc"}
-    time_interleaved(runs, num_rounds=2, num_warmup=2, rotate=False, clock_ns=clock)
-    assert "".join(log) == "abc" * 4
-
-
-def test_an_interrupted_sample_is_taken_again_but_not_for_ever() -> None:
-    clock, log = Clock(), []
-    counts = iter(
-        [0, 1, 1, 1, 5, 6, 7, 8, 9, 10, 11, 12]
-    )  # the first round's second attempt is quiet, the other's never
-    runs = {"a": clock.run("a", 2, log)}
-    samples = time_interleaved(runs, num_rounds=2, clock_ns=clock, interruptions=lambda: next(counts))
-    assert samples == {"a": [2.0, 2.0]}
-    assert len(log) == 2 + MAX_ATTEMPTS
-    assert involuntary_switches() >= 0
-
-
-@dataclass
-class Pipeline:
-    """A device that holds ``num_in_flight`` runs and logs what was started and read; some samples are disturbed."""
-
-    num_in_flight: int = 2
-    disturbed: set[int] = field(default_factory=set)
-    log: list[str] = field(default_factory=list)
-    num_started: int = 0
-
-    def start(self, run: Callable[[], object]) -> tuple[int, object]:
-        self.num_started += 1
-        name = run()
-        self.log.append(f"+{name}{self.num_started}")
-        return self.num_started, name
-
-    def read(self, mark: tuple[int, object]) -> Sample:
-        number, name = mark
-        self.log.append(f"-{name}{number}")
-        return Sample(elapsed_us=float(number), enqueue_us=0.5, is_disturbed=number in self.disturbed)
-
-    def conditions(self) -> Conditions | None:
-        return None
-
-
-def test_a_run_is_started_before_the_one_before_it_is_read() -> None:
-    device = Pipeline()
-    launches = {name: Launch(run=lambda name=name: name, device=device) for name in "ab"}
-    samples = take_turns(launches, num_rounds=2, num_warmup=1, rotate=False)
-    assert " ".join(device.log) == "+a1 +b2 -a1 +a3 -b2 +b4 -a3 +a5 -b4 +b6 -a5 -b6"
-    assert {name: [sample.elapsed_us for sample in taken] for name, taken in samples.items()} == {
-        "a": [3.0, 5.0],
-        "b": [4.0, 6.0],
-    }
-
-
-def test_a_disturbed_run_on_a_pipeline_is_started_again_at_the_end_of_it() -> None:
-    device = Pipeline(disturbed={1, 3})
-    launches = {name: Launch(run=lambda name=name: name, device=device) for name in "ab"}
-    samples = take_turns(launches, num_rounds=1)
-    assert " ".join(device.log) == "+a1 +b2 -a1 +a3 -b2 -a3 +a4 -a4"
-    assert [sample.elapsed_us for sample in samples["a"]] == [4.0]
-
-
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.sets(st.integers(1, 60)))
-def test_every_pipeline_reads_every_run_of_every_round(
-    depth: int, num_runs: int, num_rounds: int, disturbed: set[int]
-) -> None:
-    device = Pipeline(num_in_flight=depth, disturbed=disturbed)
-    launches = {str(n): Launch(run=lambda n=n: n, device=device) for n in range(num_runs)}
-    samples = take_turns(launches, num_rounds=num_rounds)
-    assert [len(taken) for taken in samples.values()] == [num_rounds] * num_runs
-    assert sum(entry.startswith("-") for entry in device.log) == device.num_started
-
-
-def test_runs_of_two_devices_never_overlap() -> None:
-    first = Pipeline()
-    second = Pipeline(log=first.log)
-    launches = {"a": Launch(run=lambda: "a", device=first), "b": Launch(run=lambda: "b", device=second)}
-    take_turns(launches, num_rounds=2, rotate=False)
-    assert " ".join(first.log) == "+a1 -a1 +b1 -b1 +a2 -a2 +b2 -b2"
-
-
-@pytest.mark.parametrize(("us", "num_runs"), [(10, 4), (60_000, 1)])
-def test_a_long_run_that_is_interrupted_is_not_taken_again(us: int, num_runs: int) -> None:
-    clock, log = Clock(), []
-    switches = iter(range(100))
-    device = Processor(clock, lambda: next(switches))
-    take_turns({"a": Launch(run=clock.run("a", us, log), device=device)}, num_rounds=1)
-    assert log == ["a"] * num_runs
-
-
-def test_a_sample_of_many_executions_is_divided() -> None:
-    launch = Launch(run=lambda: "a", device=Pipeline(num_in_flight=1), num_executions=4)
-    assert take_turns({"a": launch}, num_rounds=2)["a"] == [
-        Sample(elapsed_us=0.25, enqueue_us=0.125),
-        Sample(elapsed_us=0.5, enqueue_us=0.125),
-    ]
-
-
-def test_warm_up_lasts_until_the_device_has_worked_long_enough() -> None:
-    clock, log = Clock(), []
-    device = Processor(clock, lambda: 0)
-    launches = {"a": Launch(run=clock.run("a", 10, log), device=device, num_executions=5)}
-    assert warm_up(launches, busy_us=25) == 3  # one round, then two more: 30 us
-    assert clock.now_ns == 30_000
-    with pytest.raises(MeasurementError, match="took no time"):
-        warm_up({"a": Launch(run=lambda: None, device=device)}, busy_us=1)
-
-
-def test_a_launch_among_plain_calls_is_timed_by_its_own_device() -> None:
-    clock, log = Clock(), []
-    runs = {"gpu": Launch(run=lambda: "g", device=Pipeline(num_in_flight=1)), "cpu": clock.run("c", 7, log)}
-    samples = time_interleaved(runs, num_rounds=2, clock_ns=clock, interruptions=lambda: 0)
-    assert samples == {"gpu": [1.0, 2.0], "cpu": [7.0, 7.0]}
-    runs["gpu"]()
-    assert runs["gpu"].device.log[-2:] == ["+g3", "-g3"]
+from halp_trt.timing import SHORTEST_US, Reading, conditions_of, summarise
 
 
 def test_the_summary_is_the_percentiles_less_the_overhead() -> None:
@@ -190,22 +33,7 @@ def test_senseless_samples_are_refused(samples: list[float]) -> None:
         summarise(samples)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
-def test_pinning_ends_even_after_an_error() -> None:
-    before = os.sched_getaffinity(0)
-
-    def fail_inside() -> None:
-        with pin_to_one_core():
-            assert os.sched_getaffinity(0) == {max(before)}
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_inside()
-    assert os.sched_getaffinity(0) == before
-
-
-def test_without_the_system_s_help_nothing_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pin_to_one_core():
-        inside = True
-    assert inside
+def test_a_reading_becomes_conditions() -> None:
+    reading = Reading(clock_mhz=1400.0, slowed_by=("heat",))
+    assert conditions_of(reading) == Conditions(clock_mhz=1400.0, slowed_by=("heat",))
+    assert conditions_of(None) is None

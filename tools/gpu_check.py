@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 
 from halp_trt import __version__
+from halp_trt.device.conditions import power_mode, watch
+from halp_trt.device.cuda import CudaDevice, require_device
 from halp_trt.errors import BuildError, HalpError, MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
@@ -39,11 +41,10 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.report.units import latency
 from halp_trt.runtimes import RUNTIMES, Runtime, get_runtime
-from halp_trt.runtimes.conditions import power_mode, watch
-from halp_trt.runtimes.cuda import CudaDevice, require_device
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import Budget, LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import create_table, encode, write_bytes, write_json
+from halp_trt.timing import conditions_of
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.measurer import Measurer
@@ -133,9 +134,9 @@ def describe_machine(gpu: CudaDevice | None, absence: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": versions,
-        "gpu": encode(gpu) if gpu else {"absent": absence},
+        "gpu": gpu._asdict() if gpu else {"absent": absence},
         "cuda_bindings": absence or "work",
-        "conditions": {"source": conditions.source, "now": encode(conditions.read())},
+        "conditions": {"source": conditions.source, "now": encode(conditions_of(conditions.read()))},
         "power_mode": power_mode(),
         "trtexec": "here" if trtexec else "absent",
     }

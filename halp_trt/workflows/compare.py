@@ -20,7 +20,17 @@ from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
 from halp_trt.runtimes.gpu_timing import doubts
 from halp_trt.specs import Measurement, Protocol
-from halp_trt.timing import SHORTEST_US, Launch, Processor, Sample, as_launches, pin_to_one_core, summarise, take_turns
+from halp_trt.timing import (
+    SHORTEST_US,
+    Launch,
+    Processor,
+    Sample,
+    as_launches,
+    conditions_of,
+    pin_to_one_core,
+    summarise,
+    take_turns,
+)
 
 __all__ = ["Certainty", "Comparison", "compare", "compare_runs"]
 
@@ -192,7 +202,7 @@ def compare_runs(
         num_rounds = until.num_rounds(_round_us(launches))
         num_warmup = max(_MIN_WARMUP, num_rounds // _WARMUP_SHARE)
         take_turns(launches, num_rounds=0, num_warmup=num_warmup)
-        before = {name: launch.device.conditions() for name, launch in launches.items()}
+        before = {name: conditions_of(launch.device.conditions()) for name, launch in launches.items()}
         samples, part_ratios = _take_parts(launches, base, num_rounds, until, clock)
     rows = {}
     for name, launch in launches.items():
@@ -241,7 +251,7 @@ def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], n
     """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
     taken = replace(
         row,
-        after=launch.device.conditions(),
+        after=conditions_of(launch.device.conditions()),
         enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
         protocol=Protocol(
             method=GPU_PROTOCOL.method,

@@ -2,9 +2,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from halp_trt.models.data import load_data
-from halp_trt.models.evaluation import evaluate, module_predict
-from halp_trt.models.training import TrainSettings
 from torch import nn
 
 from halp_trt.errors import ModelError

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from tests.runtimes.fake_cuda import FakeCuda
+from tests.device.fake_cuda import FakeCuda
 
 LAYER_US = 25.0
 PLAN = b"fake plan\0"

@@ -8,11 +8,15 @@ from itertools import cycle
 
 import pytest
 
-from halp_trt.runtimes.conditions import Watch
-from halp_trt.runtimes.gpu_timing import PROTOCOL, Bench, GpuDevice, doubts, make_launch
+from halp_trt.device.conditions import Watch
+from halp_trt.device.gpu import GpuDevice, make_launch
+from halp_trt.device.gpu_bench import ROUNDS, GpuBench
+from halp_trt.device.loop import take_turns
+from halp_trt.device.samples import Reading
+from halp_trt.runtimes.gpu_timing import PROTOCOL, Bench, doubts
 from halp_trt.specs import Conditions, Measurement
-from halp_trt.timing import take_turns
-from tests.runtimes.fake_cuda import QUIET, FakeCuda, FakeStream, scripted_watch
+from halp_trt.timing import conditions_of
+from tests.device.fake_cuda import QUIET, FakeCuda, FakeStream, scripted_watch
 
 
 def open_device(cuda: FakeCuda, watch: Watch = QUIET) -> GpuDevice:
@@ -103,25 +107,25 @@ def test_a_spread_is_doubted_and_the_steadiest_attempt_is_kept() -> None:
 
 
 def test_a_calm_second_attempt_replaces_a_disturbed_first() -> None:
-    fast, slow = Conditions(clock_mhz=1400.0), Conditions(clock_mhz=900.0)
+    fast, slow = Reading(clock_mhz=1400.0), Reading(clock_mhz=900.0)
     device = open_device(FakeCuda(), scripted_watch([fast, slow, slow, slow]))
     taken = bench_on(device).measure(kernel(device.stream, 10.0))
-    assert (taken.before, taken.after, taken.doubt) == (slow, slow, "")
+    assert (taken.before, taken.after, taken.doubt) == (conditions_of(slow), conditions_of(slow), "")
 
 
 def test_a_clock_that_keeps_moving_leaves_its_doubt_in_the_row() -> None:
-    states = [Conditions(clock_mhz=mhz, memory_mhz=850.0, temperature_c=60.0) for mhz in (1400.0, 900.0) * 3]
+    states = [Reading(clock_mhz=mhz, memory_mhz=850.0, temperature_c=60.0) for mhz in (1400.0, 900.0) * 3]
     device = open_device(FakeCuda(), scripted_watch(states))
     taken = bench_on(device).measure(kernel(device.stream, 10.0))
     assert taken.doubt == "the core clock went from 1400 to 900 MHz, lock it"
-    assert (taken.before, taken.after) == (states[0], states[1])
+    assert (taken.before, taken.after) == (conditions_of(states[0]), conditions_of(states[1]))
 
 
 def test_a_reference_that_slows_down_is_drift() -> None:
     device = open_device(FakeCuda())
-    bench = bench_on(device)
-    bench.reference = make_launch(device, kernel(device.stream, 1000.0))
-    assert bench.measure(kernel(device.stream, 10.0)).is_trusted
+    reference = make_launch(device, kernel(device.stream, 1000.0))
+    bench = GpuBench(device, ROUNDS._replace(num_samples=20, warmup_ms=5.0), reference)
+    assert not bench.measure(kernel(device.stream, 10.0)).doubt
     bench.reference = make_launch(device, kernel(device.stream, 1040.0))
     assert bench.measure(kernel(device.stream, 10.0)).doubt == "the reference was 4.0% slower than at its best"
 

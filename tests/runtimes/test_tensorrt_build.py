@@ -199,12 +199,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         yield SimpleNamespace(measure=lambda probe: device.layers.append(json.loads(build(probe, target))))
 
     parts = {
-        "cuda": SimpleNamespace(require_device=require_device),
-        "gpu_timing": SimpleNamespace(PROTOCOL=Protocol(method="gpu-events")),
-        "tensorrt.prober": SimpleNamespace(open_session=lambda trt, plan, target: plan, open_prober=open_prober),
+        "device.cuda": SimpleNamespace(require_device=require_device),
+        "runtimes.gpu_timing": SimpleNamespace(PROTOCOL=Protocol(method="gpu-events")),
+        "runtimes.tensorrt.prober": SimpleNamespace(
+            open_session=lambda trt, plan, target: plan, open_prober=open_prober
+        ),
     }
     for name, part in parts.items():
-        monkeypatch.setitem(sys.modules, f"halp_trt.runtimes.{name}", part)
+        monkeypatch.setitem(sys.modules, f"halp_trt.{name}", part)
     monkeypatch.setattr(tensorrt_engines, "has_nvidia_gpu", lambda: True)
     return device
 

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 import pytest
 
+from halp_trt.device.gpu import Gpu, GpuDevice
+from halp_trt.device.plan_session import SURFACE, onnx_name
 from halp_trt.errors import MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.probe import make_probe
-from halp_trt.runtimes.gpu_timing import PROTOCOL, Gpu, GpuDevice
-from halp_trt.runtimes.tensorrt.prober import SURFACE, open_prober, open_session, reference_network
-from halp_trt.runtimes.tensorrt.session import onnx_name
+from halp_trt.runtimes.gpu_timing import PROTOCOL
+from halp_trt.runtimes.tensorrt.prober import open_prober, open_session, reference_network
 from halp_trt.specs import LayerSpec, Target
 from halp_trt.timing import take_turns, time_interleaved
-from tests.runtimes.fake_cuda import QUIET, FakeCuda
+from tests.device.fake_cuda import QUIET, FakeCuda
 from tests.runtimes.fake_trt import LAYER_US, fake_trt, make_plan
 
 TARGET = Target(
@@ -180,7 +181,7 @@ def test_the_reference_network_is_valid() -> None:
 def test_without_a_gpu_there_is_one_sentence() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("cuda.bindings.runtime")
-    from halp_trt.runtimes.cuda import require_device
+    from halp_trt.device.cuda import require_device
 
     try:
         require_device()

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from halp_trt import runtimes
+from halp_trt.device import plan_session
 from halp_trt.runtimes.tensorrt.bindings import OPTIONAL, SURFACE
 from tests.runtimes.bindings import VERSIONS, WHEELS, Offline, members, real_surface, written_surface
 
-SOURCES = sorted(Path(runtimes.__file__).parent.glob("tensorrt_*.py"))
+SOURCES = [*sorted(Path(runtimes.__file__).parent.glob("tensorrt/*.py")), Path(plan_session.__file__)]
 OBJECTS = frozenset(
     "builder cache config data error kinds layer module network other own parser tensor trt writer".split()  # noqa: SIM905
 )
@@ -52,9 +53,9 @@ def test_what_some_versions_lack_is_somewhere_and_not_everywhere() -> None:
         assert holders or name in only_rtx, f"{name} is in no version"
 
 
-@pytest.mark.parametrize("name", ["bindings", "build", "network", "polygraphy", "timings"])
+@pytest.mark.parametrize("name", ["build", "network", "parser", "timing_cache"])
 def test_the_lists_are_what_the_code_calls(name: str) -> None:
-    path = next(path for path in SOURCES if path.stem == f"tensorrt_{name}")
+    path = next(path for path in SOURCES if path.stem == name)
     listed = (*SURFACE, *OPTIONAL)
     prefixes = {dotted[: end.start()] for dotted in listed for end in re.finditer(r"\.|$", dotted)}
     lasts = {dotted.rpartition(".")[2] for dotted in listed}

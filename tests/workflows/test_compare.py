@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halp_trt.device.gpu import GpuDevice, make_launch
+from halp_trt.device.samples import Reading
 from halp_trt.errors import UsageError
 from halp_trt.runtimes import Array
-from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice, make_launch
-from halp_trt.specs import Conditions
-from halp_trt.timing import Launch, Sample
+from halp_trt.runtimes.gpu_timing import PROTOCOL
+from halp_trt.timing import Launch, Sample, conditions_of
 from halp_trt.workflows.compare import Certainty, Comparison, compare
-from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
+from tests.device.fake_cuda import FakeCuda, scripted_watch
 
 QUICK = Certainty(part_seconds=0.01, max_seconds=10.0)
 """Parts of a hundredth of a second, of the device's own clock."""
@@ -41,7 +42,7 @@ class Clockwork:
     def read(self, mark: Sample) -> Sample:
         return mark
 
-    def conditions(self) -> Conditions | None:
+    def conditions(self) -> Reading | None:
         return None
 
     def seconds(self) -> float:
@@ -251,7 +252,7 @@ class OnGpu(Engine):
 
 
 def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> None:
-    cuda, states = FakeCuda(), [Conditions(clock_mhz=mhz) for mhz in (1400.0, 1400.0, 1400.0, 1100.0)]
+    cuda, states = FakeCuda(), [Reading(clock_mhz=mhz) for mhz in (1400.0, 1400.0, 1400.0, 1100.0)]
     gpu = GpuDevice(cuda.stream(), scripted_watch(states), clock_ns=cuda.clock_ns)
     sessions = {"dense": OnGpu(gpu, 900.0), "pruned": OnGpu(gpu, 300.0)}
     found = compare(sessions, {}, until=Certainty.lasting(0.1))
@@ -259,7 +260,8 @@ def test_engines_on_a_gpu_are_timed_by_its_events_and_carry_its_conditions() -> 
     assert {name: row.latency_us for name, row in times.items()} == {"dense": 900.0, "pruned": 300.0}
     assert found.ratio == pytest.approx(1 / 3)
     assert times["dense"].num_samples == 80
-    assert (times["dense"].before, times["dense"].after, times["dense"].doubt) == (states[0], states[2], "")
+    assert (times["dense"].before, times["dense"].after) == (conditions_of(states[0]), conditions_of(states[2]))
+    assert times["dense"].doubt == ""
     assert times["pruned"].protocol == replace(PROTOCOL, num_samples=80, num_warmup=3, warmup_ms=0.0, num_executions=1)
     assert times["pruned"].enqueue_us == cuda.enqueue_us
     assert times["pruned"].doubt == "the core clock went from 1400 to 1100 MHz, lock it"

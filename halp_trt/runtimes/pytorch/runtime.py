@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from halp_trt.device.conditions import power_mode, watch
+from halp_trt.device.gpu import GpuDevice
 from halp_trt.errors import UsageError
 from halp_trt.runtimes import Session, traits_of
-from halp_trt.runtimes.conditions import power_mode, watch
 from halp_trt.runtimes.cpu.settled_bench import SETTLED, processor_name
-from halp_trt.runtimes.gpu_timing import PROTOCOL, GpuDevice
+from halp_trt.runtimes.gpu_timing import PROTOCOL
 from halp_trt.runtimes.pytorch.network import make_module
 from halp_trt.runtimes.pytorch.session import Style, TorchProber, TorchSession
 from halp_trt.runtimes.pytorch.stream import TorchStream

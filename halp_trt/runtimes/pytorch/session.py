@@ -14,10 +14,11 @@ import onnx
 import torch
 from torch import fx
 
+from halp_trt.device.gpu import GpuDevice, make_launch
 from halp_trt.errors import MeasurementError, UsageError
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.cpu.settled_bench import ProcessorBench
-from halp_trt.runtimes.gpu_timing import Bench, GpuDevice, make_launch
+from halp_trt.runtimes.gpu_timing import Bench
 from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.runtimes.pytorch.network import NODE, input_shapes, make_module, output_names
 from halp_trt.specs import Measurement, Target

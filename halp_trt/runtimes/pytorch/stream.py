@@ -11,7 +11,7 @@ __all__ = ["TorchStream"]
 
 
 class TorchStream:
-    """A stream of PyTorch, as :class:`halp_trt.runtimes.cuda.Stream` has it."""
+    """A stream of PyTorch, as :class:`halp_trt.device.cuda.Stream` has it."""
 
     def __init__(self, *, has_graphs: bool = True) -> None:
         """A new stream on the first GPU; without ``has_graphs`` it captures nothing."""

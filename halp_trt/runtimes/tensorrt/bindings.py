@@ -15,7 +15,7 @@ from typing import Any
 
 from halp_trt.errors import BuildError
 
-__all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_log", "make_monitor", "need"]
+__all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_monitor", "need"]
 
 SURFACE = tuple(
     """BuilderFlag.TF32 DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT8
@@ -99,26 +99,6 @@ def need(library: Library, name: str, what: str) -> Any:
 def bits(*flags: Any) -> int:
     """Flags as the bit mask that some calls take; those that are None are left out."""
     return sum(1 << int(flag) for flag in flags if flag is not None)
-
-
-def make_log(trt: ModuleType) -> Any:
-    """A logger that keeps errors instead of printing them."""
-
-    class Log(trt.ILogger):  # type: ignore[misc,name-defined]  # the class comes from the bindings that are passed in
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            """Called by the library."""
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def last(self) -> str:
-            """The last error, in one line."""
-            return self.errors[-1][:300] if self.errors else "it gives no reason"
-
-    return Log()
 
 
 def make_monitor(trt: ModuleType, progress: Callable[[int, int, str], None]) -> Any:

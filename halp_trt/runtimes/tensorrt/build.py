@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from halp_trt.device.plan_session import make_log
 from halp_trt.errors import BuildError
 from halp_trt.runtimes import BuildOptions, Built
-from halp_trt.runtimes.tensorrt.bindings import Library, find, make_log, make_monitor, need
+from halp_trt.runtimes.tensorrt.bindings import Library, find, make_monitor, need
 from halp_trt.runtimes.tensorrt.network import (
     allow_edge_formats,
     check_shapes,

@@ -9,42 +9,26 @@ from types import ModuleType
 import numpy as np
 import onnx
 
-from halp_trt.errors import MeasurementError, RuntimeUnavailableError
-from halp_trt.runtimes.gpu_timing import Bench, Gpu, make_launch, open_gpu
+from halp_trt.device.gpu import Gpu, make_launch, open_gpu
+from halp_trt.device.plan_session import PlanSession, open_plan
+from halp_trt.errors import MeasurementError
+from halp_trt.runtimes.gpu_timing import Bench
 from halp_trt.runtimes.probe_cut import cut_to_layer
-from halp_trt.runtimes.tensorrt.bindings import make_log
-from halp_trt.runtimes.tensorrt.session import SURFACE, PlanSession
 from halp_trt.specs import Measurement, Target
 
-__all__ = ["SURFACE", "PlanProber", "open_prober", "open_session", "reference_network"]
+__all__ = ["PlanProber", "open_prober", "open_session", "reference_network"]
 
 Build = Callable[[bytes, Target], bytes]
 
 
 def open_session(trt: ModuleType, engine: bytes, target: Target, *, gpu: Gpu | None = None) -> PlanSession:
-    """A plan, loaded.
-
-    Args:
-        trt: the bindings.
-        engine: the plan's bytes.
-        target: what it was built for.
-        gpu: where to run it; by default this machine's.
+    """A plan that was built for a target, loaded as :func:`halp_trt.device.plan_session.open_plan` does.
 
     Raises:
         RuntimeUnavailableError: there is no GPU, or the plan is not for this one or this TensorRT.
         UsageError: an input has no fixed shape.
     """
-    gpu = gpu or open_gpu()
-    log = make_log(trt)
-    runtime = trt.Runtime(log)
-    plan = runtime.deserialize_cuda_engine(engine)
-    if plan is None:
-        here = gpu.cuda.device()
-        raise RuntimeUnavailableError(
-            f"{target.runtime} {target.runtime_version} cannot load this plan on {here.name} (compute capability "
-            f"{here.compute_capability}): {log.last()}; build it again on this machine, for this TensorRT"
-        )
-    return PlanSession(trt, (log, runtime, plan), gpu)
+    return open_plan(trt, engine, made_by=f"{target.runtime} {target.runtime_version}", gpu=gpu)
 
 
 @contextmanager

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from halp_trt.device.plan_session import PlanSession
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Inspected, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt.bindings import Library, find
 from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan, settings_of
 from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
-from halp_trt.runtimes.tensorrt.session import PlanSession
 from halp_trt.specs import PRECISIONS, Protocol, Target
 
 if TYPE_CHECKING:
-    from halp_trt.runtimes.cuda import CudaDevice
+    from halp_trt.device.cuda import CudaDevice
 
 __all__ = ["PORTABLE", "TensorRT", "check_gpu"]
 
@@ -57,7 +57,7 @@ class TensorRT:
         device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method=BUILD_ONLY), ""
         gpu = self._gpu()
         if gpu is not None:
-            from halp_trt.runtimes.conditions import power_mode
+            from halp_trt.device.conditions import power_mode
             from halp_trt.runtimes.gpu_timing import PROTOCOL
 
             check_gpu(precision, gpu.name, gpu.compute_capability)
@@ -82,7 +82,7 @@ class TensorRT:
             )
         if not has_nvidia_gpu():
             return None
-        from halp_trt.runtimes.cuda import require_device
+        from halp_trt.device.cuda import require_device
 
         try:
             gpu = require_device()
@@ -160,7 +160,7 @@ def _require_gpu(what: str) -> None:
         raise RuntimeUnavailableError(
             f"{what} needs an NVIDIA GPU, and there is none here; use --runtime onnxruntime on this machine"
         )
-    from halp_trt.runtimes.cuda import require_device
+    from halp_trt.device.cuda import require_device
 
     require_device()
 

@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from halp_trt.device import cuda
 from halp_trt.errors import MeasurementError, RuntimeUnavailableError
-from halp_trt.runtimes import cuda
 
 
 def has_gpu() -> bool:
@@ -25,7 +25,7 @@ def has_gpu() -> bool:
 
 def test_every_name_of_the_bindings_exists() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    from halp_trt.runtimes import cuda_bindings
+    from halp_trt.device import cuda_bindings
 
     for name in cuda_bindings.SURFACE:
         reduce(getattr, name.split("."), cuda_bindings.rt)
@@ -97,7 +97,7 @@ class FakeRuntime:
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     pytest.importorskip("cuda.bindings.runtime")
-    from halp_trt.runtimes import cuda_bindings
+    from halp_trt.device import cuda_bindings
 
     fake = FakeRuntime()
     monkeypatch.setattr(cuda_bindings, "rt", fake)
@@ -229,10 +229,10 @@ def pycuda(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         setattr(driver, name, value)
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.delitem(sys.modules, "halp_trt.runtimes.cuda_pycuda", raising=False)
+    monkeypatch.delitem(sys.modules, "halp_trt.device.cuda_pycuda", raising=False)
     monkeypatch.setattr(cuda, "find_spec", lambda name: name == "pycuda" or None)
     yield driver
-    sys.modules.pop("halp_trt.runtimes.cuda_pycuda", None)
+    sys.modules.pop("halp_trt.device.cuda_pycuda", None)
 
 
 def test_pycuda_is_taken_first_and_has_no_graphs(pycuda: ModuleType) -> None:

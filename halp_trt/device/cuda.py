@@ -8,13 +8,16 @@ old one (``cuda.cudart``). PyTorch brings a stream of its own (``halp_trt.runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from halp_trt.errors import RuntimeUnavailableError
-from halp_trt.runtimes import Array
+from halp_trt.device.faults import RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["ADAPTERS", "Cuda", "CudaDevice", "Stream", "open_cuda", "require_device"]
 
@@ -27,8 +30,7 @@ ADAPTERS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Package and module of every adapter by name, the first that is installed is taken."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CudaDevice:
+class CudaDevice(NamedTuple):
     """A GPU.
 
     Attributes:
@@ -128,7 +130,7 @@ def open_cuda() -> Cuda:
     for package, module in ADAPTERS.values():
         if find_spec(package) is not None:
             try:
-                opened: Cuda = import_module(f"halp_trt.runtimes.{module}").open_device()
+                opened: Cuda = import_module(f"halp_trt.device.{module}").open_device()
             except ImportError as error:
                 raise RuntimeUnavailableError(
                     f"the installed package {package} does not load ({error}); install it again for this CUDA"

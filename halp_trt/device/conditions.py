@@ -7,18 +7,15 @@ issues 2289 and 4382).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
-from halp_trt.specs import Conditions
+from halp_trt.device.samples import Reading
 
 __all__ = ["Watch", "jetson_watch", "nvml_watch", "power_mode", "watch"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class Watch(NamedTuple):
     """A way to read the conditions of a GPU.
 
     Attributes:
@@ -28,7 +25,7 @@ class Watch:
     """
 
     source: str
-    read: Callable[[], Conditions | None]
+    read: Callable[[], Reading | None]
     is_confidential: bool = False
 
 
@@ -75,12 +72,12 @@ def nvml_watch(pci_bus_id: str = "") -> Watch | None:
     )
 
 
-def _nvml_conditions(nvml: Any, gpu: Any) -> Conditions:
+def _nvml_conditions(nvml: Any, gpu: Any) -> Reading:
     milliwatts = _ask(nvml, "nvmlDeviceGetPowerUsage", gpu)
     kind = "Event" if hasattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons") else "Throttle"
     reasons = _ask(nvml, f"nvmlDeviceGetCurrentClocks{kind}Reasons", gpu) or 0
     bits = {name: getattr(nvml, f"nvmlClocks{kind}Reason{name}", 0) for name in _SLOWDOWNS}
-    return Conditions(
+    return Reading(
         clock_mhz=_float(_ask(nvml, "nvmlDeviceGetClockInfo", gpu, nvml.NVML_CLOCK_SM)),
         memory_mhz=_float(_ask(nvml, "nvmlDeviceGetClockInfo", gpu, nvml.NVML_CLOCK_MEM)),
         temperature_c=_float(_ask(nvml, "nvmlDeviceGetTemperature", gpu, nvml.NVML_TEMPERATURE_GPU)),
@@ -120,12 +117,12 @@ def jetson_watch(root: Path = Path("/")) -> Watch | None:
     return Watch(source=f"the kernel's files of {folder.name}", read=lambda: _jetson_conditions(root, folder))
 
 
-def _jetson_conditions(root: Path, folder: Path) -> Conditions:
+def _jetson_conditions(root: Path, folder: Path) -> Reading:
     hertz = _number(folder / "cur_freq")
     zones = (path for path in sorted(root.glob("sys/class/thermal/thermal_zone*/type")))
     chip = next((path for path in zones if _text(path).lower().startswith("gpu")), None)
     millidegrees = _number(chip.with_name("temp")) if chip else None
-    return Conditions(
+    return Reading(
         clock_mhz=None if hertz is None else hertz / 1e6,
         temperature_c=None if millidegrees is None else millidegrees / 1e3,
         power_w=_rail_watts(root),
@@ -137,7 +134,7 @@ def _rail_watts(root: Path) -> float | None:
     for pattern in _POWER_RAILS:
         for label in sorted(root.glob(pattern)):
             if "GPU" in _text(label):
-                channel = label.name.removeprefix("in").removesuffix("_label")
+                channel = label.name[len("in") : -len("_label")]
                 millivolts = _number(label.with_name(f"in{channel}_input"))
                 milliamperes = _number(label.with_name(f"curr{channel}_input"))
                 if millivolts is not None and milliamperes is not None:

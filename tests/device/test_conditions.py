@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from halp_trt.runtimes.conditions import jetson_watch, nvml_watch, power_mode, watch
-from halp_trt.specs import Conditions
+from halp_trt.device.conditions import jetson_watch, nvml_watch, power_mode, watch
+from halp_trt.device.samples import Reading
 
 
 class NVMLError(Exception):
@@ -41,7 +41,7 @@ def test_nvml_tells_clocks_temperature_power_and_what_slows(monkeypatch: pytest.
     found = nvml_watch("0000:65:00.0")
     assert found is not None
     assert (found.source, found.is_confidential) == ("NVML, driver 550.54", False)
-    assert found.read() == Conditions(
+    assert found.read() == Reading(
         clock_mhz=1455.0, memory_mhz=850.0, temperature_c=61.0, power_w=187.5, slowed_by=("power cap", "heat")
     )
 
@@ -56,7 +56,7 @@ def test_what_a_gpu_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> No
     found = nvml_watch()
     assert found is not None
     assert found.is_confidential
-    assert found.read() == Conditions(clock_mhz=1455.0, memory_mhz=850.0, slowed_by=("hardware slowdown",))
+    assert found.read() == Reading(clock_mhz=1455.0, memory_mhz=850.0, slowed_by=("hardware slowdown",))
 
 
 @pytest.mark.parametrize("broken", ["nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetClockInfo"])
@@ -90,7 +90,7 @@ def test_a_jetson_s_files_tell_clock_temperature_and_power(jetson: Path) -> None
     found = jetson_watch(jetson)
     assert found is not None
     assert found.source == "the kernel's files of 17000000.gv11b"
-    assert found.read() == Conditions(clock_mhz=1377.0, temperature_c=43.5, power_w=12.0)
+    assert found.read() == Reading(clock_mhz=1377.0, temperature_c=43.5, power_w=12.0)
 
 
 def test_the_power_mode_says_whether_the_clock_is_locked(jetson: Path, tmp_path: Path) -> None:

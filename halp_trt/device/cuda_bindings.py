@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from halp_trt.errors import MeasurementError, RuntimeUnavailableError
-from halp_trt.runtimes import Array
-from halp_trt.runtimes.cuda import CudaDevice
+from halp_trt.device.cuda import CudaDevice
+from halp_trt.device.faults import MeasurementError, RuntimeUnavailableError
 
 try:
     from cuda.bindings import runtime as rt
 except ImportError:
     from cuda import cudart as rt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["SURFACE", "BindingsCuda", "BindingsStream", "open_device"]
 
@@ -57,7 +61,7 @@ _ABSENT = "this needs an NVIDIA GPU and its driver, and CUDA finds none ({reason
 
 
 class BindingsCuda:
-    """The first GPU, as :class:`halp_trt.runtimes.cuda.Cuda` has it."""
+    """The first GPU, as :class:`halp_trt.device.cuda.Cuda` has it."""
 
     def __init__(self) -> None:
         _call(rt.cudaSetDevice, 0)
@@ -104,7 +108,7 @@ class BindingsCuda:
 
 
 class BindingsStream:
-    """A stream with events and graphs, as :class:`halp_trt.runtimes.cuda.Stream` has it."""
+    """A stream with events and graphs, as :class:`halp_trt.device.cuda.Stream` has it."""
 
     def __init__(self) -> None:
         self._stream = _call(rt.cudaStreamCreateWithFlags, rt.cudaStreamNonBlocking)

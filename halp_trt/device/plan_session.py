@@ -12,18 +12,21 @@ import re
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from halp_trt.errors import MeasurementError, RuntimeUnavailableError, UsageError
-from halp_trt.runtimes import Array
-from halp_trt.runtimes.gpu_timing import Gpu, make_launch
-from halp_trt.timing import Launch
+from halp_trt.device.faults import MeasurementError, RuntimeUnavailableError, UsageError
+from halp_trt.device.gpu import Gpu, make_launch, open_gpu
+from halp_trt.device.loop import Launch
 
-__all__ = ["SURFACE", "PlanSession", "onnx_name"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = ["SURFACE", "PlanSession", "make_log", "onnx_name", "open_plan"]
 
 SURFACE = tuple(
     """DataType.BOOL DataType.FLOAT DataType.HALF DataType.INT32 DataType.INT8 ICudaEngine.create_engine_inspector
@@ -51,8 +54,7 @@ _TYPES: Mapping[str, str] = MappingProxyType(
 """Element types by TensorRT's names; ``trt.nptype`` of 8.5.2 fails with numpy 1.24 and newer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Buffer:
+class _Buffer(NamedTuple):
     """Device memory of one input or output.
 
     Attributes:
@@ -69,7 +71,7 @@ class _Buffer:
 
 
 class PlanSession:
-    """A plan ready to run, as :class:`halp_trt.runtimes.Session` has it.
+    """A plan ready to run, as ``halp_trt.runtimes.Session`` has it.
 
     Attributes:
         input_shapes: name and shape of every input.
@@ -228,15 +230,61 @@ class PlanSession:
         """The ONNX nodes of every layer, as far as the inspector tells."""
         layers = self.inspect().get("Layers", [])
         detailed = [layer for layer in layers if isinstance(layer, dict)]
-        return {layer["Name"]: onnx_name(layer["Name"], layer.get("Metadata", "")) for layer in detailed} | {
-            layer: onnx_name(layer, "") for layer in layers if isinstance(layer, str)
-        }
+        names = {layer["Name"]: onnx_name(layer["Name"], layer.get("Metadata", "")) for layer in detailed}
+        names.update({layer: onnx_name(layer, "") for layer in layers if isinstance(layer, str)})
+        return names
+
+
+def open_plan(trt: ModuleType, engine: bytes, *, made_by: str, gpu: Gpu | None = None) -> PlanSession:
+    """A plan, loaded.
+
+    Args:
+        trt: the bindings.
+        engine: the plan's bytes.
+        made_by: runtime and version that it is for, in words.
+        gpu: where to run it; by default this machine's.
+
+    Raises:
+        RuntimeUnavailableError: there is no GPU, or the plan is not for this one or this TensorRT.
+        UsageError: an input has no fixed shape.
+    """
+    gpu = gpu or open_gpu()
+    log = make_log(trt)
+    runtime = trt.Runtime(log)
+    plan = runtime.deserialize_cuda_engine(engine)
+    if plan is None:
+        here = gpu.cuda.device()
+        raise RuntimeUnavailableError(
+            f"{made_by} cannot load this plan on {here.name} (compute capability "
+            f"{here.compute_capability}): {log.last()}; build it again on this machine, for this TensorRT"
+        )
+    return PlanSession(trt, (log, runtime, plan), gpu)
 
 
 def onnx_name(layer: str, metadata: str) -> str:
     """The ONNX nodes that a layer stands for, joined by ``+``: from its metadata, else from its own name."""
     nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", metadata or "")
     return " + ".join(dict.fromkeys(nodes)) or re.sub(r"^PWN\((.*)\)$", r"\1", layer)
+
+
+def make_log(trt: ModuleType) -> Any:
+    """A logger that keeps errors instead of printing them."""
+
+    class Log(trt.ILogger):  # type: ignore[misc,name-defined]  # the class comes from the bindings that are passed in
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by the library."""
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+
+        def last(self) -> str:
+            """The last error, in one line."""
+            return self.errors[-1][:300] if self.errors else "it gives no reason"
+
+    return Log()
 
 
 def _make_profiler(trt: ModuleType) -> Any:

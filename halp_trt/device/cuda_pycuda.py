@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pycuda
 import pycuda.driver as driver
 
-from halp_trt.errors import MeasurementError, RuntimeUnavailableError
-from halp_trt.runtimes import Array
-from halp_trt.runtimes.cuda import CudaDevice
+from halp_trt.device.cuda import CudaDevice
+from halp_trt.device.faults import MeasurementError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["PyCuda", "PyCudaStream", "open_device"]
 
@@ -41,7 +45,7 @@ _ABSENT = "this needs an NVIDIA GPU and its driver, and CUDA finds none ({reason
 
 
 class PyCuda:
-    """The first GPU, as :class:`halp_trt.runtimes.cuda.Cuda` has it."""
+    """The first GPU, as :class:`halp_trt.device.cuda.Cuda` has it."""
 
     def __init__(self) -> None:
         self.name = f"PyCUDA {pycuda.VERSION_TEXT}"
@@ -94,7 +98,7 @@ class PyCuda:
 
 
 class PyCudaStream:
-    """A stream with events and without graphs, as :class:`halp_trt.runtimes.cuda.Stream` has it."""
+    """A stream with events and without graphs, as :class:`halp_trt.device.cuda.Stream` has it."""
 
     def __init__(self) -> None:
         self._stream = driver.Stream(_NON_BLOCKING)

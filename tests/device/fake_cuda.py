@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from halp_trt.device.conditions import Watch
+from halp_trt.device.cuda import CudaDevice
+from halp_trt.device.samples import Reading
 from halp_trt.errors import MeasurementError
-from halp_trt.runtimes.conditions import Watch
-from halp_trt.runtimes.cuda import CudaDevice
-from halp_trt.specs import Conditions
 
 Work = tuple[float, Callable[[], None]]
 
@@ -31,7 +31,7 @@ class FakeEvent:
 
 @dataclass(eq=False)
 class FakeStream:
-    """As :class:`halp_trt.runtimes.cuda.Stream`."""
+    """As :class:`halp_trt.device.cuda.Stream`."""
 
     cuda: FakeCuda
     handle: int
@@ -97,7 +97,7 @@ class FakeStream:
 
 @dataclass
 class FakeCuda:
-    """As :class:`halp_trt.runtimes.cuda.Cuda`."""
+    """As :class:`halp_trt.device.cuda.Cuda`."""
 
     has_graphs: bool = True
     refuses_capture: bool = False
@@ -138,12 +138,12 @@ class FakeCuda:
         values[...] = np.frombuffer(self.memory[address], values.dtype)[: values.size].reshape(values.shape)
 
 
-def scripted_watch(states: Iterable[Conditions | None], *, is_confidential: bool = False) -> Watch:
+def scripted_watch(states: Iterable[Reading | None], *, is_confidential: bool = False) -> Watch:
     """Conditions in the order given; the last one stays."""
-    script: Iterator[Conditions | None] = iter(states)
-    last: list[Conditions | None] = [None]
+    script: Iterator[Reading | None] = iter(states)
+    last: list[Reading | None] = [None]
 
-    def read() -> Conditions | None:
+    def read() -> Reading | None:
         last[0] = next(script, last[0])
         return last[0]
 

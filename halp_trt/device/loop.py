@@ -1,0 +1,244 @@
+"""Taking time: the measuring loop and the devices that it drives.
+
+The loop asks a device for two things: to start a run, and later for the sample that came of it. The processor does both
+at once; a GPU has the next run started before the last one is read, so that it never waits for the host.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from halp_trt.device.faults import MeasurementError
+from halp_trt.device.samples import Reading, Sample
+
+__all__ = [
+    "MAX_ATTEMPTS",
+    "Device",
+    "Launch",
+    "Processor",
+    "as_launches",
+    "involuntary_switches",
+    "pin_to_one_core",
+    "take_turns",
+    "time_interleaved",
+    "warm_up",
+]
+
+MAX_ATTEMPTS = 4
+"""How often an interrupted sample is taken."""
+
+_LONG_NS = 50_000_000
+"""Longer runs are interrupted on any shared machine, again and again: taking them anew gains nothing."""
+
+_MAX_WARMUP_ROUNDS = 64
+
+
+class Device(Protocol):
+    """What the loop needs of whatever executes a run.
+
+    Attributes:
+        num_in_flight: runs that may be started before the first of them is read.
+    """
+
+    num_in_flight: int
+
+    def start(self, run: Callable[[], object]) -> Any:
+        """Starts a run; gives the mark to read it by."""
+        ...
+
+    def read(self, mark: Any) -> Sample:
+        """Waits for a run that was started."""
+        ...
+
+    def conditions(self) -> Reading | None:
+        """Clocks, temperature and power now; None where nothing tells them."""
+        ...
+
+
+class Processor:
+    """The processor as the simplest :class:`Device`: a run is over when it returns.
+
+    Attributes:
+        num_in_flight: one; the host and the device are the same.
+    """
+
+    def __init__(
+        self,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        interruptions: Callable[[], int] | None = None,
+    ) -> None:
+        """Times with ``clock_ns``, monotonic nanoseconds; ``interruptions`` rises when the thread loses its core."""
+        self.num_in_flight = 1
+        self._clock_ns, self._interruptions = clock_ns, interruptions or involuntary_switches
+
+    def start(self, run: Callable[[], object]) -> Sample:
+        """Executes the run."""
+        before = self._interruptions()
+        start = self._clock_ns()
+        run()
+        elapsed = self._clock_ns() - start
+        is_disturbed = elapsed < _LONG_NS and self._interruptions() != before
+        return Sample(elapsed_us=elapsed / 1e3, is_disturbed=is_disturbed)
+
+    def read(self, mark: Sample) -> Sample:
+        """The sample, as it was taken."""
+        return mark
+
+    def conditions(self) -> Reading | None:
+        """None: a run during which the processor was taken away is timed again instead."""
+        return None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run together with the device that times it. Called as a function it is one run, waited for.
+
+    Attributes:
+        run: starts the work.
+        device: what the work is done on.
+        num_executions: executions in one run; samples are divided by it.
+        uses_graph: whether a run is one launch of a CUDA graph.
+    """
+
+    run: Callable[[], object]
+    device: Device
+    num_executions: int = 1
+    uses_graph: bool = False
+
+    def __call__(self) -> None:
+        """One run, over when this returns."""
+        self.device.read(self.device.start(self.run))
+
+
+def take_turns(
+    launches: Mapping[str, Launch], *, num_rounds: int, num_warmup: int = 0, rotate: bool = True
+) -> dict[str, list[Sample]]:
+    """Times several runs in turn, so that a drift of the machine's speed meets all of them alike.
+
+    A disturbed sample is not one of the run's own latency: it is taken again, up to ``MAX_ATTEMPTS`` times; the last
+    attempt counts in any case.
+
+    Args:
+        launches: what to time, by name; those of different devices never overlap.
+        num_rounds: timed rounds; each starts every run once.
+        num_warmup: untimed rounds before them.
+        rotate: whether each round starts one run later than the last, so that none always follows the same other.
+
+    Returns:
+        For each name its samples, each of one execution, in the order they were read.
+    """
+    turns = list(launches.items())
+    samples: dict[str, list[Sample]] = {name: [] for name in launches}
+    pending: deque[tuple[str, bool, int, Any]] = deque()
+
+    def start(name: str, is_timed: bool, attempt: int) -> None:
+        launch = launches[name]
+        pending.append((name, is_timed, attempt, launch.device.start(launch.run)))
+
+    def read() -> None:
+        name, is_timed, attempt, mark = pending.popleft()
+        sample = launches[name].device.read(mark)
+        if not is_timed:
+            return
+        if sample.is_disturbed and attempt < MAX_ATTEMPTS:
+            start(name, is_timed, attempt + 1)
+        else:
+            samples[name].append(_per_execution(sample, launches[name].num_executions))
+
+    for index in range(-num_warmup, num_rounds):
+        shift = index % len(turns) if rotate else 0
+        for name, launch in turns[shift:] + turns[:shift]:
+            while pending and launches[pending[-1][0]].device is not launch.device:
+                read()
+            start(name, index >= 0, 1)
+            while len(pending) >= launch.device.num_in_flight:
+                read()
+    while pending:
+        read()
+    return samples
+
+
+def _per_execution(sample: Sample, num_executions: int) -> Sample:
+    if num_executions == 1:
+        return sample
+    return Sample(elapsed_us=sample.elapsed_us / num_executions, enqueue_us=sample.enqueue_us / num_executions)
+
+
+def warm_up(launches: Mapping[str, Launch], *, busy_us: float) -> int:
+    """Runs all in turn until the device has worked for ``busy_us``: clocks rise with work, not with runs.
+
+    Returns:
+        The number of rounds it took.
+
+    Raises:
+        MeasurementError: the device's clock stands still.
+    """
+    total_us, num_rounds, batch = 0.0, 0, 1
+    while total_us < busy_us:
+        for name, samples in take_turns(launches, num_rounds=batch).items():
+            total_us += sum(sample.elapsed_us for sample in samples) * launches[name].num_executions
+        num_rounds += batch
+        batch = min(2 * batch, _MAX_WARMUP_ROUNDS)
+        if not total_us:
+            raise MeasurementError(f"{num_rounds} rounds of warm-up took no time; check the device's clock")
+    return num_rounds
+
+
+def as_launches(runs: Mapping[str, Callable[[], object]], processor: Processor | None = None) -> dict[str, Launch]:
+    """Every call with the device that times it: a :class:`Launch` keeps its own, others are the processor's."""
+    device = processor or Processor()
+    return {name: call if isinstance(call, Launch) else Launch(run=call, device=device) for name, call in runs.items()}
+
+
+def time_interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    num_rounds: int,
+    num_warmup: int = 0,
+    rotate: bool = True,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    interruptions: Callable[[], int] | None = None,
+) -> dict[str, list[float]]:
+    """Times several calls in turn, as :func:`take_turns`; a :class:`Launch` by its device, others by the processor.
+
+    Args:
+        runs: what to time, by name.
+        num_rounds: timed rounds; each calls every run once.
+        num_warmup: untimed rounds before them.
+        rotate: whether each round starts one run later than the last.
+        clock_ns: the processor's clock in nanoseconds, monotonic.
+        interruptions: a count that rises when the thread loses its core; the system's by default.
+
+    Returns:
+        For each name its samples in microseconds, in the order taken.
+    """
+    launches = as_launches(runs, Processor(clock_ns, interruptions))
+    samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
+    return {name: [sample.elapsed_us for sample in taken] for name, taken in samples.items()}
+
+
+def involuntary_switches() -> int:
+    """How often the kernel took the core from the calling thread so far; always 0 where the system does not tell."""
+    who = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if who is None else int(resource.getrusage(who).ru_nivcsw)
+
+
+@contextmanager
+def pin_to_one_core() -> Iterator[None]:
+    """Keeps the calling thread on the last of its cores while inside; does nothing where the system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
