@@ -79,39 +79,25 @@ def run_all(
             pass
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
-    train_bar, lut_bar, prune_bar = bars("train"), bars("build-lut"), bars("prune")
-
-    def train() -> tuple[LoadedModel, DataSet | None, float | None]:
-        is_new = is_trained_here(settings, run, resume=resume)
-        network, data = network_of(settings, trained=None if is_new else run.trained)
-        if data is None or not is_new:
-            return network, data, None
-        accuracy = train_dense(
-            network,
-            data,
-            settings.train,
-            settings.tune,
-            run,
-            lambda n, of, loss: train_bar(n, of, f"loss {loss:.3f}"),
-            seed=settings.random.seed,
-        )
-        return network, data, accuracy
 
     def measure() -> tuple[Prepared, int]:
         prepared = prepare(network, data, frozen=settings.prune.frozen)
         survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
+        bar = bars("build-lut")
         _, table = measure_table(
-            prepared.graph, survey, path, runtime, target, lambda n, of: lut_bar(n, of, ""), resume=True
+            prepared.graph, survey, path, runtime, target, lambda n, of: bar(n, of, ""), resume=True
         )
         return prepared, len(table.rows)
 
     def prune() -> tuple[DenseEngine, PruningPlan]:
         options = BuildOptions(timing_cache=timings_path(engines, target))
         dense = dense_engine(prepared, runtime, target, options)
-        plan = prune_run(prepared, asked, run, prune_bar, resume=resume, dense=dense)
+        plan = prune_run(prepared, asked, run, bars("prune"), resume=resume, dense=dense)
         return dense[0], plan
 
-    network, data, _ = clock.timed("train", train, lambda found: _trained(found[2]))
+    network, data, _ = clock.timed(
+        "train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[2]
+    )
     prepared, _ = clock.timed("build-lut", measure, lambda found: f"{found[1]} layers in {path}")
     asked = settings.changed(lut=str(path))
     dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
@@ -138,8 +124,24 @@ def run_all(
     return RunResult(verification=result, seconds=clock.seconds, note=built.note)
 
 
-def _trained(accuracy: float | None) -> str:
-    return "weights as given" if accuracy is None else f"accuracy {accuracy:.2%}"
+def _train(
+    settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
+) -> tuple[LoadedModel, DataSet | None, str]:
+    """The dense network, trained where that is asked for, its pictures, and a note."""
+    is_new = is_trained_here(settings, run, resume=resume)
+    network, data = network_of(settings, trained=None if is_new else run.trained)
+    if data is None or not is_new:
+        return network, data, "weights as given"
+    accuracy = train_dense(
+        network,
+        data,
+        settings.train,
+        settings.tune,
+        run,
+        lambda n, of, loss: progress(n, of, f"loss {loss:.3f}"),
+        seed=settings.random.seed,
+    )
+    return network, data, f"accuracy {accuracy:.2%}"
 
 
 class _Clock:
