@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from click.testing import Result
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models import trace as trace_module
 from halp_trt.runtimes import get_runtime
-from halp_trt.specs import PruningPlan, Target
+from halp_trt.specs import PruningPlan
 from halp_trt.store import load_tensors
 from halp_trt.workflows import network, prepared
 from halp_trt.workflows.folder import RunFolder
@@ -53,13 +54,14 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Counter[bytes]]:
 
     def watch(name: str) -> Counter[bytes]:
         runtime, models = get_runtime(name), Counter[bytes]()
-        build = runtime.build
+        owner: Any = runtime if isinstance(runtime, ModuleType) else type(runtime)
+        build = owner.build
 
-        def counting(model: bytes, target: Target) -> bytes:
-            models[model] += 1
-            return build(model, target)
+        def counting(*args: Any) -> Any:
+            models[args[-2]] += 1
+            return build(*args)
 
-        monkeypatch.setattr(runtime, "build", counting)
+        monkeypatch.setattr(owner, "build", counting)
         return models
 
     return watch
