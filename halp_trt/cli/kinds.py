@@ -18,8 +18,12 @@ class OneOf(click.ParamType[str]):
 
     name = "choice"
 
-    def __init__(self, choices: Collection[str]) -> None:
-        self._choices = choices
+    def __init__(self, choices: Collection[str] | Callable[[], Collection[str]]) -> None:
+        self._given = choices
+
+    @property
+    def _choices(self) -> Collection[str]:
+        return self._given() if callable(self._given) else self._given
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """The keys as they are now."""

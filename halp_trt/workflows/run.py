@@ -12,7 +12,7 @@ from halp_trt.models.sources import LoadedModel
 from halp_trt.report import units
 from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BuildOptions
-from halp_trt.specs import PruningPlan, Score, Verification
+from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import write_text
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import Order, check_places
@@ -78,41 +78,25 @@ def run_all(
     path = table_of(settings.table, target)
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
-    train_bar, lut_bar, prune_bar = bars("train"), bars("build-lut"), bars("prune")
-
-    def train() -> tuple[LoadedModel, DataSet | None, Score | None]:
-        is_new = is_trained_here(settings, run, resume=resume)
-        network, data = network_of(settings, trained=None if is_new else run.trained)
-        if data is None or not is_new:
-            run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
-            return network, data, None
-        score = train_dense(
-            network,
-            data,
-            settings.train,
-            settings.tune,
-            run,
-            lambda n, of, loss: train_bar(n, of, f"loss {loss:.3f}"),
-            seed=settings.random.seed,
-            resume=resume,
-        )
-        return network, data, score
 
     def measure() -> tuple[Prepared, int]:
         prepared = prepare(network, data, frozen=settings.prune.frozen)
         survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
+        bar = bars("build-lut")
         _, table = measure_table(
-            prepared.graph, survey, path, runtime, target, lambda n, of: lut_bar(n, of, ""), resume=True
+            prepared.graph, survey, path, runtime, target, lambda n, of: bar(n, of, ""), resume=True
         )
         return prepared, len(table.rows)
 
     def prune() -> tuple[DenseEngine, PruningPlan]:
         options = BuildOptions(timing_cache=timings_path(engines, target))
         dense = dense_engine(prepared, runtime, target, options)
-        plan = prune_run(prepared, asked, run, prune_bar, resume=resume, dense=dense)
+        plan = prune_run(prepared, asked, run, bars("prune"), resume=resume, dense=dense)
         return dense[0], plan
 
-    network, data, _ = clock.timed("train", train, lambda found: _trained(found[2]))
+    network, data, _ = clock.timed(
+        "train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[2]
+    )
     prepared, _ = clock.timed("build-lut", measure, lambda found: f"{found[1]} layers in {path}")
     asked = settings.changed(lut=str(path))
     dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
@@ -139,13 +123,31 @@ def run_all(
     return RunResult(verification=result, seconds=clock.seconds, note=built.note)
 
 
-def _trained(found: Score | None) -> str:
-    return "weights as given" if found is None else f"{found.name} {units.score(found)}"
-
-
 def _verified(found: Verification) -> str:
     drop = score_drop(found)
     return f"{found.speedup:.2f}x faster{f', but {drop}' if drop else ''}"
+
+
+def _train(
+    settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
+) -> tuple[LoadedModel, DataSet | None, str]:
+    """The dense network, trained where that is asked for, its pictures, and a note."""
+    is_new = is_trained_here(settings, run, resume=resume)
+    network, data = network_of(settings, trained=None if is_new else run.trained)
+    if data is None or not is_new:
+        run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
+        return network, data, "weights as given"
+    score = train_dense(
+        network,
+        data,
+        settings.train,
+        settings.tune,
+        run,
+        lambda n, of, loss: progress(n, of, f"loss {loss:.3f}"),
+        seed=settings.random.seed,
+        resume=resume,
+    )
+    return network, data, f"{score.name} {units.score(score)}"
 
 
 class _Clock:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import make_dataclass
 from pathlib import Path
 
@@ -77,6 +79,16 @@ def test_a_row_that_is_added_later_is_a_choice() -> None:
     rows["two"] = 2
     assert kind.convert("two", None, None) == "two"
     assert kind.get_metavar(click.Option(["--row"])) == "[one|two]"
+    also = OneOf(lambda: ("auto", *rows))
+    rows["three"] = 3
+    assert also.convert("three", None, None) == "three"
+
+
+def test_settings_need_numpy_and_click_alone() -> None:
+    names = "halp_trt.cli, halp_trt.workflows.settings, halp_trt.workflows.folder"
+    heavy = "{'torch', 'onnx', 'rich', 'onnxruntime', 'scipy', 'safetensors'}"
+    code = f"import sys, {names}; assert not {heavy} & sys.modules.keys(), {heavy} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def test_init_writes_settings_once(halp_trt, folder: Path) -> None:
     assert again.exit_code == 2
     assert "--force" in again.stderr
     assert halp_trt("init", "--force", "--json").exit_code == 0
+    assert halp_trt("init", "--out", "other.toml").exit_code == 0
+    assert (folder / "other.toml").read_text() == (folder / "halp.toml").read_text()
 
 
 def test_build_lut_writes_a_table_and_resumes_it(halp_trt, folder: Path) -> None:

@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
         def __missing__(self, name: str) -> RunFolder:
             settings, _ = NETWORKS[name]
             self[name] = run = RunFolder(path=folder / name)
-            network = load_model(settings.model, input_shape=settings.input_shape)
+            network = load_model(settings.network.model, input_shape=settings.network.input)
             model = export(network.module, network.example)
             plan = half_plan(channel_graph(model, network.module.state_dict()))
             save(plan, run.plan)

@@ -84,7 +84,7 @@ def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path
     assert found.pruned.score is not None
     assert (found.pruned.score.name, found.pruned.score.num_examples) == ("top-1", 359)
     assert found.limit_us == found.dense.measurement.latency_us
-    table = read_table(settings.lut)
+    table = read_table(settings.table.lut)
     assert found.pruned.predicted_us == pytest.approx(graph_latency_us(pruned.plan.graph, table, pruned.plan.counts()))
     assert load(pruned.run.verification) == found
 
@@ -97,7 +97,7 @@ def test_every_kernel_of_the_engine_is_listed(verified: tuple[Verification, Sett
             assert any(name.startswith(layer.name) for name in names), layer.name
     assert found.unmatched_us == 0.0
     assert all(check.measured_us > 0 for check in found.layers if "Conv" in check.spec.operator)
-    table = read_table(settings.lut)
+    table = read_table(settings.table.lut)
     assert found.pruned.kernels_us == pytest.approx(sum(table.latency_us(check.spec) for check in found.layers))
     text = describe(found)
     assert f"{len(names)} in sum" in text

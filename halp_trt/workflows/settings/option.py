@@ -28,7 +28,7 @@ class Option:
         help: one or two sentences for the reference.
         least, most: bounds of a number, both included; None for none.
         is_above_least: whether ``least`` itself is excluded.
-        choices: the allowed texts; a registry's keys are read whenever a text is converted, not before.
+        choices: the allowed texts, or what gives them; a registry's keys are read whenever a text is converted.
         parse: makes the value of a text; raises UsageError where it cannot.
         is_path: whether the text is a path.
     """
@@ -37,7 +37,7 @@ class Option:
     least: float | None = None
     most: float | None = None
     is_above_least: bool = False
-    choices: Collection[str] | None = None
+    choices: Collection[str] | Callable[[], Collection[str]] | None = None
     parse: Callable[[str], Any] | None = None
     is_path: bool = False
 
