@@ -46,7 +46,7 @@ class Certainty:
     """How well ratios of latencies are to be known, and the time that may be spent on it.
 
     Attributes:
-        error_fraction: standard error of a ratio, as a share of it, that is small enough; 0 for all parts in any case.
+        error_fraction: standard error of a ratio, as a share of it, that is small enough.
         min_parts, max_parts: parts to take; fewer than ``min_parts`` only where the time is up.
         part_seconds: duration of a part; shorter where ``max_seconds`` would not hold ``min_parts`` of them.
         max_seconds: time after which no other part is begun.
@@ -65,7 +65,7 @@ class Certainty:
     def __post_init__(self) -> None:
         counts = (1, self.min_parts, self.max_parts), (1, self.min_rounds, self.max_rounds)
         if any(list(count) != sorted(count) for count in counts):
-            raise UsageError(f"a comparison takes at least one part and round, and at most as many as that, got {self}")
+            raise UsageError(f"parts and rounds are at least one, and at most no fewer than at least, got {self}")
         limits = (self.error_fraction, self.part_seconds, self.max_seconds)
         if not (math.isfinite(self.part_seconds) and all(limit >= 0 for limit in limits)):
             raise UsageError(f"seconds and errors must be finite and not negative, got {self}")
