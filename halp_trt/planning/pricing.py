@@ -28,6 +28,9 @@ class Growing(Protocol):
     def rewind(self, num_rows: int) -> None:
         """Goes back to its first rows."""
 
+    def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        """As :data:`Lookup`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TableLookup:
