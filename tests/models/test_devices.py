@@ -7,6 +7,7 @@ the ``lazy`` device, which is in every build of torch, computes.
 from __future__ import annotations
 
 import copy
+
 import pytest
 import torch
 from torch import nn

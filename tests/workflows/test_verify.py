@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from halp_trt.cli import verbs
 from halp_trt.errors import ArtefactError, DataError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
-from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
@@ -33,6 +32,7 @@ from halp_trt.workflows.network import load_network
 from halp_trt.workflows.verify import Tolerances, compare_outputs, count_parameters, layer_checks, time_engines
 from halp_trt.workflows.verify_stage import verify_run
 from tests.runtimes.fake_cuda import FakeCuda, scripted_watch
+from tests.strategies import graph_latency_us
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
