@@ -226,3 +226,8 @@ def lowest_latency_us(
 ) -> float:
     """Microseconds with every group at its narrowest: no planner that keeps a chunk of each can get lower."""
     return counts_latency_us(plan.graph, lookup, lowest_counts(plan, steps=steps, least=least))
+
+
+def graph_latency_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> float:
+    """Microseconds of a network by a table, interpolated where it has no row."""
+    return counts_latency_us(graph, table.estimates, counts)

@@ -17,7 +17,6 @@ from halp_trt.latency.table import (
     LatencyTable,
     check_target,
     differences,
-    graph_latency_us,
     graph_specs,
     layer_latencies_us,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "Surface",
     "check_target",
     "differences",
-    "graph_latency_us",
     "graph_specs",
     "grid_surfaces",
     "layer_latencies_us",

@@ -5,7 +5,6 @@ A lookup returns a measurement or raises; it never guesses and never returns a n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import MappingProxyType
@@ -20,7 +19,6 @@ __all__ = [
     "LatencyTable",
     "check_target",
     "differences",
-    "graph_latency_us",
     "graph_specs",
     "layer_latencies_us",
 ]
@@ -194,12 +192,3 @@ def layer_latencies_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping
     return {
         layer.name: rows[layer.spec_at(counts)].latency_us if layer.lives_at(counts) else 0.0 for layer in graph.layers
     }
-
-
-def graph_latency_us(graph: ChannelGraph, table: LatencyTable, counts: Mapping[str, int]) -> float:
-    """Microseconds of the network: the sum over its layers (arXiv:2210.06659, eq. 2), correctly rounded.
-
-    Raises:
-        MissingLatencyError: as :func:`layer_latencies_us`.
-    """
-    return math.fsum(layer_latencies_us(graph, table, counts).values())

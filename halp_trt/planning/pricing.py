@@ -34,6 +34,9 @@ class Growing(Protocol):
     def rewind(self, num_rows: int) -> None:
         """Goes back to its first rows."""
 
+    def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+        """As :data:`Lookup`."""
+
 
 def growing(lookup: object) -> Growing | None:
     """The lookup itself where it measures what it is asked for, else None."""

@@ -11,14 +11,14 @@ import pytest
 from click.testing import Result
 
 from halp_trt.errors import ArtefactError
-from halp_trt.latency import LatencyTable, graph_latency_us
+from halp_trt.latency import LatencyTable
 from halp_trt.planning.network import Ask, network_problem
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.problem import LATENCY
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import load, save
 from tests.solvers.test_instance import SOUND
-from tests.strategies import TARGET, exact_measurement, graph_of, staircase_us
+from tests.strategies import TARGET, exact_measurement, graph_latency_us, graph_of, staircase_us
 
 Verb = Callable[..., Result]
 TITAN_V = Path(__file__).parents[3] / "shared/data/titanv/resnet50.json"

@@ -43,6 +43,11 @@ REQUEST = PruneRequest(
 )
 
 
+def request(**wanted: object) -> PruneRequest:
+    """A request with something else than ``REQUEST`` has, fine-tuned for an epoch."""
+    return replace(REQUEST, train=replace(REQUEST.train, num_epochs=1), **wanted)
+
+
 def pictures() -> DataSet:
     """A tenth of the digits."""
     digits = load_data("digits", input_shape=SHAPE)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from halp_trt.errors import ArtefactError, MissingLatencyError, UsageError
-from halp_trt.latency import Effort, LatencyTable, graph_latency_us, measure_surfaces
+from halp_trt.latency import Effort, LatencyTable, measure_surfaces
 from halp_trt.planning import METHODS
 from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.pricing import counts_latency_us
@@ -29,7 +29,7 @@ from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, Measure
 from halp_trt.store import read_table, save
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.survey import Survey, survey_lut
-from tests.strategies import graph_of
+from tests.strategies import graph_latency_us, graph_of
 
 RUNTIME: Runtime = get_runtime("synthetic")
 TARGET = synthetic.Synthetic().target("fp32", 1)

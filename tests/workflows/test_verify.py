@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from halp_trt.cli import verbs
 from halp_trt.errors import ArtefactError, DataError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
-from halp_trt.latency import graph_latency_us
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
@@ -33,6 +32,7 @@ from halp_trt.workflows.outputs import compare_outputs
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.verify import Tolerances, count_parameters
 from halp_trt.workflows.verify_stage import verify_alone
+from tests.strategies import graph_latency_us
 from tests.workflows.conftest import Pruned
 
 RUNTIME = get_runtime("onnxruntime")
