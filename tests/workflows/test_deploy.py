@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +14,7 @@ from halp_trt.errors import ArtefactError, PrecisionError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
+from halp_trt.timing import Launch, Sample
 from halp_trt.workflows.deploy import Order, build_engine, deploy, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import Origin, RunFolder, load_engine
@@ -131,22 +131,33 @@ def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path
         assert set(built.plan.types) == {precision}
 
 
-class Spinning:
+@dataclass(frozen=True)
+class Device:
+    """Says that every run took as many microseconds as it gives."""
+
+    num_in_flight: int = 1
+
+    def start(self, run: Callable[[], int]) -> int:
+        return run()
+
+    def read(self, mark: int) -> Sample:
+        return Sample(elapsed_us=float(mark), enqueue_us=0.0)
+
+    def conditions(self) -> None:
+        return None
+
+
+class Timed:
     """An engine that takes as many microseconds as its bytes say."""
 
     input_shapes: Mapping[str, tuple[int, ...]] = {"x": (1,)}
     output_names = ("y",)
 
     def __init__(self, engine: bytes) -> None:
-        self.seconds = int(engine) * 1e-6
+        self.latency_us = int(engine)
 
-    def bind(self, inputs: object) -> Callable[[], None]:
-        def run() -> None:
-            end = time.perf_counter() + self.seconds
-            while time.perf_counter() < end:
-                pass
-
-        return run
+    def bind(self, inputs: object) -> Launch:
+        return Launch(run=lambda: self.latency_us, device=Device())
 
 
 class Lottery:
@@ -160,8 +171,8 @@ class Lottery:
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
         return Built(engine=str(self.remaining.pop(0)).encode(), types={"conv": "fp32"}, flags={"lot": "drawn"})
 
-    def load(self, engine: bytes, target: Target) -> Spinning:
-        return Spinning(engine)
+    def load(self, engine: bytes, target: Target) -> Timed:
+        return Timed(engine)
 
 
 def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
@@ -176,7 +187,7 @@ def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
     assert load(tmp_path / "it.json") == record
 
 
-class Inspected(Spinning):
+class Inspected(Timed):
     """An engine that lets itself be looked into."""
 
     kind = "FP16"
