@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 
@@ -105,18 +106,25 @@ OWN_KERNELS = {"flatten-head", "shuffle", "layer-scale", "computed-slices"}
 """Networks in which OpenVINO makes one kernel of several products, or of views (a shuffle, a split) without a name."""
 
 
+NAMELESS = {"u-net": Counter(VariadicSplit=2), "attention": Counter(MVN=1, Multiply=1)}
+"""Kernels that OpenVINO makes of several nodes under a name of its own: what a roll is, and a layer norm."""
+
+
 @pytest.mark.parametrize("name", [name for name in NETS if name not in OWN_KERNELS])
 def test_every_kernel_finds_its_layer(name: str) -> None:
-    """Products are never fused away; kernels that belong to no layer are few."""
+    """Products are never fused away; what belongs to no layer is known and bears a name that no node has."""
     _, _, graph = traced(name)
-    model = dense(name)
+    model, plan = dense(name), PruningPlan.dense(graph)
+    predicted = {layer.name: 1.0 for layer in graph.layers}
     session = runtime.load(model.SerializeToString(), TARGET)
-    profile = session.profile(dict.fromkeys(session.input_shapes, PICTURE), 10)
-    plan = PruningPlan.dense(graph)
-    checks, unmatched_us = layer_checks(plan, model, {layer.name: 1.0 for layer in graph.layers}, profile)
+    profile = session.profile(dict.fromkeys(session.input_shapes, PICTURE), 2)
+    checks, _ = layer_checks(plan, model, predicted, profile)
     products = {layer.name for layer in graph.layers if layer.spec.operator in ("Conv", "Gemm", "ConvTranspose")}
     assert products <= {check.name for check in checks}
-    assert unmatched_us <= 0.1 * sum(profile.values()), (profile, [layer.nodes for layer in graph.layers])
+    unmatched = [kernel for kernel in profile if layer_checks(plan, model, predicted, {kernel: 1.0})[1]]
+    assert all(re.fullmatch(r"[A-Za-z]+_\d+", kernel) for kernel in unmatched), unmatched
+    kinds_of_them = Counter(kernel.partition("_")[0] for kernel in unmatched)
+    assert kinds_of_them <= NAMELESS.get(name, Counter()), [layer.nodes for layer in graph.layers]
 
 
 @pytest.fixture(scope="module")
@@ -162,19 +170,23 @@ def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: OpenVinoP
     assert len(session.profile(inputs, 2)) > len(kernels(DEPTHWISE))
 
 
-def test_layers_side_by_side_are_measured_as_one_by_one(prober: OpenVinoProber) -> None:
-    """In order, whatever network each came into, and about as fast as alone."""
+def test_layers_side_by_side_are_measured_as_one_by_one(
+    prober: OpenVinoProber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, whatever network each came into: by a clock that shows how much each kernel writes."""
+
+    def kernels_us(counters: Counters, *, skip: int) -> dict[str, float]:
+        executed = counters._request.get_compiled_model().get_runtime_model().get_ordered_ops()
+        return {node.get_friendly_name(): float(np.prod(node.get_output_shape(0))) for node in executed[:-1]}
+
+    monkeypatch.setattr(Counters, "kernels_us", kernels_us)
     specs = [spec.with_widths(width, width) for width in (16, 128) for spec in (SPECS["conv"], SPECS["max pool"])]
     specs += [SPECS["linear"], SPECS["add"], SPECS["relu"]]
     probes = [make_probe(spec, 1) for spec in specs]
-
-    def fastest(measure: Callable[[], list[float]]) -> npt.NDArray[np.float64]:
-        return np.min([measure() for _ in range(4)], axis=0)
-
-    together = fastest(lambda: [row.latency_us for rows in prober.measure_all(probes, SMALL) for row in rows])
-    alone = fastest(lambda: [next(prober.measure_all([probe], SMALL))[0].latency_us for probe in probes])
-    np.testing.assert_allclose(together, alone, rtol=1.0, atol=4.0)
-    assert together[2] > 5 * together[0], "64 times the work"
+    together = [row.latency_us for rows in prober.measure_all(probes, SMALL) for row in rows]
+    alone = [next(prober.measure_all([probe], SMALL))[0].latency_us for probe in probes]
+    assert together == pytest.approx(alone)
+    assert together[2] >= 8 * together[0] > together[1] > together[4] > 0, "what they write"
 
 
 def test_kernels_belong_to_their_own_probe() -> None:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +14,7 @@ from halp_trt.errors import ArtefactError, PrecisionError, UsageError
 from halp_trt.runtimes import BuildOptions, Built, Inspected, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
+from halp_trt.timing import Launch, Sample
 from halp_trt.workflows.build import Order, build_engine
 from halp_trt.workflows.deploy import deploy, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
@@ -132,7 +132,23 @@ def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path
         assert set(built.plan.types) == {precision}
 
 
-class Spinning:
+@dataclass(frozen=True)
+class Device:
+    """Says that every run took as many microseconds as it gives."""
+
+    num_in_flight: int = 1
+
+    def start(self, run: Callable[[], int]) -> int:
+        return run()
+
+    def read(self, mark: int) -> Sample:
+        return Sample(elapsed_us=float(mark), enqueue_us=0.0)
+
+    def conditions(self) -> None:
+        return None
+
+
+class Timed:
     """An engine that takes as many microseconds as its bytes say."""
 
     input_shapes: Mapping[str, tuple[int, ...]] = {"x": (1,)}
@@ -142,15 +158,10 @@ class Spinning:
     """The number format that it shows when it is looked into; empty where it shows none."""
 
     def __init__(self, engine: bytes) -> None:
-        self.seconds = int(engine) * 1e-6
+        self.latency_us = int(engine)
 
-    def bind(self, inputs: object) -> Callable[[], None]:
-        def run() -> None:
-            end = time.perf_counter() + self.seconds
-            while time.perf_counter() < end:
-                pass
-
-        return run
+    def bind(self, inputs: object) -> Launch:
+        return Launch(run=lambda: self.latency_us, device=Device())
 
 
 class Lottery:
@@ -167,11 +178,11 @@ class Lottery:
     def check(self, target: Target, options: BuildOptions) -> None:
         """Everything can be had."""
 
-    def inspect(self, session: Spinning) -> Inspected:
+    def inspect(self, session: Timed) -> Inspected:
         return Inspected(types={"conv": session.kind}, formats={"x": session.kind}) if session.kind else Inspected()
 
-    def load(self, engine: bytes, target: Target) -> Spinning:
-        return Spinning(engine)
+    def load(self, engine: bytes, target: Target) -> Timed:
+        return Timed(engine)
 
 
 def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
@@ -187,14 +198,14 @@ def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_contradicts_its_network_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spinning, "kind", "fp16")
+    monkeypatch.setattr(Timed, "kind", "fp16")
     single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
     order, path = Order(engines=tmp_path), tmp_path / "it.plan"
     with pytest.raises(PrecisionError, match="'conv' computes in fp16 in the built engine, and in fp32 in the model"):
         build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, Origin(), order)
     assert not path.exists(), "what is not proven is not written"
-    monkeypatch.setattr(Spinning, "kind", "fp32")
+    monkeypatch.setattr(Timed, "kind", "fp32")
     record = build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, Origin(), order)
     assert record.evidence == "engine, 1 of 1 products; parsed network"
     assert record.formats == {"x": "fp32"}
