@@ -9,6 +9,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -146,14 +147,25 @@ def command_line(name: str, folder: Path) -> Values:
 
 
 def demo(folder: Path) -> Values:
-    """The demo on digits: ``run`` up to its verification, for which the synthetic device has no clock; then the rest.
+    """The demo on digits: ``run``, which the synthetic device refuses for its lack of a clock; then verb by verb.
 
     It is trained, and weights that were trained differ from one kind of machine to another: what is kept are names.
     """
-    where = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--lut", folder / "table.jsonl")
-    asked = ("--train-epochs", 0, "--steps", 1, "--minibatches", 1, "--epochs", 0, "--step", 16, "--budget", "70%")
+    network = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--step", 16)
+    asked = ("--steps", 1, "--minibatches", 1, "--epochs", 0, "--budget", "70%", "--lut", folder / "table.jsonl")
     run, engines = folder / "run", folder / "engines"
-    done = {"run": verb("run", *where, *asked, "--run-dir", run, "--engines", engines)}
+    done = {"run": verb("run", *network, *asked, "--train-epochs", 0, "--run-dir", run, "--engines", engines)}
+    assert not run.exists(), "what is refused at its end is refused before it begins"
+    stages = (
+        ("build-lut", *network, "--out", folder / "table.jsonl"),
+        ("prune", *network, *asked, "--run-dir", run),
+        ("deploy", run, "--engines", engines),
+    )
+    for stage in stages:
+        result = verb(*stage)
+        assert result.exit_code == 0, result.output
+    recorded = RunFolder(path=run)
+    recorded.write_settings(replace(recorded.read_settings(), train_epochs=0))  # prune was not asked about training
     other = ("--runtime", "onnxruntime", "--engines", engines)
     done["deploy"] = verb("deploy", run, *other, "--json")
     done["verify"] = verb("verify", run, *other, *_BRIEFLY, "--json")
