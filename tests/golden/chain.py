@@ -9,6 +9,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -166,16 +167,22 @@ def command_line(name: str, folder: Path) -> Values:
 
 
 def demo(folder: Path) -> Values:
-    """The demo on digits: ``run`` up to its verification, for which the synthetic device has no clock; then the rest.
+    """The demo on digits: ``run``, which the synthetic device refuses for its lack of a clock; then verb by verb.
 
     It is trained, and weights that were trained differ from one kind of machine to another: what is kept are names.
     """
-    where = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--width-step", 16)
+    network = ("--model", "demo", "--data", "digits", "--runtime", _DEVICE, "--width-step", 16)
     table = ("--lut", folder / "table.jsonl")
-    assert verb("build-lut", *where, "--out", folder / "table.jsonl").exit_code == 0
-    asked = ("--train-epochs", 0, "--pruning-steps", 1, "--minibatches", 1, "--epochs", 0, "--budget", "70%")
+    assert verb("build-lut", *network, "--out", folder / "table.jsonl").exit_code == 0
+    asked = ("--pruning-steps", 1, "--minibatches", 1, "--epochs", 0, "--budget", "70%", *table)
     run, engines = folder / "run", folder / "engines"
-    done = {"run": verb("run", *where, *table, *asked, "--out", run, "--engines", engines)}
+    done = {"run": verb("run", *network, *asked, "--train-epochs", 0, "--out", run, "--engines", engines)}
+    assert not run.exists(), "what is refused at its end is refused before it begins"
+    for stage in (("prune", *network, *asked, "--out", run), ("deploy", run, "--out", engines)):
+        result = verb(*stage)
+        assert result.exit_code == 0, result.output
+    recorded = RunFolder(path=run)
+    recorded.write_settings(recorded.read_settings().changed(train_epochs=0))  # prune was not asked about training
     other = ("--runtime", "onnxruntime")
     done["deploy"] = verb("deploy", run, *other, "--out", engines, "--json")
     done["verify"] = verb("verify", run, *other, "--engines", engines, *_BRIEFLY, "--json")

@@ -87,9 +87,7 @@ def test_a_missing_package_is_one_sentence_with_the_pip_line(monkeypatch: pytest
 def test_tensorrt_without_polygraphy_is_told_to_get_that_alone() -> None:
     code = "import sys; sys.modules['polygraphy'] = None; from halp_trt.runtimes import *; get_runtime('tensorrt-rtx')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1].startswith(
-        "halp_trt.errors.RuntimeUnavailableError: runtime tensorrt-rtx needs polygraphy ("
-    )
+    assert "RuntimeUnavailableError: runtime tensorrt-rtx needs polygraphy (" in done.stderr.splitlines()[-1]
     assert done.stderr.rstrip().endswith("run: pip install 'halp-trt[polygraphy]'")
 
 
