@@ -17,6 +17,8 @@ from click.testing import Result
 from halp_trt.store import read_table
 from tests.cli.tiny import TINY
 
+pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
+
 BUILD = (
     "build-lut",
     "--model",
@@ -28,7 +30,7 @@ BUILD = (
     "--out",
     "table.jsonl",
     "--max-probes",
-    "150",
+    "60",
 )
 
 
