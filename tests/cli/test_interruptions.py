@@ -56,7 +56,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
 
 def _refusal(process: subprocess.Popen[str]) -> str:
     """The sentence that a verb ended with."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert not out

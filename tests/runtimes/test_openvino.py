@@ -297,6 +297,7 @@ def test_what_is_no_probe_is_an_error(prober: runtime.OpenVinoProber) -> None:
         prober.measure(b"no probe")
 
 
+@pytest.mark.slow
 def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., object], folder: Path) -> None:  # noqa: F811
     tiny = [word if word != "synthetic" else "openvino" for word in TINY]
     quick = ("--steps", 1, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--step", 16, "--budget", "1ms")

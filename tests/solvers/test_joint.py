@@ -277,6 +277,7 @@ def test_limits_hold_for_the_optimum() -> None:
     assert solution.choices != free.choices
 
 
+@pytest.mark.slow
 def test_the_papers_recurrence_ends_in_time_too() -> None:
     problem = chain(150, 64, share=0.7)
     whole, hurried = halp(problem), halp(problem, seconds=1e-3)
