@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import onnx
 import torch
@@ -13,6 +16,7 @@ from torch.nn import functional
 from halp_trt.graphs.export import export
 from halp_trt.models.trace import trace
 from halp_trt.specs import ChannelGraph
+from halp_trt.store import load, save, write_bytes
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -405,7 +409,26 @@ def make_net(name: str, seed: int = 0) -> nn.Module:
 
 @cache
 def traced(name: str) -> tuple[nn.Module, onnx.ModelProto, ChannelGraph]:
-    """The net, its dense export and its graph, made once for all tests: not to be changed."""
-    net, example = make_net(name), (torch.zeros(EXAMPLE_SHAPE),)
+    """The net, its dense export and its graph, made once for all tests: not to be changed.
+
+    One worker of a run exports it and the others read what it wrote.
+    """
+    net, shared = make_net(name), os.environ.get("HALP_TESTS_SHARED")
+    if shared is None:
+        return net, *_exported(net, name)
+    model_path, graph_path = Path(shared, f"{name}.onnx"), Path(shared, f"{name}.json")
+    with open(Path(shared, f"{name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not graph_path.exists():
+            model, graph = _exported(net, name)
+            write_bytes(model_path, model.SerializeToString())
+            save(graph, graph_path)
+    graph = load(graph_path)
+    assert isinstance(graph, ChannelGraph)
+    return net, onnx.load(model_path), graph
+
+
+def _exported(net: nn.Module, name: str) -> tuple[onnx.ModelProto, ChannelGraph]:
+    example = (torch.zeros(EXAMPLE_SHAPE),)
     model = export(net, example)
-    return net, model, trace(net, example, model=model, source=name)
+    return model, trace(net, example, model=model, source=name)

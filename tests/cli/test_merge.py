@@ -15,6 +15,8 @@ from halp_trt.specs import Measurement
 from halp_trt.store import read_table, save
 from tests.cli.tiny import TINY
 
+pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
+
 Verb = Callable[..., Result]
 
 

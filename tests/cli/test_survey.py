@@ -14,6 +14,8 @@ from halp_trt.store import load, read_table
 from halp_trt.workflows.folder import RunFolder
 from tests.cli.tiny import TINY
 
+pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
+
 Verb = Callable[..., Result]
 QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 0, "--train-batch", 32)
 DEMO = ("--model", "demo", "--data", "none", "--classes", "10", "--input", "1x16x16", "--runtime", "synthetic")

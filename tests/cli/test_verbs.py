@@ -44,6 +44,7 @@ def test_init_writes_settings_once(halp_trt, folder: Path) -> None:
     assert (folder / "other.toml").read_text() == (folder / "halp.toml").read_text()
 
 
+@pytest.mark.slow
 def test_build_lut_writes_a_table_and_resumes_it(halp_trt, folder: Path) -> None:
     first = halp_trt("build-lut", *TINY, "--out", "lut.jsonl")
     assert first.exit_code == 0, first.stderr
@@ -61,6 +62,7 @@ def test_a_table_lands_under_its_target_by_default(halp_trt, folder: Path) -> No
     assert (folder / "luts/synthetic-staircase-synthetic-1-fp32-b1.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) -> None:
     pruned = halp_trt("prune", *TINY, *QUICK, "--out", "run", "--json")
     assert pruned.exit_code == 0, pruned.stderr
@@ -78,6 +80,7 @@ def test_prune_writes_a_run_that_show_and_deploy_read(halp_trt, folder: Path) ->
     assert all((folder / "out" / record["file"]).exists() for record in records)
 
 
+@pytest.mark.slow
 def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Path) -> None:
     (folder / "halp.toml").write_text("max-prune = 75.0\n")
     pruned = halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "60", "--out", "run", "--json")
@@ -97,6 +100,7 @@ def test_untrained_weights_are_warned_about(halp_trt) -> None:
     assert "warning: the network has its untrained initial weights" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["luts/table.jsonl", "run/plan.json", "run/graph.json"])
 def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name: str) -> None:
     halp_trt("build-lut", *TINY, "--out", "luts/table.jsonl")
@@ -107,6 +111,7 @@ def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name:
     assert (folder / "page.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: Path) -> None:
     quick = ("--input", "1x16x16", "--train-epochs", 1, "--epochs", 0, "--pruning-steps", 2, "--minibatches", 1,
              "--width-step", 16)  # fmt: skip
@@ -127,6 +132,7 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
     assert "MISSES the budget" in missed.stdout
 
 
+@pytest.mark.slow
 def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
     network = ("--model", "tiny:net", "--data", "tiny:pictures", "--runtime", "torch")
     built = halp_trt("build-lut", *network, "--width-step", 16, "--out", "lut.jsonl")

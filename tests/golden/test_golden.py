@@ -16,6 +16,8 @@ from tests.golden.cases import BUDGETS, METHODS
 from tests.golden.make import CHAINS, case
 from tests.golden.record import differences, read, rounded, versions
 
+pytestmark = pytest.mark.slow
+
 CASES = [(name, method, budget) for name in BUDGETS for method in METHODS for budget in BUDGETS[name]]
 _MOST_LINES = 20
 

@@ -24,12 +24,15 @@ from tests.nets import EXAMPLE_SHAPE, NETS, traced
 
 TOLERANCE = 1e-5
 QUICK = settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),
 )
+
+
+EVERY_NET = [pytest.param(name, marks=[] if name == "residual" else pytest.mark.slow) for name in NETS]
 
 
 def picture() -> torch.Tensor:
@@ -63,7 +66,7 @@ def draw_plan(data: st.DataObject, graph: ChannelGraph) -> PruningPlan:
     return PruningPlan(graph=graph, kept=kept)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", EVERY_NET)
 @QUICK
 @given(data=st.data())
 def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) -> None:
@@ -82,7 +85,7 @@ def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) 
     assert num_weights(rewritten) <= num_weights(rewrite(model, PruningPlan.dense(graph)))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", EVERY_NET)
 @settings(QUICK, max_examples=1)
 @given(data=st.data())
 def test_rewritten_equals_export_of_slimmed(name: str, data: st.DataObject) -> None:

@@ -28,6 +28,8 @@ from halp_trt.models.widen import widen
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan
 
+pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
+
 NETWORKS = {
     "resnet20": "resnet20",
     "resnet18": "torchvision:resnet18",

@@ -73,6 +73,7 @@ def test_mobilenet_keeps_the_stem_at_full_size_and_ends_at_4x4():
     assert sum(block.has_residual for block in blocks) == 10
 
 
+@pytest.mark.slow
 def test_mobilenet_pruned_physically_and_rewritten_equals_the_masked_one():
     torch.manual_seed(0)
     module, example = ZOO["mobilenetv2-cifar"](10, (3, 16, 16)).eval(), (torch.randn(1, 3, 16, 16),)
@@ -95,6 +96,7 @@ def test_refuses_a_picture_too_small(name):
         ZOO[name](10, (3, 2, 7))
 
 
+@pytest.mark.slow
 def test_demo_learns_handwritten_digits():
     data = load_data("digits", input_shape=(1, 8, 8))
     torch.manual_seed(0)

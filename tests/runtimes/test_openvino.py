@@ -298,6 +298,7 @@ def test_what_is_no_probe_is_an_error(prober: OpenVinoProber) -> None:
         prober.measure(b"no probe")
 
 
+@pytest.mark.slow
 def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., object], folder: Path) -> None:  # noqa: F811
     tiny = [word if word != "synthetic" else "openvino" for word in TINY]
     quick = (

@@ -59,6 +59,7 @@ def test_exact_is_the_optimum_of_the_linearised_problem(chunk: int) -> None:
         assert solution.bound == pytest.approx(best, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["halp", "exact"])
 def test_linear_solvers_meet_the_budgets_at_true_widths(name: str) -> None:
     solved = 0
