@@ -93,7 +93,7 @@ def with_figures(text: str) -> str:
 def _comparison(source: Path) -> str:
     """What benchmarks/comparison.py wrote: one row an engine, the dense one as it was timed beside the first."""
     found = read_json(source)
-    version = _COMPARISONS.get(found.get("schema")) if isinstance(found, dict) else None
+    version = _COMPARISONS.get(str(found.get("schema"))) if isinstance(found, dict) else None
     if version is None:
         sys.exit(f"error: {source} holds no comparison; name one that benchmarks/comparison.py wrote")
     checks = [
