@@ -120,7 +120,8 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
     summary = json.loads(result.stdout)
     assert list(summary["seconds"]) == ["train", "build-lut", "prune", "deploy", "verify", "report"]
     found = load(folder / "run/verification.json")
-    assert found.passed == (result.exit_code == 0)
+    assert found.passed == (result.exit_code == 0) == summary["verification"]["passed"]
+    assert "the budget of" in summary["verification"]["verdict"]
     assert found.is_faithful
     assert found.pruned.score.num_examples == 359
     assert "<svg" in (folder / "run/report.html").read_text()

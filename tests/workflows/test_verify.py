@@ -13,7 +13,14 @@ import torch
 from click.testing import CliRunner
 
 from halp_trt.cli import verbs
-from halp_trt.errors import ArtefactError, DataError, GraphMismatchError, NonFiniteError, RuntimeUnavailableError
+from halp_trt.errors import (
+    ArtefactError,
+    DataError,
+    GraphMismatchError,
+    NonFiniteError,
+    RuntimeUnavailableError,
+    UsageError,
+)
 from halp_trt.models.reference import answers
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import widen
@@ -165,6 +172,15 @@ def test_senseless_limits_are_refused(pruned: Pruned, options: tuple[str, str]) 
     result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), *options])
     assert result.exit_code == 2
     assert ("percent above -100" if options[0] == "--tolerance" else "must be finite and not negative") in result.output
+
+
+def test_a_limit_on_the_drop_needs_a_number_and_data(pruned: Pruned, tmp_path: Path) -> None:
+    result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), "--max-drop", "nan"])
+    assert result.exit_code == 2
+    assert "the largest drop of a score must be a finite number" in result.output
+    blind = replace(pruned.run.read_settings(), data="none")
+    with pytest.raises(UsageError, match="--max-drop compares scores, and this run has no data"):
+        verify_run(pruned.run, blind, engines=tmp_path, tolerances=replace(QUICK, max_drop=1.0))
 
 
 def test_engines_of_another_run_are_refused(
