@@ -178,9 +178,9 @@ def test_a_limit_on_the_drop_needs_a_number_and_data(pruned: Pruned, tmp_path: P
     result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), "--max-drop", "nan"])
     assert result.exit_code == 2
     assert "the largest drop of a score must be a finite number" in result.output
-    blind = replace(pruned.run.read_settings(), data="none")
+    blind = pruned.run.read_settings().changed(data="none")
     with pytest.raises(UsageError, match="--max-drop compares scores, and this run has no data"):
-        verify_run(pruned.run, blind, engines=tmp_path, tolerances=replace(QUICK, max_drop=1.0))
+        verify_alone(pruned.run, blind, engines=tmp_path, tolerances=replace(QUICK, max_drop=1.0))
 
 
 def test_engines_of_another_run_are_refused(
