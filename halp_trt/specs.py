@@ -624,14 +624,14 @@ class EngineRecord:
 # ---- verification -------------------------------------------------------------------------------------------------
 
 LARGE_DROP_FRACTION = 0.05
-"""How far a score may fall before a verdict names it: five percentage points of a fraction, of other scores a twentieth
+"""The drop of a score from which on a verdict names it: five percentage points of a fraction, of other scores a twentieth
 of the dense engine's."""
 _DROP_DIGITS = 9  # 0.745 - 0.735 is a hair more than 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How well a network does its task, on examples that it was not trained on.
+    """A network's result at its task, on examples that it was not trained on.
 
     Attributes:
         name: of the metric, such as ``top-1`` or ``mAP@50``.
@@ -649,11 +649,11 @@ class Score:
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it is a share, which people read in percent."""
+        """True for a share, read in percent."""
         return self.unit == "fraction"
 
     def drop_to(self, other: Score) -> float:
-        """How much worse another network's score is: in percentage points where it is a fraction, else in its unit."""
+        """The drop from this score to another network's: in percentage points for a fraction, else in its unit."""
         worse = self.value - other.value if self.higher_is_better else other.value - self.value
         return round(worse * (100 if self.is_fraction else 1), _DROP_DIGITS)
 
@@ -761,13 +761,13 @@ class Verification:
 
     @property
     def drop(self) -> float | None:
-        """How much worse the pruned engine's score is, as ``Score.drop_to`` says it; None where there was no data."""
+        """The drop from the dense to the pruned engine's score, as ``Score.drop_to`` gives it; None without data."""
         dense, pruned = self.dense.score, self.pruned.score
         return None if dense is None or pruned is None else dense.drop_to(pruned)
 
     @property
     def drops_far(self) -> bool:
-        """Whether the score fell so far that a verdict has to name it, whether or not a limit was asked for."""
+        """True if the score fell so far that a verdict has to name it, with or without a limit."""
         dense, drop = self.dense.score, self.drop
         if dense is None or drop is None:
             return False
@@ -775,7 +775,7 @@ class Verification:
 
     @property
     def keeps_score(self) -> bool:
-        """Whether the pruned engine does its task as well as was asked for; any will do where nothing was."""
+        """True if the pruned engine's score is within the limit, or there is none."""
         return self.max_drop is None or (self.drop is not None and self.drop <= self.max_drop)
 
     @property

@@ -66,7 +66,7 @@ def with_verdict(verification: Verification) -> dict[str, object]:
 
 
 def grounds(verification: Verification, *, with_drop: bool = True) -> str:
-    """What a verdict stands on: budget, outputs, and the score where a limit was asked for or it fell far."""
+    """The grounds of a verdict: budget, outputs, and the score where a limit was asked for or it fell far."""
     pruned, limit = verification.pruned.measurement.latency_us, verification.limit_us
     budget = "meets" if verification.meets_budget else "MISSES"
     faithful = "equals" if verification.is_faithful else "DIFFERS from"
@@ -94,7 +94,7 @@ def _fall(verification: Verification) -> str:
 
 
 def _kept_score(verification: Verification, with_drop: bool) -> str:
-    """What became of the score: against the limit where one was asked for, or that it fell far."""
+    """The score's part of a verdict: against the limit where one was asked for, or that it fell far."""
     dense, limit, drop = verification.dense.score, verification.max_drop, verification.drop
     if limit is None or dense is None or drop is None:
         fall = score_drop(verification) if with_drop else ""

@@ -76,7 +76,7 @@ def score(found: Score | None) -> str:
 
 
 def score_change(before: Score | None, after: Score | None) -> str:
-    """How a score changed: ``−1.20 points``, or ``+0.31 px`` where it is no fraction; empty where one is missing."""
+    """The change of a score: ``−1.20 points``, or ``+0.31 px`` where it is no fraction; empty where one is missing."""
     if before is None or after is None:
         return ""
     if before.is_fraction:

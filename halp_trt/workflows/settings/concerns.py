@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from halp_trt.errors import UsageError
-from halp_trt.planning import METHODS
+from halp_trt.models.saliency import AUTO, saliency_names
+from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import Budget
 from halp_trt.workflows.settings.option import option
@@ -105,8 +106,10 @@ class PruneSettings:
         "What the pruned network may take: a share of the dense latency, or a time.",
         parse=Budget.parse,
     )
-    method: str = option("halp", "How channels are chosen.", choices=METHODS)
-    saliency: str = option("auto", "How channels are scored: taylor, magnitude, or auto, taylor where there are data.")
+    method: str = option(DEFAULT_METHOD, "How channels are chosen; halp is the papers' way.", choices=METHODS)
+    saliency: str = option(
+        AUTO, "How channels are scored; auto is by gradients (taylor) where there are data.", choices=saliency_names
+    )
     pruning_steps: int = option(5, "Pruning steps on the way to the budget.", least=1)
     minibatches: int = option(20, "Training minibatches between two pruning steps.", least=1)
     max_prune: float = option(100.0, "Percent of a channel group that may go at most.", least=0, most=100)
