@@ -624,8 +624,8 @@ class EngineRecord:
 # ---- verification -------------------------------------------------------------------------------------------------
 
 LARGE_DROP_FRACTION = 0.05
-"""The drop of a score from which on a verdict names it: five percentage points of a fraction, of other scores a twentieth
-of the dense engine's."""
+"""The drop of a score that a verdict names: five percentage points of a fraction, of other scores a twentieth of the
+dense engine's."""
 _DROP_DIGITS = 9  # 0.745 - 0.735 is a hair more than 0.01
 
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from halp_trt.latency.region import Effort, Region, least_probes, usual_probes
 from halp_trt.latency.staircase import noise_us, staircase_step
 from halp_trt.latency.surface import Entry, Grid, Surface
-from halp_trt.latency.survey import (
-    Effort,
-    Region,
-    grid_surfaces,
-    least_probes,
-    measure_surface,
-    measure_surfaces,
-    usual_probes,
-)
+from halp_trt.latency.survey import grid_surfaces, measure_surface, measure_surfaces
 from halp_trt.latency.table import (
     LatencyTable,
     check_target,

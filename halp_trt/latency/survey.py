@@ -10,40 +10,27 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
 
-from halp_trt.errors import UsageError
 from halp_trt.latency.cells import Cell, Floats, Point, area, bilinear, corner_points, split
+from halp_trt.latency.region import COARSE, LADDERS, Effort, Region, least_probes, num_coarse
 from halp_trt.latency.staircase import Wave, climb, noise_us, plateau_wave, staircase_step
-from halp_trt.latency.surface import Surface, written_width
+from halp_trt.latency.surface import Surface
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = [
-    "Effort",
-    "Region",
-    "grid_surfaces",
-    "least_probes",
-    "measure_surface",
-    "measure_surfaces",
-    "usual_probes",
-]
+__all__ = ["grid_surfaces", "measure_surface", "measure_surfaces"]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
 Asking = Generator[Sequence[LayerSpec], Mapping[LayerSpec, Measurement], None]
 """A generator that yields the specs to measure next and is sent their rows."""
 
-_COARSE = 4
-"""Corners of the first grid along each axis that has as many widths."""
 _MOST_SPLITS = 4
 """Cells split in one go before the queue is looked at again."""
 _PROBES_OF_A_SPLIT = 9
 """Probes a split takes at most: corners and middles of a cell's parts."""
-_LADDERS = ((8, 1), (17, 1), (17, 2))
-"""``(rungs, stride)`` of the ladders measured along an axis to find its step; a longer one follows if the axis is long
-enough and the shorter showed no step."""
 _NARROW = 2
 """Narrowest rungs left out if no step shows with them: very narrow layers may have kernels of their own."""
 _TILES = 8
@@ -52,63 +39,6 @@ _WITHIN = 2.0
 """A miss of up to 2 standard errors counts as noise."""
 _APART = 3.0
 """A difference above 3 standard errors between two widths of one plateau is no noise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """When the refinement of a surface stops.
-
-    Attributes:
-        max_error_fraction: a cell is split if its middle probe lies farther from its interpolation, relative to the
-            probe.
-        max_probes: measured points of one surface; its outermost corners are measured in any case.
-    """
-
-    max_error_fraction: float = 0.03
-    max_probes: int = 64
-
-    def __post_init__(self) -> None:
-        if not 0 < self.max_error_fraction < 1 or self.max_probes < 1:
-            raise UsageError(f"an error of 0..100 % and at least 1 probe are needed, got {self}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    """A layer and the widths a surface is to be laid over.
-
-    Attributes:
-        spec: the layer.
-        in_widths, out_widths: ascending; ``out_widths`` is empty for a one-sided layer.
-        effort: how far to refine.
-        steps: the staircase's steps along both axes, if known; None: found by ladders of adjacent widths.
-    """
-
-    spec: LayerSpec
-    in_widths: tuple[int, ...]
-    out_widths: tuple[int, ...]
-    effort: Effort = field(default_factory=Effort)
-    steps: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        for widths in (self.in_widths, self.out_widths):
-            if list(widths) != sorted(set(widths)):
-                raise UsageError(f"the widths of a surface must ascend, got {list(widths)[:8]}")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The number of widths along each axis; a missing axis counts 1."""
-        return len(self.in_widths), max(1, len(self.out_widths))
-
-    @property
-    def num_entries(self) -> int:
-        """The number of pairs of widths it covers."""
-        return math.prod(self.shape)
-
-    def spec_at(self, position: Point) -> LayerSpec:
-        """The layer at a position along the axes."""
-        in_channels = self.in_widths[position[0]]
-        out_channels = self.out_widths[position[1]] if self.out_widths else written_width(self.spec, in_channels)
-        return self.spec.with_widths(in_channels, out_channels)
 
 
 def measure_surface(
@@ -263,8 +193,8 @@ class _Survey:
         """The staircase's step along an axis, from a ladder of adjacent widths at the middle of the other axis."""
         widths, others = (self.region.in_widths, self.region.out_widths)[:: 1 if axis == 0 else -1]
         middle = (len(others) - 1) // 2 if others else 0
-        for length, stride in _LADDERS:
-            if len(widths) < (length if length == _LADDERS[0][0] else 2 * length * stride):
+        for length, stride in LADDERS:
+            if len(widths) < (length if length == LADDERS[0][0] else 2 * length * stride):
                 break
             places = range(stride - 1, length * stride, stride)
             rungs = [(place, middle) if axis == 0 else (middle, place) for place in places]
@@ -300,7 +230,7 @@ class _Survey:
     def _refine(self) -> Asking:
         axes = (self.region.in_widths, self.region.out_widths or (1,))
         num_corners = next(
-            (num for num in (_COARSE, _COARSE - 1) if _num_coarse(self.region.shape, num) <= self.num_left), 2
+            (num for num in (COARSE, COARSE - 1) if num_coarse(self.region.shape, num) <= self.num_left), 2
         )
         lines = [_corners(widths, step, num_corners) for widths, step in zip(axes, self.steps, strict=True)]
         for axis in (0, 1):
@@ -406,24 +336,6 @@ class _Survey:
         measured_us = self.points[cell.middle].latency_us
         expected_us = float(bilinear(cell, *cell.middle, coordinates, self.points))
         return replace(cell, error_fraction=abs(expected_us - measured_us) / max(measured_us, 1e-9))
-
-
-def least_probes(region: Region) -> int:
-    """The fewest probes of a surface: its outermost corners."""
-    return _num_coarse(region.shape, 2)
-
-
-def usual_probes(region: Region) -> int:
-    """The probes of a surface without bends: ladders along both axes, the first grid and a test of each cell."""
-    ladders = sum(_LADDERS[0][0] for length in region.shape if length >= _LADDERS[0][0])
-    return min(region.num_entries, ladders + _num_coarse(region.shape, _COARSE))
-
-
-def _num_coarse(shape: tuple[int, int], num_corners: int) -> int:
-    """The probes of a first grid of ``num_corners`` along each axis, tests included if it has inner corners."""
-    across, down = (min(length, num_corners) for length in shape)
-    tests = max(across - 1, 1) * max(down - 1, 1) if num_corners > 2 else 0
-    return min(math.prod(shape), across * down + tests)
 
 
 def _corners(widths: Sequence[int], step: int, num: int) -> list[int]:

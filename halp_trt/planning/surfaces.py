@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from halp_trt.latency.region import Effort
 from halp_trt.latency.surface import Surface as Laid
-from halp_trt.latency.survey import Effort, measure_surface
+from halp_trt.latency.survey import measure_surface
 from halp_trt.planning.pricing import Lookup
 from halp_trt.specs import LayerSpec, Measurement
 

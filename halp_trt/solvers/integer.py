@@ -50,12 +50,47 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
     budget are left out, so HiGHS sees numbers between 0 and 1. ``reserve`` is the fraction of each scaled budget to
     keep unspent.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import coo_array, vstack
-
     if sum(factor.values.size for factor in model.factors) > _MOST_SHARES:
         return Outcome(point=None, bound=math.inf)
+    reduced = _reduced(model)
+    if reduced is None:
+        return Outcome(point=None, bound=-math.inf)
+    programme = _programme(model, reduced)
+    gains = np.concatenate(programme.values)
+    worth = float(np.abs(gains).max(initial=0.0)) or 1.0
+    result = _solved(programme, reduced, gains / worth, gap=gap, seconds=seconds, reserve=reserve)
+    if result.status == 2:
+        return Outcome(point=None, bound=-math.inf)
+    bound = math.inf
+    if result.mip_dual_bound is not None:
+        slack = _DUAL_TOLERANCE * (len(model.sizes) + len(model.factors))
+        bound = float(model.factors[0].values) + worth * (slack - float(result.mip_dual_bound))
+    if result.x is None:
+        return Outcome(point=None, bound=bound)
     starts = np.cumsum([0, *model.sizes])
+    states = [int(np.argmax(result.x[first:last])) for first, last in itertools.pairwise(starts)]
+    return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reduced:
+    """Budgets lowered by the lowest costs of all tables, and the entries that can still fit.
+
+    Attributes:
+        room: of every budget, above the lowest costs.
+        rounded: rounding error of every budget's sums.
+        lows: lowest costs of every table but the constant first.
+        fitting: entries of every such table that are within the room.
+    """
+
+    room: Floats
+    rounded: Floats
+    lows: list[Floats]
+    fitting: list[npt.NDArray[np.bool_]]
+
+
+def _reduced(model: Model) -> _Reduced | None:
+    """The reduced budgets and tables; None where the lowest costs break a budget or a table has no entry left."""
     constant, room, lows, fitting = model.factors[0], model.budgets - model.factors[0].costs, [], []
     for factor in model.factors[1:]:
         lows.append(np.where(np.isfinite(factor.values), factor.costs, np.inf).min(axis=_inner(factor), initial=np.inf))
@@ -65,13 +100,41 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
         above = _beside(low + np.maximum(room, 0.0) + rounded, factor)
         fitting.append(np.isfinite(factor.values) & (factor.costs <= above).all(axis=0))
     if (room < -rounded).any() or not all(entries.any() for entries in fitting):
-        return Outcome(point=None, bound=-math.inf)
+        return None
+    return _Reduced(room=room, rounded=rounded, lows=lows, fitting=fitting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Programme:
+    """The columns (states, then shares) and the tying rows of the integer programme, in pieces.
+
+    Attributes:
+        num_states: columns that are states, and integers.
+        allowed: upper bounds of the states.
+        values, costs: of all columns.
+        ties: the matrix of rows that tie shares to states.
+        right: its right-hand side.
+    """
+
+    num_states: int
+    allowed: Floats
+    values: list[Floats]
+    costs: list[Floats]
+    ties: Any
+    right: Floats
+
+
+def _programme(model: Model, reduced: _Reduced) -> _Programme:
+    """The integer programme of a model: one state a variable, and the shares of each table that sum to its states."""
+    from scipy.sparse import coo_array
+
+    starts = np.cumsum([0, *model.sizes])
     allowed = np.ones(starts[-1])
     values, costs = [np.zeros(starts[-1])], [np.zeros((len(model.budgets), starts[-1]))]
     rows = [np.repeat(np.arange(len(model.sizes)), model.sizes)]
     columns, signs, ones = [np.arange(starts[-1])], [np.ones(starts[-1])], [np.ones(len(model.sizes))]
     num_rows, num_columns = len(model.sizes), int(starts[-1])
-    for factor, low, fits in zip(model.factors[1:], lows, fitting, strict=True):
+    for factor, low, fits in zip(model.factors[1:], reduced.lows, reduced.fitting, strict=True):
         entries = np.argwhere(fits)
         place: tuple[Any, ...] = tuple(entries.T)
         added = factor.costs[(slice(None), *place)] - low[:, None]
@@ -92,36 +155,33 @@ def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, res
             ones.append(np.zeros(size))
             num_rows += size
         num_columns += len(entries)
-    ties = coo_array(
-        (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns))), shape=(num_rows, num_columns)
-    )
-    right = np.concatenate(ones)
-    gains = np.concatenate(values)
-    worth = float(np.abs(gains).max(initial=0.0)) or 1.0
-    scale = np.maximum(np.maximum(room, rounded), np.finfo(float).tiny)
-    spent = coo_array(np.concatenate(costs, axis=1) / scale[:, None])
+    entries_of_ties = (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns)))
+    ties, right = coo_array(entries_of_ties, shape=(num_rows, num_columns)), np.concatenate(ones)
+    return _Programme(num_states=int(starts[-1]), allowed=allowed, values=values, costs=costs, ties=ties, right=right)
+
+
+def _solved(
+    programme: _Programme, reduced: _Reduced, gains: Floats, *, gap: float, seconds: float | None, reserve: float
+) -> Any:
+    """HiGHS's result for a programme, its budgets scaled to 1."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array, vstack
+
+    room, right, num_columns = reduced.room, programme.right, len(gains)
+    scale = np.maximum(np.maximum(room, reduced.rounded), np.finfo(float).tiny)
+    spent = coo_array(np.concatenate(programme.costs, axis=1) / scale[:, None])
     with _silence():
-        result = milp(
-            -gains / worth,
-            integrality=np.arange(num_columns) < starts[-1],
-            bounds=Bounds(0, np.append(allowed, np.ones(num_columns - len(allowed)))),
+        return milp(
+            -gains,
+            integrality=np.arange(num_columns) < programme.num_states,
+            bounds=Bounds(0, np.append(programme.allowed, np.ones(num_columns - len(programme.allowed)))),
             constraints=LinearConstraint(
-                vstack([ties, spent]).tocsr(),
+                vstack([programme.ties, spent]).tocsr(),
                 np.append(right, np.full(len(room), -np.inf)),
                 np.append(right, np.maximum(room, 0.0) / scale - reserve),
             ),
             options={"mip_rel_gap": gap, **({} if seconds is None else {"time_limit": seconds})},
         )
-    if result.status == 2:
-        return Outcome(point=None, bound=-math.inf)
-    bound = math.inf
-    if result.mip_dual_bound is not None:
-        slack = _DUAL_TOLERANCE * (len(model.sizes) + len(model.factors))
-        bound = float(constant.values) + worth * (slack - float(result.mip_dual_bound))
-    if result.x is None:
-        return Outcome(point=None, bound=bound)
-    states = [int(np.argmax(result.x[first:last])) for first, last in itertools.pairwise(starts)]
-    return Outcome(point=point_at(model, np.asarray(states, np.intp)), bound=bound)
 
 
 def _inner(factor: Factor) -> tuple[int, ...]:

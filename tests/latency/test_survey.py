@@ -9,17 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
+from halp_trt.latency.region import Effort, Region, least_probes, usual_probes
 from halp_trt.latency.staircase import climb, plateau_wave
 from halp_trt.latency.surface import Surface
-from halp_trt.latency.survey import (
-    Effort,
-    Region,
-    grid_surfaces,
-    least_probes,
-    measure_surface,
-    measure_surfaces,
-    usual_probes,
-)
+from halp_trt.latency.survey import grid_surfaces, measure_surface, measure_surfaces
 from halp_trt.runtimes.synthetic import latency_us
 from halp_trt.specs import LayerSpec, Measurement
 
