@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from halp_trt.cli.settings import SettingsCommand
 from halp_trt.errors import UsageError
 from halp_trt.planning import SOLVERS
 from halp_trt.workflows.settings import Settings
+
+if TYPE_CHECKING:
+    from halp_trt.workflows.plan import PlanRequest
 
 __all__ = ["plan"]
 
@@ -71,7 +74,7 @@ def plan(
     and exact for any group, as in the papers, even where that cuts the network in two.
     """
     from halp_trt.solvers.problem import limits_from
-    from halp_trt.workflows.plan import PlanRequest, make_plan, parse_range, sweep
+    from halp_trt.workflows.plan import PlanRequest
 
     names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
     settings = Settings.of(**given)
@@ -87,28 +90,41 @@ def plan(
         limits=limits_from(values["least"], settings.prune.frozen, settings.prune.max_prune / 100),
         step=settings.table.width_step,
     )
-    from halp_trt.report.planning import describe_answer, describe_sweep
-
     if sweep_range is not None:
-        from halp_trt.report.run_plots import frontier_figure
-        from halp_trt.store import write_text
+        _print_frontier(request, sweep_range, plot=plot, out=out, as_json=as_json)
+    else:
+        _print_plan(request, plot=plot, out=out, as_json=as_json)
 
-        if out is not None:
-            raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
-        plot = plot or Path("frontier.svg")
-        if plot.suffix.lower() != ".svg":
-            raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
-        found = sweep(request, *parse_range(sweep_range))
-        summary = {
-            "solver": found.solver,
-            "dense_us": found.dense_us,
-            "seconds": found.seconds,
-            "points": found.points,
-            "plot": str(plot),
-        }
-        print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
-        write_text(plot, frontier_figure(found))  # the plans are not lost where it cannot be written
-        return
+
+def _print_frontier(
+    request: PlanRequest, sweep_range: str, *, plot: Path | None, out: Path | None, as_json: bool
+) -> None:
+    from halp_trt.report.planning import describe_sweep
+    from halp_trt.report.run_plots import frontier_figure
+    from halp_trt.store import write_text
+    from halp_trt.workflows.plan import parse_range, sweep
+
+    if out is not None:
+        raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
+    plot = plot or Path("frontier.svg")
+    if plot.suffix.lower() != ".svg":
+        raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
+    found = sweep(request, *parse_range(sweep_range))
+    summary = {
+        "solver": found.solver,
+        "dense_us": found.dense_us,
+        "seconds": found.seconds,
+        "points": found.points,
+        "plot": str(plot),
+    }
+    print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
+    write_text(plot, frontier_figure(found))  # the plans are not lost where it cannot be written
+
+
+def _print_plan(request: PlanRequest, *, plot: Path | None, out: Path | None, as_json: bool) -> None:
+    from halp_trt.report.planning import describe_answer
+    from halp_trt.workflows.plan import make_plan
+
     if plot is not None:
         raise UsageError("only a frontier has a picture; add --sweep 20%..90%, or leave out --plot")
     answer, solution, pruning_plan, dense_us = make_plan(request)

@@ -103,10 +103,8 @@ def train_step(
         loss = _loss(module, batch, lesson)
         value = float(lesson.world.mean(loss.detach()))
         if not math.isfinite(value):
-            raise NonFiniteError(
-                f"loss {value} at step {step} of {total} (learning rate {rate:.3g}); "
-                f"lower the learning rate or lengthen its warm-up"
-            )
+            where = f"loss {value} at step {step} of {total} (learning rate {rate:.3g})"
+            raise NonFiniteError(f"{where}; lower the learning rate or lengthen its warm-up")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in module.parameters():

@@ -79,48 +79,62 @@ def run_all(
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
 
-    def measure() -> tuple[Prepared, int]:
-        prepared = prepare(network, data, frozen=settings.prune.frozen)
-        survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
-        bar = bars("build-lut")
-        _, table = measure_table(
-            prepared.graph, survey, path, runtime, target, lambda n, of: bar(n, of, ""), resume=True
-        )
-        return prepared, len(table.rows)
-
-    def prune() -> tuple[DenseEngine, PruningPlan]:
-        options = BuildOptions(timing_cache=timings_path(engines, target))
-        dense = dense_engine(prepared, runtime, target, options)
-        plan = prune_run(prepared, asked, run, bars("prune"), resume=resume, dense=dense)
-        return dense[0], plan
-
     network, data, _ = clock.timed(
         "train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[2]
     )
-    prepared, _ = clock.timed("build-lut", measure, lambda found: f"{found[1]} layers in {path}")
+    prepared, _ = clock.timed(
+        "build-lut",
+        lambda: _measure(prepare(network, data, frozen=settings.prune.frozen), settings, path, bars("build-lut")),
+        lambda found: f"{found[1]} layers in {path}",
+    )
     asked = settings.changed(lut=str(path))
-    dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
+    dense, plan = clock.timed(
+        "prune",
+        lambda: _prune(prepared, asked, run, engines, bars("prune"), resume=resume),
+        lambda _: str(run.path),
+    )
     built = clock.timed(
         "deploy",
         lambda: deploy_run(run, asked.place, asked.data, Order(engines=engines), prepared=prepared, dense=dense),
         lambda _: str(engines),
     )
-    result = clock.timed(
-        "verify",
-        lambda: verify_run(
-            run,
-            lambda: (prepared.network, prepared.data),
-            asked.place,
-            asked.table,
-            budget=asked.prune.budget,
-            engines=engines,
-        ),
-        _verified,
-    )
+    result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines), _verified)
     clock.timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
     total = sum(clock.seconds.values())
     say(f"{'total':<10} {total:7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
     return RunResult(verification=result, seconds=clock.seconds, note=built.note)
+
+
+def _measure(prepared: Prepared, settings: Settings, path: Path, progress: Progress) -> tuple[Prepared, int]:
+    """The network that was measured, and how many layers the table holds."""
+    runtime, target = find_target(settings.place)
+    survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
+    _, table = measure_table(
+        prepared.graph, survey, path, runtime, target, lambda n, of: progress(n, of, ""), resume=True
+    )
+    return prepared, len(table.rows)
+
+
+def _prune(
+    prepared: Prepared, settings: Settings, run: RunFolder, engines: Path, progress: Progress, *, resume: bool
+) -> tuple[DenseEngine, PruningPlan]:
+    """The dense engine that candidates were timed against, and the plan."""
+    runtime, target = find_target(settings.place)
+    options = BuildOptions(timing_cache=timings_path(engines, target))
+    dense = dense_engine(prepared, runtime, target, options)
+    return dense[0], prune_run(prepared, settings, run, progress, resume=resume, dense=dense)
+
+
+def _verify(prepared: Prepared, settings: Settings, run: RunFolder, engines: Path) -> Verification:
+    """Dense against pruned, with the network and the pictures that there are."""
+    return verify_run(
+        run,
+        lambda: (prepared.network, prepared.data),
+        settings.place,
+        settings.table,
+        budget=settings.prune.budget,
+        engines=engines,
+    )
 
 
 def _verified(found: Verification) -> str:
