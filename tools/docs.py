@@ -3,7 +3,8 @@
 Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
 name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
 ``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md and docs/duel.md,
-by ``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``.
+by ``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``; and the sentence with the one number, by
+``<!-- number: VERIFICATION.json -->`` up to ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from halp_trt.report.units import (
     latency_range,
     percent,
     score,
+    score_change,
     signed_percent,
     target_line,
 )
@@ -42,6 +44,7 @@ _README = _ROOT / "README.md"
 _MEASURED, _DUEL = _ROOT / "docs/measured.md", _ROOT / "docs/duel.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NUMBERED = re.compile(r"(<!-- number: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIGURES = re.compile(r"(<!-- figures: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURED = re.compile(r"<!-- picture: (?P<source>\S+) -->")
 _PICTURE = _ROOT / "docs/images/staircases.svg"
@@ -70,6 +73,7 @@ def _help(path: str, command: click.Command) -> str:
 
 def with_tables(text: str) -> str:
     """A page with the tables between its markers made anew."""
+    text = _NUMBERED.sub(lambda match: f"{match[1]}{_number(_ROOT / match['source'])}{match[3]}", text)
     text = _MARKED.sub(lambda match: f"{match[1]}{_table(_ROOT / match['source'])}{match[3]}", text)
     return _COMPARED.sub(lambda match: f"{match[1]}{_comparison(_ROOT / match['source'])}{match[3]}", text)
 
@@ -83,6 +87,19 @@ def _table(source: Path) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows]
     basis = "; ".join(word for word in (target_line(found.target), score_basis(found)) if word)
     return "\n".join([*lines, "", f"<sub>{basis}.</sub>", ""])
+
+
+def _number(source: Path) -> str:
+    """The sentence with the one number of a verification: how much faster, at which change of the score."""
+    found = load(source)
+    if not isinstance(found, Verification) or found.dense.score is None or found.pruned.score is None:
+        sys.exit(f"error: {source} holds no verification with scores; name one that 'halp-trt verify' wrote")
+    times = f"{latency(found.dense.measurement.latency_us)} → {latency(found.pruned.measurement.latency_us)}"
+    change = score_change(found.dense.score, found.pruned.score)
+    name = found.pruned.score.name
+    return (
+        f"**{found.speedup:.2f}× faster, {name} {change}**: the built-in network, {times}, as measured on one core.\n"
+    )
 
 
 def with_figures(text: str) -> str:

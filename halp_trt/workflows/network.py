@@ -32,6 +32,7 @@ def load_pictures(settings: DataSettings, input_shape: tuple[int, ...] = ()) -> 
         settings.data,
         input_shape=(input_shape[0], input_shape[1], input_shape[2]) if input_shape else None,
         on_bad_picture=cast(Literal["refuse", "skip"], settings.on_bad_picture),
+        task=settings.task,
     )
 
 

@@ -10,6 +10,7 @@ from halp_trt.models.saliency import AUTO, saliency_names
 from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import Budget
+from halp_trt.tasks import TASKS
 from halp_trt.workflows.settings.option import option
 
 __all__ = [
@@ -59,6 +60,7 @@ class DataSettings:
     """The pictures that it is trained and checked on."""
 
     data: str = option("digits", "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.")
+    task: str = option("", "The task that the data are for; by default the data set's own.", choices=TASKS)
     on_bad_picture: str = option("refuse", "What to do with a picture that cannot be read.", choices=("refuse", "skip"))
 
 
