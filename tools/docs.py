@@ -187,7 +187,7 @@ def main() -> None:
     made: dict[Path, Callable[[], str]] = {
         _ROOT / "docs/cli.md": cli_reference,
         _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
-        _MEASURED: lambda: with_figures(_MEASURED.read_text(encoding="utf-8")),
+        _MEASURED: lambda: with_tables(with_figures(_MEASURED.read_text(encoding="utf-8"))),
         _DUEL: lambda: with_figures(_DUEL.read_text(encoding="utf-8")),
         _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
     }
