@@ -53,6 +53,7 @@ def train_dense(
         num_epochs=settings.train_epochs,
         batch_size=tuning.train_batch,
         learning_rate=settings.train_rate,
+        update=tuning.update,
         seed=seed,
     )
     checkpoint = run.dense_checkpoint

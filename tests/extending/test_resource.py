@@ -12,30 +12,26 @@ import pytest
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.network import Ask, network_problem
-from halp_trt.planning.resources import RESOURCES, flops, memory_bytes
+from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.problem import LATENCY
-from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, PruningPlan, Saliency
+from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement, PruningPlan, Saliency
 from halp_trt.store import save
 from halp_trt.workflows.plan import PlanRequest, make_plan
+from tests.extending.conftest import Toy
 from tests.strategies import TARGET, exact_measurement, graph_of, staircase_us
 
 
-def nanojoules(spec: LayerSpec, batch_size: int) -> float:
-    """Energy of a layer: 1 pJ for a floating-point operation, 20 pJ for a byte that is moved."""
-    return 1e-3 * flops(spec, batch_size) + 20e-3 * memory_bytes(spec, batch_size)
-
-
 @pytest.fixture
-def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanRequest:
+def request_(tmp_path: Path, toy: Toy) -> PlanRequest:
     """A plan of a small network by its table, nothing asked of its energy yet."""
-    monkeypatch.setitem(RESOURCES, "nanojoules", nanojoules)
+    toy("resource")
     graph = graph_of([("plain", 24, 0), ("residual", 16, 0)], stem=16)
     saliency = Saliency(scores={g.name: tuple(1.0 + i for i in range(g.num_channels)) for g in graph.prunable_groups})
     save(_table(graph, saliency), tmp_path / "lut.jsonl")
     save(saliency, tmp_path / "saliency.json")
     save(graph, tmp_path / "graph.json")
-    return PlanRequest(source=tmp_path / "lut.jsonl", saliency=tmp_path / "saliency.json", budget="100%")
+    return PlanRequest(source=tmp_path / "lut.jsonl", saliency=tmp_path / "saliency.json", budget=Budget.parse("100%"))
 
 
 def _table(graph: ChannelGraph, saliency: Saliency) -> LatencyTable:
@@ -54,7 +50,7 @@ def _table(graph: ChannelGraph, saliency: Saliency) -> LatencyTable:
 def energy(plan: PruningPlan | None, *, dense: bool = False) -> float:
     assert plan is not None
     counts = plan.graph.dense_counts() if dense else plan.counts()
-    return math.fsum(nanojoules(layer.spec_at(counts), 1) for layer in plan.graph.layers)
+    return math.fsum(RESOURCES["nanojoules"](layer.spec_at(counts), 1) for layer in plan.graph.layers)
 
 
 @pytest.mark.parametrize("share", [0.8, 0.6])

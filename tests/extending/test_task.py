@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.brief import briefly_timed
 
 from halp_trt.cli import verbs
 from halp_trt.errors import UsageError
@@ -19,27 +17,23 @@ from halp_trt.tasks.data import load_data
 from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.loop import train
 from halp_trt.training.settings import TrainSettings
-from tests.extending.toy_task import Brightness
+from tests.extending.conftest import Toy
 
-TOY = "tests.extending.toy_task"
+DATA = "tests.extending.brightness"
 CHAIN = (
-    "run", "--model", f"{TOY}:net", "--data", f"{TOY}:pictures", "--runtime", "onnxruntime", "--budget", "90%",
-    "--step", "16", "--steps", "1", "--minibatches", "2", "--train-epochs", "12", "--train-batch", "32",
-    "--train-rate", "0.02", "--epochs", "1", "--run-dir", "run",
+    "run", "--model", f"{DATA}:net", "--data", f"{DATA}:pictures", "--runtime", "onnxruntime", "--budget", "90%",
+    "--width-step", "16", "--pruning-steps", "1", "--minibatches", "2", "--train-epochs", "12", "--train-batch", "32",
+    "--train-rate", "0.02", "--epochs", "1", "--timing-seconds", "0.1", "--out", "run",
 )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TASKS, "brightness", Brightness)
-
-
-def test_the_toy_is_small() -> None:
-    assert len(inspect.getsource(Brightness).splitlines()) <= 30
+def registered(toy: Toy) -> None:
+    toy("task")
 
 
 def test_a_task_of_ones_own_is_learnt() -> None:
-    data, network = load_data(f"{TOY}:pictures"), load_model(f"{TOY}:net")
+    data, network = load_data(f"{DATA}:pictures"), load_model(f"{DATA}:net")
     assert network.output_names == ("guess", "brightness")
     before = evaluate(module_predict(network.module), data)
     how = TrainSettings(num_epochs=12, batch_size=32, learning_rate=0.02, precision="fp32")
@@ -51,16 +45,15 @@ def test_a_task_of_ones_own_is_learnt() -> None:
 
 
 def test_a_row_may_be_the_place_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TASKS, "brightness", f"{TOY}:Brightness")
-    assert load_data(f"{TOY}:pictures").num_classes == 0
+    monkeypatch.setitem(TASKS, "brightness", "tests.extending.toys.task:Brightness")
+    assert load_data(f"{DATA}:pictures").num_classes == 0
     monkeypatch.delitem(TASKS, "brightness")
     with pytest.raises(UsageError, match="task 'brightness' of data set 'grey' is not known"):
-        load_data(f"{TOY}:pictures")
+        load_data(f"{DATA}:pictures")
 
 
 def test_a_task_of_ones_own_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    briefly_timed(monkeypatch)
     done = CliRunner().invoke(verbs, CHAIN)
     assert done.exit_code in (0, 1), done.output  # whether it is fast enough is the machine's business
     assert "error 0." in done.stderr, "training says its score"

@@ -1,43 +1,22 @@
-"""A weight update registered from outside: a sharpness-aware step, two passes a step."""
+"""A weight update registered from outside: a sharpness-aware step, two passes a step; in a whole run, too."""
 
 from __future__ import annotations
 
-import inspect
+from pathlib import Path
 
-import pytest
 import torch
 
+from halp_trt.store import load_tensors
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.data import load_data
 from halp_trt.training.loop import train
 from halp_trt.training.settings import TrainSettings
-from halp_trt.training.updates import UPDATES
+from tests.extending.conftest import HalpTrt, Toy, pruned
 from tests.training.small import small_net
 
 
-def sharpness_aware(optimizer, gradients):
-    """Steps by the gradients at the worst point nearby (arXiv 2010.01412, algorithm 1, rho = 0.05)."""
-    loss = gradients()
-    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    before = [weight.detach().clone() for weight in weights]
-    norm = torch.stack([weight.grad.norm() for weight in weights]).norm()
-    with torch.no_grad():
-        for weight in weights:
-            weight += 0.05 * weight.grad / norm
-    gradients()
-    with torch.no_grad():
-        for weight, old in zip(weights, before, strict=True):
-            weight.copy_(old)
-    optimizer.step()
-    return loss
-
-
-def test_the_toy_is_small() -> None:
-    assert len(inspect.getsource(sharpness_aware).splitlines()) <= 30
-
-
-def test_an_update_of_two_passes_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(UPDATES, "sam", sharpness_aware)
+def test_an_update_of_two_passes_trains(toy: Toy) -> None:
+    toy("update")
     data, losses, weights = load_data("digits"), {}, {}
     for update in ("sgd", "sam"):
         seen: list[float] = []
@@ -55,3 +34,14 @@ def test_an_update_of_two_passes_trains(monkeypatch: pytest.MonkeyPatch) -> None
     assert losses["sam"][0] == losses["sgd"][0], "the same batch, the same weights"
     assert losses["sam"][-1] < losses["sam"][0]
     assert not torch.equal(weights["sam"], weights["sgd"])
+
+
+def test_the_command_line_takes_it(toy: Toy, halp_trt: HalpTrt, folder: Path) -> None:
+    refused = halp_trt("prune", "--update", "sam")
+    assert (refused.exit_code, "'sam' is not one of" in refused.stderr) == (2, True)
+    toy("update")
+    weights = {}
+    for update in ("sgd", "sam"):
+        pruned(halp_trt, folder, "--update", update, "--out", update, run=update)
+        weights[update] = load_tensors(folder / update / "weights.safetensors")
+    assert any(not (weights["sam"][name] == weights["sgd"][name]).all() for name in weights["sgd"])

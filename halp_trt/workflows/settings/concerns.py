@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 
 from halp_trt.errors import UsageError
+from halp_trt.models.masks import MASKS
 from halp_trt.models.saliency import AUTO, saliency_names
 from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import Budget
 from halp_trt.tasks import TASKS
+from halp_trt.training.updates import UPDATES
 from halp_trt.workflows.settings.option import option
 
 __all__ = [
@@ -112,6 +114,7 @@ class PruneSettings:
     saliency: str = option(
         AUTO, "How channels are scored; auto is by gradients (taylor) where there are data.", choices=saliency_names
     )
+    mask: str = option("hard", "What becomes of pruned channels while the network is trained on.", choices=MASKS)
     pruning_steps: int = option(5, "Pruning steps on the way to the budget.", least=1)
     minibatches: int = option(20, "Training minibatches between two pruning steps.", least=1)
     max_prune: float = option(100.0, "Percent of a channel group that may go at most.", least=0, most=100)
@@ -148,6 +151,7 @@ class FineTuningSettings:
     distillation: float = option(
         0.0, "Weight of the dense network's answers while fine-tuning, 0 to 1.", least=0, most=1
     )
+    update: str = option("sgd", "How gradients change the weights, in every training of a run.", choices=UPDATES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A task of one's own: how bright is a picture? Targets are no whole numbers, and less of the score is better."""
+"""Grey pictures and a network that tells how bright they are, for the toy task."""
 
 from __future__ import annotations
 
@@ -6,25 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from halp_trt.specs import Score
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.pictures import ArrayPictures
-
-
-class Brightness:
-    def __init__(self, data):
-        self.name = data.name
-
-    def loss(self, outputs, targets, settings, taught=None):
-        return nn.functional.mse_loss(outputs["brightness"][:, 0], targets)
-
-    def predict(self, outputs):
-        return outputs["brightness"][:, 0]
-
-    def metric(self, answers):
-        errors = np.concatenate([np.asarray(found) - np.asarray(targets) for found, targets in answers])
-        value = float(np.sqrt((errors**2).mean()))
-        return Score(name="error", value=value, unit="cd", num_examples=len(errors), higher_is_better=False)
 
 
 def _split(seed, num):
