@@ -1,4 +1,4 @@
-"""Where the channels of a plan lie in a module's tensors."""
+"""The positions of a plan's channels in a module's tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["dead_positions", "named_tensors"]
 
 
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers under all their names."""
+    """Parameters and buffers by name; a shared tensor stands under each of its names."""
     named = dict(module.named_parameters(remove_duplicate=False))
     return {**named, **dict(module.named_buffers(remove_duplicate=False))}
 

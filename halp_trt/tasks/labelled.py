@@ -1,4 +1,4 @@
-"""Labelled pictures: digits, folders of classes, and arrays of a user's."""
+"""Labelled pictures: digits, folders of classes, and arrays of a user's factory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["load_digits", "load_factory", "load_imagefolder"]
 
 _DIGITS_SPLIT_SEED = 0
+"""Seed of the split of digits."""
 _MEMORY_LIMIT_BYTES = 512 * 1024**2
-_MAX_CLASSES = 10**6  # more is a mistake, such as a label that is an identifier
+"""Largest size of a decoded split that is held in memory; a larger one is decoded batch by batch."""
+_MAX_CLASSES = 10**6
+"""Most classes of a factory's labels; more is a mistake, such as a label that is an identifier."""
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean per channel of ImageNet's pixels in 0..1."""
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation per channel of ImageNet's pixels in 0..1."""
 
 
 def load_digits(reading: Reading) -> DataSet:
-    """1,797 handwritten digits of 8x8 pixels; a fifth of them, always the same, are the test pictures."""
+    """The data set of 1,797 handwritten digits of 8x8 pixels; a fixed fifth of them are the test pictures.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as cause:
@@ -54,7 +63,11 @@ def load_digits(reading: Reading) -> DataSet:
 
 
 def load_imagefolder(reading: Reading) -> DataSet:
-    """``train/`` with ``val/`` or ``test/``, or one folder of classes split four to one by the files' names."""
+    """The data set of a folder: ``train/`` with ``val/`` or ``test/``, or classes split four to one by file names.
+
+    Raises:
+        DataError: the folder is missing, has ``train/`` alone or holds no picture, or a picture is bad.
+    """
     path, shape = reading.path, reading.input_shape or (3, 224, 224)
     if (path / "train").is_dir():
         classes, files, labels = scan_folder(path / "train")
@@ -91,7 +104,7 @@ def load_imagefolder(reading: Reading) -> DataSet:
 
 
 def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path], list[int], list[Path], list[int]]:
-    """Every fifth picture of each class, in the order of their names' hashes, becomes a test picture."""
+    """Training files and labels, then those of the test split: a fifth of each class, by the hashes of the names."""
     train: list[tuple[Path, int]] = []
     test: list[tuple[Path, int]] = []
     for label in sorted(set(labels)):
@@ -104,10 +117,10 @@ def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path]
 
 
 def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
-    """The data set that a user's factory returns, or the labelled pictures in the four arrays that it returns.
+    """The data set of a user's factory, which returns a data set or four arrays of labelled pictures.
 
     Raises:
-        DataError: it fails, or returns something else.
+        DataError: the factory fails, or returns something else.
     """
     factory = import_factory(source, DataError)
     try:
@@ -146,7 +159,7 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
 
 
 def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
-    """One split that a factory returned.
+    """The pictures of one split from a factory.
 
     Raises:
         DataError: the pixels are no array of pictures, or the labels are not 0, 1, 2 ...
