@@ -154,11 +154,11 @@ def build(
     from halp_trt.workflows.build import Order, compile_engine
     from halp_trt.workflows.folder import Origin
 
-    found = get_runtime(runtime or default_runtime())
+    chosen = get_runtime(runtime or default_runtime())
     batch_size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    target = found.target(precision, batch_size)
+    target = chosen.target(precision, batch_size)
     order = Order(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
-    return compile_engine(model, f"engine{found.suffix}", found, target, Origin(), order)
+    return compile_engine(model, f"engine{chosen.suffix}", chosen, target, Origin(), order)
 
 
 def verify(

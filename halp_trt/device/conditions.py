@@ -31,8 +31,8 @@ class Watch(NamedTuple):
 
 def watch(pci_bus_id: str = "", root: Path = Path("/")) -> Watch:
     """This machine's first source for the GPU at ``pci_bus_id``, or by default for its first GPU."""
-    found = nvml_watch(pci_bus_id) or jetson_watch(root)
-    return found or Watch(
+    present = nvml_watch(pci_bus_id) or jetson_watch(root)
+    return present or Watch(
         source="no clocks, temperature or power: neither NVML (pip install nvidia-ml-py) nor a Jetson's files are here",
         read=lambda: None,
     )
@@ -151,11 +151,11 @@ def power_mode(root: Path = Path("/")) -> str:
     ``nvpmodel`` writes its mode to ``/var/lib/nvpmodel/status`` and has the names in ``/etc/nvpmodel.conf``;
     ``jetson_clocks`` sets the GPU's lowest clock to its highest.
     """
-    found = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
-    if found is None:
+    number = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
+    if number is None:
         return ""
-    name = re.search(rf"POWER_MODEL\s+ID={found[1]}\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf"))
-    mode = f"nvpmodel {found[1]}" + (f" {name[1]}" if name else "")
+    name = re.search(rf"POWER_MODEL\s+ID={number[1]}\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf"))
+    mode = f"nvpmodel {number[1]}" + (f" {name[1]}" if name else "")
     folder = _first(root, *_GPU_CLOCKS)
     if folder is None:
         return mode

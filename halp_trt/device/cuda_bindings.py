@@ -178,7 +178,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _text(error: Any) -> str:
     try:
-        found = rt.cudaGetErrorString(error)[1]
+        text = rt.cudaGetErrorString(error)[1]
     except RuntimeError:
         return str(error)
-    return found.decode() if isinstance(found, bytes) else str(found)
+    return text.decode() if isinstance(text, bytes) else str(text)

@@ -111,8 +111,8 @@ def make_launch(device: GpuDevice, enqueue: Callable[[], object], *, num_executi
     plain = Launch(run=enqueue, device=device)
     plain()  # what is set up at the first execution must be there before a graph is captured
     if not num_executions:
-        taken = take_turns({"one": plain}, num_rounds=5)["one"]
-        one_us = min(sample.elapsed_us for sample in taken)
+        samples = take_turns({"one": plain}, num_rounds=5)["one"]
+        one_us = min(sample.elapsed_us for sample in samples)
         num_executions = max(1, min(_MAX_EXECUTIONS, math.ceil(_SAMPLE_US / max(one_us, _SAMPLE_US / _MAX_EXECUTIONS))))
 
     def repeat() -> None:

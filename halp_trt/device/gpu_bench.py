@@ -126,12 +126,12 @@ def doubts(taken: Taken, *, calm_us: float, is_confidential: bool = False) -> li
     The limits on the coefficient of variation (2.5 %) and on the host's enqueue time (0.8 of the latency) are
     trtexec's. Those on a change of the clock (2 %) and on a slower reference (3 %) are ours.
     """
-    found, reasons = taken.summary, []
-    if found.variation > _MAX_VARIATION:
-        reasons.append(f"samples vary by {found.variation:.1%}, above {_MAX_VARIATION:.1%}")
-    if found.reference_us > calm_us * (1 + _MAX_DRIFT):
-        reasons.append(f"the reference was {found.reference_us / calm_us - 1:.1%} slower than at its best")
-    if not taken.uses_graph and taken.enqueue_us > _ENQUEUE_BOUND * found.latency_us:
+    summary, reasons = taken.summary, []
+    if summary.variation > _MAX_VARIATION:
+        reasons.append(f"samples vary by {summary.variation:.1%}, above {_MAX_VARIATION:.1%}")
+    if summary.reference_us > calm_us * (1 + _MAX_DRIFT):
+        reasons.append(f"the reference was {summary.reference_us / calm_us - 1:.1%} slower than at its best")
+    if not taken.uses_graph and taken.enqueue_us > _ENQUEUE_BOUND * summary.latency_us:
         reasons.append("the host was timed, not the GPU: enqueueing takes as long as executing, and there is no graph")
     if is_confidential:
         reasons.append("events are not reliable under confidential computing")

@@ -153,11 +153,11 @@ class PlanSession:
             context.execute_async_v3(self._gpu.device.stream.handle)
             self._gpu.device.stream.wait()
         names = self._layer_names()
-        found: dict[str, float] = {}
+        medians_us: dict[str, float] = {}
         for layer, samples in times.samples_us.items():
             name = names.get(layer, layer)
-            found[f"{name} ({layer})" if name in found else name] = float(np.median(samples[-num_runs:]))
-        return found
+            medians_us[f"{name} ({layer})" if name in medians_us else name] = float(np.median(samples[-num_runs:]))
+        return medians_us
 
     # ---- memory
 
@@ -207,9 +207,9 @@ class PlanSession:
             context.set_tensor_address(name, buffer.address)
 
     def _copy_in(self, inputs: Mapping[str, Array]) -> None:
-        found = {name: tuple(np.shape(value)) for name, value in inputs.items()}
-        if found != dict(self.input_shapes):
-            raise UsageError(f"the engine refuses its inputs {found}; feed {dict(self.input_shapes)}")
+        shapes = {name: tuple(np.shape(value)) for name, value in inputs.items()}
+        if shapes != dict(self.input_shapes):
+            raise UsageError(f"the engine refuses its inputs {shapes}; feed {dict(self.input_shapes)}")
         for name, value in inputs.items():
             buffer = self._linear(name)
             self._gpu.cuda.copy_in(buffer.address, np.ascontiguousarray(value, dtype=buffer.dtype))
@@ -232,10 +232,10 @@ class PlanSession:
         """The report of TensorRT's inspector on the plan; without detailed verbosity its layers are names alone."""
         inspector = self._engine.create_engine_inspector()
         try:
-            found = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+            report = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return report if isinstance(report, dict) else {}
 
     def _layer_names(self) -> dict[str, str]:
         """The names of every layer's ONNX nodes, as far as the inspector tells."""

@@ -26,9 +26,9 @@ def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: 
     length = sum(run.count * run.repeat for run in axis.runs)
     tensor = tensors.get(axis.parameter)
     if tensor is None or tensor.shape[axis.axis] != length:
-        found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+        fault = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
         raise GraphMismatchError(
-            f"the plan was made for another network: {axis.parameter!r} {found}, expected {length} channels on axis "
+            f"the plan was made for another network: {axis.parameter!r} {fault}, expected {length} channels on axis "
             f"{axis.axis}; use the dense network that the plan was made for"
         )
     alive = set(plan.kept_positions(axis))

@@ -94,10 +94,10 @@ def load_model(
         else:
             raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
         if example is None or input_shape is not None:
-            wanted = input_shape or shape
-            if not wanted:
+            example_shape = input_shape or shape
+            if not example_shape:
                 raise ModelError(f"{source!r} returned a module alone; set the input shape or return (module, example)")
-            example = (torch.randn(1, *wanted),)
+            example = (torch.randn(1, *example_shape),)
     if weights is not None:
         load_weights(module, weights, drop=_AUXILIARY.get(name, ()))
     _check_single_precision(module, source)
@@ -158,19 +158,19 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
             raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
         options["num_classes"] = num_classes
     try:
-        made = factory(**options)
+        result = factory(**options)
     except HalpError:
         raise
     except Exception as cause:
         raise ModelError(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause
-    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    module, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(example, torch.Tensor):
         example = (example,)
     if not isinstance(module, nn.Module) or not (example is None or _all_tensors(example)):
         raise ModelError(
-            f"{source!r} returned {type(made).__name__}; expected an nn.Module or (nn.Module, example tensors)"
+            f"{source!r} returned {type(result).__name__}; expected an nn.Module or (nn.Module, example tensors)"
         )
     return module, None if example is None else tuple(example)
 

@@ -98,14 +98,14 @@ def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> 
             groups = list(dependencies.get_all_groups())
     except Exception:  # a third party's tracer on user code: without it there is one witness less
         return ()
-    found = []
+    couplings = []
     for group in groups:
         root = _place(names, group[0].dep.target.module, out=True)
         for item in list(group)[1:]:
             out = dependencies.is_out_channel_pruning_fn(item.dep.handler)
             place = _place(names, item.dep.target.module, out=out)
             if root is not None and place is not None and len(item.idxs) == len(item.root_idxs):
-                found.append(
+                couplings.append(
                     Coupling(
                         first=root,
                         first_positions=tuple(int(i) for i in item.root_idxs),
@@ -113,7 +113,7 @@ def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> 
                         second_positions=tuple(int(i) for i in item.idxs),
                     )
                 )
-    return tuple(found)
+    return tuple(couplings)
 
 
 def _place(names: Mapping[nn.Module, str], child: object, *, out: bool) -> tuple[str, int] | None:
@@ -203,15 +203,15 @@ def _agrees(module: nn.Module, example: Sequence[torch.Tensor], plan: PruningPla
     """True if the slimmed network runs and its outputs equal the masked one's within the tolerance."""
     try:
         with torch.no_grad():
-            found = flatten(slim(copy.deepcopy(module).eval(), plan)(*example))
+            slimmed = flatten(slim(copy.deepcopy(module).eval(), plan)(*example))
     except Exception:  # user code: any failure refutes the trial
         return False
     masked = copy.deepcopy(module).eval()
     mask(masked, plan)
     with torch.no_grad():
         expected = flatten(masked(*example))
-    return len(expected) == len(found) and all(
+    return len(expected) == len(slimmed) and all(
         a.shape == b.shape
         and torch.allclose(a.float(), b.float(), rtol=_TOLERANCE, atol=_TOLERANCE * max(1e-3, float(a.abs().max())))
-        for a, b in zip(expected, found, strict=True)
+        for a, b in zip(expected, slimmed, strict=True)
     )

@@ -34,7 +34,7 @@ def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) ->
         grid_step: distance between measured widths in channels of a layer.
     """
     rows = lookup(slice_specs(graph, grid_step=grid_step))
-    found: dict[tuple[LayerSpec, ...], int | None] = {}
+    stairs: dict[tuple[LayerSpec, ...], int | None] = {}
     steps = {}
     for group in graph.prunable_groups:
         grid = _grid(graph, group, grid_step)
@@ -42,12 +42,12 @@ def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) ->
         steps[group.name] = grid
         for layer in _stepping_layers(graph, group):
             specs = _slice(graph, layer, group, grid)
-            if specs not in found:
+            if specs not in stairs:
                 points = [rows[spec] for spec in specs]
-                found[specs] = staircase_step(
+                stairs[specs] = staircase_step(
                     counts, [point.latency_us for point in points], [noise_us(point) for point in points]
                 )
-            steps[group.name] = max(steps[group.name], found[specs] or grid)
+            steps[group.name] = max(steps[group.name], stairs[specs] or grid)
     return steps
 
 

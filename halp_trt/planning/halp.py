@@ -107,16 +107,16 @@ def _no_slower(plan: PruningPlan, surfaces: Sequence[Surface], choices: Choices)
     counts = plan.counts()
     for group, options in choices.items():
         wider = (counts[group], *(count for count in options if count > counts[group]))
-        taken_us = np.zeros(len(wider))
+        latencies_us = np.zeros(len(wider))
         for layer in plan.graph.layers:
             if group in _groups_priced(layer, with_readers=True) and layer.lives_at(counts):
                 specs = [layer.spec_at({**counts, group: count}) for count in wider]
-                laid = next((laid for laid in surfaces if all(map(laid.covers, specs))), None)
+                surface = next((surface for surface in surfaces if all(map(surface.covers, specs))), None)
                 widths = [(spec.in_channels, spec.out_channels) for spec in specs]
-                taken_us += math.inf if laid is None else laid.latencies_us(widths)
-        if math.isfinite(taken_us[0]):
-            yield from ((group, count) for count, us in reversed([*zip(wider, taken_us, strict=True)][1:])
-                        if us <= taken_us[0])  # fmt: skip
+                latencies_us += math.inf if surface is None else surface.latencies_us(widths)
+        if math.isfinite(latencies_us[0]):
+            yield from ((group, count) for count, us in reversed([*zip(wider, latencies_us, strict=True)][1:])
+                        if us <= latencies_us[0])  # fmt: skip
 
 
 def step_problem(

@@ -264,5 +264,5 @@ def _blocks(graph: ChannelGraph, numbers: Mapping[str, int]) -> tuple[Block, ...
         for layer in graph.layers
     ]
     return tuple(
-        Block(name=found.layer, groups=found.groups) for found in find_blocks(wires) if not frozen & {*found.groups}
+        Block(name=block.layer, groups=block.groups) for block in find_blocks(wires) if not frozen & {*block.groups}
     )

@@ -61,11 +61,11 @@ def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
     The arena is as large as the largest input and output of one layer together.
     """
     weights = math.fsum(parameters(spec, batch_size) for spec in specs)
-    handed_on = max((_handed_on(spec) for spec in specs), default=0)
-    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * handed_on)
+    num_activations = max((_num_activations(spec) for spec in specs), default=0)
+    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * num_activations)
 
 
-def _handed_on(spec: LayerSpec) -> int:
+def _num_activations(spec: LayerSpec) -> int:
     """Number of activations that a layer reads and writes, the second operand of an addition included."""
     read = spec.in_channels * math.prod(spec.in_size)
     return read + spec.out_channels * _out_positions(spec) * (2 if "Add" in spec.epilogue else 1)

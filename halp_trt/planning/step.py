@@ -56,14 +56,14 @@ class Step:
     engines: tuple[Timed, ...] = ()
 
     def __post_init__(self) -> None:
-        found = self.calibration
+        line = self.calibration
         plan = replace(
             self.plan,
-            calibration=found.slope,
-            overhead_us=found.overhead_us,
-            calibration_r_squared=found.r_squared,
-            calibration_error_fraction=found.largest_error_fraction,
-            calibration_engines=found.num_engines,
+            calibration=line.slope,
+            overhead_us=line.overhead_us,
+            calibration_r_squared=line.r_squared,
+            calibration_error_fraction=line.largest_error_fraction,
+            calibration_engines=line.num_engines,
         )
         object.__setattr__(self, "plan", plan)
 

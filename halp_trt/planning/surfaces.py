@@ -44,9 +44,9 @@ def surface_from(lookup: Lookup, surfaces: Sequence[Laid] = ()) -> Surface:
     """
 
     def surface(spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
-        laid = _covering(surfaces, spec, widths)
-        if laid is not None:
-            return laid.latencies_us(widths)
+        covering = _covering(surfaces, spec, widths)
+        if covering is not None:
+            return covering.latencies_us(widths)
         specs = [spec.with_widths(*pair) for pair in widths]
         rows = lookup(specs)
         return np.asarray([rows[at].latency_us for at in specs])
@@ -80,8 +80,8 @@ class Known:
         """The rows of these specs; only unknown ones are asked for."""
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self._rows]
         if missing:
-            found = self._lookup(missing)
-            self._rows.update({spec: found[spec] for spec in missing})
+            rows = self._lookup(missing)
+            self._rows.update({spec: rows[spec] for spec in missing})
         return self._rows
 
     def knows(self, specs: Sequence[LayerSpec]) -> bool:
@@ -91,15 +91,15 @@ class Known:
     def surface(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
         """Latencies in microseconds at every pair of widths: known, or interpolated between adaptive probes."""
         specs = [spec.with_widths(*pair) for pair in widths]
-        laid = _covering(self._surveyed, spec, widths)
-        if laid is None and len(set(widths)) <= _MEASURED_PAIRS:
+        covering = _covering(self._surveyed, spec, widths)
+        if covering is None and len(set(widths)) <= _MEASURED_PAIRS:
             rows = self.lookup(specs)
             return np.asarray([rows[at].latency_us for at in specs])
-        found = (laid or self._surface_over(spec, widths)).latencies_us(widths)
+        latencies_us = (covering or self._surface_over(spec, widths)).latencies_us(widths)
         for index, at in enumerate(specs):
             if at in self._rows:
-                found[index] = self._rows[at].latency_us
-        return found
+                latencies_us[index] = self._rows[at].latency_us
+        return latencies_us
 
     def _surface_over(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Laid:
         ins, outs = (tuple(sorted(set(side))) for side in zip(*widths, strict=True))

@@ -57,14 +57,14 @@ class Classification:
         logits = np.asarray(next(iter(outputs.values())))
         if logits.ndim != 2 or logits.shape[1] < self._num_classes:
             raise ModelError(f"predictions are {logits.shape}, expected (pictures, at least {self._num_classes})")
-        found: npt.NDArray[np.int64] = logits.argmax(axis=1)
-        return found
+        classes: npt.NDArray[np.int64] = logits.argmax(axis=1)
+        return classes
 
     def metric(self, answers: Iterable[tuple[Sequence[Any] | npt.NDArray[Any], Any]]) -> Score:
         """The top-1 accuracy: the share of pictures whose most likely class is the labelled one."""
         num_correct = num_examples = 0
-        for found, labels in answers:
-            num_correct += int((np.asarray(found) == np.asarray(labels)).sum())
+        for predicted, labels in answers:
+            num_correct += int((np.asarray(predicted) == np.asarray(labels)).sum())
             num_examples += len(labels)
         return Score(name="top-1", value=num_correct / num_examples, unit="fraction", num_examples=num_examples)
 

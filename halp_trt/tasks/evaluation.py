@@ -57,10 +57,10 @@ def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> It
             raise NonFiniteError(
                 f"predictions for pictures {first} and after hold NaN; check the weights of the network"
             )
-        found = task.predict(outputs)
-        if len(found) != batch_size:
-            raise ModelError(f"{len(found)} answers to {batch_size} pictures, expected one for each")
-        yield found[:num], targets
+        answers = task.predict(outputs)
+        if len(answers) != batch_size:
+            raise ModelError(f"{len(answers)} answers to {batch_size} pictures, expected one for each")
+        yield answers[:num], targets
 
 
 def module_predict(module: nn.Module) -> Predict:

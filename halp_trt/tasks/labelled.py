@@ -124,21 +124,21 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
     """
     factory = import_factory(source, DataError)
     try:
-        made = factory()
+        result = factory()
     except HalpError:
         raise
     except Exception as cause:
         raise DataError(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause
-    if isinstance(made, DataSet):
-        return made
-    if not isinstance(made, tuple) or len(made) != 4:
+    if isinstance(result, DataSet):
+        return result
+    if not isinstance(result, tuple) or len(result) != 4:
         raise DataError(
-            f"{source!r} returned {type(made).__name__}; expected a DataSet or arrays "
+            f"{source!r} returned {type(result).__name__}; expected a DataSet or arrays "
             f"(train_pixels, train_labels, test_pixels, test_labels)"
         )
-    train, test = _arrays(source, *made[:2]), _arrays(source, *made[2:])
+    train, test = _arrays(source, *result[:2]), _arrays(source, *result[2:])
     if len(train) == 0:
         raise DataError(f"{source!r} returned no training pictures; expected at least one")
     if len(test) and test.pixels.shape[1:] != train.pixels.shape[1:]:
@@ -172,9 +172,9 @@ def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
         ) from cause
     if not np.issubdtype(numbers.dtype, np.integer) and not (numbers.dtype.kind == "f" and (numbers % 1 == 0).all()):
         raise DataError(f"{source!r} returned labels of type {numbers.dtype}; expected whole numbers from 0")
-    found = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
-    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < _MAX_CLASSES:
+    pictures = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
+    if len(pictures) and not 0 <= pictures.labels.min() <= pictures.labels.max() < _MAX_CLASSES:
         raise DataError(
-            f"{source!r} returned labels from {found.labels.min()} to {found.labels.max()}; expected 0, 1, 2 ..."
+            f"{source!r} returned labels from {pictures.labels.min()} to {pictures.labels.max()}; expected 0, 1, 2 ..."
         )
-    return found
+    return pictures

@@ -175,9 +175,9 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
     """
     if not folder.is_dir():
         raise DataError(f"data folder {folder} does not exist; give a folder with one sub-folder of pictures per class")
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    known = tuple(classes) if classes is not None else tuple(found)
-    strangers = sorted(set(found) - set(known))
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    known = tuple(classes) if classes is not None else tuple(names)
+    strangers = sorted(set(names) - set(known))
     if strangers:
         raise DataError(f"{folder} holds class {strangers[0]!r}, which the training pictures lack; remove or rename it")
     files: list[Path] = []
