@@ -1,7 +1,7 @@
 """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
-Values, their files and errors need numpy alone. The functions below need the extras of what they do and are imported
-when they are first used::
+Values, their files and errors need numpy alone. The functions below need further packages (torch, onnx, a runtime) and
+are imported on first use::
 
     graph = halp_trt.trace(model, example)
     table = halp_trt.load("luts/....jsonl")
@@ -52,7 +52,7 @@ _LAZY = MappingProxyType(
         ("build", "export", "load", "mask", "prune", "rewrite", "save", "slim", "trace", "verify"), "halp_trt.library"
     )
 )
-"""The functions of the library's face, and the module that each is imported from on first use."""
+"""The library's functions, and the module that each is imported from on first use."""
 
 
 def __getattr__(name: str) -> Any:
@@ -63,5 +63,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """All public names, those that are not imported yet included."""
+    """All public names, functions not imported yet included."""
     return sorted({*(name for name in globals() if not name.startswith("_")), *_LAZY, "__version__"})

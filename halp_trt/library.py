@@ -1,6 +1,6 @@
-"""The library's face: what a training script of one's own needs, in one place; ``halp_trt`` exports it lazily.
+"""The library's functions for a training script of one's own, in one place; ``halp_trt`` exports them lazily.
 
-Each function is a thin call of the room that does the work; heavy packages are imported when they are needed.
+Each function is a thin call into another module; heavy packages are imported on demand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def export(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) ->
 def trace(
     module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor], *, frozen: Sequence[str] = ()
 ) -> ChannelGraph:
-    """Returns the layers and channel groups of a network, proven by a trial.
+    """Returns the layers and channel groups of a network, proven by trial removals.
 
     Args:
         module: the network, in fp32.
@@ -67,13 +67,13 @@ def trace(
 def mask(
     module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None, *, kind: str = "hard"
 ) -> None:
-    """Zeroes what a plan removed, in place: weights and the optimiser's momentum. Call it again after every update.
+    """Zeroes removed channels in place, in weights and the optimiser's momentum. Call it again after every update.
 
     Args:
         module: the dense network.
-        plan: what stays.
-        optimizer: its optimiser, where it is being trained.
-        kind: a row of ``halp_trt.models.masks.MASKS``.
+        plan: the channels that stay.
+        optimizer: the network's optimiser, if it is being trained.
+        kind: a name in ``halp_trt.models.masks.MASKS``.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -84,7 +84,12 @@ def mask(
 
 
 def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> nn.Module:
-    """Returns the network made physically narrow, in place; it computes what the masked one does.
+    """Returns the network made physically narrow, in place; its outputs are those of the masked one.
+
+    Args:
+        module: the dense network, masked or not.
+        plan: the channels that stay.
+        optimizer: the network's optimiser, if it is being trained; it follows the new parameters.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -99,8 +104,8 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, module: nn.Module | No
 
     Args:
         model: the dense network's export.
-        plan: what stays; ``PruningPlan.dense(graph)`` keeps all.
-        module: the dense-sized network whose weights go in, where it was trained since the export.
+        plan: the channels that stay; ``PruningPlan.dense(graph)`` keeps all.
+        module: the dense-sized network whose weights go in, if it was trained since the export.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -134,11 +139,11 @@ def build(
     """Returns the engine of a rewritten network, with a record that proves its precision.
 
     Args:
-        model: from :func:`rewrite`; its batch is the engine's.
-        runtime: a row of ``halp_trt.runtimes.RUNTIMES``; None picks by what is present.
+        model: a network from :func:`rewrite`; its batch is the engine's.
+        runtime: a name in ``halp_trt.runtimes.RUNTIMES``; None picks one that this machine has.
         precision: number format.
-        examples: inputs that calibrate int8 and show where 16 bits do not reach.
-        keep_fp32: nodes that stay in fp32.
+        examples: inputs that calibrate int8 and reveal overflow in 16 bits.
+        keep_fp32: names of nodes that stay in fp32.
 
     Raises:
         UsageError: there is no such runtime, or it has no such precision.
@@ -149,11 +154,11 @@ def build(
     from halp_trt.workflows.build import Order, compile_engine
     from halp_trt.workflows.folder import Origin
 
-    found = get_runtime(runtime or default_runtime())
+    chosen = get_runtime(runtime or default_runtime())
     batch_size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    target = found.target(precision, batch_size)
+    target = chosen.target(precision, batch_size)
     order = Order(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
-    return compile_engine(model, f"engine{found.suffix}", found, target, Origin(), order)
+    return compile_engine(model, f"engine{chosen.suffix}", chosen, target, Origin(), order)
 
 
 def verify(
@@ -168,18 +173,18 @@ def verify(
     score: Callable[[Session], Score | None] = lambda session: None,
     tolerances: Tolerances | None = None,
 ) -> Verification:
-    """Returns the proof: both engines timed in turns on this device, and compared with what was promised.
+    """Returns the proof: both engines timed in turns on this device and held against plan, budget and reference.
 
     Args:
         dense, pruned: engines of one target, from :func:`build` or :func:`load`.
-        plan: what the pruned one was made from.
-        budget: of the pruned engine's latency.
+        plan: the plan that the pruned engine was made from.
+        budget: limit on the pruned engine's latency.
         module: the masked network, the reference for the pruned engine's outputs; None takes the ONNX reference
             evaluator on the network that the engine was built from.
-        table: predicts latencies; None predicts nothing.
-        inputs: what both are run on; None for random numbers.
-        score: how well an engine does its task.
-        tolerances: what still passes, and how long both are timed.
+        table: a table that predicts latencies; None predicts nothing.
+        inputs: inputs of both engines; None for random numbers.
+        score: function that gives an engine's score at its task.
+        tolerances: tolerances of the verdict, and the duration of the timing.
 
     Raises:
         RuntimeUnavailableError: this machine cannot run the engines.
@@ -204,6 +209,7 @@ def verify(
 
 
 def _reference(model: onnx.ModelProto, module: nn.Module | None) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """A function that computes the expected outputs: the module, or ONNX's reference evaluator."""
     if module is not None:
         from halp_trt.models.reference import answers
 
@@ -230,10 +236,10 @@ def _runnable(engine: BuiltEngine) -> Contender:
 
 
 def load(path: str | Path) -> Any:
-    """Returns any artefact: a latency table, plan, graph, saliency, verification; or an engine with its record.
+    """Returns any artefact: a latency table, plan, graph, saliency or verification; or an engine with its record.
 
     Raises:
-        ArtefactError: it is missing, damaged or no artefact, or an engine that is not the one of its record.
+        ArtefactError: the file is missing, damaged, no artefact, or an engine other than its record names.
         RuntimeUnavailableError: the engine's runtime is not installed.
     """
     path = Path(path)
@@ -265,10 +271,10 @@ def _loaded(path: Path, record: EngineRecord) -> BuiltEngine:
 
 
 def save(value: Any, path: str | Path) -> None:
-    """Writes any artefact atomically; an engine with its record and the network that it was built from beside it.
+    """Writes any artefact atomically; beside an engine also its record and the network that it was built from.
 
     Raises:
-        ArtefactError: it cannot be written.
+        ArtefactError: the file cannot be written.
     """
     if isinstance(getattr(value, "record", None), EngineRecord):
         from halp_trt.workflows.build import write_engine

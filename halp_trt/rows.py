@@ -1,4 +1,4 @@
-"""Rows of registries: values, or the places of values that are imported only when they are asked for."""
+"""Rows of registries: values, or the import paths of values that are loaded on demand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def load_row(row: T | str) -> T:
-    """The value of a registry's row: itself, or what ``package.module:name`` names.
+    """The value of a registry's row: the row itself, or the object at ``package.module:name``.
 
     Args:
-        row: a value, or the text that says where it is.
+        row: a value, or its import path.
 
     Raises:
         ImportError: the module, or a package that it needs, is not installed.

@@ -1,6 +1,6 @@
-"""Measurements of what the device's loop times, and the loop itself for the rooms above.
+"""The timing loop of ``halp_trt.device`` for the rooms above, with measurements and conditions as values.
 
-Time is taken in ``halp_trt.device``, which knows plain tuples; here they become values of ``halp_trt.specs``.
+The loop gives plain tuples; here they become values of ``halp_trt.specs``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from halp_trt.specs import Conditions, Measurement
 
 __all__ = [
     "MAX_ATTEMPTS",
-    "MOST_ROUNDS",
     "SHORTEST_US",
     "Device",
     "Launch",
@@ -41,13 +40,9 @@ __all__ = [
     "warm_up",
 ]
 
-MOST_ROUNDS = 5_000
-"""In which engines are compared: a shared machine changes its speed by the second, and small networks by another factor
-than large ones, so that short engines want seconds, too, and not so many runs alone."""
-
 
 def summarise(samples_us: Sequence[float], overhead_us: float = 0.0, reference_us: float = 0.0) -> Measurement:
-    """Median and spread of samples, as :func:`halp_trt.device.samples.summary_of` has them.
+    """The measurement of samples: median and spread by :func:`halp_trt.device.samples.summary_of`.
 
     Raises:
         MeasurementError: there are no samples, or one is negative or not finite.
@@ -56,5 +51,5 @@ def summarise(samples_us: Sequence[float], overhead_us: float = 0.0, reference_u
 
 
 def conditions_of(reading: Reading | None) -> Conditions | None:
-    """What a device told of its state, as a value; None where nothing tells it."""
+    """The conditions in a device's reading, as a value; None without a reading."""
     return None if reading is None else Conditions(**reading._asdict())

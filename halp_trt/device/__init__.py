@@ -1,5 +1,5 @@
-"""What runs on the device itself: timing, CUDA, conditions and TensorRT plans.
+"""The code that runs on the device itself: timing, CUDA, conditions and TensorRT plans.
 
-Python 3.8, its standard library and numpy suffice, so that this folder works as it stands on a Jetson. It imports
-nothing of halp_trt but itself; what it returns are plain tuples, of which ``halp_trt.timing`` makes measurements.
+Python 3.8, its standard library and numpy suffice, so this folder works as it stands on a Jetson. It imports nothing of
+halp_trt but itself and returns plain tuples; ``halp_trt.timing`` makes measurements of them.
 """

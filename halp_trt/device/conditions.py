@@ -1,6 +1,6 @@
-"""Clocks, temperature and power of a GPU: NVML where it is, the kernel's files on a Jetson, else nothing, said plainly.
+"""Clocks, temperature and power of a GPU, from NVML, from the kernel's files on a Jetson, or from nowhere.
 
-They are read before and after the timed samples, never between: asking disturbs what is measured (NVIDIA/TensorRT
+They are read before and after the timed samples, never between: reading disturbs the measurement (NVIDIA/TensorRT
 issues 2289 and 4382).
 """
 
@@ -16,12 +16,12 @@ __all__ = ["Watch", "jetson_watch", "nvml_watch", "power_mode", "watch"]
 
 
 class Watch(NamedTuple):
-    """A way to read the conditions of a GPU.
+    """A source of the conditions of a GPU.
 
     Attributes:
-        source: where they come from, or why there are none, in words.
-        read: the conditions now; None where there are none.
-        is_confidential: the machine computes confidentially, where CUDA's events are not reliable.
+        source: name of the source, or the reason why there is none.
+        read: function that returns the present conditions; None without a source.
+        is_confidential: True under confidential computing, where CUDA's events are not reliable.
     """
 
     source: str
@@ -30,9 +30,9 @@ class Watch(NamedTuple):
 
 
 def watch(pci_bus_id: str = "", root: Path = Path("/")) -> Watch:
-    """The first source that this machine has for the GPU at ``pci_bus_id``, or for its first one."""
-    found = nvml_watch(pci_bus_id) or jetson_watch(root)
-    return found or Watch(
+    """This machine's first source for the GPU at ``pci_bus_id``, or by default for its first GPU."""
+    present = nvml_watch(pci_bus_id) or jetson_watch(root)
+    return present or Watch(
         source="no clocks, temperature or power: neither NVML (pip install nvidia-ml-py) nor a Jetson's files are here",
         read=lambda: None,
     )
@@ -47,10 +47,11 @@ _SLOWDOWNS = {
     "HwThermalSlowdown": "heat (hardware)",
     "HwPowerBrakeSlowdown": "power brake",
 }
+"""Reasons for a slower clock in words, by NVML's names."""
 
 
 def nvml_watch(pci_bus_id: str = "") -> Watch | None:
-    """Conditions through NVML, or None where its package, its library or the GPU is missing (as on a Jetson)."""
+    """The conditions through NVML; None if its package, its library or the GPU is missing (as on a Jetson)."""
     try:
         import pynvml as nvml
     except ImportError:
@@ -87,7 +88,7 @@ def _nvml_conditions(nvml: Any, gpu: Any) -> Reading:
 
 
 def _ask(nvml: Any, name: str, *arguments: Any) -> Any:
-    """What NVML answers, or None where this GPU, driver or version of it does not."""
+    """The return value of an NVML function; None if this GPU, driver or version does not have it."""
     try:
         return getattr(nvml, name)(*arguments)
     except (nvml.NVMLError, AttributeError):
@@ -106,11 +107,13 @@ _GPU_CLOCKS = (
     "sys/class/devfreq/*.gp10b",
     "sys/class/devfreq/*.gpu",
 )
+"""Folders of a Jetson's GPU clock: Xavier, Orin, TX2, other kernels."""
 _POWER_RAILS = ("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label",)
+"""Files with the names of a Jetson's power rails."""
 
 
 def jetson_watch(root: Path = Path("/")) -> Watch | None:
-    """Conditions from the files of a Jetson's kernel (JetPack 5 and newer), or None where there are none."""
+    """The conditions from the files of a Jetson's kernel (JetPack 5 and newer); None if there are none."""
     folder = _first(root, *_GPU_CLOCKS)
     if folder is None:
         return None
@@ -130,7 +133,7 @@ def _jetson_conditions(root: Path, folder: Path) -> Reading:
 
 
 def _rail_watts(root: Path) -> float | None:
-    """Volts times amperes of the rail that feeds the GPU."""
+    """The power of the rail that feeds the GPU: volts times amperes."""
     for pattern in _POWER_RAILS:
         for label in sorted(root.glob(pattern)):
             if "GPU" in _text(label):
@@ -143,16 +146,16 @@ def _rail_watts(root: Path) -> float | None:
 
 
 def power_mode(root: Path = Path("/")) -> str:
-    """A Jetson's power mode and whether its GPU clock is locked, for the target; empty on any other machine.
+    """A Jetson's power mode and the lock of its GPU clock, in words, for the target; empty on any other machine.
 
     ``nvpmodel`` writes its mode to ``/var/lib/nvpmodel/status`` and has the names in ``/etc/nvpmodel.conf``;
     ``jetson_clocks`` sets the GPU's lowest clock to its highest.
     """
-    found = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
-    if found is None:
+    number = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
+    if number is None:
         return ""
-    name = re.search(rf"POWER_MODEL\s+ID={found[1]}\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf"))
-    mode = f"nvpmodel {found[1]}" + (f" {name[1]}" if name else "")
+    name = re.search(rf"POWER_MODEL\s+ID={number[1]}\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf"))
+    mode = f"nvpmodel {number[1]}" + (f" {name[1]}" if name else "")
     folder = _first(root, *_GPU_CLOCKS)
     if folder is None:
         return mode

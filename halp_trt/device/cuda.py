@@ -1,7 +1,7 @@
-"""What halp-trt needs of CUDA, as two small protocols, and the packages that offer it.
+"""Two small protocols for CUDA, and the adapters of packages that offer it.
 
-:class:`Stream` is all that timing needs; :class:`Cuda` adds memory. PyCUDA is taken where it is installed (on Jetson
-and for Titan V, built there, because it has no wheels), else cuda-python, under its new name (``cuda.bindings``) or its
+Timing needs a :class:`Stream` alone; :class:`Cuda` adds memory. PyCUDA is taken if it is installed (it has no wheels
+and is built on the spot, as on Jetson and for Titan V), else cuda-python, under its new name (``cuda.bindings``) or its
 old one (``cuda.cudart``). PyTorch brings a stream of its own (``halp_trt.runtimes.pytorch.stream``).
 """
 
@@ -27,18 +27,18 @@ ADAPTERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "cuda-python": ("cuda", "cuda_bindings"),
     }
 )
-"""Package and module of every adapter by name, the first that is installed is taken."""
+"""Package and module of every adapter by name; the first one installed is taken."""
 
 
 class CudaDevice(NamedTuple):
-    """A GPU.
+    """The properties of a GPU.
 
     Attributes:
-        name: as its driver reports it.
-        compute_capability: such as ``8.6``.
-        num_bytes: of its memory.
-        driver: the CUDA version its driver supports, such as ``12.4``.
-        pci_bus_id: where it sits, such as ``0000:65:00.0``; by it NVML knows which GPU is meant.
+        name: the driver's name for it.
+        compute_capability: compute capability, such as ``8.6``.
+        num_bytes: size of its memory.
+        driver: highest CUDA version that its driver supports, such as ``12.4``.
+        pci_bus_id: its address on the PCI bus, such as ``0000:65:00.0``, by which NVML finds it.
     """
 
     name: str
@@ -49,7 +49,7 @@ class CudaDevice(NamedTuple):
 
 
 class Stream(Protocol):
-    """Work that the GPU does in order.
+    """A stream: work that the GPU does in order.
 
     Attributes:
         handle: the ``cudaStream_t`` as a number, as TensorRT takes it.
@@ -58,25 +58,25 @@ class Stream(Protocol):
     handle: int
 
     def event(self) -> Any:
-        """A mark in time; waiting for it spins, which costs a core and saves microseconds."""
+        """Returns a new event; waiting for it spins, which costs a core and saves microseconds."""
         ...
 
     def record(self, event: Any) -> None:
-        """Puts the mark behind all work so far."""
+        """Puts an event behind all work so far."""
         ...
 
     def wait(self, event: Any = None) -> None:
-        """Returns when the mark is passed, or, without one, when all work is done."""
+        """Returns when the event is passed, or, without one, when all work is done."""
         ...
 
     def elapsed_us(self, begin: Any, end: Any) -> float:
-        """Microseconds between two marks that are passed; their resolution is about half a microsecond."""
+        """Returns the microseconds between two passed events; the resolution is about half a microsecond."""
         ...
 
     def capture(self, enqueue: Callable[[], object]) -> Callable[[], None] | None:
-        """What ``enqueue`` puts on this stream as one graph; calling it launches the graph.
+        """Returns a function that launches the work of ``enqueue`` as one graph.
 
-        None where the adapter has no graphs (PyCUDA) or the work cannot be captured: enqueue it plainly then.
+        It returns None if the adapter has no graphs (PyCUDA) or the work cannot be captured; enqueue it plainly then.
         """
         ...
 
@@ -91,27 +91,27 @@ class Cuda(Protocol):
     name: str
 
     def device(self) -> CudaDevice:
-        """The GPU it works on."""
+        """Returns the properties of the GPU."""
         ...
 
     def stream(self) -> Stream:
-        """A new stream that does not wait for the default one."""
+        """Returns a new stream that does not wait for the default one."""
         ...
 
     def malloc(self, num_bytes: int) -> int:
-        """The address of new memory.
+        """Returns the address of new memory.
 
         Raises:
-            MeasurementError: there is not enough.
+            MeasurementError: the GPU has not enough memory.
         """
         ...
 
     def free(self, address: int) -> None:
-        """Gives memory back."""
+        """Frees memory."""
         ...
 
     def copy_in(self, address: int, values: Array) -> None:
-        """Copies an array in C order to the device; it is there when this returns."""
+        """Copies an array in C order to the device and waits."""
         ...
 
     def copy_out(self, values: Array, address: int) -> None:
@@ -120,10 +120,10 @@ class Cuda(Protocol):
 
 
 def open_cuda() -> Cuda:
-    """The first GPU through the first adapter that is installed.
+    """The first GPU, through the first installed adapter.
 
     Raises:
-        RuntimeUnavailableError: no adapter is installed, or there is no driver or no GPU; one sentence says which.
+        RuntimeUnavailableError: no adapter is installed, or there is no driver or no GPU; the message says which.
     """
     from importlib import import_module
 
@@ -142,7 +142,7 @@ def open_cuda() -> Cuda:
 
 
 def require_device() -> CudaDevice:
-    """The GPU of this machine.
+    """The properties of this machine's first GPU.
 
     Raises:
         RuntimeUnavailableError: as :func:`open_cuda`.

@@ -1,8 +1,8 @@
-"""CUDA through cuda-python: ``cuda.bindings.runtime`` (12.6 and newer), or ``cuda.cudart`` as it was called before.
+"""CUDA through cuda-python: ``cuda.bindings.runtime`` (12.6 and newer), or ``cuda.cudart``, its name before.
 
 Every function there returns a tuple that starts with an error code. Names and signatures are those of 11.8, 12.3 and
-13.4; where they differ between versions (``cudaGraphInstantiate``, device properties by struct layout) the form that is
-the same in all of them is called.
+13.4. If they differ between versions (``cudaGraphInstantiate``, device properties by struct layout), the form common to
+all of them is called.
 """
 
 from __future__ import annotations
@@ -58,17 +58,18 @@ def open_device() -> BindingsCuda:
 
 
 _ABSENT = "this needs an NVIDIA GPU and its driver, and CUDA finds none ({reason}); choose --runtime onnxruntime here"
+"""The error without a GPU."""
 
 
 class BindingsCuda:
-    """The first GPU, as :class:`halp_trt.device.cuda.Cuda` has it."""
+    """The first GPU through cuda-python, a :class:`halp_trt.device.cuda.Cuda`."""
 
     def __init__(self) -> None:
         _call(rt.cudaSetDevice, 0)
         self.name = f"cuda-python {getattr(rt, '__version__', '')}".strip()
 
     def device(self) -> CudaDevice:
-        """The GPU it works on."""
+        """The properties of the GPU."""
         properties = _call(rt.cudaGetDeviceProperties, 0)
         kinds = rt.cudaDeviceAttr
         major = _call(rt.cudaDeviceGetAttribute, kinds.cudaDevAttrComputeCapabilityMajor, 0)
@@ -90,12 +91,12 @@ class BindingsCuda:
         """The address of new memory.
 
         Raises:
-            MeasurementError: there is not enough.
+            MeasurementError: the GPU has not enough memory.
         """
         return int(_call(rt.cudaMalloc, num_bytes))
 
     def free(self, address: int) -> None:
-        """Gives memory back."""
+        """Frees memory."""
         _call(rt.cudaFree, address)
 
     def copy_in(self, address: int, values: Array) -> None:
@@ -108,7 +109,7 @@ class BindingsCuda:
 
 
 class BindingsStream:
-    """A stream with events and graphs, as :class:`halp_trt.device.cuda.Stream` has it."""
+    """A stream with events and graphs, a :class:`halp_trt.device.cuda.Stream`."""
 
     def __init__(self) -> None:
         self._stream = _call(rt.cudaStreamCreateWithFlags, rt.cudaStreamNonBlocking)
@@ -116,28 +117,28 @@ class BindingsStream:
         weakref.finalize(self, rt.cudaStreamDestroy, self._stream)
 
     def event(self) -> Any:
-        """A mark in time; its owner keeps it as long as the stream."""
+        """A new event; it lives as long as the stream."""
         event = _call(rt.cudaEventCreateWithFlags, rt.cudaEventDefault)
         weakref.finalize(self, rt.cudaEventDestroy, event)
         return event
 
     def record(self, event: Any) -> None:
-        """Puts the mark behind all work so far."""
+        """Puts an event behind all work so far."""
         _call(rt.cudaEventRecord, event, self._stream)
 
     def wait(self, event: Any = None) -> None:
-        """Returns when the mark is passed, or all work is done."""
+        """Returns when the event is passed, or, without one, when all work is done."""
         if event is None:
             _call(rt.cudaStreamSynchronize, self._stream)
         else:
             _call(rt.cudaEventSynchronize, event)
 
     def elapsed_us(self, begin: Any, end: Any) -> float:
-        """Microseconds between two marks."""
+        """Microseconds between two events."""
         return float(_call(rt.cudaEventElapsedTime, begin, end)) * 1e3
 
     def capture(self, enqueue: Callable[[], object]) -> Callable[[], None] | None:
-        """The work as one graph, or None where CUDA cannot capture it."""
+        """The work of ``enqueue`` as one graph; None if CUDA cannot capture it."""
         _call(rt.cudaStreamBeginCapture, self._stream, rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             enqueue()
@@ -162,7 +163,7 @@ class _Graph:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of CUDA returns beside its error code.
+    """The return value of a CUDA function without its error code.
 
     Raises:
         MeasurementError: the code is an error.
@@ -177,7 +178,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _text(error: Any) -> str:
     try:
-        found = rt.cudaGetErrorString(error)[1]
+        text = rt.cudaGetErrorString(error)[1]
     except RuntimeError:
         return str(error)
-    return found.decode() if isinstance(found, bytes) else str(found)
+    return text.decode() if isinstance(text, bytes) else str(text)

@@ -1,7 +1,7 @@
 """CUDA through PyCUDA, which JetPack users and owners of a Titan V build beside their CUDA toolkit.
 
-PyCUDA has no graph capture (2026.1): work is enqueued plainly, and the row says so. It works in the device's primary
-context, the one that TensorRT uses.
+PyCUDA has no graph capture (2026.1): work is enqueued plainly, and the table's row records it. It works in the device's
+primary context, the one that TensorRT uses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PyCuda", "PyCudaStream", "open_device"]
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, part of CUDA's ABI; PyCUDA takes it as a number
+_NON_BLOCKING = 1
+"""Value of ``CU_STREAM_NON_BLOCKING``, part of CUDA's ABI; PyCUDA takes it as a number."""
 
 
 def open_device() -> PyCuda:
@@ -42,10 +43,11 @@ def open_device() -> PyCuda:
 
 
 _ABSENT = "this needs an NVIDIA GPU and its driver, and CUDA finds none ({reason}); choose --runtime onnxruntime here"
+"""The error without a GPU."""
 
 
 class PyCuda:
-    """The first GPU, as :class:`halp_trt.device.cuda.Cuda` has it."""
+    """The first GPU through PyCUDA, a :class:`halp_trt.device.cuda.Cuda`."""
 
     def __init__(self) -> None:
         self.name = f"PyCUDA {pycuda.VERSION_TEXT}"
@@ -56,7 +58,7 @@ class PyCuda:
         weakref.finalize(self, self._context.pop)
 
     def device(self) -> CudaDevice:
-        """The GPU it works on."""
+        """The properties of the GPU."""
         major, minor = self._device.compute_capability()
         version = driver.get_driver_version()
         return CudaDevice(
@@ -75,7 +77,7 @@ class PyCuda:
         """The address of new memory.
 
         Raises:
-            MeasurementError: there is not enough.
+            MeasurementError: the GPU has not enough memory.
         """
         try:
             memory = driver.mem_alloc(num_bytes)
@@ -85,7 +87,7 @@ class PyCuda:
         return int(memory)
 
     def free(self, address: int) -> None:
-        """Gives memory back."""
+        """Frees memory."""
         self._memory.pop(address).free()
 
     def copy_in(self, address: int, values: Array) -> None:
@@ -98,28 +100,28 @@ class PyCuda:
 
 
 class PyCudaStream:
-    """A stream with events and without graphs, as :class:`halp_trt.device.cuda.Stream` has it."""
+    """A stream with events and without graphs, a :class:`halp_trt.device.cuda.Stream`."""
 
     def __init__(self) -> None:
         self._stream = driver.Stream(_NON_BLOCKING)
         self.handle = int(self._stream.handle)
 
     def event(self) -> Any:
-        """A mark in time."""
+        """A new event."""
         return driver.Event()
 
     def record(self, event: Any) -> None:
-        """Puts the mark behind all work so far."""
+        """Puts an event behind all work so far."""
         event.record(self._stream)
 
     def wait(self, event: Any = None) -> None:
-        """Returns when the mark is passed, or all work is done."""
+        """Returns when the event is passed, or, without one, when all work is done."""
         (self._stream if event is None else event).synchronize()
 
     def elapsed_us(self, begin: Any, end: Any) -> float:
-        """Microseconds between two marks."""
+        """Microseconds between two events."""
         return float(begin.time_till(end)) * 1e3
 
     def capture(self, enqueue: Callable[[], object]) -> Callable[[], None] | None:
-        """None: PyCUDA cannot capture."""
+        """Returns None: PyCUDA cannot capture."""
         return None

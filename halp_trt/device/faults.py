@@ -1,4 +1,4 @@
-"""The errors that are raised on the device itself; ``halp_trt.errors`` has them beside all others."""
+"""The errors raised on the device itself; ``halp_trt.errors`` exports them beside all others."""
 
 
 class HalpError(Exception):

@@ -1,6 +1,6 @@
-"""Measuring engines on a GPU, each in turns with a reference that stays; and doubts where doubts are due.
+"""A bench that measures engines on a GPU, each in turns with a fixed reference, and names doubts about a measurement.
 
-The reference shows drift. How this relates to trtexec: docs/timing.md.
+The reference shows drift. docs/timing.md compares this with trtexec.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["ROUNDS", "GpuBench", "Rounds", "Taken", "doubts"]
 
 
 class Rounds(NamedTuple):
-    """How samples are taken.
+    """The protocol by which samples are taken.
 
     Attributes:
-        num_samples: timed rounds.
-        num_warmup: untimed rounds before them.
-        warmup_ms: how long the GPU is kept busy before those.
-        num_executions: executions in one sample; 0 for as many as one's length asks for.
+        num_samples: number of timed rounds.
+        num_warmup: number of untimed rounds before them.
+        warmup_ms: time for which the GPU is kept busy before those.
+        num_executions: number of executions in one sample; 0 fits it to the length of one execution.
     """
 
     num_samples: int = 50
@@ -35,13 +35,18 @@ class Rounds(NamedTuple):
 
 
 ROUNDS = Rounds()
-"""How latencies are taken on a GPU."""
+"""The protocol for latencies on a GPU."""
 
 _MAX_VARIATION = 0.025
+"""Largest coefficient of variation without a doubt, as in trtexec."""
 _MAX_CLOCK_CHANGE = 0.02
+"""Largest relative change of a clock during the samples without a doubt."""
 _MAX_DRIFT = 0.03
+"""Largest slowdown of the reference against its best, as a fraction, without a doubt."""
 _ENQUEUE_BOUND = 0.8
+"""Largest enqueue time of the host, as a fraction of the latency, without a doubt, as in trtexec."""
 _ATTEMPTS = 3
+"""Most attempts at one measurement."""
 
 
 class Taken(NamedTuple):
@@ -49,11 +54,11 @@ class Taken(NamedTuple):
 
     Attributes:
         summary: latency and spread.
-        enqueue_us: median time the host spends to start one execution.
-        before, after: the GPU's conditions on both sides of the samples; None where nothing tells them.
-        num_executions: executions in one sample.
-        uses_graph: whether a sample is one launch of a CUDA graph.
-        doubt: why it is not to be trusted, in words; empty where it is.
+        enqueue_us: median time that the host takes to start one execution.
+        before, after: the GPU's conditions on both sides of the samples; None if the system does not tell them.
+        num_executions: number of executions in one sample.
+        uses_graph: True if a sample is one launch of a CUDA graph.
+        doubt: reasons, in words, not to trust it; empty if there are none.
     """
 
     summary: Summary
@@ -66,13 +71,13 @@ class Taken(NamedTuple):
 
 
 class GpuBench:
-    """Measures one engine after the other on a GPU, each in turns with a reference that stays.
+    """A bench that measures one engine after the other on a GPU, each in turns with a fixed reference.
 
     Attributes:
-        device: what everything runs on.
-        rounds: how samples are taken.
-        reference: the launch that stays, made with :func:`halp_trt.device.gpu.make_launch`.
-        calm_us: the fastest median of the reference so far.
+        device: the GPU's stream.
+        rounds: protocol by which samples are taken.
+        reference: launch of the reference, from :func:`halp_trt.device.gpu.make_launch`.
+        calm_us: fastest median of the reference so far.
     """
 
     def __init__(self, device: GpuDevice, rounds: Rounds, reference: Launch) -> None:
@@ -80,10 +85,10 @@ class GpuBench:
         self.calm_us = math.inf
 
     def measure(self, enqueue: Callable[[], object]) -> Taken:
-        """Latency of what ``enqueue`` puts on the stream.
+        """The latency of the work that ``enqueue`` puts on the stream.
 
-        A doubtful measurement is taken again, up to three times in all; the one that varies least is kept, with its
-        doubt.
+        A doubtful measurement is taken again, up to three attempts in all. The first without a doubt is kept; if all
+        are doubtful, the one with the least variation.
         """
         launch = make_launch(self.device, enqueue, num_executions=self.rounds.num_executions)
         attempts: list[Taken] = []
@@ -116,17 +121,17 @@ def _median_us(samples: list[Sample]) -> float:
 
 
 def doubts(taken: Taken, *, calm_us: float, is_confidential: bool = False) -> list[str]:
-    """Why a measurement is not to be trusted, in words; empty where it is.
+    """The reasons, in words, not to trust a measurement; empty if there are none.
 
-    The limits: 2.5 % coefficient of variation and 0.8 of the latency for the host's enqueue time are trtexec's; a clock
-    that moves by 2 % and a reference that is 3 % slower than at its best are ours.
+    The limits on the coefficient of variation (2.5 %) and on the host's enqueue time (0.8 of the latency) are
+    trtexec's. Those on a change of the clock (2 %) and on a slower reference (3 %) are ours.
     """
-    found, reasons = taken.summary, []
-    if found.variation > _MAX_VARIATION:
-        reasons.append(f"samples vary by {found.variation:.1%}, above {_MAX_VARIATION:.1%}")
-    if found.reference_us > calm_us * (1 + _MAX_DRIFT):
-        reasons.append(f"the reference was {found.reference_us / calm_us - 1:.1%} slower than at its best")
-    if not taken.uses_graph and taken.enqueue_us > _ENQUEUE_BOUND * found.latency_us:
+    summary, reasons = taken.summary, []
+    if summary.variation > _MAX_VARIATION:
+        reasons.append(f"samples vary by {summary.variation:.1%}, above {_MAX_VARIATION:.1%}")
+    if summary.reference_us > calm_us * (1 + _MAX_DRIFT):
+        reasons.append(f"the reference was {summary.reference_us / calm_us - 1:.1%} slower than at its best")
+    if not taken.uses_graph and taken.enqueue_us > _ENQUEUE_BOUND * summary.latency_us:
         reasons.append("the host was timed, not the GPU: enqueueing takes as long as executing, and there is no graph")
     if is_confidential:
         reasons.append("events are not reliable under confidential computing")

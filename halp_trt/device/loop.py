@@ -1,7 +1,7 @@
-"""Taking time: the measuring loop and the devices that it drives.
+"""The timing loop and the devices that it drives.
 
-The loop asks a device for two things: to start a run, and later for the sample that came of it. The processor does both
-at once; a GPU has the next run started before the last one is read, so that it never waits for the host.
+The loop asks a device to start a run, and later for the run's sample. The processor does both at once. On a GPU the
+next run is started before the last one is read, so that it never waits for the host.
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ __all__ = [
 ]
 
 MAX_ATTEMPTS = 4
-"""How often an interrupted sample is taken."""
+"""Most attempts at an interrupted sample."""
 
 _LONG_NS = 50_000_000
-"""Longer runs are interrupted on any shared machine, again and again: taking them anew gains nothing."""
+"""Length from which on a run is not repeated for an interruption: on a shared machine every such run is interrupted."""
 
 _MAX_WARMUP_ROUNDS = 64
+"""Most rounds of warm-up between two looks at the time worked so far."""
 
 
 class Device(Protocol):
-    """What the loop needs of whatever executes a run.
+    """A device that executes runs and times them.
 
     Attributes:
-        num_in_flight: runs that may be started before the first of them is read.
+        num_in_flight: number of runs that may be started before the first of them is read.
     """
 
     num_in_flight: int
 
     def start(self, run: Callable[[], object]) -> Any:
-        """Starts a run; gives the mark to read it by."""
+        """Starts a run; returns the mark to read it by."""
         ...
 
     def read(self, mark: Any) -> Sample:
-        """Waits for a run that was started."""
+        """Waits for a started run; returns its sample."""
         ...
 
     def conditions(self) -> Reading | None:
-        """Clocks, temperature and power now; None where nothing tells them."""
+        """Returns the present clocks, temperature and power; None if the system does not tell them."""
         ...
 
 
@@ -66,7 +67,7 @@ class Processor:
     """The processor as the simplest :class:`Device`: a run is over when it returns.
 
     Attributes:
-        num_in_flight: one; the host and the device are the same.
+        num_in_flight: 1, since the host and the device are the same.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Processor:
         self._clock_ns, self._interruptions = clock_ns, interruptions or involuntary_switches
 
     def start(self, run: Callable[[], object]) -> Sample:
-        """Executes the run."""
+        """Executes the run and returns its sample."""
         before = self._interruptions()
         start = self._clock_ns()
         run()
@@ -88,23 +89,23 @@ class Processor:
         return Sample(elapsed_us=elapsed / 1e3, is_disturbed=is_disturbed)
 
     def read(self, mark: Sample) -> Sample:
-        """The sample, as it was taken."""
+        """The sample itself."""
         return mark
 
     def conditions(self) -> Reading | None:
-        """None: a run during which the processor was taken away is timed again instead."""
+        """Returns None: an interrupted run is timed again instead."""
         return None
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A run together with the device that times it. Called as a function it is one run, waited for.
+    """A run together with the device that times it; calling it runs once and waits.
 
     Attributes:
-        run: starts the work.
-        device: what the work is done on.
-        num_executions: executions in one run; samples are divided by it.
-        uses_graph: whether a run is one launch of a CUDA graph.
+        run: function that starts the work.
+        device: device that does the work.
+        num_executions: number of executions in one run; samples are divided by it.
+        uses_graph: True if a run is one launch of a CUDA graph.
     """
 
     run: Callable[[], object]
@@ -113,26 +114,25 @@ class Launch:
     uses_graph: bool = False
 
     def __call__(self) -> None:
-        """One run, over when this returns."""
+        """Runs once and waits for the end."""
         self.device.read(self.device.start(self.run))
 
 
 def take_turns(
     launches: Mapping[str, Launch], *, num_rounds: int, num_warmup: int = 0, rotate: bool = True
 ) -> dict[str, list[Sample]]:
-    """Times several runs in turn, so that a drift of the machine's speed meets all of them alike.
+    """Times several runs in turn, so that a drift of the machine's speed affects all of them alike.
 
-    A disturbed sample is not one of the run's own latency: it is taken again, up to ``MAX_ATTEMPTS`` times; the last
-    attempt counts in any case.
+    A disturbed sample is taken again, up to ``MAX_ATTEMPTS`` attempts in all; the last attempt counts in any case.
 
     Args:
-        launches: what to time, by name; those of different devices never overlap.
-        num_rounds: timed rounds; each starts every run once.
-        num_warmup: untimed rounds before them.
-        rotate: whether each round starts one run later than the last, so that none always follows the same other.
+        launches: launches to time, by name; those of different devices never overlap.
+        num_rounds: number of timed rounds; each starts every run once.
+        num_warmup: number of untimed rounds before them.
+        rotate: True if each round starts one run later than the last, so that no run always follows the same other.
 
     Returns:
-        For each name its samples, each of one execution, in the order they were read.
+        The samples of every name, each of one execution, in the order they were read.
     """
     turns = list(launches.items())
     samples: dict[str, list[Sample]] = {name: [] for name in launches}
@@ -166,16 +166,17 @@ def take_turns(
 
 
 def _per_execution(sample: Sample, num_executions: int) -> Sample:
+    """The sample of one execution."""
     if num_executions == 1:
         return sample
     return Sample(elapsed_us=sample.elapsed_us / num_executions, enqueue_us=sample.enqueue_us / num_executions)
 
 
 def warm_up(launches: Mapping[str, Launch], *, busy_us: float) -> int:
-    """Runs all in turn until the device has worked for ``busy_us``: clocks rise with work, not with runs.
+    """Runs all launches in turn until the device has worked for ``busy_us``: clocks rise with work, not with runs.
 
     Returns:
-        The number of rounds it took.
+        The number of rounds.
 
     Raises:
         MeasurementError: the device's clock stands still.
@@ -192,7 +193,7 @@ def warm_up(launches: Mapping[str, Launch], *, busy_us: float) -> int:
 
 
 def as_launches(runs: Mapping[str, Callable[[], object]], processor: Processor | None = None) -> dict[str, Launch]:
-    """Every call with the device that times it: a :class:`Launch` keeps its own, others are the processor's."""
+    """The launch of every call: a :class:`Launch` keeps its device, other calls are timed by the processor."""
     device = processor or Processor()
     return {name: call if isinstance(call, Launch) else Launch(run=call, device=device) for name, call in runs.items()}
 
@@ -209,15 +210,15 @@ def time_interleaved(
     """Times several calls in turn, as :func:`take_turns`; a :class:`Launch` by its device, others by the processor.
 
     Args:
-        runs: what to time, by name.
-        num_rounds: timed rounds; each calls every run once.
-        num_warmup: untimed rounds before them.
-        rotate: whether each round starts one run later than the last.
+        runs: calls to time, by name.
+        num_rounds: number of timed rounds; each calls every run once.
+        num_warmup: number of untimed rounds before them.
+        rotate: True if each round starts one run later than the last.
         clock_ns: the processor's clock in nanoseconds, monotonic.
-        interruptions: a count that rises when the thread loses its core; the system's by default.
+        interruptions: function that counts how often the thread lost its core; the system's count by default.
 
     Returns:
-        For each name its samples in microseconds, in the order taken.
+        The samples of every name in microseconds, in the order taken.
     """
     launches = as_launches(runs, Processor(clock_ns, interruptions))
     samples = take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
@@ -225,14 +226,14 @@ def time_interleaved(
 
 
 def involuntary_switches() -> int:
-    """How often the kernel took the core from the calling thread so far; always 0 where the system does not tell."""
+    """Number of times that the kernel took the core from the calling thread; always 0 if the system does not tell."""
     who = getattr(resource, "RUSAGE_THREAD", None)
     return 0 if who is None else int(resource.getrusage(who).ru_nivcsw)
 
 
 @contextmanager
 def pin_to_one_core() -> Iterator[None]:
-    """Keeps the calling thread on the last of its cores while inside; does nothing where the system cannot."""
+    """Keeps the calling thread on the last of its cores while inside; does nothing if the system cannot."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -1,7 +1,7 @@
-"""A loaded TensorRT plan, running and profiled: one code path for TensorRT 8.5 to 11 and TensorRT for RTX.
+"""Sessions of TensorRT plans, to run and profile them: one code path for TensorRT 8.5 to 11 and TensorRT for RTX.
 
-The bindings module is an argument (``tensorrt`` or ``tensorrt_rtx``). Only the tensor-name API is used, which all of
-them have; enumerations are looked up by name, because their numbers differ between versions.
+The bindings module is an argument (``tensorrt`` or ``tensorrt_rtx``). Only the tensor-name API is used, since all of
+them have it. Enumerations are looked up by name, because their numbers differ between versions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SURFACE = tuple(
     IProfiler.report_layer_time LayerInformationFormat.JSON Runtime.deserialize_cuda_engine
     TensorIOMode.INPUT""".split()  # noqa: SIM905
 )
-"""Every name of the bindings that running a plan calls, in all versions, for the test that they exist."""
+"""Every name of the bindings that a session calls, in all versions, for the test that they exist."""
 
 _TYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -55,12 +55,13 @@ _TYPES: Mapping[str, str] = MappingProxyType(
 
 
 class _Buffer(NamedTuple):
-    """Device memory of one input or output.
+    """The device memory of one input or output.
 
     Attributes:
-        shape, dtype: of the tensor as numpy has it.
-        num_elements: with the padding of its format.
-        is_linear: whether it lies in memory as numpy has it.
+        address: its address on the device.
+        shape, dtype: shape and type of the tensor in numpy.
+        num_elements: number of elements, padding of its format included.
+        is_linear: True if its memory layout is numpy's.
     """
 
     address: int
@@ -71,7 +72,7 @@ class _Buffer(NamedTuple):
 
 
 class PlanSession:
-    """A plan ready to run, as ``halp_trt.runtimes.Session`` has it.
+    """A plan ready to run, a ``halp_trt.runtimes.Session``.
 
     Attributes:
         input_shapes: name and shape of every input.
@@ -79,7 +80,7 @@ class PlanSession:
     """
 
     def __init__(self, trt: ModuleType, loaded: tuple[Any, Any, Any], gpu: Gpu) -> None:
-        """Takes (logger, runtime, engine), which must live as long as what is made from them."""
+        """Takes ``loaded``, a tuple ``(logger, runtime, engine)``, and keeps it alive as long as the session."""
         self._trt, self._loaded, self._gpu = trt, loaded, gpu
         self._engine = loaded[-1]
         self._context = self._engine.create_execution_context()
@@ -97,7 +98,7 @@ class PlanSession:
         self.output_names = tuple(name for name in names if not is_input[name])
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs for some inputs, each in its own type.
+        """The outputs for given inputs, each in its own type.
 
         Raises:
             UsageError: an input is missing, unknown or of another shape.
@@ -108,7 +109,7 @@ class PlanSession:
         return {name: self._copy_out(name) for name in self.output_names}
 
     def bind(self, inputs: Mapping[str, Array]) -> Launch:
-        """A launch that is one execution on these inputs: a CUDA graph where that is possible. Nothing is copied.
+        """A launch of one execution on these inputs, as a CUDA graph if possible; its runs copy nothing.
 
         Raises:
             UsageError: as :meth:`run`.
@@ -120,7 +121,7 @@ class PlanSession:
         """Puts one execution on the GPU's stream and does not wait for it.
 
         Raises:
-            MeasurementError: TensorRT refuses.
+            MeasurementError: TensorRT refuses the execution.
         """
         if not self._context.execute_async_v3(self._gpu.device.stream.handle):
             raise MeasurementError(f"TensorRT cannot execute the plan: {self._loaded[0].last()}; build it again")
@@ -135,10 +136,10 @@ class PlanSession:
             self._gpu.cuda.copy_in(buffer.address, scaled.astype(buffer.dtype))
 
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
-        """Median microseconds of every layer over ``num_runs`` runs, after two untimed ones.
+        """The median microseconds of every layer over ``num_runs`` runs, after two untimed ones.
 
-        Layers are called by the ONNX nodes they stand for, where the plan was built with detailed profiling verbosity.
-        TensorRT puts events between layers while it profiles: their sum differs from the engine's latency.
+        Layers are named by their ONNX nodes if the plan was built with detailed profiling verbosity. TensorRT puts
+        events between layers while it profiles, so their sum differs from the engine's latency.
 
         Raises:
             UsageError: as :meth:`run`.
@@ -152,15 +153,20 @@ class PlanSession:
             context.execute_async_v3(self._gpu.device.stream.handle)
             self._gpu.device.stream.wait()
         names = self._layer_names()
-        found: dict[str, float] = {}
+        medians_us: dict[str, float] = {}
         for layer, samples in times.samples_us.items():
             name = names.get(layer, layer)
-            found[f"{name} ({layer})" if name in found else name] = float(np.median(samples[-num_runs:]))
-        return found
+            medians_us[f"{name} ({layer})" if name in medians_us else name] = float(np.median(samples[-num_runs:]))
+        return medians_us
 
     # ---- memory
 
     def _allocate(self, name: str) -> _Buffer:
+        """New memory for an input or output, freed with this session.
+
+        Raises:
+            UsageError: the tensor has no fixed shape.
+        """
         shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
         if any(size < 0 for size in shape):
             raise UsageError(f"tensor {name!r} of the plan has no fixed shape {shape}; export with a fixed input shape")
@@ -180,6 +186,11 @@ class PlanSession:
         )
 
     def _dtype(self, name: str) -> np.dtype[Any]:
+        """The numpy type of an input or output.
+
+        Raises:
+            UsageError: numpy lacks the type.
+        """
         kind = self._engine.get_tensor_dtype(name)
         for own, theirs in _TYPES.items():
             if getattr(self._trt.DataType, own, None) == kind:
@@ -196,9 +207,9 @@ class PlanSession:
             context.set_tensor_address(name, buffer.address)
 
     def _copy_in(self, inputs: Mapping[str, Array]) -> None:
-        found = {name: tuple(np.shape(value)) for name, value in inputs.items()}
-        if found != dict(self.input_shapes):
-            raise UsageError(f"the engine refuses its inputs {found}; feed {dict(self.input_shapes)}")
+        shapes = {name: tuple(np.shape(value)) for name, value in inputs.items()}
+        if shapes != dict(self.input_shapes):
+            raise UsageError(f"the engine refuses its inputs {shapes}; feed {dict(self.input_shapes)}")
         for name, value in inputs.items():
             buffer = self._linear(name)
             self._gpu.cuda.copy_in(buffer.address, np.ascontiguousarray(value, dtype=buffer.dtype))
@@ -218,16 +229,16 @@ class PlanSession:
     # ---- names
 
     def inspect(self) -> dict[str, Any]:
-        """What TensorRT's inspector tells about the plan; its layers are names alone without detailed verbosity."""
+        """The report of TensorRT's inspector on the plan; without detailed verbosity its layers are names alone."""
         inspector = self._engine.create_engine_inspector()
         try:
-            found = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+            report = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return report if isinstance(report, dict) else {}
 
     def _layer_names(self) -> dict[str, str]:
-        """The ONNX nodes of every layer, as far as the inspector tells."""
+        """The names of every layer's ONNX nodes, as far as the inspector tells."""
         layers = self.inspect().get("Layers", [])
         detailed = [layer for layer in layers if isinstance(layer, dict)]
         names = {layer["Name"]: onnx_name(layer["Name"], layer.get("Metadata", "")) for layer in detailed}
@@ -236,16 +247,16 @@ class PlanSession:
 
 
 def open_plan(trt: ModuleType, engine: bytes, *, made_by: str, gpu: Gpu | None = None) -> PlanSession:
-    """A plan, loaded.
+    """The session of a plan.
 
     Args:
         trt: the bindings.
         engine: the plan's bytes.
         made_by: runtime and version that it is for, in words.
-        gpu: where to run it; by default this machine's.
+        gpu: the GPU to run it on; None for this machine's.
 
     Raises:
-        RuntimeUnavailableError: there is no GPU, or the plan is not for this one or this TensorRT.
+        RuntimeUnavailableError: there is no GPU, or the plan is for another GPU or TensorRT.
         UsageError: an input has no fixed shape.
     """
     gpu = gpu or open_gpu()
@@ -262,7 +273,7 @@ def open_plan(trt: ModuleType, engine: bytes, *, made_by: str, gpu: Gpu | None =
 
 
 def onnx_name(layer: str, metadata: str) -> str:
-    """The ONNX nodes that a layer stands for, joined by ``+``: from its metadata, else from its own name."""
+    """The ONNX nodes of a layer, joined by ``+``: from its metadata, else from its own name."""
     nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", metadata or "")
     return " + ".join(dict.fromkeys(nodes)) or re.sub(r"^PWN\((.*)\)$", r"\1", layer)
 
@@ -276,7 +287,7 @@ def make_log(trt: ModuleType) -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            """Called by the library."""
+            """Keeps an error; the library calls it."""
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(" ".join(message.split()))
 
@@ -296,7 +307,7 @@ def _make_profiler(trt: ModuleType) -> Any:
             self.samples_us: defaultdict[str, list[float]] = defaultdict(list)
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            """Called by the library after each execution."""
+            """Keeps a layer's time; the library calls it after each execution."""
             self.samples_us[layer_name].append(ms * 1e3)
 
     return Times()

@@ -1,4 +1,4 @@
-"""What is taken on a device, and what its samples amount to: plain tuples."""
+"""Samples and readings of a device, and summaries of samples, as plain tuples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from halp_trt.device.faults import MeasurementError
 __all__ = ["SHORTEST_US", "Reading", "Sample", "Summary", "summary_of"]
 
 SHORTEST_US = 0.01
-"""No measured latency is below this: a layer that takes no measurable time still has one."""
+"""The lowest latency of a measurement; a layer without measurable time has this one."""
 
 
 class Sample(NamedTuple):
     """One timed run.
 
     Attributes:
-        elapsed_us: how long the device worked on it.
-        enqueue_us: how long the host took to start it; 0 where it waited for the end.
-        is_disturbed: something else had the device meanwhile; the run is to be timed again.
+        elapsed_us: time that the device worked on it.
+        enqueue_us: time that the host took to start it; 0 if the host waited for the end.
+        is_disturbed: True if other work had the device meanwhile, so that the run is to be timed again.
     """
 
     elapsed_us: float
@@ -29,13 +29,14 @@ class Sample(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The state of a device at one moment; what its system does not tell is None.
+    """The state of a device at one moment; None stands for a value that its system does not tell.
 
     Attributes:
-        clock_mhz, memory_mhz: of its cores and of its memory.
-        temperature_c: of the chip.
-        power_w: drawn by it, or by its board.
-        slowed_by: why it runs below the clock it was asked for, in words; empty where it does not.
+        clock_mhz: clock of its cores.
+        memory_mhz: clock of its memory.
+        temperature_c: temperature of the chip.
+        power_w: power drawn by it, or by its board.
+        slowed_by: reasons, in words, why it runs below the requested clock; empty if it does not.
     """
 
     clock_mhz: float | None = None
@@ -49,11 +50,11 @@ class Summary(NamedTuple):
     """The median and the spread of some samples.
 
     Attributes:
-        latency_us: their median, less what calling costs.
-        p10_us, p90_us: their percentiles, likewise.
-        num_samples: how many they are.
-        reference_us: median of a reference that took turns with them; 0 where there was none.
-        variation: their coefficient of variation, calling included.
+        latency_us: their median, less the overhead of a call.
+        p10_us, p90_us: their percentiles, less the overhead of a call.
+        num_samples: their number.
+        reference_us: median of a reference that took turns with them; 0 without a reference.
+        variation: their coefficient of variation, overhead included.
     """
 
     latency_us: float
@@ -65,9 +66,9 @@ class Summary(NamedTuple):
 
 
 def summary_of(samples_us: Sequence[float], overhead_us: float = 0.0, reference_us: float = 0.0) -> Summary:
-    """Median, 10th and 90th percentile of samples, each less ``overhead_us`` and at least ``SHORTEST_US``.
+    """The median, 10th and 90th percentile of samples, each less ``overhead_us`` and at least ``SHORTEST_US``.
 
-    The coefficient of variation is that of the samples as they were taken, overhead included.
+    The coefficient of variation is that of the raw samples, overhead included.
 
     Raises:
         MeasurementError: there are no samples, or one is negative or not finite.

@@ -1,1 +1,1 @@
-"""The PyTorch side: model sources, data sets, training, saliency, tracing, masks and slimming."""
+"""The PyTorch side of a network: sources and weights, tracing, saliency, masks and slimming."""

@@ -1,4 +1,4 @@
-"""Importing a user's ``module:factory`` without leaving a trace on the import path."""
+"""Import of a user's ``module:factory``; the import path is left as it was."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ __all__ = ["import_factory", "is_factory"]
 
 
 def is_factory(source: str) -> bool:
-    """Whether a source string looks like ``package.module:factory``."""
+    """True if a source string looks like ``package.module:factory``."""
     module, _, name = source.partition(":")
     return bool(name) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 @contextmanager
 def _current_folder_first() -> Iterator[None]:
+    """Searches the current folder first for imports while inside."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
@@ -35,10 +36,10 @@ def import_factory(source: str, error: type[ModelError] | type[DataError]) -> Ca
 
     Args:
         source: the source string.
-        error: what to raise, so that a model's and a data set's failure stay apart.
+        error: class of the error to raise, so that failures of a model and of a data set stay apart.
 
     Raises:
-        ModelError: (or DataError, as ``error`` says) the module cannot be imported or has no such callable.
+        ModelError, DataError: the module cannot be imported or has no such callable; the class is ``error``.
     """
     module_name, _, name = source.partition(":")
     with _current_folder_first():

@@ -12,16 +12,19 @@ __all__ = ["InvertedResidual", "MobileNetV2", "cifar_mobilenetv2"]
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
 """Expansion, channels, blocks and first stride of each stage: table 2 of arXiv 1801.04381 with its sixth stage (and the
 stem) at stride 1, so that a picture of 32x32 ends at 4x4."""
-_STEM, _HEAD = 32, 1280
+_STEM_CHANNELS = 32
+"""Channels of the stem at a multiplier of 1."""
+_HEAD_CHANNELS = 1280
+"""Channels of the last convolution at a multiplier of 1."""
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution that widens, a depthwise 3x3 and a linear 1x1 that narrows; a residual where shapes allow.
+    """A widening 1x1 convolution, a depthwise 3x3 and a linear, narrowing 1x1; a residual if shapes are equal.
 
     Args:
-        in_channels, out_channels: of the narrow sides.
-        stride: of the depthwise convolution.
-        expansion: how many times wider the middle is; 1 leaves the first convolution out.
+        in_channels, out_channels: channels of the narrow sides.
+        stride: stride of the depthwise convolution.
+        expansion: ratio of the middle width to ``in_channels``; 1 leaves the first convolution out.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
@@ -33,7 +36,7 @@ class InvertedResidual(nn.Module):
         self.has_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, in, H, W] -> [N, out, H/stride, W/stride]."""
+        """Maps ``[N, in, H, W]`` to ``[N, out, H/stride, W/stride]``."""
         inner: torch.Tensor = self.project(self.depthwise(self.expand(x)))
         return x + inner if self.has_residual else inner
 
@@ -42,14 +45,14 @@ class MobileNetV2(nn.Module):
     """A 3x3 stem, seven stages of inverted residuals, a wide 1x1 head, global average pooling and a classifier.
 
     Args:
-        multiplier: of all widths, rounded to multiples of 8.
+        multiplier: factor of all widths; products are rounded to multiples of 8.
         in_channels: channels of the picture.
         num_classes: width of the classifier.
     """
 
     def __init__(self, *, multiplier: float, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        previous = _rounded(_STEM * multiplier)
+        previous = _rounded(_STEM_CHANNELS * multiplier)
         self.stem = _block(in_channels, previous, 3)
         blocks = []
         for expansion, channels, num_blocks, first_stride in _STAGES:
@@ -59,7 +62,7 @@ class MobileNetV2(nn.Module):
                 blocks.append(InvertedResidual(previous, width, stride=stride, expansion=expansion))
                 previous = width
         self.blocks = nn.Sequential(*blocks)
-        last = _rounded(_HEAD * multiplier)
+        last = _rounded(_HEAD_CHANNELS * multiplier)
         self.head = _block(previous, last, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last, num_classes)
@@ -68,7 +71,7 @@ class MobileNetV2(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W] pictures -> [N, num_classes] logits."""
+        """Maps pictures ``[N, C, H, W]`` to logits ``[N, num_classes]``."""
         x = self.pool(self.head(self.blocks(self.stem(x))))
         logits: torch.Tensor = self.classifier(torch.flatten(x, 1))
         return logits
@@ -77,7 +80,7 @@ class MobileNetV2(nn.Module):
 def cifar_mobilenetv2(num_classes: int, input_shape: tuple[int, int, int], *, multiplier: float) -> nn.Module:
     """MobileNetV2 (arXiv 1801.04381) for 32x32 pictures: its stem and its sixth stage keep the picture's size.
 
-    Differs from the paper in that the multiplier narrows the head too, also below 1.
+    Differs from the paper: a multiplier below 1 narrows the head, too.
 
     Raises:
         ModelError: the picture is smaller than 8x8.
@@ -90,6 +93,7 @@ def cifar_mobilenetv2(num_classes: int, input_shape: tuple[int, int, int], *, mu
 
 
 def _block(in_channels: int, out_channels: int, size: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution with batch norm and ReLU6."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -98,6 +102,6 @@ def _block(in_channels: int, out_channels: int, size: int, *, stride: int = 1, g
 
 
 def _rounded(width: float) -> int:
-    """The nearest multiple of 8, one more where that takes away more than a tenth, as the paper's authors have it."""
+    """The nearest multiple of 8, or the next one if that is below 0.9 of the width, as in the authors' code."""
     nearest = max(8, int(width + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * width else nearest

@@ -1,4 +1,4 @@
-"""Where the channels of a plan lie in a module's tensors."""
+"""The positions of a plan's channels in a module's tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["dead_positions", "named_tensors"]
 
 
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers under all their names."""
+    """Parameters and buffers by name; a shared tensor stands under each of its names."""
     named = dict(module.named_parameters(remove_duplicate=False))
     return {**named, **dict(module.named_buffers(remove_duplicate=False))}
 
@@ -26,9 +26,9 @@ def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: 
     length = sum(run.count * run.repeat for run in axis.runs)
     tensor = tensors.get(axis.parameter)
     if tensor is None or tensor.shape[axis.axis] != length:
-        found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+        fault = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
         raise GraphMismatchError(
-            f"the plan was made for another network: {axis.parameter!r} {found}, expected {length} channels on axis "
+            f"the plan was made for another network: {axis.parameter!r} {fault}, expected {length} channels on axis "
             f"{axis.axis}; use the dense network that the plan was made for"
         )
     alive = set(plan.kept_positions(axis))

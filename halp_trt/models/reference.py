@@ -1,4 +1,4 @@
-"""A network's answers as arrays, to compare engines with."""
+"""A network's outputs as arrays, the reference for engines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import nn
 __all__ = ["answers", "flatten", "named"]
 
 _ALONE = "output"
+"""Name of an output that is one tensor."""
 
 
 def answers(module: nn.Module, inputs: Iterable[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """All output tensors of a network in evaluation mode, in the order in which its export lists them."""
+    """All output tensors of a network in evaluation mode, in the order of its export."""
     module.eval()
     with torch.inference_mode():
         return [tensor.float().numpy() for tensor in flatten(module(*(torch.from_numpy(np.array(x)) for x in inputs)))]
@@ -30,7 +31,7 @@ def flatten(output: object) -> list[torch.Tensor]:
 def named(output: object) -> dict[str, torch.Tensor]:
     """The tensors in nested tuples, lists and mappings, in order, by keys and positions joined with dots.
 
-    A tensor that is all there is has the name ``output``.
+    A single tensor outside of any container is named ``output``.
     """
     return {".".join(path) or _ALONE: tensor for path, tensor in _walk(output)}
 

@@ -1,8 +1,8 @@
 """Slimming: pruned channels are removed from the module, so that fine-tuning gets faster.
 
-User code calls the layers of a removed block all the same, and layers without channels fail in many ways (PyTorch has
-no convolution that reads none). So a removed block keeps a stump: one channel of every group inside, zero and not
-trained. What the block adds to its bypass then stays what the masked network adds, a constant, which goes on learning
+User code still calls the layers of a removed block, and layers without channels fail in many ways (PyTorch has no
+convolution that reads none). A removed block therefore keeps a stump: one channel of every group inside, zero and not
+trained. The block then adds the same constant to its bypass as in the masked network, and the constant goes on learning
 through the bias and the batch norm behind it.
 """
 
@@ -23,18 +23,19 @@ from halp_trt.specs import PruningPlan
 __all__ = ["slim", "slim_like", "with_stumps"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Convolutions; the transposed ones are the last three."""
 
 
 def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> nn.Module:
     """Removes pruned channels from parameters, buffers and layer attributes, in place.
 
-    Parameters become new tensors; an optimiser that is given follows them, with its state (momentum, Adam's moments)
-    sliced alike.
+    Parameters become new tensors. The optimiser, if given, holds the new ones afterwards, with its state (momentum,
+    Adam's moments) sliced alike.
 
     Args:
         module: the dense network, masked or not.
-        plan: what to keep.
-        optimizer: one that holds the module's parameters.
+        plan: the channels that stay.
+        optimizer: an optimiser of the module's parameters, or None.
 
     Returns:
         The same module, physically narrow; parameters of removed blocks are frozen at zero.
@@ -66,7 +67,7 @@ def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Modul
 
     Args:
         module: the dense network.
-        narrow: tensors of the same network with fewer channels, whoever removed them.
+        narrow: tensors of the same network with fewer channels.
 
     Returns:
         The same module, physically narrow.
@@ -97,12 +98,12 @@ def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Modul
 
 
 def with_stumps(plan: PruningPlan) -> PruningPlan:
-    """The plan with one channel in every group of a removed block, as a slimmed module has it."""
+    """The plan with one channel in every group of a removed block, as in a slimmed module."""
     return replace(plan, kept={group: kept or (0,) for group, kept in plan.kept.items()})
 
 
 def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Which modules hold a tensor under which attribute: a shared one has several."""
+    """The holders of every tensor by its ``id``, as ``(module, attribute)``; a shared tensor has several."""
     holders: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for child in module.modules():
         for own in (child._parameters, child._buffers):
@@ -118,6 +119,8 @@ def _replace_everywhere(
     cuts: list[tuple[int, torch.Tensor]],
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
+    """Puts a narrowed copy of a tensor into all its places, and into the optimiser with its state."""
+
     def cut(full: torch.Tensor) -> torch.Tensor:
         for axis, alive in cuts:
             full = full.index_select(axis, alive)
@@ -143,7 +146,7 @@ def _replace_everywhere(
 
 
 def _mend_attributes(child: nn.Module) -> None:
-    """Widths that layers write down beside their weights."""
+    """Sets a layer's width attributes (``in_channels``, ``num_features`` ...) to those of its weights."""
     weight = getattr(child, "weight", None)
     if isinstance(child, _CONVS) and isinstance(weight, torch.Tensor):
         transposed = isinstance(child, _CONVS[3:])

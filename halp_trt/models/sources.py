@@ -25,9 +25,11 @@ from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 __all__ = ["LoadedModel", "load_model"]
 
 _EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+"""Forms of a source string, for errors."""
 _TORCHVISION_INPUT_SHAPES = {"inception_v3": (3, 299, 299)}
-# Auxiliary classifiers exist for training alone; engines do not have them.
+"""Default input shapes of torchvision's networks; the others take 3x224x224."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+"""Prefixes of auxiliary classifiers, which exist for training alone; engines do not have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,8 +39,8 @@ class LoadedModel:
     Attributes:
         module: the network, in evaluation mode.
         example: its example inputs, batch size 1.
-        source: the string it came from.
-        output_names: its outputs, in order, as ``halp_trt.models.reference.named`` names them.
+        source: its source string.
+        output_names: names of its outputs, in order, by ``halp_trt.models.reference.named``.
     """
 
     module: nn.Module
@@ -48,7 +50,7 @@ class LoadedModel:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the first input without the batch."""
+        """The shape of the first input without the batch."""
         return tuple(self.example[0].shape[1:])
 
 
@@ -64,11 +66,11 @@ def load_model(
 
     Args:
         source: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or a built-in name. A factory returns a
-            module, or ``(module, example inputs)``; it is given ``num_classes`` if it takes that argument.
+            module, or ``(module, example inputs)``; it is called with ``num_classes`` if it has such a parameter.
         weights: a ``.safetensors`` file or a state dict saved with ``torch.save``; None leaves the initial weights.
         input_shape: channels, height and width; None takes the model's own.
         num_classes: width of the classifier; None takes the model's own.
-        seed: of the initial weights and the example.
+        seed: seed of the initial weights and the example.
 
     Raises:
         ModelError: the model is unknown, cannot be built or does not accept its example; or weights do not fit.
@@ -92,10 +94,10 @@ def load_model(
         else:
             raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
         if example is None or input_shape is not None:
-            wanted = input_shape or shape
-            if not wanted:
+            example_shape = input_shape or shape
+            if not example_shape:
                 raise ModelError(f"{source!r} returned a module alone; set the input shape or return (module, example)")
-            example = (torch.randn(1, *wanted),)
+            example = (torch.randn(1, *example_shape),)
     if weights is not None:
         load_weights(module, weights, drop=_AUXILIARY.get(name, ()))
     _check_single_precision(module, source)
@@ -156,24 +158,29 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
             raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
         options["num_classes"] = num_classes
     try:
-        made = factory(**options)
+        result = factory(**options)
     except HalpError:
         raise
     except Exception as cause:
         raise ModelError(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause
-    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    module, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(example, torch.Tensor):
         example = (example,)
     if not isinstance(module, nn.Module) or not (example is None or _all_tensors(example)):
         raise ModelError(
-            f"{source!r} returned {type(made).__name__}; expected an nn.Module or (nn.Module, example tensors)"
+            f"{source!r} returned {type(result).__name__}; expected an nn.Module or (nn.Module, example tensors)"
         )
     return module, None if example is None else tuple(example)
 
 
 def _check_single_precision(module: nn.Module, source: str) -> None:
+    """Refuses tensors without values and floating-point tensors other than float32.
+
+    Raises:
+        ModelError: the message names the first such tensor.
+    """
     for name, tensor in module.state_dict().items():
         if tensor.is_meta:
             raise ModelError(f"{source!r}: {name!r} has no values, it lies on PyTorch's meta device; give it weights")
@@ -189,7 +196,11 @@ def _all_tensors(example: object) -> bool:
 
 
 def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: str) -> tuple[str, ...]:
-    """What the network answers to its example, by name."""
+    """The names of the network's outputs for its example.
+
+    Raises:
+        ModelError: the example's batch is not 1, the network does not accept it, or returns no tensor.
+    """
     shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in example)
     if example[0].ndim == 0 or example[0].shape[0] != 1:  # the table's batch would be another than the engine's
         raise ModelError(f"{source!r} has an example input {shapes}; expected a batch of one, --batch makes it larger")
@@ -208,19 +219,20 @@ def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: 
 
 
 def _close(name: str, known: Sequence[str]) -> str:
+    """A question that offers the known names closest to ``name``; empty if none is close."""
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(matches)}? " if matches else ""
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision package, also where its compiled operators do not fit the installed torch.
+    """The torchvision package, even if its compiled operators do not fit the installed torch.
 
-    Such a torchvision (the PyPI wheel beside a CPU-only torch) fails on import because it registers shape functions for
-    ``torchvision::nms`` which its library would have declared. Declaring it is enough: classifiers never call it.
-    A matching pair imports at the first attempt and is left alone.
+    Such a torchvision (the PyPI wheel beside a CPU-only torch) fails on import: it registers shape functions for
+    ``torchvision::nms``, an operator that its library did not declare. Declaring it is enough, since classifiers never
+    call it. A matching pair imports at the first attempt and is left alone.
 
     Raises:
-        ModelError: it is not installed or cannot be imported.
+        ModelError: torchvision is not installed or cannot be imported.
     """
     try:
         return importlib.import_module("torchvision")
@@ -240,7 +252,7 @@ def import_torchvision() -> ModuleType:
 
 @cache
 def _declare_missing_operators() -> torch.library.Library:
-    """Declares the operators; the cache keeps the declarations alive, which end with the returned object."""
+    """Declares torchvision's operators; the cache keeps the returned object alive, and with it the declarations."""
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -1,9 +1,11 @@
-"""From a module and an example to the ChannelGraph that planning sees, proven by a trial.
+"""The ChannelGraph of a module, from its ONNX export and proven by trial removals.
 
-The labels of ``graphs.propagate`` follow every channel through the exported ONNX graph. A trial then removes channels
-of every group physically, once half of them and once uneven shares, and compares with masking. Where it refutes the
-labels, torch-pruning's dependency graph, read off the autograd graph, is heard as a second witness; what the trial
-still refutes is frozen.
+1. The labels of ``graphs.propagate`` follow every channel through the exported ONNX graph.
+2. A trial removes channels of every group physically, once half of them and once uneven shares, and compares the
+   outputs with those of masking.
+3. If the trial refutes the labels, it is repeated with the couplings of torch-pruning's dependency graph (read off the
+   autograd graph) added.
+4. Groups that the trial still refutes are frozen.
 """
 
 from __future__ import annotations
@@ -27,10 +29,15 @@ from halp_trt.models.slim import slim
 from halp_trt.specs import ChannelGraph, PruningPlan
 
 _PARTIAL = "forward() or a coupling that cannot be followed fixes its width"
+"""Reason of a group that a trial refuted."""
 _FROZEN_BY_USER = "it was frozen by the user"
+"""Reason of a group frozen by name."""
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Convolutions that are not transposed."""
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Transposed convolutions."""
 _TOLERANCE = 1e-3
+"""Difference between slimmed and masked outputs that passes a trial, relative to the largest output."""
 
 
 def trace(
@@ -47,14 +54,14 @@ def trace(
         module: the network; not changed.
         example: example inputs, batch included.
         frozen: names of layers, or of modules that hold them, whose output channels must stay.
-        source: where the model came from, for the records.
-        model: its dense export, if it was exported already.
+        source: origin of the network, for the records.
+        model: its dense export; None exports it.
 
     Raises:
         ModelError: the network does not run on the example or cannot be exported.
-        UnsupportedLayerError: an operator is not understood, the message names the node.
+        UnsupportedLayerError: an operator is not understood; the message names the node.
         UsageError: a frozen layer does not exist.
-        NonFiniteError: the network answers its example with NaN or infinity.
+        NonFiniteError: the network's outputs for its example hold NaN or infinity.
     """
     model = export(module, example) if model is None else model
     parameters = list(module.state_dict())
@@ -71,15 +78,15 @@ def trace(
 
 
 def _has_attention(graph: ChannelGraph) -> bool:
-    """Whether computed matrices are multiplied: torch-pruning 1.6.1 takes many minutes over that."""
+    """True if computed matrices are multiplied; torch-pruning 1.6.1 takes many minutes on such a network."""
     return any(layer.spec.operator == "MatMul" and layer.spec.operands for layer in graph.layers)
 
 
 def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> tuple[Coupling, ...]:
-    """Couplings that torch-pruning's dependency graph finds between the axes of weights; none where it fails.
+    """The couplings between axes of weights in torch-pruning's dependency graph; none if it fails.
 
-    Differs from using its groups as they are (as arXiv:2301.12900 does): version 1.6.1 gets the offsets of splits wrong
-    and takes reshapes for element-wise operators, so that its word counts only where a trial confirms it.
+    Differs from arXiv:2301.12900, which uses its groups as they are. Version 1.6.1 gets the offsets of splits wrong and
+    takes reshapes for element-wise operators, so its couplings count only if a trial confirms them.
     """
     twin = copy.deepcopy(module).eval()
     for parameter in twin.parameters():
@@ -91,14 +98,14 @@ def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> 
             groups = list(dependencies.get_all_groups())
     except Exception:  # a third party's tracer on user code: without it there is one witness less
         return ()
-    found = []
+    couplings = []
     for group in groups:
         root = _place(names, group[0].dep.target.module, out=True)
         for item in list(group)[1:]:
             out = dependencies.is_out_channel_pruning_fn(item.dep.handler)
             place = _place(names, item.dep.target.module, out=out)
             if root is not None and place is not None and len(item.idxs) == len(item.root_idxs):
-                found.append(
+                couplings.append(
                     Coupling(
                         first=root,
                         first_positions=tuple(int(i) for i in item.root_idxs),
@@ -106,11 +113,11 @@ def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> 
                         second_positions=tuple(int(i) for i in item.idxs),
                     )
                 )
-    return tuple(found)
+    return tuple(couplings)
 
 
 def _place(names: Mapping[nn.Module, str], child: object, *, out: bool) -> tuple[str, int] | None:
-    """The weight axis that a side of a module stands for; None where the axis is not the whole width."""
+    """The weight and axis of a module's input or output side; None if no axis is the whole width."""
     if not isinstance(child, nn.Module) or child not in names or not hasattr(child, "weight") or child.weight is None:
         return None
     weight = f"{names[child]}.weight" if names[child] else "weight"
@@ -126,7 +133,7 @@ def _place(names: Mapping[nn.Module, str], child: object, *, out: bool) -> tuple
 
 
 def half_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> PruningPlan:
-    """Keeps every other channel of the prunable groups (or of some of them): a trial, not a proposal."""
+    """A trial plan that keeps every other channel of the prunable groups, or of those named in ``only``."""
     kept = {}
     for group in graph.groups:
         cut = group.prunable and group.num_channels > 1 and (only is None or group.name in only)
@@ -135,7 +142,7 @@ def half_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> Pruning
 
 
 def uneven_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> PruningPlan:
-    """Keeps another share of each group: shows what halving everything hides, such as ``shape[1] // 2``."""
+    """A trial plan that keeps another share of each group; it reveals code such as ``shape[1] // 2``."""
     kept = {}
     for group in graph.groups:
         cut = group.prunable and group.num_channels > 1 and (only is None or group.name in only)
@@ -146,11 +153,11 @@ def uneven_plan(graph: ChannelGraph, only: Sequence[str] | None = None) -> Pruni
 
 
 def _freeze_refuted(module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph) -> ChannelGraph:
-    """The graph without the groups whose physical removal fails or differs from masking.
+    """The graph with those groups frozen whose physical removal fails or differs from masking.
 
     Raises:
-        NonFiniteError: its outputs are NaN or infinite, so that nothing can be compared.
-        UnsupportedLayerError: the network does not even repeat its own outputs.
+        NonFiniteError: the network's outputs are NaN or infinite, so no comparison is possible.
+        UnsupportedLayerError: the network does not repeat its own outputs.
     """
     with torch.no_grad():
         outputs = flatten(copy.deepcopy(module).eval()(*example))
@@ -175,7 +182,7 @@ def _grow(
     good: Sequence[str],
     names: Sequence[str],
 ) -> Sequence[str]:
-    """The groups that pass together, and as many of some others as pass with them, found by halving."""
+    """The groups in ``good``, and as many of ``names`` as pass the trial together with them, found by halving."""
     if not names or _passes(module, example, graph, (*good, *names)):
         return (*good, *names)
     if len(names) == 1:
@@ -188,21 +195,23 @@ def _grow(
 def _passes(
     module: nn.Module, example: Sequence[torch.Tensor], graph: ChannelGraph, only: Sequence[str] | None = None
 ) -> bool:
+    """True if slimmed and masked outputs agree for both trial plans, of all prunable groups or of some."""
     return all(_agrees(module, example, make_plan(graph, only)) for make_plan in (half_plan, uneven_plan))
 
 
 def _agrees(module: nn.Module, example: Sequence[torch.Tensor], plan: PruningPlan) -> bool:
+    """True if the slimmed network runs and its outputs equal the masked one's within the tolerance."""
     try:
         with torch.no_grad():
-            found = flatten(slim(copy.deepcopy(module).eval(), plan)(*example))
+            slimmed = flatten(slim(copy.deepcopy(module).eval(), plan)(*example))
     except Exception:  # user code: any failure refutes the trial
         return False
     masked = copy.deepcopy(module).eval()
     mask(masked, plan)
     with torch.no_grad():
         expected = flatten(masked(*example))
-    return len(expected) == len(found) and all(
+    return len(expected) == len(slimmed) and all(
         a.shape == b.shape
         and torch.allclose(a.float(), b.float(), rtol=_TOLERANCE, atol=_TOLERANCE * max(1e-3, float(a.abs().max())))
-        for a, b in zip(expected, found, strict=True)
+        for a, b in zip(expected, slimmed, strict=True)
     )

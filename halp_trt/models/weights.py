@@ -1,4 +1,4 @@
-"""Weights into a network from a file of tensors, never from a pickle of objects."""
+"""Weights from a file of tensors into a network; pickled objects are refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["check_finite", "load_weights", "read_weights"]
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` file or of a state dict saved with ``torch.save``.
 
-    A checkpoint that holds the state dict as ``state_dict``, ``model`` or ``model_state_dict`` is looked into, and the
-    ``module.`` that data-parallel training puts before each name is taken off.
+    The state dict may lie in a checkpoint as ``state_dict``, ``model`` or ``model_state_dict``. The prefix ``module.``
+    of data-parallel training is removed from the names.
 
     Raises:
         ArtefactError: the file is missing, damaged, or holds objects instead of tensors.
@@ -49,8 +49,8 @@ def load_weights(module: nn.Module, path: Path, *, drop: Sequence[str] = ()) -> 
     """Loads a file's tensors into a network, all of them and nothing else.
 
     Args:
-        module: changed in place.
-        path: see :func:`read_weights`.
+        module: the network; changed in place.
+        path: the file, as :func:`read_weights` takes it.
         drop: prefixes of tensors in the file that the network does not need.
 
     Raises:
@@ -83,10 +83,14 @@ def load_weights(module: nn.Module, path: Path, *, drop: Sequence[str] = ()) -> 
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuses NaN and infinity.
+    """Refuses tensors with NaN or infinity.
+
+    Args:
+        tensors: the tensors by name.
+        source: their origin, for the error.
 
     Raises:
-        NonFiniteError: names the first tensor that holds one.
+        NonFiniteError: a tensor is not finite; the message names the first one.
     """
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

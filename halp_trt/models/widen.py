@@ -18,15 +18,15 @@ __all__ = ["widen"]
 
 
 def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Puts the tensors of a slimmed network into the dense one, zeros where channels were removed, in place.
+    """Puts the tensors of a slimmed network into the dense one, in place, with zeros for removed channels.
 
     Args:
         module: the dense network.
-        plan: what was kept.
+        plan: the channels that were kept.
         slimmed: the slimmed network's ``state_dict()``.
 
     Returns:
-        The same module; it is now the masked network, and computes what the slimmed one does.
+        The same module; it is now the masked network, with the outputs of the slimmed one.
 
     Raises:
         GraphMismatchError: the tensors are not those of this network slimmed by this plan.
@@ -45,6 +45,11 @@ def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tens
 
 
 def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: Mapping[int, list[int]]) -> torch.Tensor:
+    """A narrow tensor at the dense one's shape, zero at all positions but the kept ones.
+
+    Raises:
+        GraphMismatchError: the shapes do not fit.
+    """
     for axis, positions in kept.items():
         if narrow.ndim <= axis or narrow.shape[axis] != len(positions):
             break

@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, in, H, W] -> [N, out, H/stride, W/stride]."""
+        """Maps ``[N, in, H, W]`` to ``[N, out, H/stride, W/stride]``."""
         inner: torch.Tensor = self.relu(self.bn1(self.conv1(x)))
         inner = self.bn2(self.conv2(inner))
         result: torch.Tensor = self.relu(inner + self.shortcut(x))
@@ -76,7 +76,7 @@ class ResidualNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W] pictures -> [N, num_classes] logits."""
+        """Maps pictures ``[N, C, H, W]`` to logits ``[N, num_classes]``."""
         x = self.relu(self.bn(self.stem(x)))
         x = self.pool(self.stages(x))
         logits: torch.Tensor = self.classifier(torch.flatten(x, 1))
@@ -84,7 +84,7 @@ class ResidualNet(nn.Module):
 
 
 def demo(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """Three stages of one block, 32, 64 and 128 wide: small enough to train in seconds, wide enough for a staircase.
+    """A network of three stages of one block, 32, 64 and 128 wide: it trains in seconds and shows a staircase.
 
     Raises:
         ModelError: the picture is smaller than 4x4.
@@ -94,9 +94,9 @@ def demo(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
 
 
 def cifar_resnet(num_classes: int, input_shape: tuple[int, int, int], *, depth: int) -> nn.Module:
-    """ResNet of ``depth`` = 6n+2 layers for 32x32 pictures, stages 16, 32 and 64 wide (arXiv 1512.03385, section 4.2).
+    """A ResNet of ``depth`` = 6n+2 layers for 32x32 pictures, stages 16, 32 and 64 wide (arXiv 1512.03385, sec. 4.2).
 
-    Differs from the paper in its shortcuts: projections (option B), not zero padding (option A).
+    Differs from the paper: its shortcuts are projections (option B), not zero padding (option A).
 
     Raises:
         ModelError: the depth is not 6n+2, or the picture is smaller than 4x4.
@@ -123,7 +123,9 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "mobilenetv2-cifar": partial(cifar_mobilenetv2, multiplier=0.35),
     }
 )
+"""Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"demo": (1, 24, 24)} | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )
+"""Channels, height and width of each network's input by default."""

@@ -1,4 +1,4 @@
-"""From sums over a latency table to engines: a line through the engines that were timed while a network was pruned."""
+"""The line from sums over a latency table to latencies of engines, fitted to engines timed during pruning."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from halp_trt.errors import UsageError
 __all__ = ["Calibration", "fit"]
 
 _LEAST_SPREAD = 0.05
-"""Engines whose sums differ by less tell no slope from an overhead."""
+"""Smallest spread of the sums, as a fraction of the largest, that tells a slope from an overhead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What a sum over a table stands for: ``overhead_us + slope * sum`` microseconds.
+    """The latency of an engine predicted from a sum over a table: ``overhead_us + slope * sum`` microseconds.
 
     Attributes:
-        slope, overhead_us: of the line.
-        r_squared: share of the engines' variance that the line explains; 1 where it goes through all of them, below 0
-            where a line through the origin explains less than their mean does.
-        largest_error_fraction: the farthest that an engine lies from the line, relative to the engine.
-        num_engines: that the line was fitted to.
+        slope: slope of the line.
+        overhead_us: intercept of the line.
+        r_squared: share of the engines' variance explained by the line; 1 if it goes through all of them, below 0 if
+            a line through the origin explains less than their mean does.
+        largest_error_fraction: largest distance of an engine from the line, relative to the engine.
+        num_engines: number of engines that the line was fitted to.
     """
 
     slope: float
@@ -37,14 +38,14 @@ class Calibration:
 def fit(sums_us: Sequence[float], engines_us: Sequence[float]) -> Calibration:
     """The line from table sums to engines, by least squares of relative errors.
 
-    Without engines that differ enough it goes through the origin. So does one that would fall.
+    It goes through the origin if the engines differ too little, or if its slope would be negative.
 
     Args:
-        sums_us: predicted by the table.
-        engines_us: measured, in the same order.
+        sums_us: latencies predicted by the table.
+        engines_us: measured latencies, in the same order.
 
     Raises:
-        UsageError: they are not as many, none, or not positive.
+        UsageError: the two are of different length, empty, or not positive.
     """
     x, y = np.asarray(sums_us, float), np.asarray(engines_us, float)
     if len(x) != len(y) or not len(x) or min(x.min(), y.min()) <= 0:

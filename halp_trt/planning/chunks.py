@@ -1,7 +1,8 @@
-"""How many channels of a group are pruned at a time: latency-aware grouping (arXiv:2210.06659, sec. 3.2).
+"""Chunks: the number of channels of a group that are pruned at a time (latency-aware grouping, arXiv:2210.06659, sec.
+3.2).
 
-A chunk is as large as the staircase step of the layers that write the group, so that widths land on the right edge of a
-step, where a layer has the most channels for its latency.
+A chunk is as large as the staircase step of the layers that write the group. Widths then land on the right edge of a
+step, the most channels for a latency.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec
 __all__ = ["channel_steps", "grid_chunks", "grid_steps", "slice_specs"]
 
 _STEPPING_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose latency over the width is searched for a staircase."""
 
 
 def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) -> dict[str, int]:
     """The chunk of every prunable group: the largest staircase step of the layers that write it.
 
-    Each convolution or matrix product is looked at alone, over the widths of the group, everything else dense. Where
-    no staircase shows, the chunk is the grid step (divided by the multiplicity). Differs from HALP in that steps are
-    found, not given by hand, and that a layer's step is that of the widths it can take (multiples of its multiplicity).
+    Each convolution or matrix product is looked at alone, over the widths of the group, everything else dense. If no
+    staircase shows, the chunk is the grid step (divided by the multiplicity). Differs from HALP: steps are found, not
+    given by hand, and a layer's step is searched among the widths it can take (multiples of its multiplicity).
 
     Args:
         graph: the dense network.
@@ -32,7 +34,7 @@ def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) ->
         grid_step: distance between measured widths in channels of a layer.
     """
     rows = lookup(slice_specs(graph, grid_step=grid_step))
-    found: dict[tuple[LayerSpec, ...], int | None] = {}
+    stairs: dict[tuple[LayerSpec, ...], int | None] = {}
     steps = {}
     for group in graph.prunable_groups:
         grid = _grid(graph, group, grid_step)
@@ -40,12 +42,12 @@ def channel_steps(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) ->
         steps[group.name] = grid
         for layer in _stepping_layers(graph, group):
             specs = _slice(graph, layer, group, grid)
-            if specs not in found:
+            if specs not in stairs:
                 points = [rows[spec] for spec in specs]
-                found[specs] = staircase_step(
+                stairs[specs] = staircase_step(
                     counts, [point.latency_us for point in points], [noise_us(point) for point in points]
                 )
-            steps[group.name] = max(steps[group.name], found[specs] or grid)
+            steps[group.name] = max(steps[group.name], stairs[specs] or grid)
     return steps
 
 
@@ -55,12 +57,12 @@ def grid_steps(graph: ChannelGraph, *, grid_step: int = 8) -> dict[str, int]:
 
 
 def grid_chunks(graph: ChannelGraph, lookup: Lookup, *, grid_step: int = 8) -> dict[str, int]:
-    """:func:`grid_steps` as a ``Method`` asks for chunks; it looks nothing up."""
+    """The chunks of :func:`grid_steps`, with the signature of :class:`halp_trt.planning.method.Chunks`."""
     return grid_steps(graph, grid_step=grid_step)
 
 
 def slice_specs(graph: ChannelGraph, *, grid_step: int = 8) -> tuple[LayerSpec, ...]:
-    """The layers that ``channel_steps`` looks at, each once."""
+    """The specs that ``channel_steps`` looks up, each once."""
     return tuple(
         dict.fromkeys(
             spec
@@ -72,12 +74,13 @@ def slice_specs(graph: ChannelGraph, *, grid_step: int = 8) -> tuple[LayerSpec, 
 
 
 def _slice(graph: ChannelGraph, layer: Layer, group: ChannelGroup, grid: int) -> tuple[LayerSpec, ...]:
+    """A layer's specs over the widths of one group, all other groups dense."""
     dense = graph.dense_counts()
     return tuple(layer.spec_at({**dense, group.name: count}) for count in width_choices(group.num_channels, grid))
 
 
 def _stepping_layers(graph: ChannelGraph, group: ChannelGroup) -> list[Layer]:
-    """The layers whose latency decides on a group's chunk: those that do the work and write it."""
+    """The layers whose latency decides on a group's chunk: convolutions and matrix products that write it."""
     return [
         layer
         for layer in graph.layers
@@ -86,7 +89,7 @@ def _stepping_layers(graph: ChannelGraph, group: ChannelGroup) -> list[Layer]:
 
 
 def _grid(graph: ChannelGraph, group: ChannelGroup, grid_step: int) -> int:
-    """The grid step in units of a group: the narrowest that moves none of its layers by less than ``grid_step``."""
+    """The grid step in channels of a group: the smallest that moves each of its layers by at least ``grid_step``."""
     if grid_step < 1:
         raise UsageError(f"the grid step must be at least 1 channel, got {grid_step}")
     layers = _stepping_layers(graph, group)

@@ -1,16 +1,19 @@
 """One pruning step of HALP (Shen et al., NeurIPS 2022, arXiv:2210.06659, sec. 3).
 
-Every prunable group is cut to its k most salient remaining channels, k a multiple of its chunk. A choice is worth the
-saliency it keeps. It costs what the layers that write the group take with k channels, everything else as it is before
-the step: in particular the input widths (sec. 3.1), so what a choice saves in the layers that read the group is not
-credited. A layer that reads the group it writes (depthwise convolution, pooling, addition) has it at k on both sides.
+Every prunable group is cut to its k most salient remaining channels, k a multiple of its chunk. The value of a choice
+is the saliency it keeps. Its cost is the latency of the layers that write the group, at k channels and with everything
+else, input widths included (sec. 3.1), as before the step; savings in the layers that read the group are not credited.
+A layer that reads the group it writes (depthwise convolution, pooling, addition) has k channels on both sides.
 
-Differs from HALP in that choices are cumulative, which makes the precedence of higher-ranked channels a matter of
-course; that the knapsack is solved exactly; that a layer which writes several groups is paid for once, each choice
-adding its difference; and that the plan's true latency is what has to meet the budget. Where frozen input widths put
-the budget out of reach (on a coarse staircase a narrower output may save nothing at all, while every reader of it
-would), a choice is credited with what its readers save, too. At the end, where a table has surfaces, no group stays
-narrower than a width at which the network would take no longer.
+Differences from HALP:
+
+- Choices are cumulative, so higher-ranked channels come first by construction.
+- The knapsack is solved exactly.
+- A layer that writes several groups is paid for once; each choice adds its difference.
+- The plan's true latency has to meet the budget.
+- If no choice saves enough at the current input widths (on a coarse staircase a narrower output may save nothing while
+  every reader of it would), the saving in the layers that read the group is added to it.
+- At the end, if the table has surfaces, each group takes the largest width at which the network is no slower.
 """
 
 from __future__ import annotations
@@ -30,9 +33,11 @@ from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["halp_step", "step_problem"]
 
-_GRAINS_PER_US = 2.0**20  # costs lie on this binary grid, rounded up: their sums are exact in double precision
+_GRAINS_PER_US = 2.0**20
+"""Grid points of costs in a microsecond; costs are rounded up to this binary grid, so sums of doubles are exact."""
 
 Choices = Mapping[str, tuple[int, ...]]
+"""Counts that every prunable group may take, ascending."""
 
 
 def halp_step(
@@ -46,11 +51,11 @@ def halp_step(
 ) -> PruningPlan:
     """The most salient plan within a budget that keeps only channels of the current one; a ``PlanStep``.
 
-    A plan that meets the budget already is returned as it is, with its latency and saliency. Where the budget is out of
-    reach at the present input widths, a choice is also credited with what the layers that read the group save; such
-    credits overlap, so the true latency tends to end above the budget, and the step goes on from there at the new
-    widths. It does so, too, where a narrower layer is slower. Where no credits suffice, it goes half of the way
-    (geometrically) to what is in reach.
+    A plan that meets the budget already is returned as it is, with its latency and saliency. If the budget is out of
+    reach at the present input widths, a choice is also credited with the savings in the layers that read the group.
+    Such credits overlap, so the true latency tends to end above the budget, and the step goes on from there at the new
+    widths. It also goes on if a narrower layer proves slower. The budget of each knapsack is at least
+    ``sqrt(present * lowest)``, the geometric mean of the present latency and the lowest one that credits promise.
 
     Returns:
         A plan with its true latency (never above the budget), its saliency, and the bound of the last knapsack solved.
@@ -79,10 +84,10 @@ def halp_step(
 def _on_right_edges(
     plan: PruningPlan, current: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices
 ) -> PruningPlan:
-    """The plan without groups that are slower than they would be wider, the other widths being what they are.
+    """The plan with every group widened as long as the network gets no slower, the other widths fixed.
 
-    Choices were priced at the widths read before the step. Where surfaces tell that a wider group takes no longer, it
-    is looked up, and taken if that is so.
+    Choices were priced at the input widths before the step. A wider group that is no slower by the surfaces is looked
+    up, and taken if its measured latency confirms it.
     """
     if not isinstance(lookup, Surveyed) or plan.counts() == current.counts():
         return plan
@@ -98,33 +103,34 @@ def _on_right_edges(
 
 
 def _no_slower(plan: PruningPlan, surfaces: Sequence[Surface], choices: Choices) -> Iterator[tuple[str, int]]:
-    """Groups and wider counts of them with which the network takes no longer, as far as surfaces tell."""
+    """Yields ``(group, count)`` for all wider counts at which the network is no slower by the surfaces."""
     counts = plan.counts()
     for group, options in choices.items():
         wider = (counts[group], *(count for count in options if count > counts[group]))
-        taken_us = np.zeros(len(wider))
+        latencies_us = np.zeros(len(wider))
         for layer in plan.graph.layers:
             if group in _groups_priced(layer, with_readers=True) and layer.lives_at(counts):
                 specs = [layer.spec_at({**counts, group: count}) for count in wider]
-                laid = next((laid for laid in surfaces if all(map(laid.covers, specs))), None)
+                surface = next((surface for surface in surfaces if all(map(surface.covers, specs))), None)
                 widths = [(spec.in_channels, spec.out_channels) for spec in specs]
-                taken_us += math.inf if laid is None else laid.latencies_us(widths)
-        if math.isfinite(taken_us[0]):
-            yield from ((group, count) for count, us in reversed([*zip(wider, taken_us, strict=True)][1:])
-                        if us <= taken_us[0])  # fmt: skip
+                latencies_us += math.inf if surface is None else surface.latencies_us(widths)
+        if math.isfinite(latencies_us[0]):
+            yield from ((group, count) for count, us in reversed([*zip(wider, latencies_us, strict=True)][1:])
+                        if us <= latencies_us[0])  # fmt: skip
 
 
 def step_problem(
     plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices, *, credit_readers: bool = False
 ) -> Problem:
-    """The knapsack of a step from ``plan``: costs are differences to its latency, so its budget is one, too (here 0).
+    """The knapsack of a step from ``plan``; costs and budget are differences to the plan's latency, the budget 0.
 
     Args:
-        plan: what is kept now.
+        plan: the current plan.
         saliency: scores of all channels.
         lookup: measurements of the specs asked for.
-        choices: counts that every prunable group may take, ascending, the last being the present one.
-        credit_readers: whether a choice is priced by the layers that read its group as well as by those that write it.
+        choices: counts that every prunable group may take, ascending, the present one last.
+        credit_readers: True if a choice is priced by the layers that read its group and those that write it; False for
+            the writers alone.
     """
     priced = _priced(plan.graph, plan.counts(), choices, with_readers=credit_readers)
     rows = lookup([spec for options in priced.values() for option in options for spec in option])
@@ -145,13 +151,14 @@ def _choices(
 
 
 def _most_saved_us(problem: Problem) -> float:
+    """The largest saving of all choices together, each group at its cheapest."""
     return -math.fsum(min(costs) for costs in problem.costs)
 
 
 def _priced(
     graph: ChannelGraph, counts: Mapping[str, int], choices: Choices, *, with_readers: bool = False
 ) -> dict[str, list[tuple[LayerSpec, ...]]]:
-    """For every choice of every group the layers that write the group, at that count and all else at ``counts``."""
+    """For every choice of every group, the layers it is priced by, at its count and all else at ``counts``."""
     priced = {}
     for group, options in choices.items():
         layers = [layer for layer in graph.layers if group in _groups_priced(layer, with_readers)]
@@ -161,12 +168,12 @@ def _priced(
 
 
 def _groups_priced(layer: Layer, with_readers: bool) -> set[str]:
-    """The groups whose choices pay for a layer."""
+    """The groups whose choices are priced by a layer."""
     return {name for name, _ in (*layer.out_groups, *(layer.in_groups if with_readers else ()))}
 
 
 def _narrowest(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
-    """The last resort where no single choice makes the plan faster: all groups at their narrowest."""
+    """The plan with all groups at their narrowest, the last resort if no single choice makes it faster."""
     narrowest = narrow(plan, saliency, lookup, counts)
     if narrowest.latency_us > plan.budget_us:
         raise infeasible(plan.budget_us, min(narrowest.latency_us, plan.latency_us))

@@ -18,24 +18,32 @@ __all__ = ["Measure", "Schedule", "iterate"]
 Measure = Callable[[PruningPlan], tuple[float, float]]
 """Latencies in microseconds of the dense engine and of a plan's engine, timed in turns."""
 
-_SPENT = 0.98
+_SPENT_SHARE = 0.98
 """A plan that uses this share of its budget is not planned again."""
-_CLOSE, _AIM, _SAFE = 0.97, 0.982, 0.99
-"""Shares of the budget that the last step's engine, as measured, should use: at least, about, at most."""
-_STRIDE, _NARROW = 1.03, 0.002
-"""How far a limit is raised where nothing was too slow yet, and the gap between limits that is not searched."""
+_LEAST_SHARE = 0.97
+"""Smallest share of the budget that the last step's engine, as measured, should use."""
+_AIMED_SHARE = 0.982
+"""Share of the budget that the last step's engine is planned for."""
+_MOST_SHARE = 0.99
+"""Largest share of the budget that the last step's engine, as measured, should use; the rest is for noise."""
+_LIMIT_GROWTH = 1.03
+"""Factor by which the limit of a plan grows as long as no engine was too slow."""
+_LEAST_GAP = 0.002
+"""Relative gap between a met and a missed limit below which bisection stops."""
 _ROUNDING = 1e-9
+"""Relative rounding error allowed to a sum of latencies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How far to prune and in how many steps.
+    """The budgets of an iteration, and limits on its retries.
 
     Attributes:
-        budgets: of every scheduled step, on the table's scale; the last is the target.
-        num_extra: how many more there may be, where the measured engine is still above the budget.
-        num_retries: how often a step is planned again where its plan leaves budget over; 0 is the papers' way.
-        num_closing: how often the last step is planned again for what its engine, as measured, leaves or lacks.
+        budgets: budget of every scheduled step, on the table's scale; the last is the target.
+        num_extra: most further steps, taken while the measured engine is above the budget.
+        num_retries: most times a step is planned again if its plan leaves budget over; 0 is the papers' way.
+        num_closing: most times the last step is planned again if its engine, as measured, misses the budget or leaves
+            too much of it.
     """
 
     budgets: tuple[float, ...]
@@ -46,7 +54,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
-    """A plan and, where it was timed, the latencies of the dense engine and its own."""
+    """A plan and, if it was timed, the latencies of the dense engine and its own."""
 
     plan: PruningPlan
     measured: tuple[float, float] | None
@@ -54,7 +62,7 @@ class _Trial:
 
     @classmethod
     def of(cls, plan: PruningPlan, dense_us: float, measure: Measure | None) -> _Trial:
-        """The plan, timed where it can be."""
+        """The trial of a plan, timed if ``measure`` is given."""
         if measure is None:
             return cls(plan=plan, measured=None, correction=1.0)
         beside_us, engine_us = measured = measure(plan)
@@ -72,21 +80,24 @@ def iterate(
     chunks: Mapping[str, int],
     measure: Measure | None = None,
 ) -> Iterator[Step]:
-    """Plans step by step (arXiv:2210.06659, sec. 3.3): score, plan under the step's budget, hand the plan out.
+    """Plans step by step (arXiv:2210.06659, sec. 3.3): score, plan under the step's budget, yield the plan.
 
-    Between two steps the caller masks the network and trains it; ``score`` reads what that training gathered. Differs
-    from HALP in that a step whose plan leaves budget over is planned again, and that the engine of every step may be
-    timed: the next budget is divided by how much slower than predicted it ran, the last step is planned again until its
-    engine uses the budget as measured, and steps are added while it does not meet it.
+    Between two steps the caller masks the network and trains it; ``score`` reads the gradients of that training.
+    Differences from HALP:
+
+    - A step whose plan leaves budget over is planned again.
+    - The engine of every step may be timed. The next budget is then divided by ``measured / predicted`` latency.
+    - The last step is planned again until its engine, as measured, uses the budget.
+    - Steps are added while the engine does not meet the budget.
 
     Args:
-        start: of the dense network, or where an earlier iteration stopped.
+        start: the dense network's step, or the last step of an earlier iteration.
         schedule: budgets on the table's scale.
         method: the step of one of ``METHODS``.
-        score: saliency of all channels at the present plan.
+        score: function that gives the saliency of all channels at the present plan.
         lookup: measurements of layers.
-        chunks: of every prunable group, from ``channel_steps``.
-        measure: times an engine of a plan; None trusts the table.
+        chunks: chunk of every prunable group, from ``channel_steps``.
+        measure: function that times the engine of a plan; None trusts the table.
 
     Raises:
         InfeasibleBudgetError: a step cannot meet its budget.
@@ -107,7 +118,7 @@ def iterate(
 
 
 def _after(step: Step, chosen: _Trial, trials: Sequence[_Trial]) -> Step:
-    """The step that ends with a plan, all that were timed on the way written down."""
+    """The step that ends with the chosen trial; all timed trials are among its engines."""
     engines = [
         Timed(
             step=step.index + 1,
@@ -132,7 +143,7 @@ def _plan_at(
     lookup: Lookup,
     chunks: Mapping[str, int],
 ) -> PruningPlan:
-    """One step's plan on the table's scale."""
+    """The plan of one step for a budget on the table's scale."""
     return _spend(
         lambda limit_us: method(step.plan, saliency, lookup, budget_us=limit_us, steps=chunks),
         budget_us,
@@ -148,9 +159,10 @@ def _close(
     correction: float,
     num_retries: int,
 ) -> tuple[_Trial, list[_Trial]]:
-    """The last step's trial and all that were made: it is planned again until its engine uses the budget, as measured.
+    """The chosen trial of the last step, and all its trials.
 
-    Of the plans whose engines meet the budget the most salient; the fastest if none does.
+    The step is planned again, at a limit found by bisection, until its engine, as measured, uses the budget. The most
+    salient plan is chosen among those whose engines meet the budget; the fastest plan if none does.
     """
     limit_us, low_us, high_us = target_us / correction, 0.0, math.inf
     tried: list[tuple[float, _Trial]] = []
@@ -166,31 +178,35 @@ def _close(
         used = plan.latency_us * trial.correction / target_us
         if before is None:
             tried.append((used, trial))
-        if _CLOSE <= used <= _SAFE:
+        if _LEAST_SHARE <= used <= _MOST_SHARE:
             break
-        low_us, high_us = (low_us, min(high_us, plan.latency_us)) if used > _SAFE else (max(low_us, limit_us), high_us)
-        limit_us = _AIM * target_us / trial.correction
+        if used > _MOST_SHARE:
+            high_us = min(high_us, plan.latency_us)
+        else:
+            low_us = max(low_us, limit_us)
+        limit_us = _AIMED_SHARE * target_us / trial.correction
         if not low_us < limit_us < high_us:
-            limit_us = (low_us + high_us) / 2 if math.isfinite(high_us) else low_us * _STRIDE
-        if high_us - low_us < _NARROW * low_us:
+            limit_us = (low_us + high_us) / 2 if math.isfinite(high_us) else low_us * _LIMIT_GROWTH
+        if high_us - low_us < _LEAST_GAP * low_us:
             break
     trials = [trial for _, trial in tried]
-    met = [trial for used, trial in tried if used <= _SAFE] or [t for used, t in tried if used <= 1 + _ROUNDING]
+    met = [trial for used, trial in tried if used <= _MOST_SHARE] or [t for used, t in tried if used <= 1 + _ROUNDING]
     if met:
         return max(met, key=lambda trial: trial.plan.saliency), trials
     return min(tried, key=itemgetter(0))[1], trials
 
 
 def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: float, num_retries: int) -> PruningPlan:
-    """A plan that uses its budget: planned again at a higher one as long as the true latency stays within.
+    """A plan that uses its budget: planned again at a higher limit as long as its true latency stays in budget.
 
-    HALP prices a step at the input widths before it, so that its plan is faster than its budget by what the consumers
-    save; over few steps that throws saliency away. Channels that are gone do not return, so every step spends its own.
+    HALP prices a step at the input widths before it, so its plan is faster than the budget by the savings in the
+    layers that read the pruned groups. Over few steps this wastes saliency, and removed channels do not return, so
+    every step spends its own budget.
     """
     best = plan_at(budget_us)
     low_us, high_us = budget_us, from_us
     for attempt in range(num_retries):
-        if best.latency_us >= _SPENT * budget_us or high_us - low_us < (1 - _SPENT) * budget_us:
+        if best.latency_us >= _SPENT_SHARE * budget_us or high_us - low_us < (1 - _SPENT_SHARE) * budget_us:
             break
         limit_us = (low_us + high_us) / 2
         if attempt == 0 and best.latency_us < from_us:
@@ -204,5 +220,6 @@ def _spend(plan_at: Callable[[float], PruningPlan], budget_us: float, from_us: f
 
 
 def _too_slow(step: Step, schedule: Schedule) -> bool:
+    """True if the engine, as measured, exceeds the target and extra steps are left."""
     late = step.index - len(schedule.budgets)
     return late < schedule.num_extra and step.plan.latency_us * step.correction > schedule.budgets[-1] * (1 + _ROUNDING)

@@ -1,4 +1,4 @@
-"""What a pruning method is: the function that plans one step, and what the loop has to know about it."""
+"""A pruning method as a value: the function that plans one step, and a few facts about it for the loop."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class PlanStep(Protocol):
         """Returns the most salient plan within a budget that the method finds, with its true latency and a bound.
 
         Args:
-            current: what was kept so far; where it meets the budget already, it is returned with its latency.
+            current: the plan so far; if it meets the budget already, it is returned with its latency.
             saliency: scores of all channels; those of channels that ``current`` lacks are not looked at.
             lookup: measurements of the specs asked for.
             budget_us: the limit in microseconds on the table's scale.
             steps: chunk of every prunable group, from :attr:`Method.chunks`.
-            least: widths that groups may not go below; at least one chunk always stays.
+            least: lowest width of every group; at least one chunk always stays.
 
         Raises:
             InfeasibleBudgetError: no choice meets the budget; names the lowest latency found.
@@ -44,7 +44,7 @@ class PlanStep(Protocol):
 
 
 class Chunks(Protocol):
-    """How many channels of every prunable group are pruned at a time."""
+    """The number of channels of every prunable group that are pruned at a time."""
 
     def __call__(self, graph: ChannelGraph, lookup: Lookup, *, grid_step: int) -> Mapping[str, int]:
         """Returns the chunk of every prunable group.
@@ -61,11 +61,11 @@ class Method:
     """A way of pruning: a row of ``METHODS``, or one of a user's own.
 
     Attributes:
-        step: plans one step.
-        chunks: tells the widths that groups may take.
-        removes_blocks: whether ``step`` may remove what a residual connection bypasses.
-        shrinks_only: whether ``step`` keeps only channels of the current plan. It is then called with the dense
-            network for the current plan where masks let channels return.
+        step: function that plans one step.
+        chunks: function that gives the chunk of every group, and with it the widths that the group may take.
+        removes_blocks: True if ``step`` may remove residual blocks.
+        shrinks_only: True if ``step`` keeps only channels of the current plan. If masks let channels return, it is
+            called with the dense network in place of the current plan.
     """
 
     step: PlanStep

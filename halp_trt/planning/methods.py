@@ -17,13 +17,14 @@ METHODS: dict[str, Method] = {
     "joint-blocks": Method(step=joint_blocks_step, removes_blocks=True),
     "uniform": Method(step=uniform_step),
 }
+"""The methods by name."""
 
 DEFAULT_METHOD = "joint-blocks"
 """The method with the highest accuracy at every budget of the duel (docs/duel.md)."""
 
 
 def get_method(method: str | Method) -> Method:
-    """The method of a name; a method itself is returned as it is.
+    """The method of a name; a :class:`Method` is returned as it is.
 
     Raises:
         UsageError: no method has this name.

@@ -41,20 +41,21 @@ __all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_fr
 Floats = npt.NDArray[np.float64]
 
 _MAX_ROUNDS = 16
-_HOPEFUL_ROUNDS = 6
-"""Rounds in which the solver may spend all of the budget, by interpolated latencies, before it is held back."""
+"""Most tries of one pruning step: solve, look the chosen widths up, solve again."""
+_FULL_BUDGET_ROUNDS = 6
+"""Tries with the full budget; after that the budget is lowered by the interpolation error seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a plan must keep to.
+    """The constraints on a plan.
 
     Attributes:
-        budgets: of ``latency_us`` and of any of ``RESOURCES``.
+        budgets: limit on ``latency_us``, and on any of ``RESOURCES``.
         steps: chunk of every prunable group.
-        limits: what else must stay.
-        batch_size: of the target, for the resources.
-        removes_blocks: whether groups inside residual blocks have removal among their choices, for ``joint_blocks``.
+        limits: limits on the channels removed from a group.
+        batch_size: the target's batch size, for the resources.
+        removes_blocks: True if groups inside residual blocks have removal among their choices, for ``joint_blocks``.
     """
 
     budgets: Mapping[str, float]
@@ -69,13 +70,13 @@ class Ask:
 
 
 def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, ask: Ask) -> Problem:
-    """Every prunable group cut to its most salient remaining channels, every layer priced at both widths.
+    """The planning problem: the widths and values of every group, and the costs of every layer at both widths.
 
-    Groups stand in the order of the graph. What a block earns outside is not known from scores of coupled channels, so
-    a dead block loses the value of its own groups alone.
+    Groups stand in the order of the graph. A width keeps the most salient remaining channels. Scores of coupled
+    channels do not tell a block's share outside of it, so a removed block loses the value of its own groups alone.
 
     Args:
-        current: what is kept now.
+        current: the current plan.
         saliency: scores of all channels.
         surface: latencies of a layer at pairs of widths.
         ask: budgets, chunks and limits.
@@ -104,6 +105,7 @@ def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, 
 
 
 def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool) -> Group:
+    """A group's widths and the saliency kept at each; a frozen group has its present width alone."""
     kept = current.kept[group.name]
     layers = tuple(
         layer.name for layer in current.graph.layers if any(name == group.name for name, _ in layer.out_groups)
@@ -136,11 +138,12 @@ def joint_step(
     least: Mapping[str, int] | None = None,
     solver: Solver = joint,
 ) -> PruningPlan:
-    """One pruning step over both widths; a ``PlanStep``.
+    """The plan of one pruning step, optimised over input and output widths together; a ``PlanStep``.
 
-    Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The widths that the solver
-    chooses are looked up, and it solves again with what that told, until every layer of the plan was measured. Where
-    its plans go on being slower than interpolated, because it chooses what is underpriced, it is held back by as much.
+    Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The chosen widths are
+    looked up and the problem is solved again with their true latencies, until every layer of the plan was measured.
+    A solver prefers layers whose interpolated latency is too low. If its plans are therefore too slow again and again,
+    the budget is multiplied by ``interpolated / true`` latency of the last plan.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     known = Known(lookup)
@@ -167,7 +170,7 @@ def joint_step(
             best = plan
         if is_measured:
             break
-        if number + 1 >= _HOPEFUL_ROUNDS and best is None:
+        if number + 1 >= _FULL_BUDGET_ROUNDS and best is None:
             allowed_us = budget_us * min(1.0, solution.costs[LATENCY] / plan.latency_us)
     if best is None:  # every round's plan was slower than interpolated
         return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, least=least)
@@ -175,11 +178,11 @@ def joint_step(
 
 
 joint_blocks_step = partial(joint_step, solver=joint_blocks)
-"""``joint_step`` that may also remove what a residual connection bypasses."""
+"""The function ``joint_step`` with a solver that may also remove residual blocks."""
 
 
 def removable_blocks(graph: ChannelGraph) -> dict[str, tuple[str, ...]]:
-    """The groups inside every residual block that may be removed, by the block's last layer."""
+    """The groups inside every removable residual block, by the name of the block's last layer."""
     numbers = {group.name: number for number, group in enumerate(graph.groups)}
     blocks = _blocks(graph, numbers)
     return {block.name: tuple(graph.groups[number].name for number in block.groups) for block in blocks}
@@ -190,7 +193,14 @@ def removable_blocks(graph: ChannelGraph) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pricer:
-    """Prices layers; equal layers at equal widths once."""
+    """Prices of layers at pairs of widths; equal layers at equal widths are priced once.
+
+    Attributes:
+        surface: latencies of a layer at pairs of widths.
+        resources: names of the budgeted resources, in order.
+        batch_size: the target's batch size.
+        known: prices so far.
+    """
 
     surface: Surface
     resources: tuple[str, ...]
@@ -198,7 +208,7 @@ class _Pricer:
     known: dict[tuple[LayerSpec | None, tuple[tuple[int, int], ...]], Floats] = field(default_factory=dict)
 
     def term(self, layer: Layer, numbers: Mapping[str, int], groups: Sequence[Group]) -> Term:
-        """What a layer costs at every width that it may write and read."""
+        """The costs of a layer at every pair of widths that it may write and read."""
         writes, reads = (_axis(pairs, numbers, groups) for pairs in (layer.out_groups, layer.in_groups))
         pairs: list[tuple[int, int]]
         if layer.is_one_sided:
@@ -214,7 +224,7 @@ class _Pricer:
                     writes=writes, reads=reads)  # fmt: skip
 
     def prices(self, spec: LayerSpec, pairs: tuple[tuple[int, int], ...]) -> Floats:
-        """``[resource, pair]``."""
+        """Costs ``[resource, pair]`` of a layer; pairs with a width of 0 cost nothing."""
         alive = [position for position, pair in enumerate(pairs) if all(pair)]  # what is removed costs nothing
         key = (spec.with_widths(*pairs[alive[-1]]) if alive else None, pairs)
         if key not in self.known:
@@ -225,12 +235,14 @@ class _Pricer:
         return self.known[key]
 
     def price(self, resource: str, spec: LayerSpec, pairs: Sequence[tuple[int, int]]) -> Floats:
+        """Costs ``[pair]`` of a layer in one resource."""
         if resource == LATENCY:
             return self.surface(spec, pairs)
         return np.asarray([RESOURCES[resource](spec.with_widths(*pair), self.batch_size) for pair in pairs])
 
 
 def _axis(pairs: Sequence[tuple[str, int]], numbers: Mapping[str, int], groups: Sequence[Group]) -> Axis:
+    """One side of a layer: the groups on it, and the width that each adds at every choice."""
     times: dict[int, int] = {}
     for name, multiplicity in pairs:
         times[numbers[name]] = times.get(numbers[name], 0) + multiplicity
@@ -241,6 +253,7 @@ def _axis(pairs: Sequence[tuple[str, int]], numbers: Mapping[str, int], groups: 
 
 
 def _blocks(graph: ChannelGraph, numbers: Mapping[str, int]) -> tuple[Block, ...]:
+    """The residual blocks whose inner groups are all prunable."""
     frozen = {numbers[group.name] for group in graph.groups if not group.prunable}
     wires = [
         Wire(
@@ -251,5 +264,5 @@ def _blocks(graph: ChannelGraph, numbers: Mapping[str, int]) -> tuple[Block, ...
         for layer in graph.layers
     ]
     return tuple(
-        Block(name=found.layer, groups=found.groups) for found in find_blocks(wires) if not frozen & {*found.groups}
+        Block(name=block.layer, groups=block.groups) for block in find_blocks(wires) if not frozen & {*block.groups}
     )

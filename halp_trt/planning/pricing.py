@@ -1,4 +1,4 @@
-"""What planning asks of the outside: latencies of the layers that it names."""
+"""Latencies of layers as planning asks for them: lookups, and sums over a network."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = [
 ]
 
 Lookup = Callable[[Sequence[LayerSpec]], Mapping[LayerSpec, Measurement]]
-"""Gives the measurement of (at least) every spec asked for: ``table.lookup``, which refuses missing ones, or a function
-that measures them first. Specs may repeat."""
+"""A function that gives the measurement of at least every spec asked for; specs may repeat. ``table.lookup`` is one and
+refuses missing specs, others measure them first."""
 
 
 @runtime_checkable
 class Growing(Protocol):
-    """A lookup that measures what it is asked for, and can go back to what it knew before."""
+    """A lookup that measures the specs asked for and can forget its latest rows."""
 
     @property
     def num_rows(self) -> int:
         """Number of rows that it knows now."""
 
     def rewind(self, num_rows: int) -> None:
-        """Goes back to its first rows."""
+        """Forgets all rows but the first ``num_rows``."""
 
     def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
-        """As :data:`Lookup`."""
+        """Gives the measurement of every spec, as :data:`Lookup`."""
 
 
 def growing(lookup: object) -> Growing | None:
-    """The lookup itself where it measures what it is asked for, else None."""
+    """The lookup itself if it is a :class:`Growing` one, else None."""
     return lookup if isinstance(lookup, Growing) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TableLookup:
-    """The rows of a table, and between them what its surfaces tell."""
+    """A lookup of a table's rows, interpolated between them by its surfaces."""
 
     table: LatencyTable
     surfaces: tuple[Surface, ...]
@@ -55,14 +55,14 @@ class _TableLookup:
 
 
 def as_lookup(lookup: Lookup | LatencyTable) -> Lookup:
-    """The lookup of a table, which interpolates where surfaces cover a layer and refuses others; a lookup as it is."""
+    """The lookup of a table, which interpolates layers covered by a surface and refuses others; a lookup as it is."""
     if isinstance(lookup, LatencyTable):
         return _TableLookup(table=lookup, surfaces=lookup.refined_surfaces())
     return lookup
 
 
 def counts_latency_us(graph: ChannelGraph, lookup: Lookup, counts: Mapping[str, int]) -> float:
-    """Microseconds of the network when ``counts[group]`` channels are kept: the sum over its layers at true widths."""
+    """The network's latency with ``counts[group]`` channels kept: the sum over its layers at true widths."""
     specs = graph_specs(graph, counts)
     rows = lookup(specs)
     return math.fsum(rows[spec].latency_us for spec in specs)

@@ -1,4 +1,4 @@
-"""The pruning loop: a generator of plans, with everything that planning needs and nothing of training.
+"""The pruning loop: a generator of plans that plans and measures, and leaves training to its caller.
 
 A user's own loop::
 
@@ -43,22 +43,22 @@ def prune(
 ) -> Iterator[Step]:
     """Prunes a network to a budget: an iterator over steps, each with a plan to mask and train by.
 
-    What cannot be met is refused at once, by this call; no step is planned before the first is asked for.
+    This call itself refuses a budget out of reach; no step is planned before the first is asked for.
 
     Args:
         graph: the network.
-        lookup: latencies of layers: a table, or a function that may measure what it is asked for.
-        budget: of the engine's latency, as a value or in words (``"60%"``, ``"4.2ms"``). A time is the engine's where
-            ``measure`` is given, and the table's sum elsewhere.
-        score: saliency of all channels, asked for before each step with the plan of the moment.
-        method: of ``METHODS``, by name or as a value.
-        num_steps: pruning steps, ``k`` in the paper.
+        lookup: latencies of layers: a table, or a function that may measure the layers asked for.
+        budget: limit on the engine's latency, as a value or in words (``"60%"``, ``"4.2ms"``). A time is the engine's
+            if ``measure`` is given, else the table's sum.
+        score: function that gives the saliency of all channels, called before each step with the plan so far.
+        method: a value, or a name in ``METHODS``.
+        num_steps: number of pruning steps, ``k`` in the paper.
         grid_step: channels between two widths.
-        limits: how much of a group may go; None for all.
-        measure: times an engine of a plan in turns with the dense one and gives both latencies in microseconds, dense
-            first; it closes the loop between prediction and measurement.
+        limits: limits on the channels removed from a group; None for no limit.
+        measure: function that times the engine of a plan in turns with the dense one and gives both latencies in
+            microseconds, dense first; it closes the loop between prediction and measurement.
         start: a step of an earlier iteration to go on from; None for the dense network.
-        returns_channels: whether removed channels may come back, as soft masks let them.
+        returns_channels: True if removed channels may come back, as soft masks allow.
 
     Returns:
         The steps; each plan carries the calibration by all engines that were timed before its own.
@@ -66,7 +66,7 @@ def prune(
     Raises:
         InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
         MissingLatencyError: the table lacks a layer.
-        UsageError: the budget is none, the method is unknown or lets channels return where they must not.
+        UsageError: the budget is not one, the method is unknown, or it lets channels return but the masks do not.
     """
     lookup, method = as_lookup(lookup), get_method(method)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
@@ -86,7 +86,7 @@ def prune(
 
 
 def first_step(graph: ChannelGraph, lookup: Lookup | LatencyTable, measure: Measure | None = None) -> Step:
-    """The start of an iteration: the dense network's latency by the table, and as measured where it can be."""
+    """The start of an iteration: the dense network's latency by the table, and as measured if ``measure`` is given."""
     dense_us, dense = counts_latency_us(graph, as_lookup(lookup), graph.dense_counts()), PruningPlan.dense(graph)
     slope = measure(dense)[0] / dense_us if measure is not None else 1.0
     return Step(index=0, plan=dense, dense_us=dense_us, slope=slope)
@@ -94,7 +94,7 @@ def first_step(graph: ChannelGraph, lookup: Lookup | LatencyTable, measure: Meas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bound:
-    """A method within limits."""
+    """A method within limits on the channels removed."""
 
     method: Method
     limits: WidthLimits
@@ -112,7 +112,7 @@ class _Bound:
         return PruningPlan.dense(current.graph) if is_whole else current
 
     def narrowest(self, start: Step, schedule: Schedule, chunks: Mapping[str, int]) -> dict[str, int]:
-        """The counts that no schedule gets below; where nothing is limited, blocks may be gone."""
+        """The lowest counts that a schedule can reach; without limits, removable blocks count as gone."""
         num_steps = len(schedule.budgets) + schedule.num_extra - start.index
         counts = reachable_counts(start.plan, steps=chunks, num_steps=num_steps, limits=self.limits)
         if self.method.removes_blocks and not self.limits.is_limiting:
@@ -122,13 +122,12 @@ class _Bound:
 
 
 def _check_reachable(start: Step, schedule: Schedule, bound: _Bound, lookup: Lookup, chunks: Mapping[str, int]) -> None:
-    """Says at once, not after hours of training, that a budget cannot be met.
+    """Refuses a budget out of reach before any training.
 
-    The narrowest network need not be the fastest: where it is too slow, the method tries with channels that all matter
-    alike.
+    The narrowest network need not be the fastest: if it is too slow, the method plans once with equal scores.
 
     Raises:
-        InfeasibleBudgetError: it cannot; the message names the lowest reachable latency.
+        InfeasibleBudgetError: the budget cannot be met; the message names the lowest reachable latency.
     """
     graph, target_us = start.plan.graph, schedule.budgets[-1]
     narrowest = bound.narrowest(start, schedule, chunks)

@@ -1,4 +1,4 @@
-"""What a layer takes besides time: sums over layers, so that they can be budgeted like latency."""
+"""Resources of a layer besides time: parameters, FLOPs and bytes, budgeted as sums over layers like latency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from halp_trt.specs import Footprint, LayerSpec
 __all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "parameters"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_BYTES = 4  # of a number in fp32
+"""Operators with weights that count."""
+_BYTES = 4
+"""Bytes of a number in fp32."""
 
 
 def _num_weights(spec: LayerSpec) -> int:
@@ -20,7 +22,7 @@ def _num_weights(spec: LayerSpec) -> int:
 
 
 def _out_positions(spec: LayerSpec) -> int:
-    """Positions of the output per channel, as in torch's formulas."""
+    """Number of output positions per channel, by torch's formulas."""
     if not spec.kernel_size or not spec.in_size:
         return math.prod(spec.in_size)
     rank = len(spec.in_size)
@@ -38,32 +40,33 @@ def _out_positions(spec: LayerSpec) -> int:
 
 
 def parameters(spec: LayerSpec, batch_size: int = 1) -> float:
-    """Weights and biases of a layer."""
+    """Number of weights and biases of a layer."""
     return float(_num_weights(spec) + (spec.out_channels if spec.bias and spec.operator in _WEIGHTED else 0))
 
 
 def flops(spec: LayerSpec, batch_size: int = 1) -> float:
-    """Two for every multiplication of a convolution or matrix product with its addition; other layers count nothing."""
+    """Number of floating-point operations: two per multiply-add of convolutions and matrix products, 0 for others."""
     positions = math.prod(spec.in_size) if spec.operator == "ConvTranspose" else _out_positions(spec)
     return 2.0 * batch_size * _num_weights(spec) * positions
 
 
 def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
-    """Bytes of a layer's weights and of what it writes, in fp32; nothing is reused, so a runtime needs less."""
+    """Bytes of a layer's weights and output in fp32; no memory is reused, so a runtime needs less."""
     return _BYTES * (parameters(spec) + batch_size * spec.out_channels * _out_positions(spec))
 
 
 def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
-    """What one run of a network goes through before it comes back to a layer, in fp32.
+    """The memory that one run of a network touches, in fp32: all its weights, and an arena for activations.
 
-    All its weights, and an arena for what layers hand on: as large as the largest input and output of one layer.
+    The arena is as large as the largest input and output of one layer together.
     """
     weights = math.fsum(parameters(spec, batch_size) for spec in specs)
-    handed_on = max((_handed_on(spec) for spec in specs), default=0)
-    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * handed_on)
+    num_activations = max((_num_activations(spec) for spec in specs), default=0)
+    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * num_activations)
 
 
-def _handed_on(spec: LayerSpec) -> int:
+def _num_activations(spec: LayerSpec) -> int:
+    """Number of activations that a layer reads and writes, the second operand of an addition included."""
     read = spec.in_channels * math.prod(spec.in_size)
     return read + spec.out_channels * _out_positions(spec) * (2 if "Add" in spec.epilogue else 1)
 
@@ -73,4 +76,4 @@ RESOURCES: dict[str, Callable[[LayerSpec, int], float]] = {
     "parameters": parameters,
     "flops": flops,
 }
-"""By name: a function of a layer and the batch size; ``RESOURCES["mine"] = function`` adds one."""
+"""Functions of a layer and the batch size, by name; ``RESOURCES["mine"] = function`` adds one."""

@@ -1,4 +1,4 @@
-"""Budgets of the iterative schedule: how fast the latency may fall from the dense network to the target."""
+"""Budgets of the iterative schedule, from the latency of the dense network down to the target."""
 
 from __future__ import annotations
 

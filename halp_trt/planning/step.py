@@ -1,4 +1,4 @@
-"""Where an iteration stands: one value that is enough to go on from, and to predict the engine of its plan."""
+"""The state of an iteration: one value, enough to resume it and to predict the engine of its plan."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class Timed:
     """An engine that was timed while a network was pruned, in turns with the dense one.
 
     Attributes:
-        step: index of the step that it was built for.
+        step: index of its step.
         sum_us: latency of its plan by the table.
-        dense_us, engine_us: measured latencies of the dense engine beside it and of the engine.
-        is_chosen: whether the step ended with its plan; False where the step was planned again.
+        dense_us: measured latency of the dense engine beside it.
+        engine_us: its own measured latency.
+        is_chosen: True if the step ended with its plan; False if the step was planned again.
     """
 
     step: int
@@ -28,7 +29,11 @@ class Timed:
     is_chosen: bool = True
 
     def correction(self, dense_us: float) -> float:
-        """Measured share of the dense latency over the share by a table that gives the dense network ``dense_us``."""
+        """The measured share of the dense latency over the predicted one: ``(engine / dense) / (sum_us / dense_us)``.
+
+        Args:
+            dense_us: latency of the dense network by the table.
+        """
         return (self.engine_us / self.dense_us) / (self.sum_us / dense_us)
 
 
@@ -37,11 +42,11 @@ class Step:
     """The state of an iteration after a step; all that it needs to go on.
 
     Attributes:
-        index: steps done.
-        plan: the plan of the last one, on the table's scale; its calibration is :attr:`calibration`.
+        index: number of steps done.
+        plan: plan of the last step, on the table's scale; its calibration is :attr:`calibration`.
         dense_us: latency of the dense network by the table.
-        slope: measured latency of the dense engine over ``dense_us``; 1 unmeasured.
-        engines: all that were timed so far, in order.
+        slope: measured latency of the dense engine over ``dense_us``; 1 if unmeasured.
+        engines: all engines that were timed so far, in order.
     """
 
     index: int
@@ -51,33 +56,33 @@ class Step:
     engines: tuple[Timed, ...] = ()
 
     def __post_init__(self) -> None:
-        found = self.calibration
+        line = self.calibration
         plan = replace(
             self.plan,
-            calibration=found.slope,
-            overhead_us=found.overhead_us,
-            calibration_r_squared=found.r_squared,
-            calibration_error_fraction=found.largest_error_fraction,
-            calibration_engines=found.num_engines,
+            calibration=line.slope,
+            overhead_us=line.overhead_us,
+            calibration_r_squared=line.r_squared,
+            calibration_error_fraction=line.largest_error_fraction,
+            calibration_engines=line.num_engines,
         )
         object.__setattr__(self, "plan", plan)
 
     @property
     def timed(self) -> Timed | None:
-        """The engine of the step's own plan; None where it was not timed."""
+        """The engine of the step's own plan; None if it was not timed."""
         return next((engine for engine in self.engines if engine.step == self.index and engine.is_chosen), None)
 
     @property
     def correction(self) -> float:
-        """Measured share of the dense latency over the share that the table predicts, of the plan; 1 unmeasured."""
+        """The plan's measured share of the dense latency over the share that the table predicts; 1 if unmeasured."""
         return self.timed.correction(self.dense_us) if self.timed else 1.0
 
     @property
     def calibration(self) -> Calibration:
-        """The line from table sums to engines, through the dense engine and all that were timed but the plan's own.
+        """The line from table sums to engines, fitted to the dense engine and all timed ones but the plan's own.
 
-        The plan's engine is left out so that it is truly predicted. Engines count by their share of the dense one that
-        took turns with them, so that a drift of the machine does not matter.
+        The plan's engine is left out so that it is truly predicted. Engines count by their share of the dense latency
+        measured beside them, so a drift of the machine does not matter.
         """
         chosen = [engine for engine in self.engines if engine.is_chosen and engine.step != self.index]
         engines = [*chosen, *(engine for engine in self.engines if not engine.is_chosen)]

@@ -1,4 +1,4 @@
-"""Latencies of layers at many pairs of widths for planning: measured where that matters, interpolated elsewhere."""
+"""Latencies of layers at many pairs of widths: measured at a plan's widths, interpolated elsewhere."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ Floats = npt.NDArray[np.float64]
 Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
 """``surface(spec, widths)``: microseconds of a layer at every ``(in_channels, out_channels)`` of ``widths``."""
 
-_FEW = 96
-"""So many pairs of widths are all measured."""
+_MEASURED_PAIRS = 96
+"""Most pairs of widths of a layer that are all measured; a layer with more is interpolated."""
 
 
 @runtime_checkable
 class Surveyed(Protocol):
-    """A lookup of a table that surfaces were laid over."""
+    """A lookup of a table that has surfaces."""
 
     @property
     def surfaces(self) -> tuple[Laid, ...]:
-        """All of them, exact wherever there is a row."""
+        """All surfaces of the table, exact wherever it has a row."""
 
     def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
-        """As :data:`halp_trt.planning.pricing.Lookup`."""
+        """Gives the measurement of every spec, as :data:`halp_trt.planning.pricing.Lookup`."""
 
 
 def surface_from(lookup: Lookup, surfaces: Sequence[Laid] = ()) -> Surface:
-    """The surface of measured rows; it refuses or measures what is missing, as the lookup does.
+    """The surface of measured rows; it refuses or measures missing rows, as the lookup does.
 
     Args:
-        lookup: the rows.
-        surfaces: tell what they cover instead.
+        lookup: source of the rows.
+        surfaces: surfaces that answer first, for all layers and widths that they cover.
     """
 
     def surface(spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
-        laid = _covering(surfaces, spec, widths)
-        if laid is not None:
-            return laid.latencies_us(widths)
+        covering = _covering(surfaces, spec, widths)
+        if covering is not None:
+            return covering.latencies_us(widths)
         specs = [spec.with_widths(*pair) for pair in widths]
         rows = lookup(specs)
         return np.asarray([rows[at].latency_us for at in specs])
@@ -60,43 +60,47 @@ def _covering(surfaces: Sequence[Laid], spec: LayerSpec, widths: Sequence[tuple[
 
 
 class Known:
-    """What a lookup has told so far, and surfaces laid over it: those that its table has, where they cover the widths.
+    """The rows that a lookup gave so far, and surfaces over them: the table's own if they cover the widths, else new.
 
-    A row that was told is never interpolated again: when the widths that a plan chose are looked up, the next surface
-    is exact there.
+    A known row is never interpolated again: once a plan's widths are looked up, the next surface is exact there.
     """
 
     def __init__(self, lookup: Lookup, effort: Effort | None = None) -> None:
-        """Asks ``lookup``; refines surfaces with ``effort``."""
+        """Begins without rows.
+
+        Args:
+            lookup: source of the rows.
+            effort: limits on the probes of a new surface.
+        """
         self._lookup, self._effort = lookup, effort or Effort()
         self._rows: dict[LayerSpec, Measurement] = {}
         self._laid: dict[tuple[LayerSpec, tuple[int, ...], tuple[int, ...]], Laid] = {}
         self._surveyed = lookup.surfaces if isinstance(lookup, Surveyed) else ()
 
     def lookup(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
-        """The rows of these specs; only what was not told before is asked for."""
+        """The rows of these specs; only unknown ones are asked for."""
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self._rows]
         if missing:
-            found = self._lookup(missing)
-            self._rows.update({spec: found[spec] for spec in missing})
+            rows = self._lookup(missing)
+            self._rows.update({spec: rows[spec] for spec in missing})
         return self._rows
 
     def knows(self, specs: Sequence[LayerSpec]) -> bool:
-        """Whether all of them were told."""
+        """True if the rows of all these specs are known."""
         return all(spec in self._rows for spec in specs)
 
     def surface(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
-        """Microseconds at every pair of widths: told, or interpolated between adaptive probes."""
+        """Latencies in microseconds at every pair of widths: known, or interpolated between adaptive probes."""
         specs = [spec.with_widths(*pair) for pair in widths]
-        laid = _covering(self._surveyed, spec, widths)
-        if laid is None and len(set(widths)) <= _FEW:
+        covering = _covering(self._surveyed, spec, widths)
+        if covering is None and len(set(widths)) <= _MEASURED_PAIRS:
             rows = self.lookup(specs)
             return np.asarray([rows[at].latency_us for at in specs])
-        found = (laid or self._surface_over(spec, widths)).latencies_us(widths)
+        latencies_us = (covering or self._surface_over(spec, widths)).latencies_us(widths)
         for index, at in enumerate(specs):
             if at in self._rows:
-                found[index] = self._rows[at].latency_us
-        return found
+                latencies_us[index] = self._rows[at].latency_us
+        return latencies_us
 
     def _surface_over(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Laid:
         ins, outs = (tuple(sorted(set(side))) for side in zip(*widths, strict=True))

@@ -1,4 +1,4 @@
-"""The baseline: the same fraction of every group, whatever it costs and whatever it is worth."""
+"""The baseline: the same fraction of every group is kept, whatever its cost and saliency."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def uniform_step(
     steps: Mapping[str, int],
     least: Mapping[str, int] | None = None,
 ) -> PruningPlan:
-    """The plan that keeps the same fraction of every group's dense width, the largest that bisection finds in budget.
+    """The plan that keeps the same fraction of every group's dense width, the largest in budget found by bisection.
 
-    Widths are rounded to the nearest that ``halp_step`` might choose too (of its ``steps``), and the most salient
-    channels stay, so the two differ in nothing but how the cut is spread. A ``PlanStep``; the bound is the saliency of
-    the current plan.
+    Widths are rounded to the nearest choice of ``halp_step`` (multiples of ``steps``), and the most salient channels
+    stay, so the two methods differ in nothing but how the cut is spread. The function is a ``PlanStep``; its bound is
+    the saliency of the current plan.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     groups = current.graph.prunable_groups

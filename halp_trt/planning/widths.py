@@ -1,6 +1,6 @@
-"""The widths that a group may be given, which of its channels then stay, and how low the latency can get.
+"""Widths of groups: the choices, the channels that stay at a choice, and the lowest widths in reach.
 
-Counts are in channels of the group; a layer that holds each of them several times (its multiplicity) is wider by it.
+Counts are in channels of the group; a layer that holds each channel several times is wider by this multiplicity.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-9
+"""Rounding error allowed to a width before it is rounded up, in channels."""
 
 # ---- choices --------------------------------------------------------------------------------------------------------
 
@@ -31,7 +32,7 @@ _ROUNDING = 1e-9
 def width_choices(count: int, step: int, min_channels: int | None = None) -> tuple[int, ...]:
     """The counts that a group of ``count`` channels may shrink to, ascending: multiples of ``step``, and ``count``.
 
-    None is below one step, so a group never vanishes, nor below ``min_channels``.
+    None is below one step, so a group never vanishes, and none but ``count`` is below ``min_channels``.
     """
     smallest = math.ceil(max(step, min_channels or 0) / step) * step
     return (*range(smallest, count, step), count)
@@ -40,7 +41,7 @@ def width_choices(count: int, step: int, min_channels: int | None = None) -> tup
 def narrow(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
     """The plan that keeps the ``counts[group]`` most salient of a plan's channels, priced at its true widths.
 
-    Channels rank by saliency, of equal ones the lower index first. Its budget and bound are the old plan's.
+    Channels rank by saliency, ties by the lower index. The budget and bound are those of ``plan``.
     """
     kept = dict(plan.kept)
     for group in plan.graph.prunable_groups:
@@ -57,8 +58,8 @@ class WidthLimits:
     """Limits on how much of a group may be pruned.
 
     Attributes:
-        group_fraction: of every group's dense width the largest part that may be gone in the end.
-        step_fraction: of every group's present width the largest part that may go in one step.
+        group_fraction: largest part removed in the end, as a fraction of a group's dense width.
+        step_fraction: largest part removed in one step, as a fraction of a group's present width.
     """
 
     group_fraction: float = 1.0
@@ -73,11 +74,11 @@ class WidthLimits:
 
     @property
     def is_limiting(self) -> bool:
-        """Whether there is anything that must stay."""
+        """True if any channel must stay for these limits."""
         return min(self.group_fraction, self.step_fraction) < 1
 
     def least_counts(self, graph: ChannelGraph, counts: Mapping[str, int]) -> dict[str, int]:
-        """The widths that groups of ``counts`` channels may not go below in the next step."""
+        """The lowest widths in the next step for groups of ``counts`` channels; groups without a limit are left out."""
         kept = {
             group.name: max(
                 (1 - self.group_fraction) * group.num_channels, (1 - self.step_fraction) * counts[group.name]
@@ -90,7 +91,7 @@ class WidthLimits:
 def reachable_counts(
     plan: PruningPlan, *, steps: Mapping[str, int], num_steps: int, limits: WidthLimits
 ) -> dict[str, int]:
-    """Every group as narrow as so many steps within limits can make it."""
+    """The width of every group after ``num_steps`` steps, each as narrow as the limits allow."""
     counts = plan.counts()
     for _ in range(num_steps):
         least = limits.least_counts(plan.graph, counts)
@@ -103,7 +104,7 @@ def reachable_counts(
 def lowest_counts(
     plan: PruningPlan, *, steps: Mapping[str, int], least: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Every prunable group at its narrowest, ``least[group]`` or more."""
+    """The narrowest width of every prunable group, at least ``least[group]``; frozen groups keep theirs."""
     prunable, floors = {group.name for group in plan.graph.prunable_groups}, least or {}
     return {
         name: width_choices(count, steps[name], floors.get(name))[0] if name in prunable else count
@@ -115,7 +116,7 @@ def lowest_counts(
 
 
 def check_request(plan: PruningPlan, saliency: Saliency, *, budget_us: float, steps: Mapping[str, int]) -> None:
-    """Makes sure that a planning request hangs together.
+    """Checks a planning request.
 
     Raises:
         GraphMismatchError: scores do not cover the prunable groups channel by channel.

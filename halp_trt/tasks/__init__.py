@@ -1,11 +1,11 @@
-"""What is learnt: data sets, and the tasks that say how outputs are judged.
+"""Data sets, and tasks that judge a network's outputs on them.
 
-A data set reads its examples and puts them into batches, targets of whatever kind included; a :class:`Task` is what is
-left: the loss of a batch, the answers in raw outputs, and the score of all answers. A new task is a class and a row::
+A data set reads its examples and puts them into batches, with targets of any kind. A :class:`Task` has the rest: the
+loss of a batch, the answers in raw outputs, and the score of all answers. A new task is a class and a row::
 
     TASKS["detection"] = "my_package.detection:Detection"
 
-and a data set that names it. Nothing here needs torch before a task is asked for.
+and a data set that names it. Nothing here imports torch before a task is asked for.
 """
 
 from __future__ import annotations
@@ -30,52 +30,54 @@ if TYPE_CHECKING:
 __all__ = ["CLASSIFICATION", "TASKS", "Outputs", "Task", "lesson_of", "task_of"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
-"""Raw outputs of a batch: the network's own names (keys of its mappings, positions in its tuples, joined with dots;
-``output`` where there is one tensor alone), in the network's order."""
+"""Raw outputs of a batch by name, in the network's order. Names are keys of its mappings and positions in its tuples,
+joined with dots; a single tensor is named ``output``."""
 
 
 class Task(Protocol):
-    """How the outputs of a network are judged on one data set. Targets are the task's own: nothing else reads them."""
+    """The judge of a network's outputs on one data set; nothing else reads the targets."""
 
     def loss(self, outputs: Any, targets: Any, settings: TrainSettings, taught: Any = None) -> torch.Tensor:
-        """The loss of a batch, a scalar with gradients.
+        """Returns the loss of a batch, a scalar with gradients.
 
         Args:
-            outputs: what the module returned, as it returned it.
-            targets: of the batch, on the module's device.
-            settings: how it is trained.
-            taught: what a teacher returned for the same pictures, weighted ``settings.distillation``; None without one.
+            outputs: the module's return value, unchanged.
+            targets: targets of the batch, on the module's device.
+            settings: settings of the training.
+            taught: a teacher's return value for the same pictures, weighted ``settings.distillation``; None without a
+                teacher.
 
         Raises:
-            ModelError: the outputs are not those of such a task.
+            ModelError: the outputs do not suit the task.
         """
 
     def predict(self, outputs: Outputs) -> Sequence[Any] | npt.NDArray[Any]:
-        """The answers in the raw outputs of a batch, one for each picture: a class, a list of boxes, a map.
+        """Returns the answers in the raw outputs of a batch, one for each picture: a class, a list of boxes, a map.
 
         Raises:
-            ModelError: the outputs are not those of such a task.
+            ModelError: the outputs do not suit the task.
         """
 
     def metric(self, answers: Iterable[tuple[Sequence[Any] | npt.NDArray[Any], Any]]) -> Score:
-        """The score over a whole split.
+        """Returns the score over a whole split.
 
         Args:
-            answers: for each batch the answers and the targets, of which every example counts once.
+            answers: for each batch the answers and the targets; every example counts once.
         """
 
 
 CLASSIFICATION = "classification"
+"""The name of the default task."""
 TASKS: dict[str, Callable[[DataSet], Task] | str] = {CLASSIFICATION: "halp_trt.tasks.classification:Classification"}
-"""What makes the task of a data set, by the name that the data set has for it."""
+"""Makers of a data set's task by the task's name, each a function or its import path ``package.module:name``."""
 
 
 def task_of(data: DataSet) -> Task:
-    """The task that a data set is for.
+    """The task named by a data set.
 
     Raises:
-        UsageError: there is no such task.
-        DataError: the data set does not suit it.
+        UsageError: no task has this name.
+        DataError: the data set does not suit the task.
     """
     if data.task not in TASKS:
         raise UsageError(
@@ -86,7 +88,7 @@ def task_of(data: DataSet) -> Task:
 
 
 def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None) -> Lesson:
-    """What a network learns from a data set by the loss of its task.
+    """The lesson for a training on a data set, with the loss of its task.
 
     Raises:
         UsageError, DataError: as :func:`task_of`.

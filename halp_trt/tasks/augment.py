@@ -1,7 +1,7 @@
-"""Random shifts and flips of batches; all randomness comes from the generator that is handed in.
+"""Random shifts and flips of batches; all randomness comes from the generator passed in.
 
-These move pictures alone and leave targets as they are, which suits whole-picture targets such as labels. Where targets
-have places (boxes, maps), an augmentation of the task's own changes both.
+They move pictures alone and leave targets as they are, which suits whole-picture targets such as labels. If targets
+have positions (boxes, maps), the task needs an augmentation of its own to change both.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ __all__ = ["keep", "shift", "shift_and_flip"]
 
 
 def keep(batch: Batch, generator: torch.Generator) -> Batch:
-    """No augmentation."""
+    """Returns the batch as it is."""
     return batch
 
 
 def shift(batch: Batch, generator: torch.Generator) -> Batch:
-    """Moves every picture of ``[N, C, H, W]`` by up to an eighth of its size, zeros moving in."""
+    """Moves every picture of ``[N, C, H, W]`` by up to an eighth of its size and fills with zeros."""
     return batch._replace(pictures=_move(batch.pictures, generator, flip=False))
 
 
 def shift_and_flip(batch: Batch, generator: torch.Generator) -> Batch:
-    """:func:`shift`, and half of the pictures flipped; for 32x32 this is the padded crop of arXiv 1512.03385."""
+    """Moves pictures as :func:`shift`, and flips half of them; at 32x32 this is the padded crop of arXiv 1512.03385."""
     return batch._replace(pictures=_move(batch.pictures, generator, flip=True))
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 (or its likes) from a folder or a tar archive of pictures, decoded once into memory."""
+"""CIFAR-10, or a data set with its layout, from a folder or a tar archive of pictures, decoded once into memory."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["load_cifar", "load_cifar10"]
 
 _SHAPE = (3, 32, 32)
+"""Channels, height and width of the decoded pictures."""
 _MEAN = (0.4914, 0.4822, 0.4465)
+"""Mean per channel of CIFAR-10's training pixels in 0..1."""
 _STD = (0.2470, 0.2435, 0.2616)
+"""Standard deviation per channel of CIFAR-10's training pixels in 0..1."""
 _Splits = tuple[tuple[str, ...], ArrayPictures, ArrayPictures]
+"""Names of the classes, training pictures and test pictures."""
 
 
 def load_cifar10(reading: Reading) -> DataSet:
-    """CIFAR-10, or a data set with its layout, as a data set of 32x32 pictures.
+    """The data set of CIFAR-10, or of a folder or archive with its layout: 32x32 pictures.
 
     Raises:
         DataError: as :func:`load_cifar`.
@@ -52,17 +56,17 @@ def load_cifar10(reading: Reading) -> DataSet:
 
 
 def load_cifar(path: Path, on_bad_picture: OnBadPicture, cache: Path | None) -> tuple[_Splits, str]:
-    """The classes, the training and the test pictures ``[N, 3, 32, 32]``, and a fingerprint of where they came from.
+    """The classes, the training and test pictures ``[N, 3, 32, 32]``, and a fingerprint of their source.
 
     A folder and an archive of the same pictures give the same arrays: pictures are ordered by class and name.
 
     Args:
         path: a folder with ``train/<class>/`` and ``test/<class>/``, or a tar archive of one.
-        on_bad_picture: what to do with a picture that cannot be decoded.
-        cache: an ``.npz`` file that keeps the decoded pictures; written when missing or made from other pictures.
+        on_bad_picture: ``refuse`` or ``skip`` for a picture that cannot be decoded.
+        cache: an ``.npz`` file that keeps the decoded pictures; written if missing or made from other pictures.
 
     Raises:
-        DataError: nothing is there, it is no archive, it is truncated, a split is empty, or a picture is bad.
+        DataError: the path is missing, no archive or truncated, a split is empty, or a picture is bad.
     """
     if path.is_dir():
         listing = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if p.is_file())
@@ -94,7 +98,11 @@ def _from_folder(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
 
 
 def _members(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
-    """(split, class, name, bytes) of each picture in the archive, in its own order."""
+    """Yields ``(split, class, name, bytes)`` of each picture in the archive, in its own order.
+
+    Raises:
+        DataError: the archive cannot be read.
+    """
     try:
         with tarfile.open(path, mode="r|*") as archive:
             for member in archive:
@@ -135,6 +143,7 @@ def _from_archive(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
 
 
 def _read_cache(cache: Path, fingerprint: str) -> _Splits | None:
+    """The pictures in a cache; None if it is missing, damaged or made from other pictures."""
     if not cache.exists():
         return None
     try:

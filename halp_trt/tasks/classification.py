@@ -23,7 +23,7 @@ __all__ = ["Classification", "logits_of"]
 
 
 class Classification:
-    """Classification among the classes of a data set; targets are int64 labels ``[N]``.
+    """The task of classification among the classes of a data set; targets are int64 labels ``[N]``.
 
     Raises:
         DataError: the data set has fewer than two classes.
@@ -35,7 +35,7 @@ class Classification:
         self._num_classes, self._name = data.num_classes, data.name
 
     def loss(self, outputs: Any, targets: Any, settings: TrainSettings, taught: Any = None) -> torch.Tensor:
-        """Cross-entropy with label smoothing, mixed with ``T² KL(teacher || student)`` where there is a teacher.
+        """The cross-entropy with label smoothing, mixed with ``T² KL(teacher || student)`` if there is a teacher.
 
         Raises:
             ModelError: the first output is not one logit per class and picture.
@@ -52,19 +52,19 @@ class Classification:
         """The most likely class of every picture ``[N]``, from the first output.
 
         Raises:
-            ModelError: that is not one logit per class and picture.
+            ModelError: the first output is not one logit per class and picture.
         """
         logits = np.asarray(next(iter(outputs.values())))
         if logits.ndim != 2 or logits.shape[1] < self._num_classes:
             raise ModelError(f"predictions are {logits.shape}, expected (pictures, at least {self._num_classes})")
-        found: npt.NDArray[np.int64] = logits.argmax(axis=1)
-        return found
+        classes: npt.NDArray[np.int64] = logits.argmax(axis=1)
+        return classes
 
     def metric(self, answers: Iterable[tuple[Sequence[Any] | npt.NDArray[Any], Any]]) -> Score:
-        """Top-1: the share of pictures whose most likely class is theirs."""
+        """The top-1 accuracy: the share of pictures whose most likely class is the labelled one."""
         num_correct = num_examples = 0
-        for found, labels in answers:
-            num_correct += int((np.asarray(found) == np.asarray(labels)).sum())
+        for predicted, labels in answers:
+            num_correct += int((np.asarray(predicted) == np.asarray(labels)).sum())
             num_examples += len(labels)
         return Score(name="top-1", value=num_correct / num_examples, unit="fraction", num_examples=num_examples)
 
@@ -85,7 +85,7 @@ def logits_of(outputs: object) -> torch.Tensor:
     """The class logits among a network's outputs: the tensor itself, or the first of several.
 
     Raises:
-        ModelError: there is no tensor.
+        ModelError: the outputs hold no tensor.
     """
     tensors = flatten(outputs)
     if not tensors:
@@ -96,7 +96,7 @@ def logits_of(outputs: object) -> torch.Tensor:
 
 
 def _soft_loss(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """``T² KL(teacher || student)`` of the softened predictions (arXiv 1503.02531, section 2.1)."""
+    """The loss ``T² KL(teacher || student)`` of the softened predictions (arXiv 1503.02531, section 2.1)."""
     target = F.log_softmax(taught / temperature, dim=1)
     student = F.log_softmax(logits / temperature, dim=1)
     return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2

@@ -17,16 +17,18 @@ from halp_trt.tasks.pictures import OnBadPicture
 __all__ = ["DATA_SOURCES", "DataSet", "DataSource", "Reading", "load_data"]
 
 _EXPECTED = "digits, cifar10:PATH, imagefolder:PATH or package.module:factory"
+"""Forms of a source string, for errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a data source is asked for.
+    """The arguments of a data source.
 
     Attributes:
-        path: what follows the source's name; empty where nothing does.
+        path: path after the source's name; empty if there is none.
         input_shape: channels, height and width of the network's input; None keeps the pictures' own.
-        on_bad_picture: whether a picture that cannot be decoded is an error or is skipped with a warning.
+        on_bad_picture: ``refuse`` if a picture that cannot be decoded is an error, ``skip`` if it is skipped with a
+            warning.
         cache: a file for decoded pictures, for sources that keep them; None for none.
     """
 
@@ -41,8 +43,8 @@ class DataSource:
     """One kind of data set.
 
     Attributes:
-        load: makes it, or the ``module:name`` of what does.
-        takes_path: whether a path follows its name.
+        load: function that makes it, or its import path ``package.module:name``.
+        takes_path: True if a path follows its name.
     """
 
     load: Callable[[Reading], DataSet] | str
@@ -54,6 +56,7 @@ DATA_SOURCES: dict[str, DataSource] = {
     "cifar10": DataSource(load="halp_trt.tasks.cifar:load_cifar10"),
     "imagefolder": DataSource(load="halp_trt.tasks.labelled:load_imagefolder"),
 }
+"""The data sources by name."""
 
 
 def load_data(
@@ -67,17 +70,18 @@ def load_data(
     """The data set of a source string.
 
     Args:
-        source: a name in ``DATA_SOURCES``, with a path where it takes one, or ``module:factory``; a factory takes no
+        source: a name in ``DATA_SOURCES``, with a path if it takes one, or ``module:factory``; a factory takes no
             argument and returns a :class:`DataSet`, or arrays ``(train_pixels, train_labels, test_pixels,
             test_labels)``.
         input_shape: channels, height and width of the network's input; None keeps the pictures' own.
-        on_bad_picture: whether a picture that cannot be decoded is an error or is skipped with a warning.
+        on_bad_picture: ``refuse`` if a picture that cannot be decoded is an error, ``skip`` if it is skipped with a
+            warning.
         cache: an ``.npz`` file for the decoded pictures of ``cifar10``.
-        task: what the targets are for, of ``halp_trt.tasks.TASKS``; empty leaves it to the source.
+        task: a name in ``halp_trt.tasks.TASKS``; empty leaves the task to the source.
 
     Raises:
-        DataError: the source is not understood, nothing is there, a picture is bad, or the data do not suit the task.
-        UsageError: there is no such task.
+        DataError: the source is unknown or empty, a picture is bad, or the data do not suit the task.
+        UsageError: no task has this name.
     """
     kind, _, rest = source.partition(":")
     if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):

@@ -1,7 +1,7 @@
-"""A data set: what it holds, and batches of it.
+"""A data set, and its batches.
 
-Batches are made when asked for: pixels are read, augmented from a seed, brought to the network's input shape and
-normalised. Nothing here keeps a position, so a training resumes from its step number alone.
+Batches are made on demand: pixels are read, augmented from a seed, brought to the network's input shape and normalised.
+No position is kept, so a training resumes from its step number alone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from halp_trt.training.batches import Batch, Indices
 __all__ = ["DataSet", "InputShape"]
 
 InputShape = tuple[int, int, int]
+"""Channels, height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DataSet:
-    """Pictures and what is to be told of them.
+    """Pictures with their targets, in two splits.
 
     Attributes:
-        name: the source string it came from.
-        train, test: the pictures of the two splits, with their targets.
-        classes: names of the classes, in label order; none where the task has none.
+        name: its source string.
+        train, test: pictures of the two splits, with their targets.
+        classes: names of the classes, in label order; empty if the task has no classes.
         input_shape: channels, height and width of the batches.
-        mean, std: per channel, of pixels in 0..1; a single number serves all channels.
-        augmentation: random change of a training batch of uint8 pictures, targets moving with their pictures.
-        task: what the targets are for, of ``halp_trt.tasks.TASKS``.
-        fingerprint: SHA-256 of where the pictures came from, empty where unknown.
+        mean, std: mean and standard deviation per channel, of pixels in 0..1; a single number serves all channels.
+        augmentation: random change of a training batch of uint8 pictures and their targets.
+        task: its task, a name in ``halp_trt.tasks.TASKS``.
+        fingerprint: SHA-256 of the pictures' source, empty if unknown.
     """
 
     name: str
@@ -57,24 +58,24 @@ class DataSet:
 
     @property
     def num_train(self) -> int:
-        """Training pictures."""
+        """Number of training pictures."""
         return len(self.train)
 
     @property
     def num_test(self) -> int:
-        """Test pictures."""
+        """Number of test pictures."""
         return len(self.test)
 
     @property
     def num_classes(self) -> int:
-        """Classes."""
+        """Number of classes."""
         return len(self.classes)
 
     def train_batch(self, indices: Indices, *, augment_seed: int | None = None) -> Batch:
         """Normalised float32 pictures ``[N, *input_shape]`` of the training split, and their targets as tensors.
 
         Args:
-            indices: which pictures.
+            indices: numbers of the pictures in the split.
             augment_seed: seed of the random augmentation; None leaves the pictures as they are.
 
         Raises:
@@ -109,12 +110,12 @@ class DataSet:
 
 
 def _collated(pixels: np.ndarray[Any, Any], targets: Any) -> Batch:
-    """What was read as a batch; a list with something for each picture, however much, stays one."""
+    """A batch of pixels and targets as tensors; a list of targets, one entry for each picture, stays a list."""
     return Batch(torch.from_numpy(pixels), _tensors(targets))
 
 
 def _tensors(value: Any) -> Any:
-    """Arrays as tensors, wherever they are in nested tuples, lists and mappings; anything else as it is."""
+    """The value with all arrays in nested tuples, lists and mappings as tensors; anything else as it is."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
     if isinstance(value, Mapping):

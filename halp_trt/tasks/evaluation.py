@@ -1,4 +1,4 @@
-"""The score of anything that predicts: a network or an engine."""
+"""The score of a network or an engine on a data set."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from halp_trt.tasks.dataset import DataSet
 __all__ = ["Predict", "evaluate", "module_predict"]
 
 Predict = Callable[[npt.NDArray[np.float32]], Outputs]
+"""A function from float32 pictures ``[N, C, H, W]`` to raw outputs by name."""
 
 
 def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score:
-    """The score of the data set's task over all of its test examples, every one counted once.
+    """The score by the data set's task over all of its test examples, each counted once.
 
     All batches have exactly ``batch_size`` pictures, as engines with a fixed batch need: the last one is filled up by
-    repeating its last picture, and the answers to the repeats are not counted.
+    repeating its last picture, and answers to the repeats are not counted.
 
     Args:
-        predict: float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network
+        predict: function from float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network
             (:func:`module_predict`) or an engine.
-        data: the examples.
-        batch_size: pictures per call.
+        data: the data set.
+        batch_size: number of pictures per call.
 
     Raises:
-        ModelError: the outputs are not those of such a task, or not one answer per picture.
+        ModelError: the outputs do not suit the task, or are not one answer per picture.
         NonFiniteError: an output holds NaN.
         DataError: a picture cannot be read.
         UsageError: the data set is for an unknown task.
@@ -44,6 +45,7 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score
 
 
 def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    """Yields the answers and the targets of every test batch."""
     for first in range(0, data.num_test, batch_size):
         pictures, targets = data.test_batch(np.arange(first, min(first + batch_size, data.num_test)))
         batch = pictures.numpy()
@@ -55,14 +57,14 @@ def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> It
             raise NonFiniteError(
                 f"predictions for pictures {first} and after hold NaN; check the weights of the network"
             )
-        found = task.predict(outputs)
-        if len(found) != batch_size:
-            raise ModelError(f"{len(found)} answers to {batch_size} pictures, expected one for each")
-        yield found[:num], targets
+        answers = task.predict(outputs)
+        if len(answers) != batch_size:
+            raise ModelError(f"{len(answers)} answers to {batch_size} pictures, expected one for each")
+        yield answers[:num], targets
 
 
 def module_predict(module: nn.Module) -> Predict:
-    """A network as a function of arrays: evaluation mode, float32, no autocast; each call restores its mode."""
+    """A network as a function of arrays: eval mode, float32, no autocast; each call restores the training mode."""
 
     def predict(pictures: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         device = next((p.device for p in module.parameters()), torch.device("cpu"))

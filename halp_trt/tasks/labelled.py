@@ -1,4 +1,4 @@
-"""Labelled pictures: digits, folders of classes, and arrays of a user's."""
+"""Labelled pictures: digits, folders of classes, and arrays of a user's factory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["load_digits", "load_factory", "load_imagefolder"]
 
 _DIGITS_SPLIT_SEED = 0
+"""Seed of the split of digits."""
 _MEMORY_LIMIT_BYTES = 512 * 1024**2
-_MAX_CLASSES = 10**6  # more is a mistake, such as a label that is an identifier
+"""Largest size of a decoded split that is held in memory; a larger one is decoded batch by batch."""
+_MAX_CLASSES = 10**6
+"""Most classes of a factory's labels; more is a mistake, such as a label that is an identifier."""
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean per channel of ImageNet's pixels in 0..1."""
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation per channel of ImageNet's pixels in 0..1."""
 
 
 def load_digits(reading: Reading) -> DataSet:
-    """1,797 handwritten digits of 8x8 pixels; a fifth of them, always the same, are the test pictures."""
+    """The data set of 1,797 handwritten digits of 8x8 pixels; a fixed fifth of them are the test pictures.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as cause:
@@ -54,7 +63,11 @@ def load_digits(reading: Reading) -> DataSet:
 
 
 def load_imagefolder(reading: Reading) -> DataSet:
-    """``train/`` with ``val/`` or ``test/``, or one folder of classes split four to one by the files' names."""
+    """The data set of a folder: ``train/`` with ``val/`` or ``test/``, or classes split four to one by file names.
+
+    Raises:
+        DataError: the folder is missing, has ``train/`` alone or holds no picture, or a picture is bad.
+    """
     path, shape = reading.path, reading.input_shape or (3, 224, 224)
     if (path / "train").is_dir():
         classes, files, labels = scan_folder(path / "train")
@@ -91,7 +104,7 @@ def load_imagefolder(reading: Reading) -> DataSet:
 
 
 def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path], list[int], list[Path], list[int]]:
-    """Every fifth picture of each class, in the order of their names' hashes, becomes a test picture."""
+    """Training files and labels, then those of the test split: a fifth of each class, by the hashes of the names."""
     train: list[tuple[Path, int]] = []
     test: list[tuple[Path, int]] = []
     for label in sorted(set(labels)):
@@ -104,28 +117,28 @@ def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path]
 
 
 def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
-    """The data set that a user's factory returns, or the labelled pictures in the four arrays that it returns.
+    """The data set of a user's factory, which returns a data set or four arrays of labelled pictures.
 
     Raises:
-        DataError: it fails, or returns something else.
+        DataError: the factory fails, or returns something else.
     """
     factory = import_factory(source, DataError)
     try:
-        made = factory()
+        result = factory()
     except HalpError:
         raise
     except Exception as cause:
         raise DataError(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause
-    if isinstance(made, DataSet):
-        return made
-    if not isinstance(made, tuple) or len(made) != 4:
+    if isinstance(result, DataSet):
+        return result
+    if not isinstance(result, tuple) or len(result) != 4:
         raise DataError(
-            f"{source!r} returned {type(made).__name__}; expected a DataSet or arrays "
+            f"{source!r} returned {type(result).__name__}; expected a DataSet or arrays "
             f"(train_pixels, train_labels, test_pixels, test_labels)"
         )
-    train, test = _arrays(source, *made[:2]), _arrays(source, *made[2:])
+    train, test = _arrays(source, *result[:2]), _arrays(source, *result[2:])
     if len(train) == 0:
         raise DataError(f"{source!r} returned no training pictures; expected at least one")
     if len(test) and test.pixels.shape[1:] != train.pixels.shape[1:]:
@@ -146,7 +159,7 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
 
 
 def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
-    """One split that a factory returned.
+    """The pictures of one split from a factory.
 
     Raises:
         DataError: the pixels are no array of pictures, or the labels are not 0, 1, 2 ...
@@ -159,9 +172,9 @@ def _arrays(source: str, pixels: object, labels: object) -> ArrayPictures:
         ) from cause
     if not np.issubdtype(numbers.dtype, np.integer) and not (numbers.dtype.kind == "f" and (numbers % 1 == 0).all()):
         raise DataError(f"{source!r} returned labels of type {numbers.dtype}; expected whole numbers from 0")
-    found = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
-    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < _MAX_CLASSES:
+    pictures = ArrayPictures(pixels=array, labels=numbers.astype(np.int64))
+    if len(pictures) and not 0 <= pictures.labels.min() <= pictures.labels.max() < _MAX_CLASSES:
         raise DataError(
-            f"{source!r} returned labels from {found.labels.min()} to {found.labels.max()}; expected 0, 1, 2 ..."
+            f"{source!r} returned labels from {pictures.labels.min()} to {pictures.labels.max()}; expected 0, 1, 2 ..."
         )
-    return found
+    return pictures

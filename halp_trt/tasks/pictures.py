@@ -1,4 +1,4 @@
-"""Reading pictures: the two ways to hold a split (in memory, or as files decoded when asked) and the folder layout."""
+"""Pictures of a split, in memory or as files decoded on demand, and the layout of folders."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["ArrayPictures", "FolderPictures", "OnBadPicture", "Pictures", "decode", "in_memory", "scan_folder"]
 
 OnBadPicture = Literal["refuse", "skip"]
+"""The treatment of a picture that cannot be decoded: an error, or left out with a warning."""
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Endings of files that are pictures."""
 
 
 class Pictures(Protocol):
     """The pictures of one split, and their targets."""
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """Number of pictures."""
 
     def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
-        """Pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or what holds arrays."""
+        """Returns the pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or containers of arrays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,7 +40,7 @@ class ArrayPictures:
 
     Attributes:
         pixels: uint8 ``[N, C, H, W]``.
-        labels: one for each picture: int64 ``[N]`` of classes, or ``[N, ...]`` of whatever the task takes.
+        labels: label of each picture: int64 classes ``[N]``, or ``[N, ...]`` for another task.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -55,20 +57,21 @@ class ArrayPictures:
         return len(self.labels)
 
     def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-        """Pixels ``[N, C, H, W]`` and labels ``[N, ...]`` of these pictures."""
+        """The pixels ``[N, C, H, W]`` and labels ``[N, ...]`` of these pictures."""
         chosen = np.asarray(indices, dtype=np.int64)
         return self.pixels[chosen], self.labels[chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FolderPictures:
-    """Pictures decoded from their files each time they are asked for.
+    """Pictures decoded from their files on every read.
 
     Attributes:
-        files: one path per picture.
-        labels: int64 ``[N]``.
+        files: path of each picture.
+        labels: class of each picture, int64 ``[N]``.
         shape: channels, height and width that every picture is brought to.
-        on_bad_picture: whether a file that cannot be decoded is an error, or is left out of its batch with a warning.
+        on_bad_picture: ``refuse`` if a file that cannot be decoded is an error, ``skip`` if it is left out of its batch
+            with a warning.
     """
 
     files: tuple[Path, ...]
@@ -82,7 +85,7 @@ class FolderPictures:
     def read(
         self, indices: Sequence[int] | npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Pixels ``[N, C, H, W]`` and labels ``[N]``; N is smaller than asked where bad pictures were skipped.
+        """The pixels ``[N, C, H, W]`` and labels ``[N]``; skipped pictures make N smaller than asked for.
 
         Raises:
             DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``, or none of the batch can.
@@ -102,15 +105,15 @@ class FolderPictures:
 
 
 def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """One picture as uint8 ``[C, H, W]``: shorter side resized to cover ``shape``, then cropped in the centre.
+    """One picture as uint8 ``[C, H, W]``, resized to cover ``shape`` and cropped in the centre.
 
     Args:
         source: an encoded picture.
-        name: what to call it in an error.
+        name: its name in errors.
         shape: 1 (grey) or 3 (RGB) channels, height and width.
 
     Raises:
-        DataError: it cannot be decoded.
+        DataError: the picture cannot be decoded.
     """
     from PIL import Image, ImageOps
 
@@ -129,10 +132,10 @@ def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> 
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of at most 8 bits per channel: Pillow would cut 16 bits off at 255, which leaves white.
+    """The picture at 8 bits or fewer per channel; Pillow itself would clip 16 bits at 255, almost all of it to white.
 
     Raises:
-        ValueError: its pixels are 32-bit numbers, whose range is not known.
+        ValueError: the pixels are 32-bit numbers, of unknown range.
     """
     from PIL import Image
 
@@ -146,10 +149,10 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 def decode_or_skip(
     source: Path | IO[bytes], name: str, shape: tuple[int, int, int], on_bad_picture: OnBadPicture
 ) -> npt.NDArray[np.uint8] | None:
-    """:func:`decode`, or None after a warning that names the picture where bad ones are skipped.
+    """One picture as :func:`decode` gives it; None, after a warning that names it, if it is bad and to be skipped.
 
     Raises:
-        DataError: it cannot be decoded and ``on_bad_picture`` is ``refuse``.
+        DataError: the picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
     """
     try:
         return decode(source, name, shape)
@@ -164,17 +167,17 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
     """The classes, files and labels of a folder with one sub-folder of pictures per class, in sorted order.
 
     Args:
-        folder: where the class folders are.
+        folder: the folder of the class folders.
         classes: the known classes; None takes the folders' names.
 
     Raises:
-        DataError: the folder is missing, holds no picture, or a class that is not known.
+        DataError: the folder is missing, holds no picture, or holds an unknown class.
     """
     if not folder.is_dir():
         raise DataError(f"data folder {folder} does not exist; give a folder with one sub-folder of pictures per class")
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    known = tuple(classes) if classes is not None else tuple(found)
-    strangers = sorted(set(found) - set(known))
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    known = tuple(classes) if classes is not None else tuple(names)
+    strangers = sorted(set(names) - set(known))
     if strangers:
         raise DataError(f"{folder} holds class {strangers[0]!r}, which the training pictures lack; remove or rename it")
     files: list[Path] = []
@@ -197,7 +200,7 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tup
 
 
 def in_memory(pictures: FolderPictures) -> ArrayPictures:
-    """Decodes all pictures at once.
+    """Decodes all pictures at once and returns them in memory.
 
     Raises:
         DataError: as :meth:`FolderPictures.read`.

@@ -1,4 +1,4 @@
-"""Batches: what one is, where they come from, and which examples are in the batch of a step."""
+"""Batches: their parts, their source, and the examples in the batch of each step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Indices", "Source", "batch_indices", "num_batches", "num_steps", "step_seed", "training_batch"]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
+"""Numbers of examples in a split."""
 
 
 class Batch(NamedTuple):
-    """Pictures, one along the first axis for each example, and what a network should answer to them.
+    """Pictures, one along the first axis for each example, and their targets.
 
     Attributes:
-        pictures: a tensor; what a network is called with.
+        pictures: the network's input, a tensor.
         targets: tensors, or nested tuples, lists and mappings of them; the task alone reads them.
     """
 
@@ -32,34 +33,34 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Where training batches come from."""
+    """A source of training batches."""
 
     @property
     def num_train(self) -> int:
-        """How many examples there are."""
+        """Number of training examples."""
 
     def train_batch(self, indices: Indices, *, augment_seed: int | None = None) -> Batch:
-        """These examples, augmented at random where a seed is given: a pure function of its arguments."""
+        """Returns these examples, augmented at random if a seed is given: a pure function of its arguments."""
 
 
 def num_batches(num: int, batch_size: int) -> int:
-    """Training steps of one epoch: full batches only, or one smaller batch where there are too few examples."""
+    """Number of training steps in an epoch: full batches only, or one smaller batch if the examples fill none."""
     return max(1, num // batch_size)
 
 
 def num_steps(data: Source, settings: TrainSettings) -> int:
-    """Steps of the whole training."""
+    """Number of steps of the whole training."""
     return settings.num_epochs * num_batches(data.num_train, settings.batch_size)
 
 
 def batch_indices(num: int, batch_size: int, *, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """The training batches of one epoch: a pure function of its arguments; the rest that fills no batch is left out."""
+    """The training batches of one epoch, a pure function of its arguments; examples that fill no batch are left out."""
     order = np.random.default_rng((seed, epoch)).permutation(num).astype(np.int64)
     return tuple(order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches(num, batch_size)))
 
 
 def training_batch(data: Source, settings: TrainSettings, step: int, world: World = ALONE) -> Batch:
-    """The batch of a step, or a process's share of it: a pure function of its arguments.
+    """The batch of a step, or a process's share of it; a pure function of its arguments.
 
     Raises:
         DataError: an example cannot be read.
@@ -70,5 +71,5 @@ def training_batch(data: Source, settings: TrainSettings, step: int, world: Worl
 
 
 def step_seed(settings: TrainSettings, step: int) -> int:
-    """The seed of everything random in a step."""
+    """The seed of all randomness in a step."""
     return int(np.random.SeedSequence((settings.seed, step)).generate_state(1)[0])

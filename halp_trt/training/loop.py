@@ -18,11 +18,11 @@ __all__ = ["Saving", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """When a training is written down, and by what.
+    """The schedule by which a training's state is saved.
 
     Attributes:
-        write: called with the number of steps done.
-        seconds: longest time between two calls within an epoch; every epoch ends with one in any case.
+        write: function that saves it, called with the number of steps done.
+        seconds: longest time between two calls within an epoch; every epoch ends with a call.
     """
 
     write: Callable[[int], None]
@@ -44,13 +44,13 @@ def train(
 
     Args:
         module: the network.
-        lesson: what is trained, and how.
-        optimizer: None makes a fresh one.
-        start_step: 0, or the step to go on from; then hand in the optimiser with its state as well.
-        total: steps of the whole training, None for those of the settings' epochs.
-        after_backward: see ``halp_trt.training.step.train_step``.
-        after_step: called after each update with the steps done and the loss, to apply masks or show progress.
-        saving: called after ``after_step``, by the first process alone.
+        lesson: data, loss and settings.
+        optimizer: the optimiser; None makes a fresh one.
+        start_step: 0, or the step to go on from; then the optimiser's state has to come along.
+        total: number of steps of the whole training; None for those of the settings' epochs.
+        after_backward: as in ``halp_trt.training.step.train_step``.
+        after_step: function called after each update with the steps done and the loss, to apply masks or show progress.
+        saving: schedule of saving, which follows ``after_step``; the first process alone saves.
 
     Returns:
         The optimiser, with its state.

@@ -12,7 +12,7 @@ __all__ = ["make_optimizer"]
 
 
 def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
-    """Nesterov SGD; one-dimensional parameters (batch norm, biases) are not decayed.
+    """A Nesterov SGD optimiser; one-dimensional parameters (batch norm, biases) are not decayed.
 
     Raises:
         ModelError: the network has no parameter that can be trained.

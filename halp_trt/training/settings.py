@@ -1,4 +1,4 @@
-"""How to train, as a value that needs no torch."""
+"""The settings of a training, as a value that needs no torch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["TrainSettings"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How to train.
+    """The settings of a training.
 
     Attributes:
-        num_epochs: passes over the training pictures.
-        batch_size: pictures of a step.
-        learning_rate: its peak.
+        num_epochs: number of passes over the training pictures.
+        batch_size: number of pictures in a step.
+        learning_rate: peak learning rate.
         warmup_fraction: share of the steps in which the learning rate climbs linearly to its peak.
         schedule: ``cosine`` falls to zero after the warm-up, ``constant`` stays at the peak.
-        momentum: of Nesterov's SGD.
-        weight_decay: on all parameters but one-dimensional ones (batch norm, biases).
-        label_smoothing: probability mass spread over all classes, where there are classes.
-        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bfloat16 where the processor computes in it natively.
-        augment: whether training pictures are augmented.
-        distillation: weight of a teacher's answers, where a teacher is given (arXiv 1503.02531).
-        temperature: of soft labels.
-        update: how gradients change the weights, of ``UPDATES``.
-        seed: of all randomness.
+        momentum: momentum of Nesterov's SGD.
+        weight_decay: weight decay of all parameters but one-dimensional ones (batch norm, biases).
+        label_smoothing: probability mass spread over all classes, if the task has classes.
+        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bfloat16 if the processor computes in it natively.
+        augment: True if training pictures are augmented.
+        distillation: weight of a teacher's outputs in the loss, if a teacher is given (arXiv 1503.02531).
+        temperature: temperature of soft labels.
+        update: rule by which gradients change the weights, a name in ``UPDATES``.
+        seed: seed of all randomness.
     """
 
     num_epochs: int

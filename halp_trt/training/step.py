@@ -1,7 +1,7 @@
-"""One step of training, as a function of the network, what it is trained on, and the step's number.
+"""One step of training, as a function of the network, its lesson and the step's number.
 
-Every step's batch, augmentation, learning rate and random numbers follow from ``(settings.seed, step)`` alone, so a
-training that stops after step k and starts again from its weights and optimiser state goes on bit for bit.
+Every step's batch, augmentation, learning rate and random numbers follow from ``(settings.seed, step)`` alone. A
+training resumed after step k from its weights and optimiser state is therefore equal bit for bit to an undisturbed one.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ __all__ = ["Lesson", "Loss", "train_step", "uses_bfloat16"]
 
 
 class Loss(Protocol):
-    """What training minimises: a task's ``loss``."""
+    """The function that training minimises: a task's ``loss``."""
 
     def __call__(self, outputs: Any, targets: Any, settings: TrainSettings, taught: Any = None) -> torch.Tensor:
-        """The loss of a batch, a scalar.
+        """Returns the loss of a batch, a scalar.
 
         Args:
-            outputs: what the network returned.
-            targets: of the batch, on the network's device.
-            settings: how it is trained.
-            taught: what a teacher returned for the same pictures; None without one.
+            outputs: outputs of the network.
+            targets: targets of the batch, on the network's device.
+            settings: settings of the training.
+            taught: a teacher's outputs for the same pictures; None without a teacher.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lesson:
-    """What a network is trained on, and how.
+    """Data, loss and settings of a training.
 
     Attributes:
-        data: where batches come from.
-        settings: how to train.
-        loss: what is minimised.
-        teacher: a frozen network whose answers are learnt too, weighted ``settings.distillation``; None for none.
-        world: the processes that share the work.
+        data: source of batches.
+        settings: settings of the training.
+        loss: function to minimise.
+        teacher: a frozen network whose outputs are learnt too, weighted ``settings.distillation``; None for none.
+        world: this process among those that share the work.
     """
 
     data: Source
@@ -67,17 +67,17 @@ def train_step(
     total: int,
     after_backward: Callable[[], None] | None = None,
 ) -> float:
-    """One minibatch: sets the learning rate, computes the loss and its gradients, updates the weights.
+    """Trains on one minibatch: sets the learning rate, computes the loss and its gradients, updates the weights.
 
-    The batch goes to where the network lies. Gradients stay on the parameters until the next step.
+    The batch is moved to the network's device. Gradients stay on the parameters until the next step.
 
     Args:
         module: the network; it is put into training mode.
-        optimizer: from ``halp_trt.training.optimizer.make_optimizer``.
-        lesson: what is trained, and how.
-        step: which step, counted from 0 over the whole training.
-        total: steps of the whole training, for the learning rate.
-        after_backward: called once between the gradients at the present weights and the update, to read the gradients.
+        optimizer: the optimiser, from ``halp_trt.training.optimizer.make_optimizer``.
+        lesson: data, loss and settings.
+        step: number of the step, counted from 0 over the whole training.
+        total: number of steps of the whole training, for the learning rate.
+        after_backward: function called once, between the gradients at the present weights and the update, to read them.
 
     Returns:
         The loss.
@@ -132,7 +132,7 @@ def _loss(module: nn.Module, batch: Batch, lesson: Lesson) -> torch.Tensor:
 
 
 def uses_bfloat16(settings: TrainSettings, device: torch.device) -> bool:
-    """Whether steps run under bfloat16 autocast; ``auto`` does so where the hardware computes in it."""
+    """True if steps run under bfloat16 autocast; ``auto`` does so if the hardware computes in it natively."""
     if settings.precision != "auto":
         return settings.precision == "bf16"
     if device.type == "cuda":
@@ -143,7 +143,7 @@ def uses_bfloat16(settings: TrainSettings, device: torch.device) -> bool:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Targets on a device: tensors wherever they are in nested tuples, lists and mappings; anything else as it is."""
+    """The value with all tensors in nested tuples, lists and mappings moved to a device; anything else as it is."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, Mapping):

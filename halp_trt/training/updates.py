@@ -1,8 +1,8 @@
-"""How the gradients of a step change the weights.
+"""Updates: rules by which the gradients of a step change the weights.
 
-A row of ``UPDATES`` is an :class:`Update`, or the ``module:name`` of one. It is given a function that computes the loss
-and its gradients at the weights as they are, so that an update of two passes (sharpness-aware minimisation, arXiv
-2010.01412) moves the weights, calls it again, and steps from where it began.
+A row of ``UPDATES`` is an :class:`Update`, or the ``module:name`` of one. It receives a function that computes the loss
+and its gradients at the present weights. An update of two passes (sharpness-aware minimisation, arXiv 2010.01412) moves
+the weights, calls the function again, and steps from the first weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["UPDATES", "Update", "plain"]
 
 
 class Update(Protocol):
-    """One change of the weights."""
+    """A rule by which gradients change the weights."""
 
     def __call__(self, optimizer: torch.optim.Optimizer, gradients: Callable[[], float]) -> float:
-        """Changes the parameters of an optimiser once, and gives the loss at the weights as they were.
+        """Changes the parameters of an optimiser once, and returns the loss at the weights before the change.
 
         Args:
-            optimizer: holds the parameters and their state; its learning rate is the step's.
-            gradients: leaves the gradients of the step's batch on the parameters and gives the loss; the same batch and
-                the same random numbers at every call.
+            optimizer: optimiser with the parameters and their state; its learning rate is the step's.
+            gradients: function that leaves the gradients of the step's batch on the parameters and returns the loss,
+                with the same batch and random numbers at every call.
 
         Raises:
             NonFiniteError: as ``gradients``.
@@ -33,10 +33,11 @@ class Update(Protocol):
 
 
 def plain(optimizer: torch.optim.Optimizer, gradients: Callable[[], float]) -> float:
-    """One pass, one step of the optimiser."""
+    """Takes one step of the optimiser after one pass; returns the loss."""
     loss = gradients()
     optimizer.step()
     return loss
 
 
 UPDATES: dict[str, Update | str] = {"sgd": plain}
+"""Updates by name, each a function or its import path ``package.module:name``."""

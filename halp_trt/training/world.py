@@ -24,12 +24,12 @@ T = TypeVar("T")
 class World:
     """One process among those that train a network together.
 
-    All of them see the same steps in the same order; what they see of a batch is their own.
+    All processes take the same steps in the same order, each with its own share of every batch.
 
     Attributes:
-        rank: this process, counted from 0.
-        size: how many processes there are.
-        device: where this one computes, as torch names it.
+        rank: number of this process, counted from 0.
+        size: number of processes.
+        device: torch's name of the device that this process computes on.
     """
 
     rank: int = 0
@@ -42,11 +42,11 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process measures, writes and speaks for all of them."""
+        """True if this process measures, writes and reports for all of them."""
         return self.rank == 0
 
     def share(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Sequence[int] | npt.NDArray[np.int64]:
-        """The part of a batch that this process reads; the parts of all processes are the batch.
+        """The part of a batch for this process; the parts of all processes make up the batch.
 
         Raises:
             UsageError: there are fewer examples than processes.
@@ -68,7 +68,7 @@ class World:
         return tensor
 
     def agree(self, value: T) -> T:
-        """The first process's value.
+        """The value of the first process, the same in all of them.
 
         Raises:
             UsageError: there are several processes.
@@ -82,3 +82,4 @@ class World:
 
 
 ALONE = World()
+"""The world of a training in one process."""

@@ -1,4 +1,4 @@
-"""What becomes of pruned channels while a network is trained on: masks by name. Nothing here imports torch.
+"""Masks by name: the treatment of pruned channels while the network trains on. Nothing here imports torch.
 
 A user's own is registered by assignment: ``MASKS["mine"] = Mine()``.
 """
@@ -21,16 +21,16 @@ __all__ = ["MASKS", "Masking", "get_masking"]
 class Masking(Protocol):
     """A way to train with pruned channels.
 
-    It holds no state: what must survive a kill lies in the module, or beside its parameters in the optimiser's state
-    (``optimizer.state[parameter]["name"]``), which checkpoints keep and slimming cuts along.
+    It holds no state of its own. State that must survive a kill lies in the module, or in the optimiser's state
+    (``optimizer.state[parameter]["name"]``): checkpoints keep it and slimming cuts it along with the parameter.
     """
 
     @property
     def returns_channels(self) -> bool:
-        """Whether channels that one plan removed may be kept by a later one."""
+        """True if channels removed by one plan may be kept by a later one."""
 
     def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Begins to train by a plan, in place; called once after every pruning step.
+        """Applies a plan in place; called once after every pruning step.
 
         Raises:
             GraphMismatchError: the plan was made for another network.
@@ -39,23 +39,23 @@ class Masking(Protocol):
     def after_backward(
         self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Goes on between the gradients of a minibatch and its update, before channels are scored."""
+        """Acts in place between the gradients of a minibatch and its update, before channels are scored."""
 
     def after_update(
         self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Goes on after every update of the weights."""
+        """Acts in place after every update of the weights."""
 
 
 MASKS: dict[str, Masking | str] = {"hard": "halp_trt.models.masks.hard:HARD"}
-"""By name: a masking, or its place as ``package.module:name``."""
+"""Maskings by name, each a value or its import path ``package.module:name``."""
 
 
 def get_masking(name: str) -> Masking:
     """The masking of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no mask has this name.
     """
     if name not in MASKS:
         raise UsageError(f"mask {name!r} is none of {sorted(MASKS)}; name one of them, or register it first")

@@ -1,4 +1,4 @@
-"""Masks: pruned channels become exact zeros while every tensor keeps its size, as HALP trains between steps."""
+"""Hard masks: pruned channels are exact zeros while every tensor keeps its size, as in HALP between steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["HARD", "HardMask", "mask", "settle"]
 
 
 def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Sets everything that belongs to pruned channels to zero, in place; calling it again changes nothing.
+    """Sets all parameters and buffers of pruned channels to zero, in place; calling it again changes nothing.
 
-    Call it after every optimiser step. Both sides are masked, what writes a channel and what reads it, so that the
-    network computes what the slimmed one computes whatever lies between (an activation with f(0) != 0 too). Momentum
-    and other optimiser state of the same shape is masked along, unlike HALP (arXiv:2210.06659), whose momentum keeps
-    pulling at dead weights.
+    Call it after every optimiser step. Both the writers and the readers of a channel are masked, so the outputs equal
+    those of the slimmed network whatever lies between (even an activation with f(0) != 0). Momentum and other
+    optimiser state of the same shape is masked along. Differs from HALP (arXiv:2210.06659), whose momentum goes on
+    changing dead weights.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -37,11 +37,12 @@ def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
 
 
 def settle(module: nn.Module, plan: PruningPlan) -> None:
-    """Makes a removed block hand on what it handed on in the mean, in place; calling it again changes nothing.
+    """Sets the running mean behind every removed block to the block's bias, in place, so eval mode equals training.
 
-    Its last layer has nothing left to read and writes its bias. The batch norm behind it would go on subtracting the
-    mean that it saw before; with its bias for a mean it hands on its shift, as it does while training, and the network
-    answers in evaluation what it learns with. Batch norms that stand behind other layers, too, are left alone.
+    The last layer of a removed block has no input left and writes its bias ``b``, a constant. In training mode the
+    batch norm behind it subtracts the batch mean, ``b``, and outputs its shift; in eval mode it would subtract the
+    running mean from before the removal. Batch norms shared with other layers are left alone. Calling it again changes
+    nothing.
     """
     tensors, removed = named_tensors(module), set(plan.removed_blocks)
     nodes = [node for layer in plan.graph.layers for node in layer.nodes]
@@ -56,31 +57,33 @@ def settle(module: nn.Module, plan: PruningPlan) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HardMask:
-    """Removed channels are exact zeros and stay so."""
+    """The masking that keeps removed channels at exact zeros."""
 
     returns_channels: bool = False
 
     def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Masks, and settles what stands behind removed blocks."""
+        """Masks removed channels, and sets the running means behind removed blocks."""
         mask(module, plan, optimizer)
         settle(module, plan)
 
     def after_backward(
         self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Does nothing: dead weights may have gradients, which the next mask takes back."""
+        """Does nothing: the next mask undoes whatever gradients do to dead weights."""
 
     def after_update(
         self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Masks what the update moved."""
+        """Masks removed channels again, since the update may have changed them."""
         mask(module, plan, optimizer)
 
 
 HARD = HardMask()
+"""The row ``hard`` of ``MASKS``."""
 
 
 def _state_of(optimizer: torch.optim.Optimizer | None, tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The optimiser's state tensors of a parameter that have its shape."""
     if optimizer is None or tensor not in optimizer.state:
         return []
     return [s for s in optimizer.state[tensor].values() if isinstance(s, torch.Tensor) and s.shape == tensor.shape]

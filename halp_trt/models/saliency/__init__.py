@@ -1,4 +1,4 @@
-"""How much each channel matters: scorers by name. Nothing here imports torch; a row's scorer is loaded when it is made.
+"""Scorers of channels by name. Nothing here imports torch; a row's scorer is loaded when it is made.
 
 A user's own is registered by assignment: ``SALIENCIES["mine"] = Scoring(make=Mine, needs_gradients=True)``.
 """
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "SALIENCIES", "MakeScorer", "Scorer", "Scoring", "choose_scoring", "saliency_names"]
 
 AUTO = "auto"
-"""The first of ``SALIENCIES`` that can be had: of those that read gradients only where there is data."""
+"""The name of the default saliency: the first row of ``SALIENCIES``, or without data the first that needs none."""
 
 
 class Scorer(Protocol):
-    """The scores of one pruning step; a fresh one for each step, so that no score must survive a kill between steps."""
+    """The scores of one pruning step. Each step has a fresh one, so no score must survive a kill between steps."""
 
     def after_backward(self) -> None:
-        """Reads what it needs after the backward pass of every minibatch, before the weights are updated."""
+        """Reads the module after the backward pass of every minibatch, before the weights are updated."""
 
     def finish(self) -> Saliency:
         """Returns the scores of all channels of every prunable group.
 
         Raises:
-            NonFiniteError: there is nothing finite to score by.
-            UsageError: it was not called in between, but must be.
+            NonFiniteError: no gradient or weight is finite.
+            UsageError: the scorer needs minibatches, and saw none.
         """
 
 
 class MakeScorer(Protocol):
-    """Begins one pruning step's scores."""
+    """A function that makes the scorer of one pruning step."""
 
     def __call__(self, module: nn.Module, graph: ChannelGraph) -> Scorer:
-        """Returns a scorer of the dense (possibly masked) network, which changes under it as it is trained.
+        """Returns a scorer of the dense (possibly masked) network, whose weights change while it is trained.
 
         Raises:
             GraphMismatchError: the graph was made for another network, or no parameter follows a group.
@@ -52,15 +52,15 @@ class Scoring:
     """A row of ``SALIENCIES``.
 
     Attributes:
-        make: begins one pruning step's scores; or the place of what does, as ``package.module:name``.
-        needs_gradients: whether it scores by gradients, so that there must be data.
+        make: maker of the scorer of one pruning step, or its import path ``package.module:name``.
+        needs_gradients: True if it scores by gradients, and therefore needs data.
     """
 
     make: MakeScorer | str
     needs_gradients: bool
 
     def scorer(self, module: nn.Module, graph: ChannelGraph) -> Scorer:
-        """Begins one pruning step's scores."""
+        """Returns a fresh scorer for one pruning step."""
         make: MakeScorer = load_row(self.make)
         return make(module, graph)
 
@@ -69,10 +69,11 @@ SALIENCIES: dict[str, Scoring] = {
     "taylor": Scoring(make="halp_trt.models.saliency.taylor:Taylor", needs_gradients=True),
     "magnitude": Scoring(make="halp_trt.models.saliency.weight_norms:Magnitude", needs_gradients=False),
 }
+"""The saliencies by name."""
 
 
 def saliency_names() -> tuple[str, ...]:
-    """All names that a saliency may be asked for by."""
+    """All names of saliencies, ``auto`` first."""
     return (AUTO, *SALIENCIES)
 
 
@@ -80,7 +81,7 @@ def choose_scoring(name: str, *, has_data: bool) -> Scoring:
     """The row of a name.
 
     Raises:
-        UsageError: there is none, or it needs data and there is none.
+        UsageError: no saliency has this name, or it needs data and there are none.
     """
     if name == AUTO:
         return next(row for row in SALIENCIES.values() if has_data or not row.needs_gradients)

@@ -1,4 +1,4 @@
-"""The parameters that follow channel groups, and sums over what belongs to each channel of them."""
+"""The parameters that follow channel groups, and sums over the positions of each channel in them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,35 @@ __all__ = ["Member", "members_of", "scored_members", "sum_along", "sum_per_chann
 
 Floats = npt.NDArray[np.float64]
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+"""Normalisations, whose scale and shift score best."""
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Transposed convolutions."""
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED, nn.Linear)
+"""Convolutions and linear layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One parameter axis that follows groups, with what stands behind its name."""
+    """One parameter axis that follows groups, with its parameter.
+
+    Attributes:
+        axis: the axis.
+        parameter: the parameter of its name.
+        rank: 0 for a normalisation's scale or shift, 1 for the output side of a convolution or linear layer, 2 for
+            anything else.
+    """
 
     axis: ParameterAxis
     parameter: nn.Parameter
-    rank: int  # 0: a normalisation's scale or shift, 1: output side of a convolution or linear layer, 2: anything else
+    rank: int
 
 
 def members_of(module: nn.Module, graph: ChannelGraph) -> list[Member]:
-    """The parameters that follow groups; one known by several names, or of a module used twice, counts once."""
+    """The parameters that follow groups; a shared one counts once.
+
+    Raises:
+        GraphMismatchError: the graph was made for another network.
+    """
     modules = dict(module.named_modules(remove_duplicate=False))
     seen: set[tuple[int, int]] = set()
     members = []
@@ -63,7 +77,7 @@ def _rank(owner: nn.Module, name: str, axis: int) -> int:
 
 
 def _out_axis(owner: nn.Module) -> int:
-    """Axis of the weight along which its outputs lie; depthwise transposed convolutions have one for both sides."""
+    """The output axis of a layer's weight; depthwise transposed convolutions have one axis for both sides."""
     if isinstance(owner, _TRANSPOSED):
         return 0 if owner.groups > 1 and owner.groups == owner.in_channels else 1
     return 0
@@ -72,7 +86,11 @@ def _out_axis(owner: nn.Module) -> int:
 def scored_members(
     members: list[Member], graph: ChannelGraph, order: tuple[int, ...] = (0, 1, 2)
 ) -> dict[str, list[Member]]:
-    """For each prunable group its members of the first kind in ``order`` that it has."""
+    """The members to score every prunable group by: those of the first rank in ``order`` that it has.
+
+    Raises:
+        GraphMismatchError: no parameter follows a group.
+    """
     chosen = {}
     for group in graph.prunable_groups:
         following = [m for m in members if any(run.group == group.name for run in m.axis.runs)]
@@ -86,14 +104,14 @@ def scored_members(
 
 
 def sum_along(values: torch.Tensor, axis: int) -> Floats:
-    """Sums over all axes but one."""
+    """The sums over all axes but one."""
     others = [i for i in range(values.ndim) if i != axis]
     reduced = values.sum(dim=others) if others else values
     return np.asarray(reduced.cpu().numpy(), dtype=np.float64)
 
 
 def sum_per_channel(values: Floats, axis: ParameterAxis, group: str, num_channels: int) -> Floats:
-    """Sums the positions along a parameter axis that belong to each channel of a group."""
+    """The sums over all positions of each channel of a group along a parameter axis."""
     result = np.zeros(num_channels)
     for first, stretch in _stretches(values, axis, group):
         result[first : first + len(stretch)] += stretch
@@ -101,6 +119,7 @@ def sum_per_channel(values: Floats, axis: ParameterAxis, group: str, num_channel
 
 
 def _stretches(values: Floats, axis: ParameterAxis, group: str) -> Iterator[tuple[int, Floats]]:
+    """Yields ``(first channel, sums)`` for every stretch of consecutive channels of a group along an axis."""
     offset = 0
     for run in axis.runs:
         length = run.count * run.repeat

@@ -27,12 +27,12 @@ Reduction = Literal["abs_of_sum", "sum_of_abs"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaliencySums:
-    """What has been gathered since the last pruning step.
+    """The Taylor terms summed since the last pruning step.
 
     Attributes:
         totals: per prunable group, the sum over minibatches of each channel's absolute term.
-        num_batches: minibatches that were added.
-        num_skipped: minibatches left out because a gradient was not finite.
+        num_batches: number of minibatches added.
+        num_skipped: number of minibatches left out because a gradient was not finite.
     """
 
     totals: Mapping[str, Floats] = field(default_factory=dict)
@@ -48,26 +48,26 @@ class Taylor:
         self._module, self._graph, self._sums = module, graph, SaliencySums()
 
     def after_backward(self) -> None:
-        """Adds the terms of the gradients that the module holds now."""
+        """Adds the terms of the module's present gradients."""
         self._sums = accumulate(self._sums, self._module, self._graph)
 
     def finish(self) -> Saliency:
-        """The mean; raises as :func:`finish`."""
+        """The mean over the minibatches; raises as :func:`finish`."""
         return finish(self._sums)
 
 
 def accumulate(
     sums: SaliencySums, module: nn.Module, graph: ChannelGraph, *, reduction: Reduction = "abs_of_sum"
 ) -> SaliencySums:
-    """Adds the Taylor terms of the gradients that ``module`` holds now; call it after every backward pass.
+    """Returns the sums with the Taylor terms of the present gradients added; call it after every backward pass.
 
-    A group is scored by the normalisations on its channels (``γ ∂γ + β ∂β``); where it has none, by the weights and
-    biases of the convolutions and linear layers that write it (``Σ w ∂w``); where it has neither, by whatever
-    parameters follow it. Differs from HALP's released code, which falls back to the weights as soon as one coupled
+    A group is scored by the normalisations on its channels (``γ ∂γ + β ∂β``). If it has none, it is scored by the
+    weights and biases of the convolutions and linear layers that write it (``Σ w ∂w``); if it has neither, by all
+    parameters that follow it. Differs from HALP's released code, which falls back to the weights as soon as one coupled
     layer lacks batch norm, and leaves the biases out.
 
     Args:
-        sums: from the previous minibatch, or a fresh ``SaliencySums()``.
+        sums: sums up to the previous minibatch, or a fresh ``SaliencySums()``.
         module: the dense (possibly masked) network.
         graph: its channel graph.
         reduction: ``abs_of_sum`` (the paper's) adds the signed terms of coupled layers first, so that they may cancel;
@@ -89,11 +89,11 @@ def accumulate(
 
 
 def finish(sums: SaliencySums) -> Saliency:
-    """The mean over the minibatches that were added.
+    """The mean of the terms over the minibatches added.
 
     Raises:
         NonFiniteError: all minibatches were skipped.
-        UsageError: nothing was gathered.
+        UsageError: no minibatch was added.
     """
     if sums.num_batches == 0:
         if sums.num_skipped:
@@ -105,7 +105,11 @@ def finish(sums: SaliencySums) -> Saliency:
 
 
 def _batch_terms(group: str, members: list[Member], num_channels: int, reduction: Reduction) -> Floats:
-    """``|Σ p ∂p|`` of each channel for one minibatch."""
+    """The term ``|Σ p ∂p|`` of each channel for one minibatch.
+
+    Raises:
+        UsageError: no parameter of the group has a gradient.
+    """
     layers: dict[str, Floats] = {}
     for member in members:
         gradient = member.parameter.grad

@@ -1,4 +1,4 @@
-"""The score by weight norms, where there is no data."""
+"""The score by weight norms, which needs no data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Magnitude", "magnitude"]
 
 
 class Magnitude:
-    """The score by :func:`magnitude` of the weights after the minibatches of one pruning step, if there are any."""
+    """The scorer by :func:`magnitude` of the weights at the end of a pruning step's training, if there is any."""
 
     def __init__(self, module: nn.Module, graph: ChannelGraph) -> None:
-        """Begins; it reads nothing yet."""
+        """Keeps the module and its graph; reads nothing yet."""
         self._module, self._graph = module, graph
 
     def after_backward(self) -> None:
-        """Reads nothing."""
+        """Does nothing: gradients do not count."""
 
     def finish(self) -> Saliency:
         """The scores of the weights as they are now; raises as :func:`magnitude`."""
@@ -28,11 +28,11 @@ class Magnitude:
 
 
 def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
-    """Each channel's share of its layers' weight norms: no data needed.
+    """The share of each channel in its layers' weight norms.
 
     For every convolution and linear layer that writes the group, the L2 norm of a channel's weights is divided by the
-    sum over the layer's channels, so that each layer sums to 1 whatever its scale and width; the shares of coupled
-    layers add up, as their latencies do. A group that no such layer writes is scored by its other parameters likewise.
+    sum over the layer's channels, so each layer sums to 1 whatever its scale and width. The shares of coupled layers
+    add up, as their latencies do. A group without such a layer is scored by its other parameters likewise.
 
     Raises:
         GraphMismatchError: the graph was made for another network, or no parameter follows a group.
