@@ -5,12 +5,13 @@ Each function is a thin call into another module; heavy packages are imported on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halp_trt import store
-from halp_trt.errors import RuntimeUnavailableError
+from halp_trt.errors import ArtefactError, RuntimeUnavailableError, UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.pruning import prune
 from halp_trt.specs import Budget, ChannelGraph, EngineRecord, PruningPlan, Score, Verification
@@ -20,11 +21,29 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from halp_trt.models.saliency import Scorer
     from halp_trt.runtimes import Array, Session
     from halp_trt.workflows.build import BuiltEngine
+    from halp_trt.workflows.measurer import Measurer
     from halp_trt.workflows.verify import Contender, Tolerances
 
-__all__ = ["build", "export", "load", "mask", "prune", "rewrite", "save", "slim", "trace", "verify"]
+__all__ = [
+    "build",
+    "export",
+    "load",
+    "lookup",
+    "mask",
+    "prune",
+    "rewrite",
+    "save",
+    "scorer",
+    "slim",
+    "trace",
+    "verify",
+]
+
+_SOURCE = "source.onnx"
+"""The network that an engine was built from: the name of its parent, and the end of its file's."""
 
 
 # ---- the network ----------------------------------------------------------------------------------------------------
@@ -38,7 +57,7 @@ def export(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) ->
         example: its input tensor, or several; their shapes, batch included, become the engine's.
 
     Raises:
-        UnsupportedLayerError: PyTorch's exporter refuses the network.
+        ModelError: the network does not run on the example, or PyTorch's exporter refuses it.
     """
     from halp_trt.graphs.export import export
 
@@ -46,7 +65,11 @@ def export(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) ->
 
 
 def trace(
-    module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor], *, frozen: Sequence[str] = ()
+    module: nn.Module,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    frozen: Sequence[str] = (),
+    model: onnx.ModelProto | None = None,
 ) -> ChannelGraph:
     """Returns the layers and channel groups of a network, proven by trial removals.
 
@@ -54,33 +77,56 @@ def trace(
         module: the network, in fp32.
         example: its input tensor, or several.
         frozen: names of layers whose channels all stay.
+        model: its export, where there is one already; None exports it.
 
     Raises:
+        ModelError: the network does not run on the example, or cannot be exported.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
+        NonFiniteError: the network answers its example with NaN or infinity.
     """
     from halp_trt.models.trace import trace
 
-    return trace(module, _tuple(example), frozen=frozen)
+    return trace(module, _tuple(example), frozen=frozen, model=model)
 
 
-def mask(
-    module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None, *, kind: str = "hard"
-) -> None:
-    """Zeroes removed channels in place, in weights and the optimiser's momentum. Call it again after every update.
+def scorer(module: nn.Module, graph: ChannelGraph, kind: str = "taylor") -> Scorer:
+    """Returns what scores the channels of a network for one pruning step; make a new one for each.
+
+    Call its ``after_backward()`` after the backward pass of each minibatch, and its ``finish()`` for the
+    :class:`halp_trt.Saliency`.
+
+    Args:
+        module: the dense network, masked or not.
+        graph: its channel graph.
+        kind: a row of ``halp_trt.models.saliency.SALIENCIES``; ``magnitude`` needs no minibatch.
+
+    Raises:
+        UsageError: there is no such saliency.
+        GraphMismatchError: the graph is another network's.
+    """
+    from halp_trt.models.saliency import choose_scoring
+
+    return choose_scoring(kind, has_data=True).scorer(module, graph)
+
+
+def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Sets what a plan removed to zero, in place: weights and the optimiser's momentum.
+
+    Call it after each pruning step and after every update of the weights; calling it again changes nothing. Other masks
+    are rows of ``halp_trt.models.masks.MASKS``.
 
     Args:
         module: the dense network.
-        plan: the channels that stay.
-        optimizer: the network's optimiser, if it is being trained.
-        kind: a name in ``halp_trt.models.masks.MASKS``.
+        plan: what stays.
+        optimizer: its optimiser, where it is being trained.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
     """
-    from halp_trt.models.masks import get_masking
+    from halp_trt.models.masks.hard import HARD
 
-    get_masking(kind).apply(module, plan, optimizer)
+    HARD.apply(module, plan, optimizer)
 
 
 def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> nn.Module:
@@ -90,6 +136,11 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
         module: the dense network, masked or not.
         plan: the channels that stay.
         optimizer: the network's optimiser, if it is being trained; it follows the new parameters.
+
+    Args:
+        module: the dense network, masked.
+        plan: what stays.
+        optimizer: its optimiser, which goes on with the narrow parameters and their share of its state.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -104,8 +155,8 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, module: nn.Module | No
 
     Args:
         model: the dense network's export.
-        plan: the channels that stay; ``PruningPlan.dense(graph)`` keeps all.
-        module: the dense-sized network whose weights go in, if it was trained since the export.
+        plan: what stays; ``PruningPlan.dense(graph)`` keeps all.
+        module: the network whose weights go in, where it was trained since the export; masked, not slimmed.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -123,6 +174,46 @@ def _tuple(example: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor
     import torch
 
     return (example,) if isinstance(example, torch.Tensor) else tuple(example)
+
+
+# ---- latencies ------------------------------------------------------------------------------------------------------
+
+
+def lookup(
+    graph: ChannelGraph,
+    path: str | Path,
+    *,
+    runtime: str | None = None,
+    precision: str = "fp32",
+    batch_size: int = 1,
+    on_miss: str = "measure",
+) -> Measurer:
+    """Returns what :func:`prune` looks latencies up with: a table's file, and the device for layers that it lacks.
+
+    Its ``table`` is the :class:`halp_trt.LatencyTable` as it is by then.
+
+    Args:
+        graph: the network; probes run among as much memory as it takes.
+        path: the table, JSON lines; every measurement is added to it at once.
+        runtime: a row of ``halp_trt.runtimes.RUNTIMES``; None picks by what is present.
+        precision: number format that layers are measured in.
+        batch_size: pictures in one run.
+        on_miss: ``measure``, ``interpolate`` or ``refuse`` what the table lacks.
+
+    Raises:
+        UsageError: there is no such runtime, or it measures nothing in this precision.
+        RuntimeUnavailableError: its package or its device is missing.
+        ArtefactError: the table is damaged, or missing though nothing may be measured.
+        TargetMismatchError: the table is of another device, runtime, precision or batch size.
+    """
+    from halp_trt.runtimes import default_runtime, get_runtime
+    from halp_trt.workflows.measurer import Measurer, network_footprint
+    from halp_trt.workflows.precision import check_measurable
+
+    found = get_runtime(runtime or default_runtime())
+    target = found.target(precision, batch_size)
+    check_measurable(found, target)
+    return Measurer(path, found, target, on_miss=on_miss, footprint=network_footprint(graph, batch_size))
 
 
 # ---- engines --------------------------------------------------------------------------------------------------------
@@ -154,11 +245,14 @@ def build(
     from halp_trt.workflows.build import Order, compile_engine
     from halp_trt.workflows.folder import Origin
 
-    chosen = get_runtime(runtime or default_runtime())
-    batch_size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    target = chosen.target(precision, batch_size)
+    if not model.graph.input:
+        raise UsageError("the network has no input; build what rewrite() returned")
+    found = get_runtime(runtime or default_runtime())
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    target = found.target(precision, shape[0].dim_value if shape else 1)
     order = Order(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
-    return compile_engine(model, f"engine{chosen.suffix}", chosen, target, Origin(), order)
+    origin = Origin(parents={_SOURCE: store.sha256_bytes(model.SerializeToString(deterministic=True))})
+    return compile_engine(model, f"engine{found.suffix}", found, target, origin, order)
 
 
 def verify(
@@ -177,22 +271,26 @@ def verify(
 
     Args:
         dense, pruned: engines of one target, from :func:`build` or :func:`load`.
-        plan: the plan that the pruned engine was made from.
-        budget: limit on the pruned engine's latency.
-        module: the masked network, the reference for the pruned engine's outputs; None takes the ONNX reference
-            evaluator on the network that the engine was built from.
-        table: a table that predicts latencies; None predicts nothing.
-        inputs: inputs of both engines; None for random numbers.
-        score: function that gives an engine's score at its task.
-        tolerances: tolerances of the verdict, and the duration of the timing.
+        plan: what the pruned one was made from.
+        budget: of the pruned engine's latency.
+        module: the masked or slimmed network, the reference for the pruned engine's outputs; None takes the ONNX
+            reference evaluator (slow) on the network that the engine was built from.
+        table: predicts latencies; None predicts nothing.
+        inputs: what both are run on; None for random numbers.
+        score: how well an engine does its task.
+        tolerances: what still passes, and how long both are timed.
 
     Raises:
-        RuntimeUnavailableError: this machine cannot run the engines.
+        UsageError: the engines are of different targets, or the budget makes no sense.
+        RuntimeUnavailableError: this machine cannot run the engines, or has no clock for them.
+        MissingLatencyError: the table lacks a layer.
         NonFiniteError: an output is not finite.
     """
     from halp_trt.runtimes.noise import random_inputs
     from halp_trt.workflows.verify import Promise, Tolerances, verify
 
+    if dense.record.target != pruned.record.target:
+        raise UsageError("the two engines are for different targets; build both for the same runtime and precision")
     engines = {"dense": _runnable(dense), "pruned": _runnable(pruned)}
     return verify(
         engines,
@@ -202,21 +300,26 @@ def verify(
             table=table,
             tolerances=tolerances or Tolerances(),
         ),
-        masked=_reference(pruned.model, module),
+        masked=_reference(pruned, module),
         score=score,
         inputs=inputs if inputs is not None else random_inputs(engines["dense"].session.input_shapes),
     )
 
 
-def _reference(model: onnx.ModelProto, module: nn.Module | None) -> Callable[[Mapping[str, Array]], list[Array]]:
-    """A function that computes the expected outputs: the module, or ONNX's reference evaluator."""
+def _reference(pruned: BuiltEngine, module: nn.Module | None) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """What gives the outputs that the pruned engine must have."""
     if module is not None:
         from halp_trt.models.reference import answers
 
-        return lambda inputs: answers(module, inputs.values())
+        still = copy.deepcopy(module).cpu()  # the one handed in may lie on a GPU, in the middle of its training
+        return lambda inputs: answers(still, inputs.values())
+    if not pruned.model.graph.node:
+        raise UsageError(
+            "the network that the pruned engine was built from is not there; name the masked one as module"
+        )
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(model)
+    evaluator = ReferenceEvaluator(pruned.model)
     return lambda inputs: list(evaluator.run(None, dict(inputs)))
 
 
@@ -236,33 +339,35 @@ def _runnable(engine: BuiltEngine) -> Contender:
 
 
 def load(path: str | Path) -> Any:
-    """Returns any artefact: a latency table, plan, graph, saliency or verification; or an engine with its record.
+    """Returns what :func:`save` or a verb wrote: a latency table, plan, graph, saliency, verification, or an engine.
+
+    An engine comes with its record and, where this machine can run it, with a session.
 
     Raises:
-        ArtefactError: the file is missing, damaged, no artefact, or an engine other than its record names.
-        RuntimeUnavailableError: the engine's runtime is not installed.
+        ArtefactError: it is missing, damaged or no artefact, or an engine that is not the one of its record.
     """
     path = Path(path)
     if path.suffix in (".json", ".jsonl") or not path.with_suffix(".json").exists():
         return store.load(path)
     record = store.load(path.with_suffix(".json"))
-    if not isinstance(record, EngineRecord):
-        return store.load(path)
-    return _loaded(path, record)
+    return _engine(path, record) if isinstance(record, EngineRecord) else store.load(path)
 
 
-def _loaded(path: Path, record: EngineRecord) -> BuiltEngine:
+def _engine(path: Path, record: EngineRecord) -> BuiltEngine:
     import onnx
 
-    from halp_trt.errors import ArtefactError
     from halp_trt.runtimes import get_runtime
     from halp_trt.workflows.build import BuiltEngine
 
     engine = store.read_bytes(path)
     if store.sha256_bytes(engine) != record.sha256:
         raise ArtefactError(f"{path} is not the engine that its record names; build it again")
-    source = path.with_name(f"{path.stem}.source.onnx")
-    model = onnx.load(source) if source.exists() else onnx.ModelProto()
+    source, model = _source_path(path), onnx.ModelProto()
+    if source.exists():
+        data = store.read_bytes(source)
+        if store.sha256_bytes(data) != record.parents.get(_SOURCE):
+            raise ArtefactError(f"{source} is not the network that {path} was built from; save the engine again")
+        model.ParseFromString(data)
     try:
         session = get_runtime(record.target.runtime).load(engine, record.target)
     except RuntimeUnavailableError:
@@ -270,16 +375,29 @@ def _loaded(path: Path, record: EngineRecord) -> BuiltEngine:
     return BuiltEngine(record=record, engine=engine, model=model, session=session)
 
 
+def _source_path(path: Path) -> Path:
+    """The network that an engine was built from, beside it."""
+    return path.with_name(f"{path.stem}.{_SOURCE}")
+
+
 def save(value: Any, path: str | Path) -> None:
-    """Writes any artefact atomically; beside an engine also its record and the network that it was built from.
+    """Writes any artefact atomically; an engine with its record (``.json``) and source (``.source.onnx``) beside it.
+
+    Args:
+        value: a latency table, plan, graph, saliency or verification; or an engine from :func:`build`.
+        path: the file; a latency table's ends in ``.jsonl``, any other but an engine's in ``.json``.
 
     Raises:
-        ArtefactError: the file cannot be written.
+        ArtefactError: it is no artefact, or cannot be written.
     """
-    if isinstance(getattr(value, "record", None), EngineRecord):
-        from halp_trt.workflows.build import write_engine
-
-        write_engine(value, Path(path))
-        store.write_bytes(Path(path).with_name(f"{Path(path).stem}.source.onnx"), value.model.SerializeToString())
-    else:
+    path = Path(path)
+    if not isinstance(getattr(value, "record", None), EngineRecord):
         store.save(value, path)
+        return
+    from halp_trt.workflows.build import write_engine
+
+    if path.suffix == ".json":
+        raise ArtefactError(f"{path} is where an engine's record goes; end the engine's own file in .plan or .onnx")
+    write_engine(value, path)
+    if value.model.graph.node:
+        store.write_bytes(_source_path(path), value.model.SerializeToString(deterministic=True))
