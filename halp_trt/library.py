@@ -307,7 +307,7 @@ def verify(
 
 
 def _reference(pruned: BuiltEngine, module: nn.Module | None) -> Callable[[Mapping[str, Array]], list[Array]]:
-    """What gives the outputs that the pruned engine must have."""
+    """The function that gives the outputs expected of the pruned engine."""
     if module is not None:
         from halp_trt.models.reference import answers
 
