@@ -1,4 +1,4 @@
-"""Building latency tables of given layers: in which order, and what happens when it is interrupted."""
+"""Building latency tables of given layers, row by row in random order, so that an interrupted build can go on."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def build_lut(
     Args:
         specs: the layers.
         path: the table's file.
-        runtime: what measures them.
+        runtime: the runtime that measures them.
         target: goes into the header, or must equal the one there.
         resume: whether to continue a table that exists.
-        seed: of the order.
+        seed: seed of the order.
         footprint: memory of the network that the layers are part of.
         progress: called with the number of layers done and of all, first with none done.
 
@@ -63,9 +63,9 @@ def build_lut(
 def slice_specs(graph: ChannelGraph, step: int) -> tuple[LayerSpec, ...]:
     """The layers to measure before planning: one-dimensional slices through the dense widths.
 
-    Every layer is taken dense, and with each of its two sides narrowed alone: the channel groups of that side, those
-    that may be pruned, keep every multiple of ``step`` channels. A group on both sides narrows both. Widths that a
-    grouped convolution cannot have are left out. Pairs of narrowed widths are measured when a plan needs them.
+    Every layer is taken dense, and with each of its two sides narrowed alone: the prunable channel groups of that side
+    keep every multiple of ``step`` channels. A group on both sides narrows both. Widths that a grouped convolution
+    cannot have are left out. Pairs of narrowed widths are measured when a plan needs them.
 
     Raises:
         UsageError: the step is below 1.
@@ -86,7 +86,7 @@ def slice_specs(graph: ChannelGraph, step: int) -> tuple[LayerSpec, ...]:
 
 
 def _narrowed(graph: ChannelGraph, names: Mapping[str, None], step: int) -> Iterator[dict[str, int]]:
-    """Counts of the prunable groups among these, in sum every multiple of ``step``, narrowed alike."""
+    """Channel counts of the prunable groups among ``names``, narrowed alike: one for each multiple of ``step``."""
     sizes = {name: graph.group(name).num_channels for name in names if graph.group(name).prunable}
     total = sum(sizes.values())
     for kept in range(step, total, step):
