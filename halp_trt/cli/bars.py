@@ -30,7 +30,7 @@ _BAR_WIDTH = 40
 
 
 class Screen:
-    """A terminal with at most one bar, that of the work that began last, and lines above it."""
+    """A terminal with at most one bar, for the work that began last, and lines above it."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -49,7 +49,7 @@ class Screen:
             self._display.update(bar, completed=done, total=total, note=note, refresh=begins or done >= total)
 
     def write_line(self, line: str) -> None:
-        """Writes a line above the bar; one that is full has done its duty and goes."""
+        """Writes a line above the bar; a full bar is removed."""
         if any(task.finished for task in self._display.tasks):
             self._clear()
         self._display.console.print(Text(line), soft_wrap=True)
@@ -75,8 +75,8 @@ class Bar:
 def live_screen() -> Iterator[Screen | None]:
     """The terminal behind stderr, or None where there is none on which lines can be written again.
 
-    Inside, all that Python writes to stdout and stderr comes out in whole lines above the bar, whoever writes it; after
-    it the bar is gone and the lines remain.
+    Inside the context, all that Python writes to stdout and stderr comes out in whole lines above the bar; afterwards
+    the bar is gone and the lines remain.
     """
     console = Console(file=sys.stderr, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
@@ -106,7 +106,7 @@ def live_screen() -> Iterator[Screen | None]:
 
 
 class _Counted(ProgressColumn):
-    """One column as long as work has no total, and another once it has."""
+    """A column that shows one column while the work has no total, and another once it has."""
 
     max_refresh = None
 
@@ -120,7 +120,7 @@ class _Counted(ProgressColumn):
 
 
 class _Note(ProgressColumn):
-    """What work says of itself, on one line; it and the bar are what a narrow terminal shortens."""
+    """The work's note on one line; a narrow terminal shortens the note and the bar."""
 
     max_refresh = None
 

@@ -23,6 +23,7 @@ else:
 __all__ = ["CONFIG_NAME", "config_argument", "config_option", "example_toml", "read_config"]
 
 CONFIG_NAME = "halp.toml"
+"""Name of the settings file in the working folder."""
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _GONE: Mapping[str, str] = MappingProxyType(
@@ -32,7 +33,7 @@ _GONE: Mapping[str, str] = MappingProxyType(
         "run-dir": "name the folder with --out of prune or run",
     }
 )
-"""What a key of earlier versions has become."""
+"""The present forms of earlier versions' keys, in words."""
 
 
 def config_option(command: _Command) -> _Command:
@@ -109,7 +110,7 @@ def _is_plain(item: object) -> bool:
 def example_toml() -> str:
     """A settings file that names every setting; each is commented out, with its default where it has one.
 
-    So the file changes nothing until a line counts: what it says comes before what a run was pruned with.
+    So the file changes nothing until a line is uncommented: its values override those that a run was pruned with.
     """
     lines = [
         "# Settings of halp-trt: every verb reads them in this folder, options on the command line override them.",

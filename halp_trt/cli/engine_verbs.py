@@ -20,7 +20,7 @@ _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 _PLACE = ("place.runtime", "place.precision")
 
-_MAX_DROP = "How much worse the score may become: percentage points, or its own unit where it is no fraction."
+_MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
 
 _run = click.argument("run", type=PATH)
 
@@ -48,10 +48,10 @@ def deploy(
 ) -> None:
     """Build the engines of a run, dense and pruned.
 
-    RUN is a folder that prune wrote. Where TensorRT is installed the pruned network also becomes a .plan. The number
+    RUN is a folder that prune wrote. If TensorRT is installed the pruned network also becomes a .plan. The number
     format of every engine is proven and recorded.
 
-    A setting is the command line's, else halp.toml's, else the run's own, else its default.
+    A setting comes from the command line, else from halp.toml, else from the run, else it has its default.
     """
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
@@ -80,7 +80,7 @@ def deploy(
 @_run
 @engines_option
 @click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
-@click.option("--seconds", default=10.0, show_default=True, help="How long the engines are timed, about.")
+@click.option("--seconds", default=10.0, show_default=True, help="Time for timing the engines, about.")
 @click.option("--max-drop", type=float, metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option
@@ -99,12 +99,12 @@ def verify(
 ) -> None:
     """Compare the engines of a run on this device.
 
-    Latency, throughput, score, prediction error, and whether the engine still computes what the masked model does. Exit
-    code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder that
-    prune wrote. With another runtime or precision than it was pruned for, predictions are by that target's own latency
-    table, where there is one.
+    It shows latency, throughput, score and prediction error, and compares the engine's outputs with the masked model's.
+    Exit code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder
+    that prune wrote. For another runtime or precision than it was pruned for, predictions come from that target's own
+    latency table, if there is one.
 
-    A setting is the command line's, else halp.toml's, else the run's own, else its default.
+    A setting comes from the command line, else from halp.toml, else from the run, else it has its default.
     """
     from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.verify import Tolerances

@@ -1,4 +1,4 @@
-"""How the text of an option becomes a value: click's parameter types, made from what a setting declares."""
+"""Click's parameter types, which turn an option's text into a value, made from the declarations of settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OneOf(click.ParamType[str]):
 
 
 class _Parsed(click.ParamType[Any]):
-    """What a setting's own function makes of a text."""
+    """A text that a setting's own function turns into a value."""
 
     name = "text"
 

@@ -30,13 +30,13 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
 @click.option(
     "--max-probes",
     type=click.IntRange(1),
-    help="Measured layers of the whole table; by default 1000, or 24 for every different layer where that is more.",
+    help="Largest number of measured layers; by default 24 for every different layer, but at least 1000.",
 )
 @click.option(
     "--max-error",
     default="3%",
     show_default=True,
-    help="Miss of a test probe above which more are measured around it, as a share of the latency.",
+    help="Error of the interpolation above which more width pairs are measured nearby, as a share of the latency.",
 )
 @resume_option
 @json_option
@@ -51,9 +51,9 @@ def build_lut(
 ) -> None:
     """Measure single layers into a latency table.
 
-    Every layer of the model over its input and output widths, in steps: measured at few pairs of widths, more where
-    they do not explain each other, and interpolated between. Tables are shared by models: layers that are in the table
-    already are not measured again, unless that was for a network of quite another size.
+    Every layer of the model is measured over its input and output widths, in steps. A few width pairs are measured
+    first; more where interpolation is off by more than --max-error. Tables are shared by models: layers that are in the
+    table already are not measured again, unless they were measured for a network of quite another size.
     """
     from halp_trt.latency import Effort
     from halp_trt.workflows.survey import Survey
@@ -85,7 +85,7 @@ def build_lut(
 def merge_luts(tables: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Merge latency tables of one target.
 
-    TABLES were measured apart, on machines of a kind. Of a layer that several have measured the last row counts.
+    TABLES were measured apart, on machines of a kind. If several have measured a layer, the last row counts.
     """
     from halp_trt.workflows import merge
 
@@ -106,7 +106,7 @@ def _print_table(path: Path, table: LatencyTable, *, as_json: bool) -> None:
 
 
 def _share(text: str) -> float:
-    """A share in percent.
+    """A share, read from a text in percent.
 
     Raises:
         UsageError: it is not one between 0 and 100 %.

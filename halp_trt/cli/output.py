@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, progress and errors on stderr, one sentence each."""
+"""The output of the command line: results on stdout, progress and errors on stderr, one sentence each."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from halp_trt.store import encode
 __all__ = ["EXIT_CHECK_FAILED", "EXIT_USAGE", "Progress", "VerbGroup", "print_result", "progress_bars", "stops_with"]
 
 EXIT_CHECK_FAILED = 1
+"""Exit code of a verb whose check failed."""
 EXIT_USAGE = 2
+"""Exit code for wrong usage or input."""
 _SECONDS_BETWEEN_LINES = 10.0
+"""Least time between two lines of progress."""
 
 
 class VerbGroup(click.Group):
@@ -53,7 +56,7 @@ def _fail(ctx: click.Context, sentence: str) -> None:
 
 
 def _usage(error: click.UsageError) -> str:
-    """What click found in one sentence, and where to read on."""
+    """Click's message in one sentence, with a pointer to the help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         raise error
     found = " ".join(error.format_message().split()).rstrip(".")
@@ -72,7 +75,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 @contextlib.contextmanager
 def stops_with(sentence: str) -> Iterator[None]:
-    """Turns Ctrl-C inside into an error that says what is saved and how to go on."""
+    """Turns Ctrl-C inside the context into an error whose sentence names the saved files and the way to go on."""
     try:
         yield
     except KeyboardInterrupt as error:

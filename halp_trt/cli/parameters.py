@@ -1,4 +1,4 @@
-"""Options that more than one verb takes and that are no settings."""
+"""Options of several verbs that are no settings."""
 
 from __future__ import annotations
 

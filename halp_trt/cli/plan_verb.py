@@ -30,19 +30,17 @@ _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 @click.argument("source", type=PATH)
 @click.option("--saliency", "saliency_file", type=PATH, help="The network's saliency, where SOURCE is a table.")
 @click.option("--graph", type=PATH, help="The network's channel graph; by default graph.json beside the saliency.")
-@click.option("--solver", type=OneOf(SOLVERS), default="joint", show_default=True, help="How to plan.")
+@click.option("--solver", type=OneOf(SOLVERS), default="joint", show_default=True, help="Solver of the plan.")
 @click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
-@click.option(
-    "--least", multiple=True, help="LAYER=WIDTH that a layer's group may not go below; WIDTH alone is for all."
-)
+@click.option("--least", multiple=True, help="Least width of a layer's group as LAYER=WIDTH; WIDTH alone is for all.")
 @click.option(
     "--gap",
     type=click.FloatRange(min=0),
     default=1e-4,
     show_default=True,
-    help="How far its bound may lie above the plan, as a fraction of the plan's saliency.",
+    help="Largest distance of the bound above the plan, as a fraction of the plan's saliency.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
 @click.option(
@@ -67,8 +65,8 @@ def plan(
 
     Every plan comes with a bound on what any plan could keep, and the gap to it.
 
-    SOURCE is a planning instance (JSON), or a latency table whose rows or surfaces, as build-lut lays them, have every
-    pair of widths that a layer may take; then the saliency and the channel graph are needed, too.
+    SOURCE is a planning instance (JSON), or a latency table that has every pair of widths of every layer, measured or
+    interpolated by build-lut; a table needs the saliency and the channel graph, too.
 
     In an instance a group's choice 0 means removed: joint never takes it, joint-blocks for whole residual blocks, halp
     and exact for any group, as in the papers, even where that cuts the network in two.

@@ -1,4 +1,4 @@
-"""Verbs that take settings: their options are made from the fields of the concerns that they name."""
+"""Verbs with settings: their options are made from the fields of the concerns that they name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ __all__ = ["SettingsCommand", "settings_from", "settings_of_run"]
 _RENAMED: Mapping[str, str] = MappingProxyType(
     {"--run-dir": "--out", "--engines": "--out", "--step": "--width-step", "--steps": "--pruning-steps"}
 )
-"""Options of earlier versions, where a verb has them no more."""
+"""Present names of earlier versions' options, for verbs that no longer have those."""
 
 
 class SettingsCommand(click.Command):
-    """A verb that takes settings; its function gets those that were named as ``given``, by name.
+    """A verb that takes settings; its function gets them by name, in the mapping ``given``.
 
-    Without ``of_run`` what nobody names has its default; with it nothing is said of it, because a run says it.
+    Without ``of_run`` a setting that nobody names has its default; with it ``given`` lacks the setting, as the run has
+    its value.
     """
 
     def __init__(self, *args: Any, takes: Sequence[str] = (), of_run: bool = False, **kwargs: Any) -> None:
@@ -92,12 +93,12 @@ def _option(setting: Declared, of_run: bool) -> click.Option:
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:
-    """The settings that were given, with defaults for the rest; a runtime is picked, aloud, where none is named."""
+    """The given settings, with defaults for the rest; a runtime is picked, with a message, where none is named."""
     return _with_runtime(Settings.of(**given))
 
 
 def settings_of_run(run: RunFolder, given: Mapping[str, Any]) -> Settings:
-    """The settings that were given, with those that the run was pruned with for the rest.
+    """The given settings, and for the rest those that the run was pruned with.
 
     For another target the run's own latency table is forgotten.
 

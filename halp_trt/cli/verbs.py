@@ -1,4 +1,4 @@
-"""The verbs, all of them. Whatever needs more than numpy and click is imported inside them."""
+"""All verbs of the command line. They import packages beyond numpy and click only when they run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def verbs() -> None:
     """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
     Every verb reads halp.toml in the working folder; options override it, and it overrides what a run was pruned with.
-    What a verb writes is named with --out. Exit codes: 0 done, 1 a check failed, 2 wrong
-    usage or input.
+    The option --out names a verb's output. Exit codes: 0 done, 1 a check failed, 2 wrong usage or input.
     """
 
 

@@ -1,7 +1,7 @@
-"""Runtimes: what builds, loads, runs and times engines. A folder for each family, a row of ``RUNTIMES`` for each.
+"""Runtimes build, load, run and time engines: a folder for each family, a row of ``RUNTIMES`` for each runtime.
 
 A runtime is an object with the names of :class:`Runtime`. Its module imports its third-party package at its top and is
-itself imported only when the runtime is asked for; what sets it apart stands in its row and is known without that.
+itself imported only when the runtime is asked for; its traits stand in its row and are known without that.
 """
 
 from __future__ import annotations

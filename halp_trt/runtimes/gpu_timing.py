@@ -1,4 +1,4 @@
-"""Measurements on a GPU, as the device's bench takes them, as values of latency tables."""
+"""Rows of latency tables from the measurements that the device's bench takes on a GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from halp_trt.timing import conditions_of
 __all__ = ["PROTOCOL", "Bench", "doubts", "measurement_of"]
 
 PROTOCOL = Protocol(method="gpu-events", num_in_flight=NUM_IN_FLIGHT, uses_graph=True, **ROUNDS._asdict())
-"""How latencies are taken on a GPU; the executions of one sample follow from how long one takes."""
+"""The protocol of latencies on a GPU; the number of executions in a sample follows from the duration of one."""
 
 
 class Bench:
     """Measures one engine after the other on a GPU, as :class:`halp_trt.device.gpu_bench.GpuBench` does.
 
     Attributes:
-        protocol: how samples are taken.
+        protocol: the timing protocol.
     """
 
     def __init__(self, *, device: GpuDevice, protocol: Protocol, reference: Launch) -> None:
@@ -32,7 +32,7 @@ class Bench:
         self._bench = GpuBench(device, _rounds_of(protocol), reference)
 
     def measure(self, enqueue: Callable[[], object]) -> Measurement:
-        """Latency of what ``enqueue`` puts on the stream, with its doubt."""
+        """Latency of the work that ``enqueue`` puts on the stream, with a doubt where there is cause."""
         return measurement_of(self._bench.measure(enqueue), self.protocol)
 
 
@@ -41,7 +41,7 @@ def _rounds_of(protocol: Protocol) -> Rounds:
 
 
 def measurement_of(taken: Taken, protocol: Protocol) -> Measurement:
-    """What a device took by a protocol, as a row of a latency table."""
+    """The row of a latency table for the samples that a device took by a protocol."""
     return Measurement(
         **taken.summary._asdict(),
         enqueue_us=taken.enqueue_us,
@@ -53,7 +53,7 @@ def measurement_of(taken: Taken, protocol: Protocol) -> Measurement:
 
 
 def doubts(row: Measurement, *, calm_us: float, is_confidential: bool = False) -> list[str]:
-    """Why a row is not to be trusted, in words, as :func:`halp_trt.device.gpu_bench.doubts`; empty where it is."""
+    """The reasons not to trust a row, in words, as :func:`halp_trt.device.gpu_bench.doubts`; empty if it is sound."""
     taken = Taken(
         summary=Summary(**{name: getattr(row, name) for name in Summary._fields}),
         enqueue_us=row.enqueue_us,

@@ -3,9 +3,9 @@
 ONNX Runtime computes convolutions in a blocked layout (domain ``com.microsoft.nchwc``) and puts ``ReorderInput`` and
 ``ReorderOutput`` nodes where the layout changes. Inside a network they stand at few places; around a lone layer they
 stand on both sides and are charged to it: two thirds of a small depthwise convolution. A probe therefore carries
-*markers*, convolutions that make the layer's inputs, and a *consumer* that reads its output; the optimiser then gives
-the layer the layout on both edges that it has inside a network, and here markers and consumer are cut off again. A
-reorder that is left between the cuts is one the network pays too.
+*markers*, convolutions before the layer's inputs, and a *consumer* behind its output: the optimiser then gives both
+edges of the layer the layout that they have inside a network. Here markers and consumer are cut off again. A reorder
+left between the cuts costs time inside a network, too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def cut_to_layer(optimised: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _described(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
-    """A tensor with the type and shape that the graph knows of it; none for blocked ones, which have others."""
+    """A tensor with its type and shape in the graph; a blocked tensor gets none, as its own differ."""
     known: dict[str, onnx.ValueInfoProto] = {value.name: value for value in (*graph.value_info, *graph.output)}
     if name in known and not any(node.domain for node in graph.node):
         return known[name]
@@ -60,7 +60,7 @@ _REPORT = "this ONNX Runtime optimises probes in an unknown way, please report i
 
 
 def _marker_edges(optimised: onnx.ModelProto, producers: dict[str, onnx.NodeProto]) -> dict[str, onnx.ValueInfoProto]:
-    """For every marker the tensor it really writes, possibly blocked, with its real shape."""
+    """The tensor that every marker really writes, possibly blocked, with its real shape."""
     graph = optimised.graph
     weights = {weight.name: weight for weight in graph.initializer}
     edges = {}
@@ -82,7 +82,7 @@ def _marker_edges(optimised: onnx.ModelProto, producers: dict[str, onnx.NodeProt
 
 
 def _layer_outputs(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto]) -> list[str]:
-    """The tensors the layer writes: what the consumer reads, or the graph's outputs without a last reorder."""
+    """The tensors that the layer writes: the consumer's inputs, or the graph's outputs without a last reorder."""
     outputs = []
     for output in graph.output:
         if output.name.startswith(MARKER):
@@ -107,7 +107,7 @@ def _consumer(output: str, producers: dict[str, onnx.NodeProto]) -> onnx.NodePro
 
 
 def _nodes_between(producers: dict[str, onnx.NodeProto], starts: set[str], ends: list[str]) -> list[onnx.NodeProto]:
-    """The nodes that the ends depend on, up to the starts, in an order that can be executed."""
+    """The nodes between the starts and the ends, in an order that can be executed."""
     ordered: list[onnx.NodeProto] = []
     seen: set[str] = set(starts)
     pending = [(name, False) for name in reversed(ends)]

@@ -1,4 +1,4 @@
-"""The shape of a runtime: what builds, loads, runs and times engines, and what may come with it."""
+"""The interfaces of a runtime, which builds, loads, runs and times engines, and of its optional abilities."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+"""An array of any number type."""
 
 BUILD_ONLY = "build-only"
-"""The protocol's method of a target that engines can be built for here and not measured."""
+"""Method of the timing protocol of a target for which engines can be built here, but not measured."""
 
 SPEC_KEY = "halp_trt.spec"
-"""Metadata of a probe: the layer it holds, as JSON."""
+"""Key of a probe's metadata, under which the spec of its layer lies as JSON."""
 MARKER = "halp_marker_"
-"""Outputs of a probe with this prefix are the tensors its layer reads, made as a network would make them."""
+"""Prefix of the outputs of a probe that are its layer's inputs, made as a network would make them."""
 CONSUMER = "halp_consumer"
-"""The node of a probe that reads its layer's output as a network would; it does not belong to the layer."""
+"""Name of the node in a probe that reads the layer's output as a network would; it is no part of the layer."""
 
 DEFAULT_FOOTPRINT = Footprint(weight_bytes=12 << 20, arena_bytes=4 << 20)
-"""What lies between two runs of a layer where its network is not known: about three million weights."""
+"""Memory touched between two runs of a layer whose network is not known: about three million weights."""
 
 
 class Session(Protocol):
@@ -86,10 +87,10 @@ class Prober(Protocol):
 
 @runtime_checkable
 class BatchProber(Protocol):
-    """Measures layers in turns, so that each meets the caches as inside a network that touches as much memory."""
+    """Measures layers in turns, so that each finds the caches as inside a network of the same footprint."""
 
     def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
-        """Latencies in order, as many at a time as become known together.
+        """Latencies of the probes' layers in order, in groups that become known together.
 
         Raises:
             BuildError: the runtime refuses a probe.
@@ -103,9 +104,9 @@ class Unit:
     """One kernel that a runtime executes of a model.
 
     Attributes:
-        name: of the node in the executed graph.
-        spec: what it computes and in which layout: its key in latency tables.
-        model: it alone, to be measured by.
+        name: the node's name in the executed graph.
+        spec: its computation and memory layout: its key in latency tables.
+        model: a model of this kernel alone, for measuring it.
     """
 
     name: str
@@ -115,14 +116,14 @@ class Unit:
 
 @runtime_checkable
 class Explains(Protocol):
-    """A runtime that tells what it executes of a model, and how fast its machine is at the moment."""
+    """A runtime that names the kernels it executes of a model, and shows the machine's speed at the moment."""
 
     def reference(self, target: Target) -> Callable[[], object]:
-        """One run of a small fixed network."""
+        """A call that runs a small fixed network once."""
         ...
 
     def units(self, model: bytes, target: Target) -> tuple[Unit, ...]:
-        """Every kernel in order, layout changes included.
+        """The kernels of a model in order of execution, layout changes included.
 
         Raises:
             BuildError: the runtime refuses the model.
@@ -131,11 +132,11 @@ class Explains(Protocol):
 
 
 class Runtime(Protocol):
-    """What every row of ``RUNTIMES`` makes.
+    """A runtime, as every row of ``RUNTIMES`` makes one.
 
     Attributes:
-        name: as in ``RUNTIMES``.
-        suffix: of its engine files.
+        name: its key in ``RUNTIMES``.
+        suffix: suffix of its engine files.
     """
 
     @property
@@ -169,7 +170,7 @@ class Runtime(Protocol):
         ...
 
     def prober(self, target: Target) -> AbstractContextManager[Prober]:
-        """Measures single layers while it is open.
+        """A prober that measures single layers while the context is open.
 
         Raises:
             RuntimeUnavailableError: this machine cannot execute anything for the target.
@@ -179,7 +180,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What a compiler may be asked for beyond the target.
+    """Options of a compiler beyond the target.
 
     Attributes:
         version_compatible: the engine also loads in later versions of the runtime.
@@ -198,14 +199,14 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An engine and what its building showed.
+    """An engine, and the facts that building it showed.
 
     Attributes:
-        engine: its bytes.
+        engine: the engine's bytes.
         types: number format in which each convolution and matrix product of the parsed network reads its data, by the
             name of its ONNX node.
         formats: number format and memory layout of inputs and outputs, by name.
-        flags: what the builder was told, in words.
+        flags: the builder's settings, in words.
     """
 
     engine: bytes
@@ -216,7 +217,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """What a loaded engine shows of itself.
+    """The number formats that a loaded engine shows.
 
     Attributes:
         types, formats: as those of :class:`Built`, as far as the engine shows them.
@@ -228,13 +229,13 @@ class Inspected:
 
 @runtime_checkable
 class Compiler(Protocol):
-    """A runtime whose engines are compiled ahead of time, and can say how."""
+    """A runtime that compiles engines ahead of time and reports their number formats."""
 
     def check(self, target: Target, options: BuildOptions) -> None:
-        """Refuses, before anything is built, what this version of the runtime lacks.
+        """Refuses, before anything is built, a target or options that this version of the runtime cannot satisfy.
 
         Raises:
-            BuildError: it lacks what target or options ask for.
+            BuildError: target or options ask for something that this version lacks.
         """
         ...
 
@@ -243,9 +244,9 @@ class Compiler(Protocol):
         ...
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
-        """The engine of a typed ONNX model, and what its building showed.
+        """The engine of a typed ONNX model, and the facts that building it showed.
 
         Raises:
-            BuildError: the runtime refuses the model, or lacks what the options ask for.
+            BuildError: the runtime refuses the model, or lacks something that the options ask for.
         """
         ...

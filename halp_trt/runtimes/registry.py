@@ -1,4 +1,4 @@
-"""The runtimes by name, with what sets them apart, and which one to take; nothing is imported to find out."""
+"""The runtimes by name with their traits, and the choice of one; no runtime's package is imported for that."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A row of ``RUNTIMES``: what makes a runtime, and what it needs.
+    """A row of ``RUNTIMES``: the factory of a runtime, and the packages it needs.
 
     Attributes:
-        make: makes it, or ``package.module:name`` of what does; that module is imported when the runtime is asked for.
-        title: its name for people; empty where that is its name in ``RUNTIMES``.
+        make: its factory, or the factory's ``package.module:name``; that module is imported when the runtime is asked
+            for.
+        title: its name for people; empty if its key in ``RUNTIMES`` is that name.
         packages: third-party packages that must be installed.
         extra: extras of halp-trt that bring them.
-        beside: packages that it needs, too, and that extras of their own names bring.
-        preference: the available runtime of the highest is taken where none is named; 0 for never.
-        traits: what sets it apart.
+        beside: further packages that it needs, each brought by an extra of its own name.
+        preference: where no runtime is named, the available one of the highest preference is taken; 0 for never.
+        traits: its properties that are the same on every machine.
     """
 
     make: Callable[[], Runtime] | str
@@ -148,7 +149,7 @@ def get_runtime(name: str) -> Runtime:
 
 
 def traits_of(name: str) -> Traits:
-    """The traits of the runtime of that name; the defaults for one that is not here, as files may name."""
+    """The traits of the runtime of that name; the defaults for an unknown one, which a file may name."""
     return RUNTIMES[name].traits if name in RUNTIMES else Traits()
 
 
@@ -171,11 +172,11 @@ class Choice:
 
 
 def choose_runtime(available: Collection[str] | None = None, root: Path = Path("/")) -> Choice:
-    """The runtime to take when none is named, with the reason in words; nothing is imported to find out.
+    """The runtime to take when none is named, with the reason in words; no runtime is imported for that.
 
     Args:
         available: the installed runtimes; by default those of this machine.
-        root: of the file system in which device files are looked for.
+        root: root of the file system that holds the device files.
     """
     available = available_runtimes() if available is None else available
     has_gpu = has_nvidia_gpu(root)
@@ -187,7 +188,7 @@ def choose_runtime(available: Collection[str] | None = None, root: Path = Path("
 
 
 def _reason(best: str, chosen: str, *, is_available: bool, has_gpu: bool) -> str:
-    """Why a runtime is taken, by what became of the one that is preferred to all."""
+    """The reason for a choice in words: the fate of the most preferred runtime."""
     title, needs_gpu = RUNTIMES[best].title or best, traits_of(best).needs_gpu
     if not needs_gpu:
         return f"{title} is installed" if chosen == best else f"{title} is not installed"
@@ -204,5 +205,5 @@ _GPU_FILES = ("dev/nvidia[0-9]*", "dev/nvgpu/igpu*", "dev/nvhost-gpu", "usr/lib/
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
-    """Whether the driver shows an NVIDIA GPU: a discrete one, a Jetson's, or one lent to Windows' Linux."""
+    """True if the driver shows an NVIDIA GPU: a discrete one, a Jetson's, or one lent to Windows' Linux."""
     return any(next(root.glob(pattern), None) is not None for pattern in _GPU_FILES)

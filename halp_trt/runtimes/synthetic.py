@@ -26,9 +26,11 @@ from halp_trt.store import decode
 __all__ = ["TILE", "Synthetic", "latency_us"]
 
 TILE = 16
-"""The step of its staircase, in channels."""
+"""Width of a stair of its latencies, in channels."""
 _NOISE = 0.005
+"""Largest share by which noise changes a latency."""
 _TITLE = "the synthetic device"
+"""The device's name in sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +38,8 @@ class Synthetic:
     """The device as a :class:`halp_trt.runtimes.Runtime`.
 
     Attributes:
-        name: as in ``RUNTIMES``.
-        suffix: of its engine files.
+        name: its key in ``RUNTIMES``.
+        suffix: suffix of its engine files.
     """
 
     name: str = "synthetic"
@@ -85,7 +87,7 @@ class Synthetic:
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[FormulaProber]:
-        """Prices single layers."""
+        """A prober that prices single layers by the formula."""
         yield FormulaProber(target.batch_size)
 
 
@@ -102,7 +104,7 @@ class SilentSession:
         return self._session.run(inputs)
 
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
-        """Refuses.
+        """Refuses to give a call for timing.
 
         Raises:
             RuntimeUnavailableError: always.
@@ -110,7 +112,7 @@ class SilentSession:
         raise RuntimeUnavailableError(NO_CLOCK.format(title=_TITLE))
 
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
-        """Refuses.
+        """Refuses to time kernels.
 
         Raises:
             RuntimeUnavailableError: always.
@@ -125,7 +127,7 @@ class FormulaProber:
         self._batch_size = batch_size
 
     def measure(self, probe: bytes) -> Measurement:
-        """The formula's latency.
+        """The formula's latency of a probe's layer.
 
         Raises:
             MeasurementError: the model is not a probe.
@@ -138,7 +140,7 @@ class FormulaProber:
 
 
 def latency_us(spec: LayerSpec, batch_size: int) -> float:
-    """What the formula in this module's head gives."""
+    """Latency by the formula in this module's head, microseconds."""
     in_width, out_width = _tiled(spec.in_channels), _tiled(spec.out_channels)
     out_size = [
         -(-n // stride) for n, stride in zip(spec.in_size, spec.stride or (1,) * len(spec.in_size), strict=False)

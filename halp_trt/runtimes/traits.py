@@ -1,4 +1,4 @@
-"""What sets runtimes apart, as values: whoever works with several asks for a trait and never for a name."""
+"""The traits in which runtimes differ, as values: code for several runtimes asks for a trait, never for a name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halp_trt.specs import Target
 __all__ = ["NO_CLOCK", "Traits"]
 
 NO_CLOCK = "{title} prices single layers and has no clock for whole networks; choose a real runtime"
-"""Why a runtime that times no networks refuses to."""
+"""Error sentence of a runtime without a clock for whole networks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,10 @@ class Traits:
         has_typed_probes: whether a probe holds the layer alone, in the number formats that it has inside a network;
             otherwise it is in fp32, between markers and a consumer.
         has_one_speed: whether the rows of a table are brought to one speed of the machine, by their reference.
-        quantiser_style: how 8-bit networks are quantised for it: a key of ``halp_trt.graphs.quantize.STYLES``.
-        typed_since: major version since which the types in a network are law and what is not quantised in an 8-bit
-            network is fp16; None where it is always fp32.
+        quantiser_style: style in which 8-bit networks are quantised for it: a key of
+            ``halp_trt.graphs.quantize.STYLES``.
+        typed_since: major version since which networks are strongly typed and the unquantised rest of an 8-bit network
+            is fp16; None if it is always fp32.
         old_opset: the newest ONNX opset that its versions before ``typed_since`` read rightly.
     """
 
@@ -50,11 +51,11 @@ class Traits:
     old_opset: int | None = None
 
     def parser_opset(self, version: str) -> int | None:
-        """The opset that a version's parser needs, None where it reads what is exported."""
+        """The opset that a version's parser needs; None where it reads the exported one."""
         return self.old_opset if self._is_old(version) else None
 
     def has_half_rest(self, version: str) -> bool:
-        """Whether what is not quantised in an 8-bit network is fp16 in a version."""
+        """True if the unquantised rest of an 8-bit network is fp16 in a version."""
         return self.typed_since is not None and not self._is_old(version)
 
     def check_measures(self, target: Target) -> None:

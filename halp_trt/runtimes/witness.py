@@ -23,7 +23,7 @@ _WITNESS = "ONNX Runtime"
 
 
 def require_witness() -> None:
-    """Makes sure that the packages are there, before anything is measured.
+    """Checks that the witness's packages are installed, before anything is measured.
 
     Raises:
         RuntimeUnavailableError: Polygraphy or ONNX Runtime is not installed.

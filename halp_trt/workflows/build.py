@@ -25,20 +25,21 @@ from halp_trt.workflows.prepared import DenseEngine
 __all__ = ["BuiltEngine", "Order", "build_engine", "compile_engine", "write_engine"]
 
 _SECONDS_PER_BUILD = 1.0
+"""Time for timing each of several builds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """How engines are to be built, beyond run and target.
+    """Options for building engines, beyond run and target.
 
     Attributes:
         engines: folder of the engines.
         examples: inputs that calibrate low precisions.
         keep: nodes that stay in fp32.
-        options: of the compiler; its timing cache is the target's file among the engines.
+        options: options of the compiler; its timing cache is the target's file among the engines.
         num_builds: engines to build of each network where they can be timed; the one of median latency is kept.
         overwrite: whether engines of other runs may be overwritten, where they have the same names.
-        dense: a dense engine that is built already; it is written as it is where it is of the same model and target.
+        dense: a dense engine that is built already; it is used if its model and target are the same.
         caches_timings: whether kernel timings are kept in a file among the engines.
     """
 
@@ -71,10 +72,10 @@ class BuiltEngine:
     """An engine in memory.
 
     Attributes:
-        record: how it was built, and what proves its precision.
-        engine: its bytes.
+        record: the record of its build, with the proof of its precision.
+        engine: the engine's bytes.
         model: the fp32 network that it was built from.
-        session: ready to run; None where this machine cannot execute it.
+        session: the loaded engine; None where this machine cannot execute it.
     """
 
     record: EngineRecord
@@ -137,7 +138,7 @@ def _build(
 ) -> tuple[Built, Session | None]:
     """The engine and, where this machine runs it, its session; of several builds the one of median latency.
 
-    TensorRT times kernels while it builds, so that two builds of one network may differ in speed. Where nothing can be
+    TensorRT times kernels while it builds, so that two builds of one network may differ in speed. If nothing can be
     timed the first is kept.
     """
     compile_once = _compile_function(typed.model.SerializeToString(), runtime, target, options)
@@ -178,7 +179,7 @@ def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
 def _prove(
     typed: Typed, built: Built, inspected: Inspected, target: Target
 ) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
-    """The number formats that products compute in, what proves them, and the formats of inputs and outputs.
+    """The number formats that products compute in, their proof, and the formats of inputs and outputs.
 
     Raises:
         PrecisionError: the parsed network or the engine contradicts the model.

@@ -1,4 +1,4 @@
-"""Where a pruning run stands: weights, optimiser state and one value in one file that is there or not there."""
+"""Checkpoints of a pruning run: weights, optimiser state and one value in one file, written atomically."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ __all__ = [
     "words_of",
 ]
 
-_MODULE, _OPTIMIZER = "module.", "optimizer."
+_MODULE = "module."
+"""Prefix of the network's tensors in a checkpoint."""
+_OPTIMIZER = "optimizer."
+"""Prefix of the optimiser's tensors in a checkpoint."""
 _PLAN_NUMBERS = ("latency_us", "budget_us", "saliency", "bound")
+"""Fields of a plan that a checkpoint holds beside its widths."""
 
 
 # ---- a pruning run --------------------------------------------------------------------------------------------------
@@ -35,7 +39,7 @@ _PLAN_NUMBERS = ("latency_us", "budget_us", "saliency", "bound")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a pruning run has got: with the weights and the optimiser's state, all that must survive a kill.
+    """The position in a pruning run: with the weights and the optimiser's state, all that must survive a kill.
 
     Attributes:
         step: the last pruning step.
@@ -109,7 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def not_ours(path: Path, error: Exception) -> ArtefactError:
-    """The error for a checkpoint whose words say something else than they should."""
+    """The error for a checkpoint with unexpected words, as another version writes them."""
     return ArtefactError(f"{path} is not a checkpoint of this version ({error}); start without --resume")
 
 

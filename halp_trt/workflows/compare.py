@@ -1,8 +1,8 @@
 """A comparison of engines: they take turns on the device, in parts, until the ratios of their latencies are known.
 
 Runs that follow each other are alike: on GPUs and on shared machines the autocorrelation of neighbouring samples is 0.6
-to 0.98, so that the spread of one part's samples promises several times too much. A part therefore counts as one value,
-the ratio of the medians in it, and the standard error is that of the mean over parts.
+to 0.98, so that the spread of one part's samples understates the error several times. A part therefore counts as one
+value, the ratio of the medians in it, and the standard error is that of the mean over parts.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ from halp_trt.timing import (
 __all__ = ["Certainty", "Comparison", "compare", "compare_runs"]
 
 _TRIAL_ROUNDS = 3
+"""Rounds by which the duration of a round is found."""
 _TRIAL_WARMUP = 2
+"""Untimed rounds before them."""
 _MIN_WARMUP = 3
+"""Untimed rounds of a part, at least."""
 _WARMUP_SHARE = 4
 """A quarter of a part is spent on warm-up, so that clocks have risen before the first sample counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certainty:
-    """How well ratios of latencies are to be known, and the time that may be spent on it.
+    """The wanted precision of latency ratios, and the time that may be spent on it.
 
     Attributes:
-        error_fraction: standard error of a ratio, as a share of it, that is small enough.
+        error_fraction: largest acceptable standard error of a ratio, as a share of it.
         min_parts, max_parts: parts to take; fewer than ``min_parts`` only where the time is up.
         part_seconds: duration of a part; shorter where ``max_seconds`` would not hold ``min_parts`` of them.
         max_seconds: time after which no other part is begun.
@@ -85,12 +88,12 @@ class Certainty:
         )
 
     def num_rounds(self, round_us: float) -> int:
-        """Rounds in a part, where one takes so many microseconds."""
+        """Number of rounds in a part, if one takes ``round_us``."""
         seconds = min(self.part_seconds, self.max_seconds / self.min_parts)
         return int(min(self.max_rounds, max(self.min_rounds, seconds * 1e6 / max(round_us, 1.0))))
 
     def is_reached(self, *, num_parts: int, error: float, seconds: float) -> bool:
-        """Whether no other part is to be taken after so many, which took so long, with such an error at worst."""
+        """True if no part is to follow ``num_parts`` that took ``seconds`` and left ``error`` as the worst error."""
         if num_parts >= self.max_parts or seconds >= self.max_seconds:
             return True
         return num_parts >= self.min_parts and error <= self.error_fraction
@@ -98,7 +101,7 @@ class Certainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Latencies of some engines that took turns, and their ratios to that of one of them.
+    """Latencies of engines that took turns, and their ratios to the latency of one of them.
 
     Attributes:
         base: the engine that the others are compared with.
@@ -162,13 +165,13 @@ def compare(
 ) -> Comparison:
     """Times engines in turns, with the calling thread kept on one core, until their ratios are known well enough.
 
-    The rounds of a part follow from the first few runs. What a GPU timed carries the GPU's conditions on both sides,
-    and a doubt where they or the spread give cause.
+    The rounds of a part follow from the first few runs. Measurements on a GPU carry its conditions before and after,
+    and a doubt where these or the spread give cause.
 
     Args:
-        engines: loaded, by name; a single one is timed alone.
-        inputs: of all of them.
-        until: when to stop.
+        engines: the loaded engines by name; a single one is timed alone.
+        inputs: inputs of all engines.
+        until: the precision at which to stop.
         base: the name of the engine that the others are compared with; None for the first.
         clock: monotonic seconds, for the time that is spent.
 
@@ -188,7 +191,7 @@ def compare_runs(
     base: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Comparison:
-    """Times what ``Session.bind`` gave for some engines, as :func:`compare` does, whose arguments these are.
+    """Times the calls that ``Session.bind`` gave for some engines; the arguments are those of :func:`compare`.
 
     Raises:
         UsageError: as :func:`compare`.
@@ -213,7 +216,7 @@ def compare_runs(
 
 
 def _round_us(launches: Mapping[str, Launch]) -> float:
-    """Duration of one round, by a few of them."""
+    """Duration of one round, by a few trial rounds."""
     trial = take_turns(launches, num_rounds=_TRIAL_ROUNDS, num_warmup=_TRIAL_WARMUP)
     return sum(_median_us(samples) * launches[name].num_executions for name, samples in trial.items())
 
@@ -221,7 +224,7 @@ def _round_us(launches: Mapping[str, Launch]) -> float:
 def _take_parts(
     launches: Mapping[str, Launch], base: str, num_rounds: int, until: Certainty, clock: Callable[[], float]
 ) -> tuple[dict[str, list[Sample]], dict[str, tuple[float, ...]]]:
-    """All samples of every engine, and the ratio to the base's median in every part of every other."""
+    """All samples of every engine, and the other engines' ratios to the base's median, part by part."""
     samples: dict[str, list[Sample]] = {name: [] for name in launches}
     ratios: dict[str, list[float]] = {name: [] for name in launches if name != base}
     names, num_parts, started = list(launches), 0, clock()
@@ -248,7 +251,7 @@ def _standard_error(ratios: Sequence[float]) -> float:
 
 
 def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], num_warmup: int) -> Measurement:
-    """A row with what only a GPU has: conditions after, time to enqueue, how it was launched, and doubts."""
+    """A row with the fields of a GPU: conditions after, time to enqueue, kind of launch, and doubts."""
     taken = replace(
         row,
         after=conditions_of(launch.device.conditions()),

@@ -35,16 +35,16 @@ def train_resumably(
     progress: Callable[[int, int, float], None],
     save_seconds: float = SAVE_SECONDS,
 ) -> None:
-    """Trains a network in place, writing down now and then where it stands.
+    """Trains a network in place, with a checkpoint now and then.
 
     Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
-    checkpoint stays: whoever saves the weights removes it then.
+    checkpoint stays until the caller has saved the weights and removes it.
 
     Args:
         module: the network, with its initial weights; left in evaluation mode.
         data: training pictures.
-        settings: how to train.
-        checkpoint: its file.
+        settings: settings of the training.
+        checkpoint: file of the checkpoint.
         resume: whether to go on from the checkpoint, where there is one; else it is replaced.
         progress: called with (steps done, steps in total, loss).
         save_seconds: longest time between two checkpoints.
@@ -84,7 +84,7 @@ def train_resumably(
 
 
 def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
-    """What must be equal for a training to go on: the initial network, the data and the settings."""
+    """A digest of all that must be equal for a training to go on: initial network, data and settings."""
     rows = [
         encode(settings),
         {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},

@@ -23,7 +23,7 @@ ROLES = ("dense", "pruned")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What deploy left behind.
+    """The engines that :func:`deploy` built.
 
     Attributes:
         dense, pruned: the engines to compare.
@@ -79,7 +79,7 @@ def check_places(
 def tensorrt_plan(
     pruned: onnx.ModelProto, run: RunFolder, target: Target, order: Order
 ) -> tuple[EngineRecord | None, str]:
-    """The pruned network as a ``.plan`` through TensorRT for RTX, which builds without a GPU; or why there is none."""
+    """The pruned network as a ``.plan`` of TensorRT for RTX, which builds without a GPU, and a note on it."""
     name = next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)
     if name not in available_runtimes():
         extra = RUNTIMES[name].extra

@@ -27,10 +27,10 @@ def deploy_run(
     """Builds the engines of a run, calibrated on its training pictures where the precision asks for that.
 
     Args:
-        run: what was pruned.
-        place: what the engines are for.
-        pictures: that low precisions are calibrated on.
-        order: how they are built.
+        run: folder of the pruned run.
+        place: runtime and precision of the engines.
+        pictures: source of the pictures that low precisions are calibrated on.
+        order: options of the build.
         prepared: the run's network with its pictures, where they are loaded already.
         dense: its dense engine, where it is built already.
 

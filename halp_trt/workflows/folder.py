@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, and what was asked for."""
+"""A run's folder: the places of its files, and the settings in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def settings(self) -> Path:
-        """What was asked for."""
+        """The run's settings."""
         return self.path / "run.json"
 
     @property
@@ -44,7 +44,7 @@ class RunFolder:
 
     @property
     def dense_checkpoint(self) -> Path:
-        """What a killed training of the dense network goes on from; gone when its weights are whole."""
+        """Checkpoint from which a killed training of the dense network goes on; removed once its weights are whole."""
         return self.path / "dense-checkpoint.safetensors"
 
     @property
@@ -84,16 +84,16 @@ class RunFolder:
 
     @property
     def verification(self) -> Path:
-        """Dense against pruned."""
+        """The comparison of the dense and the pruned engine."""
         return self.path / "verification.json"
 
     @property
     def page(self) -> Path:
-        """The report."""
+        """The report as an HTML page."""
         return self.path / "report.html"
 
     def read_settings(self) -> Settings:
-        """What the run was asked for.
+        """The run's settings.
 
         Raises:
             ArtefactError: this is no run folder, or its settings are damaged.
@@ -108,7 +108,7 @@ class RunFolder:
             raise ArtefactError(f"cannot read {self.settings}: {error}") from error
 
     def write_settings(self, settings: Settings) -> None:
-        """Records what was asked for."""
+        """Writes the run's settings."""
         write_json(self.settings, {"schema": SCHEMA, "value": settings_json(settings)})
 
     def read_plan(self) -> PruningPlan:
@@ -122,30 +122,30 @@ class RunFolder:
 
 
 def table_path(target: Target, folder: Path = Path("luts")) -> Path:
-    """Where the latency table of a target is kept."""
+    """Path of the latency table of a target."""
     words = (target.device, target.runtime, target.runtime_version, target.precision, f"b{target.batch_size}")
     level = "" if target.optimization_level is None else f"o{target.optimization_level}"
     return folder / f"{_slug(*words, target.power_mode, level)}.jsonl"
 
 
 def timings_path(folder: Path, target: Target) -> Path:
-    """Where TensorRT's kernel timings for a target are kept, of all precisions and batch sizes together."""
+    """Path of TensorRT's kernel timings for a target, of all precisions and batch sizes together."""
     return folder / f"{_slug(target.device, target.runtime, target.runtime_version)}.timings"
 
 
 def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix: str) -> Path:
-    """Where an engine of a run lands; its record lies beside it with the suffix ``.json``."""
+    """Path of an engine of a run; its record lies beside it with the suffix ``.json``."""
     name = _slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
     return folder / f"{name}{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an engine comes from.
+    """The origin of an engine.
 
     Attributes:
         run: folder of its run as seen from the engine's, so that both can be moved together.
-        parents: names and SHA-256 of what it is made from, as far as that is there.
+        parents: names and SHA-256 of the files that it is made from, as far as they exist.
     """
 
     run: str = ""
@@ -181,7 +181,7 @@ def check_free(path: Path, origin: Origin) -> None:
 
 
 def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
-    """An engine and its record, after checking that it is what its record says and was built from ``parent``.
+    """An engine and its record, checked against each other and against the ``parent`` it was built from.
 
     Raises:
         ArtefactError: a file is missing, damaged, or belongs to another network.

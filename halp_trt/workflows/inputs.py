@@ -1,4 +1,4 @@
-"""What engines are fed: training pictures to calibrate on, test pictures or random numbers to compare by."""
+"""Inputs of engines: training pictures for calibration, test pictures or random numbers for comparison."""
 
 from __future__ import annotations
 

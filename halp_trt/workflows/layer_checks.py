@@ -15,7 +15,7 @@ from halp_trt.specs import Layer, LayerCheck, PruningPlan
 __all__ = ["kernel_checks", "layer_checks"]
 
 _NUMBERED = re.compile(r"(_token)?_[0-9]+$")
-"""What ONNX Runtime appends to the names of nodes that it makes itself, anew in every session."""
+"""The suffix that ONNX Runtime appends to the names of nodes of its own, anew in every session."""
 
 
 def layer_checks(
@@ -24,8 +24,8 @@ def layer_checks(
     """Predicted against profiled time of every layer, and the profiled time that belongs to no layer.
 
     Runtimes name a kernel after one of the nodes it stands for or after its output, and append to it: it belongs to the
-    layer with the longest such name that its own name starts with. Layers that the runtime fused away are left out, and
-    what a removed block leaves behind (the addition of its constant) belongs to no layer.
+    layer with the longest such name that its own name starts with. Layers that the runtime fused away are left out. The
+    constant's addition behind a removed block belongs to no layer.
     """
     counts = plan.counts()
     alive = [layer for layer in plan.graph.layers if layer.lives_at(counts)]
@@ -54,9 +54,9 @@ def layer_checks(
 def kernel_checks(
     plan: PruningPlan, model: onnx.ModelProto, kernels: Sequence[tuple[Unit, float]], profile_us: Mapping[str, float]
 ) -> tuple[tuple[LayerCheck, ...], float]:
-    """Every kernel as it was measured alone against the profile, and the profiled time of what was not measured.
+    """Every kernel's latency alone against its time in the profile, and the profiled time of unmeasured kernels.
 
-    A kernel bears the name of its layer; where a layer became several, or it belongs to none, its own.
+    A kernel bears the name of its layer; if the layer became several kernels, or there is none, it keeps its own.
     """
     owners = _owners(plan.graph.layers, model)
     profiled: dict[str, list[float]] = defaultdict(list)
@@ -75,7 +75,7 @@ def kernel_checks(
 
 
 def _owners(layers: Iterable[Layer], model: onnx.ModelProto) -> dict[str, Layer]:
-    """Layers by the names that a runtime may give their kernels: of their nodes, and of what those write."""
+    """Layers by the names that a runtime may give their kernels: those of their nodes and of the nodes' outputs."""
     owners = {node: layer for layer in layers for node in (layer.name, *layer.nodes)}
     return owners | {
         output: owners[node.name] for node in model.graph.node if node.name in owners for output in node.output

@@ -1,4 +1,4 @@
-"""What a pruning run writes down: the dense network, a log row and a checkpoint for each step, the result."""
+"""The files that a pruning run writes: the dense network, a log row and a checkpoint for each step, the result."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ __all__ = [
 ]
 
 _REQUEST = "request"
+"""Key of the request's fingerprint among a plan's parents."""
 
 
 def checkpoint_path(folder: RunFolder) -> Path:
-    """What a killed run goes on from; gone when the run is whole."""
+    """Path of the checkpoint from which a killed run goes on; the file is removed when the run is whole."""
     return folder.path / "checkpoint.safetensors"
 
 
@@ -54,7 +55,7 @@ def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
     """The plan of a run that is whole, None where there is none.
 
     Raises:
-        ArtefactError: it was asked for something else.
+        ArtefactError: the plan is of another request.
     """
     if not folder.plan.exists() or checkpoint_path(folder).exists():
         return None
@@ -67,7 +68,7 @@ def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
 
 
 def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
-    """Writes the dense network; one that starts anew first removes what would speak of an earlier run."""
+    """Writes the dense network; if ``anew``, the files of an earlier run are removed first."""
     if anew:
         for stale in (
             folder.plan,
@@ -86,7 +87,7 @@ def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
 
 
 def log_row(step: Step, *, seconds: float, loss: float | None) -> dict[str, object]:
-    """One line of the log: what a step planned, the engines that were timed for it, and the last minibatch's loss."""
+    """One line of the log: a step's plan, the engines that were timed for it, and the last minibatch's loss."""
     plan = step.plan
     row: dict[str, object] = {
         "step": step.index,
@@ -145,11 +146,11 @@ def write_progress(
     """Writes a checkpoint.
 
     Args:
-        folder: of the run.
-        progress: how far it has got.
-        fingerprint: of what was asked for; another request cannot go on from here.
-        num_rows: of the latency table.
-        module, optimizer: whose tensors are kept.
+        folder: the run's folder.
+        progress: the position in the run.
+        fingerprint: fingerprint of the request; another request cannot go on from here.
+        num_rows: number of rows in the latency table.
+        module, optimizer: the network and its optimiser, whose tensors are kept.
     """
     words = {"fingerprint": fingerprint, "num_rows": num_rows, **words_of(progress)}
     save_checkpoint(checkpoint_path(folder), words, module, optimizer)
@@ -180,12 +181,12 @@ def write_result(
     """Writes weights, rewritten model and plan; the plan comes last and marks the run as whole.
 
     Args:
-        folder: of the run.
-        subject: whose export is rewritten.
-        plan: what was kept.
+        folder: the run's folder.
+        subject: the network whose export is rewritten.
+        plan: the last plan.
         dense: the network before pruning; not changed.
-        slimmed: after fine-tuning.
-        fingerprint: of what was asked for.
+        slimmed: the network after slimming and fine-tuning.
+        fingerprint: fingerprint of the request.
 
     Returns:
         The plan with its parents.

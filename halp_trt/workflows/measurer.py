@@ -1,4 +1,4 @@
-"""Looking layers up in a latency table, and measuring and adding what is not there."""
+"""Looking up layers in a latency table, and measuring and adding those that it lacks."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
-"""Called with how many layers are done and how many there are."""
+"""A callback that gets the number of layers done, and of all."""
 
 ON_MISS = ("measure", "interpolate", "refuse")
-"""What to do about a layer that is not in the table: measure and add it, interpolate it by the table's surfaces where
-they cover it, or stop."""
+"""Reactions to a layer that the table lacks: measure and add it, interpolate it by the table's surfaces where they
+cover it, or stop."""
 
 
 def silent(num_done: int, num_total: int) -> None:
-    """Shows nothing."""
+    """A progress callback that shows nothing."""
 
 
 def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
-    """What lies between two runs of a layer while a network is pruned: half of what the dense one goes through."""
+    """Memory touched between two runs of a layer while a network is pruned: half of the dense network's."""
     dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
     return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
 
 
 class Measurer:
-    """Looks layers and units up in a table, and measures and adds what is not there."""
+    """Looks up layers and units in a table, and measures and adds those that it lacks."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Measurer:
 
         Args:
             path: the table's file; started if there is none and ``on_miss`` is ``measure``.
-            runtime: what measures.
-            target: what the table must be of.
+            runtime: the runtime that measures.
+            target: the target that the table must be of.
             on_miss: one of ``ON_MISS``.
             footprint: memory of the network that the layers are part of.
-            progress: called with the number of measured and of missing layers of a call.
+            progress: called with the number of measured and of missing layers of a look-up.
 
         Raises:
             UsageError: ``on_miss`` is none of them.
@@ -81,7 +81,7 @@ class Measurer:
             raise UsageError(f"a missing latency can be met with {choices}, not {on_miss!r}")
         table = open_table(Path(path), target, resume=True) if on_miss == "measure" else read_table(path)
         check_target(table, target)
-        if on_miss == "measure":  # what was measured as part of quite another network is measured again
+        if on_miss == "measure":  # rows measured for a network of quite another size are measured again
             table = table.for_footprint(footprint.num_bytes)
         self._path, self._on_miss, self._progress = Path(path), on_miss, progress
         self._bench = Bench(runtime=runtime, target=target, footprint=footprint)
@@ -90,16 +90,16 @@ class Measurer:
 
     @property
     def table(self) -> LatencyTable:
-        """The table as it is now; where it interpolates, without what that told."""
+        """The table as it is now, without interpolated rows."""
         return self._table if self._on_miss != "measure" else replace(self._table, rows=self._known)
 
     @property
     def num_rows(self) -> int:
-        """Of the table as it is now."""
+        """Number of rows in the table."""
         return len(self.table.rows)
 
     def rewind(self, num_rows: int) -> None:
-        """Goes back to the table's first rows. Later ones count when they are asked for, and are not measured again.
+        """Goes back to the table's first rows; a later row counts once it is asked for, without a new measurement.
 
         So a killed run that is repeated from where it was saved knows no more than it did the first time.
         """
@@ -109,7 +109,7 @@ class Measurer:
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
-        """Over pairs of widths, exact wherever there is a row by now."""
+        """Surfaces over pairs of widths, exact wherever there is a row by now."""
         return self.table.refined_surfaces()
 
     def __call__(self, specs: Sequence[LayerSpec]) -> dict[LayerSpec, Measurement]:
@@ -121,7 +121,7 @@ class Measurer:
         return self._look_up(dict.fromkeys(specs))
 
     def units(self, units: Sequence[Unit]) -> dict[LayerSpec, Measurement]:
-        """The rows of what a runtime executes of a model.
+        """The rows of the kernels that a runtime executes of a model.
 
         Raises:
             MissingLatencyError: some are not there and may not be measured.
@@ -148,7 +148,7 @@ class Measurer:
     def _interpolated(
         self, missing: Mapping[LayerSpec, bytes | None]
     ) -> tuple[dict[LayerSpec, Measurement], dict[LayerSpec, bytes | None]]:
-        """What the table's surfaces tell of missing layers, and those that none covers."""
+        """Interpolated rows of missing layers, and the layers that no surface of the table covers."""
         found, left = {}, {}
         for spec, model in missing.items():
             try:
@@ -181,15 +181,15 @@ def open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
 
 
 def speed_of(rows: Mapping[LayerSpec, Measurement]) -> float:
-    """What the reference takes at the speed of the machine that all rows of a table are given for; 0 if unknown."""
+    """The reference's latency at the machine speed that all rows are normalised to, microseconds; 0 if unknown."""
     return next((row.speed_us or row.reference_us for row in rows.values() if row.reference_us), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What measures, as part of how large a network, and at which speed of the machine, where that is known.
+    """The runtime that measures rows of a table, the footprint of the network around them, and the machine's speed.
 
-    ``speed_us`` is what the reference takes at it; where it is 0, the median of the first rows becomes that of all.
+    ``speed_us`` is the reference's latency that rows are normalised to; if it is 0, the median of the first rows is.
     """
 
     runtime: Runtime
@@ -226,7 +226,7 @@ class Bench:
             yield from ([prober.measure(probe)] for probe in probes)
 
     def _probe(self, spec: LayerSpec) -> bytes:
-        """A layer as the target's runtime measures it: TensorRT has it alone, in the types it has inside a network."""
+        """A layer's probe for the target's runtime: TensorRT gets it alone, in the types it has inside a network."""
         target, traits = self.target, traits_of(self.target.runtime)
         traits.check_measures(target)
         if not traits.has_typed_probes:

@@ -1,4 +1,4 @@
-"""Tables that were measured apart, brought together: halves of a network by two machines of a kind, say."""
+"""Merging tables that were measured apart: halves of a network on two machines of a kind, say."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["merge_luts"]
 def merge_luts(paths: Sequence[str | Path], out: str | Path) -> LatencyTable:
     """Writes one table with the rows and surfaces of several.
 
-    All are given for the machine's speed in the first table that knows it. Of a layer that several have measured the
-    last row counts; of surfaces over the same widths the one that rests on most rows, the last of several. Surfaces
-    keep the rows that they were laid over.
+    All rows are normalised to the machine's speed in the first table that knows it. If several tables have measured a
+    layer, the last row counts; among surfaces over the same widths the one with most rows counts, the last of several.
+    Surfaces keep the rows that they were laid over.
 
     Args:
         paths: the tables' files, two or more.

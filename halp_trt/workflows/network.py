@@ -1,4 +1,4 @@
-"""The dense network that settings speak of, and its pictures."""
+"""The dense network that settings name, and its pictures."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def load_network(
     """The dense network and its pictures, made for each other: classes from the data, picture size from the network.
 
     Args:
-        settings: the network.
-        pictures: where its pictures are.
-        batch_size: of the network's example.
-        seed: of initial weights and the example.
+        settings: settings of the network.
+        pictures: source of its pictures.
+        batch_size: batch size of the network's example.
+        seed: seed of initial weights and the example.
         trained: weights that a run trained itself, where the settings name none and the file is there.
 
     Raises:

@@ -12,6 +12,7 @@ from halp_trt.runtimes import Array, Session
 __all__ = ["Inputs", "compare_outputs"]
 
 Inputs = Mapping[str, Array]
+"""Arrays by the names of a network's inputs."""
 
 
 def compare_outputs(session: Session, masked: Callable[[Inputs], list[Array]], inputs: Inputs) -> float:

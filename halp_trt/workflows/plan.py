@@ -30,18 +30,18 @@ __all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What is planned, and how.
+    """A request for a plan.
 
     Attributes:
         source: a planning instance, or a latency table.
         saliency, graph: files, for a latency table; the graph lies beside the saliency by default.
-        budget: of latency.
+        budget: budget of latency.
         others: budgets of ``RESOURCES``: a share of the dense network's, or a number.
-        solver: of ``SOLVERS``.
-        gap: to which the plan is proven.
-        seconds: that the solver may take, None for as long as it needs.
-        limits: what has to stay.
-        step: channels between two widths, with a table.
+        solver: a key of ``SOLVERS``.
+        gap: largest distance of the bound above the plan, as a fraction of the plan's saliency.
+        seconds: time for the solver; None for as long as it needs.
+        limits: the channels that have to stay.
+        step: channels between two widths, for a latency table.
     """
 
     source: Path
@@ -67,11 +67,11 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A problem under no budget yet, and what it came from.
+    """A problem under no budget yet, and the network behind it.
 
     Attributes:
-        problem: whose budgets are the dense network's costs.
-        dense: the plan that keeps everything, and what else there is of a network; None for an instance.
+        problem: the problem, with the dense network's costs as budgets.
+        dense, saliency, table: the plan that keeps everything, and the network's files; None for an instance.
     """
 
     problem: Problem
@@ -123,7 +123,7 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
 
 
 def _with_its_limits(error: InfeasibleBudgetError, request: PlanRequest) -> InfeasibleBudgetError:
-    """The error, and without which of the limits on widths the budgets could be met."""
+    """The error, naming the limits on widths without which the budgets could be met."""
     limits = request.limits
     eased = {
         "--least": replace(limits, least={}, least_of_all=0),

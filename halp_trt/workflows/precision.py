@@ -1,4 +1,4 @@
-"""A network in the number format of its target: what a runtime is given to build."""
+"""A network in the number formats of its target, as a runtime builds it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = [
 ]
 
 Examples = Callable[[], Sequence[Mapping[str, Array]]]
-"""Inputs of the kind the network will see, made when they are needed."""
+"""A function that makes inputs of the kind the network will see."""
 Prepare = Callable[[onnx.ModelProto], Typed]
-"""Gives a folded fp32 network the types of a target."""
+"""A function that gives a folded fp32 network the types of a target."""
 
 DIFFERENCES: Mapping[str, float] = MappingProxyType(
     {"fp32": 1e-4, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.25}
 )
-"""How far the outputs of an engine may lie from fp32's, relative to the largest output: what counts as the same."""
+"""Largest accepted difference between an engine's outputs and fp32's by precision, relative to the largest output."""
 
 
 def no_examples() -> tuple[Mapping[str, Array], ...]:
-    """None."""
+    """No inputs, for networks that need none."""
     return ()
 
 
@@ -53,11 +53,11 @@ def as_is(model: onnx.ModelProto) -> Typed:
 
 
 def preparer(target: Target, examples: Examples = no_examples, keep: Collection[str] = ()) -> Prepare:
-    """What gives networks the types of a target, in an opset that its parser reads.
+    """A function that gives networks the types of a target, in an opset that its parser reads.
 
     Args:
         target: names the precision and the runtime.
-        examples: calibrate 8-bit networks, and show where 16 bits do not reach.
+        examples: inputs that calibrate 8-bit networks, and show where the range of 16 bits is too small.
         keep: names of nodes that stay in fp32.
     """
     once = cache(examples)
@@ -125,7 +125,7 @@ def check_preparable(target: Target, *, has_pictures: bool) -> None:
 
 
 def parser_opset(target: Target) -> int | None:
-    """The opset that the target's parser needs, None where it reads what is exported.
+    """The opset that the target's parser needs; None where it reads the exported one.
 
     TensorRT's parsers before version 10 read newer opsets wrongly without a word.
     """
@@ -133,9 +133,9 @@ def parser_opset(target: Target) -> int | None:
 
 
 def has_half_rest(target: Target) -> bool:
-    """Whether what is not quantised in an int8 network is fp16: for TensorRTs whose networks are strongly typed.
+    """True if the unquantised rest of an int8 network is fp16: for TensorRTs whose networks are strongly typed.
 
-    Before version 10 scales are fp32 and so is what they scale; ONNX Runtime on a processor is slower in fp16.
+    Before version 10 scales are fp32 and so are the scaled numbers; ONNX Runtime on a processor is slower in fp16.
     """
     return traits_of(target.runtime).has_half_rest(target.runtime_version)
 
@@ -144,10 +144,10 @@ def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where
     """Compares the number formats that a network computes in with those it was given.
 
     Args:
-        typed: what was given.
+        typed: the network as it was given.
         found: number format of each product by node, as TensorRT has it.
-        precision: what was asked for.
-        where: what ``found`` was read from, for the sentence.
+        precision: the precision that was asked for.
+        where: source of ``found``, for the error's sentence.
         is_whole: whether every product must be found; an engine hides those that it fused into larger kernels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the stages of a run share, made once: the dense network, its pictures, its export and its channel graph."""
+"""Values that all stages of a run share, made once: the dense network, its pictures, export and channel graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ __all__ = ["DenseEngine", "Prepared", "build_dense", "prepare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """A dense network that is ready to be measured and pruned. No stage changes it: who trains or masks takes a copy.
+    """A dense network that is ready to be measured and pruned. No stage changes it: training and masking work on a
+    copy.
 
     Attributes:
         network: the module, trained as far as it will be, and its example.
@@ -61,10 +62,10 @@ class DenseEngine:
 
     Attributes:
         source: the typed ONNX model that it was built from.
-        target: that it was built for.
-        built: the engine and what its building showed.
-        session: ready to run; None where this machine cannot execute it.
-        seconds: that building took.
+        target: the target that it was built for.
+        built: the engine, and the facts that building it showed.
+        session: the loaded engine; None where this machine cannot execute it.
+        seconds: duration of the build.
     """
 
     source: bytes
@@ -74,7 +75,7 @@ class DenseEngine:
     seconds: float
 
     def is_of(self, source: bytes, target: Target) -> bool:
-        """Whether it is the engine of this typed model for this target."""
+        """True if it is the engine of this typed model for this target."""
         return self.source == source and self.target == target
 
 
@@ -89,10 +90,10 @@ def build_dense(
 
     Args:
         folded: the dense network as :meth:`Prepared.folded` gives it.
-        runtime: builds it.
-        target: of the engine.
+        runtime: the runtime that builds it.
+        target: the engine's target.
         prepare: gives the network the target's number formats.
-        options: of a runtime that compiles ahead of time.
+        options: options of a runtime that compiles ahead of time.
 
     Raises:
         BuildError: the runtime refuses the network.

@@ -30,7 +30,7 @@ __all__ = ["prune"]
 
 
 def _silent(done: int, total: int, note: str = "") -> None:
-    """Shows nothing."""
+    """A progress callback that shows nothing."""
 
 
 def _nothing() -> None:
@@ -50,16 +50,16 @@ def prune(
 ) -> PruningPlan:
     """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
 
-    What an earlier run left in the folder stays as it is until nothing refuses this one any more.
+    The files of an earlier run stay in the folder until this run can no longer be refused.
 
     Args:
         subject: the network and its pictures.
-        request: what is asked for.
-        folder: where everything goes; ``checkpoint.safetensors`` in it is what a killed run goes on from.
+        request: the request for the run.
+        folder: the run's folder; a killed run goes on from ``checkpoint.safetensors`` in it.
         lookup: measurements of layers, taken on demand or refused.
         stopwatch: times engines, to close the loop between prediction and measurement; None trusts the table.
         resume: whether to go on from a checkpoint, where there is one.
-        progress: called with what is done, of how much, and a note.
+        progress: called with the work done, the work in all, and a note.
         begin: called before the first file is written, unless the run was finished already.
 
     Raises:
@@ -91,12 +91,12 @@ def prune(
 
 
 def _measure(subject: Subject, stopwatch: Stopwatch) -> Measure:
-    """Times the engine of a plan: the rewritten export."""
+    """A function that times the engine of a plan, built from the rewritten export."""
     return lambda plan: stopwatch(rewrite(subject.model, plan))
 
 
 def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict[int, float]) -> Iterator[Step]:
-    """The steps that are left; what cannot be met is refused at once."""
+    """The steps that are left; a budget out of reach is refused at once."""
     if state.is_slim:
         return iter(())
     request = job.request

@@ -1,4 +1,4 @@
-"""What stays the same through a pruning run, and what of it is written down so that a killed run goes on."""
+"""The constant part of a pruning run, and the checkpoints from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from halp_trt.workflows.request import PruneRequest, Subject
 __all__ = ["PruneJob", "Report", "prepare", "resumed", "save_progress"]
 
 Report = Callable[[int, int, str], None]
-"""Called with what is done, of how much, and a note."""
+"""A callback that gets the work done, the work in all, and a note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PruneJob:
-    """What stays the same through a run, though training changes the module and the optimiser in place.
+    """The constant part of a run, though training changes the module and the optimiser in place.
 
     Attributes:
         subject: the network and its pictures.
-        request: what is asked for.
-        folder: where everything goes.
-        fingerprint: of the request and the network.
+        request: the request for the run.
+        folder: the run's folder.
+        fingerprint: digest of the request and the network.
         lookup: measurements of layers.
-        scoring: of the channels.
-        masking: of what was pruned.
-        dense: the network as it was.
-        optimizer: of the network, None where there are no pictures.
-        report: shows how far it is.
+        scoring: scores the channels.
+        masking: masks the pruned channels.
+        dense: the network before pruning.
+        optimizer: the network's optimiser; None without pictures.
+        report: shows the progress.
     """
 
     subject: Subject

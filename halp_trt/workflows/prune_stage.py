@@ -28,12 +28,13 @@ from halp_trt.workflows.target import find_target, table_of
 __all__ = ["dense_engine", "prune_alone", "prune_run"]
 
 Progress = Callable[[int, int, str], None]
+"""A callback that gets the work done, the work in all, and a note."""
 
 
 def dense_engine(
     prepared: Prepared, runtime: Runtime, target: Target, options: BuildOptions | None = None
 ) -> tuple[DenseEngine, Prepare]:
-    """The dense engine of a run, and what gives its candidates the same number formats.
+    """The dense engine of a run, and the function that gives its candidates the same number formats.
 
     Raises:
         BuildError: the runtime refuses the network.
@@ -56,11 +57,11 @@ def prune_run(
 
     Args:
         prepared: the network; not changed.
-        settings: all of them, because the folder records what was asked for.
+        settings: all settings, because the folder records them.
         run: the folder.
-        progress: called with what is done, of how much, and a note.
+        progress: called with the work done, the work in all, and a note.
         resume: whether to go on from a checkpoint.
-        dense: what :func:`dense_engine` gave for the settings' place; None builds it.
+        dense: the result of :func:`dense_engine` for the settings' place; None builds it.
 
     Raises:
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
@@ -103,7 +104,7 @@ def prune_run(
 
 
 def prune_alone(settings: Settings, run: RunFolder, progress: Progress, *, resume: bool) -> PruningPlan:
-    """Prunes the network that settings speak of; raises what :func:`prune_run` does."""
+    """Prunes the network that settings name; raises the errors of :func:`prune_run`."""
     runtime, target = find_target(settings.place)
     check_prunable(settings, runtime, target)
     table_of(settings.table, target)
@@ -114,9 +115,9 @@ def prune_alone(settings: Settings, run: RunFolder, progress: Progress, *, resum
 def _stopwatch(
     dense: DenseEngine, runtime: Runtime, prepared: Prepared, give_types: Prepare, until: Certainty
 ) -> Stopwatch | None:
-    """Times engines while pruning, or None where this machine cannot execute or time them.
+    """A stopwatch for engines while pruning; None where this machine cannot execute or time them.
 
-    Where the candidate is the dense network itself, its engine is the one that there is.
+    A candidate that equals the dense network uses the dense engine.
     """
     if dense.session is None:
         return None

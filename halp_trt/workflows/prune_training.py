@@ -20,7 +20,7 @@ __all__ = ["fine_tune", "score_by_training"]
 
 
 def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Callable[[PruningPlan], Saliency]:
-    """Trains for the steps from ``index`` on and gives their saliency; notes the last loss of each step."""
+    """A function that trains for the steps from ``index`` on and returns their saliency; it fills ``losses``."""
     numbers = itertools.count(index)
 
     def score(plan: PruningPlan) -> Saliency:
@@ -41,7 +41,7 @@ def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Ca
 
 
 def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward: Callable[[], None]) -> float:
-    """Trains for one pruning step; the loss of its last minibatch."""
+    """Trains for one pruning step; returns the loss of its last minibatch."""
     module, data, optimizer, request = job.subject.module, job.subject.data, job.optimizer, job.request
     assert data is not None
     assert optimizer is not None

@@ -1,4 +1,4 @@
-"""What pruning will be refused for at its end, found before anything is trained or written."""
+"""Refusals of a run by its later stages, found before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_prunable", "check_runnable", "request_of"]
 
 
 def check_runnable(settings: Settings, runtime: Runtime, target: Target) -> None:
-    """Refuses a run that a later stage would refuse: what :func:`check_prunable` does, verifying and reporting.
+    """Refuses a run that a later stage would refuse: pruning (:func:`check_prunable`), verifying or reporting.
 
     Raises:
         UsageError, RuntimeUnavailableError: as :func:`check_prunable`.
@@ -31,7 +31,7 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
     """Refuses to prune where layers cannot be measured, networks not be prepared or channels not be scored.
 
     Returns:
-        How the settings say to prune.
+        The request that the settings spell out.
 
     Raises:
         UsageError: the settings do not make sense, or their precision or saliency lacks what it needs.

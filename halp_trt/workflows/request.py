@@ -1,4 +1,4 @@
-"""What is asked of a pruning run, and of which network."""
+"""The request for a pruning run, and the network that is pruned."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["PruneRequest", "Subject", "arrays_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneRequest:
-    """What is asked of a pruning run.
+    """A request for a pruning run.
 
     Attributes:
-        budget: of the engine's latency.
-        train: of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up epoch in
-            which HALP prunes) and of fine-tuning, whose epochs it counts.
-        method: of ``METHODS``.
-        saliency: of ``SALIENCIES``, or ``AUTO``.
-        mask: of ``MASKS``.
+        budget: budget of the engine's latency.
+        train: settings of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up
+            epoch in which HALP prunes) and of fine-tuning, whose epochs it counts.
+        method: a key of ``METHODS``.
+        saliency: a key of ``SALIENCIES``, or ``AUTO``.
+        mask: a key of ``MASKS``.
         num_steps: pruning steps, ``k`` in the paper.
-        num_minibatches: between two steps, ``r`` in the paper.
+        num_minibatches: minibatches between two steps, ``r`` in the paper.
         grid_step: channels between two measured widths.
-        group_fraction: of every group's dense width the largest part that may be gone in the end.
-        step_fraction: of every group's present width the largest part that may go in one step.
+        group_fraction: largest part of a group's dense width that may be removed in the end.
+        step_fraction: largest part of a group's present width that may be removed in one step.
     """
 
     budget: Budget
@@ -64,11 +64,11 @@ class PruneRequest:
 
     @property
     def limits(self) -> WidthLimits:
-        """The limits on how much of a group may go."""
+        """The limits on the part of a group that may be removed."""
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
-        """What must be equal for a run to go on: the request, the network, what of it is frozen, and the pictures."""
+        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures."""
         graph, data = subject.graph, subject.data
         rows = [
             encode(self),

@@ -33,16 +33,17 @@ from halp_trt.workflows.verify_stage import verify_run
 __all__ = ["RunResult", "run_all"]
 
 Progress = Callable[[int, int, str], None]
+"""A callback that gets the work done, the work in all, and a note."""
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
-        verification: dense against pruned.
-        seconds: of every stage.
+        verification: the comparison of the dense and the pruned engine.
+        seconds: duration of every stage.
         note: one line about the TensorRT plan.
     """
 
@@ -63,17 +64,17 @@ def run_all(
     """Trains, measures, prunes, deploys, verifies and reports.
 
     Args:
-        settings: what is asked for.
-        run: where everything but engines and tables goes.
-        engines: where engines go.
-        resume: whether to go on with what an interrupted run finished.
+        settings: the run's settings.
+        run: folder of everything but engines and tables.
+        engines: folder of the engines.
+        resume: whether to go on from the finished stages of an interrupted run.
         bars: makes the progress callback of a stage.
         say: takes one line when a stage is done.
 
     Raises:
-        HalpError: as the stages.
+        HalpError: as a stage raises it.
     """
-    runtime, target = find_target(settings.place)  # what would fail at the end fails before hours of training
+    runtime, target = find_target(settings.place)  # a run that would fail at its end fails before hours of training
     check_runnable(settings, runtime, target)
     path = table_of(settings.table, target)
     check_places(run, runtime, target, engines)
@@ -172,7 +173,7 @@ class _Clock:
         self.seconds: dict[str, float] = {}
 
     def timed(self, stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:
-        """What the work of a stage gives."""
+        """The result of a stage's work."""
         started = time.perf_counter()
         value = work()
         self.seconds[stage] = round(time.perf_counter() - started, 3)

@@ -26,12 +26,12 @@ _FACTS = ("model", "data", "budget", "method", "saliency", "pruning_steps", "min
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What was found.
+    """An artefact, or a run's folder, that was read.
 
     Attributes:
         title: a heading.
         value: the artefact, None for a run's folder.
-        settings, plan, verification, table, log: of a run's folder, as far as it has them.
+        settings, plan, verification, table, log: parts of a run's folder, as far as it has them.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Opened:
 
     @property
     def values(self) -> object:
-        """What there is, for JSON."""
+        """The parts that are there, for JSON."""
         if self.value is not None:
             return rows_of(self.value) if isinstance(self.value, LatencyTable) else self.value
         settings = settings_json(self.settings) if self.settings is not None else None
@@ -115,7 +115,7 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def text_of(opened: Opened) -> str:
-    """Everything as plain text."""
+    """The artefact or the folder as plain text."""
     if opened.value is not None:
         return describe(opened.value)
     parts = [opened.title, describe_log(opened.log)]
@@ -124,7 +124,7 @@ def text_of(opened: Opened) -> str:
 
 
 def require_pages() -> None:
-    """Makes sure that pages can be drawn, before anything is trained for them.
+    """Checks that pages can be drawn, before anything is trained for them.
 
     Raises:
         RuntimeUnavailableError: the packages that draw them are not installed.
@@ -138,7 +138,7 @@ def require_pages() -> None:
 
 
 def page_of(opened: Opened) -> str:
-    """Everything as one HTML page.
+    """The artefact or the folder as one HTML page.
 
     Raises:
         RuntimeUnavailableError: as :func:`require_pages`.

@@ -12,9 +12,12 @@ from halp_trt.workflows.compare import Certainty, compare_runs
 __all__ = ["Stopwatch", "make_stopwatch"]
 
 Stopwatch = Callable[[onnx.ModelProto], tuple[float, float]]
-"""Gives the latency of the dense engine and of the model's, microseconds, timed in turns."""
+"""A function from a model to the latencies of the dense engine and the model's, microseconds, timed in turns."""
 
-_DENSE, _PRUNED = "dense", "pruned"
+_DENSE = "dense"
+"""Name of the dense engine in a comparison."""
+_PRUNED = "pruned"
+"""Name of the candidate's engine in a comparison."""
 
 
 def make_stopwatch(
@@ -28,9 +31,8 @@ def make_stopwatch(
     Args:
         dense: the dense network's engine.
         load: builds and loads the engine of a model, for the same target.
-        inputs: of both.
-        until: how long a model's engine is timed; None until the ratio is known to three per mille, as budgets are to
-            be met within three per cent.
+        inputs: inputs of both engines.
+        until: the precision at which timing stops; None for 0.3 % of the ratio, as budgets are to be met within 3 %.
 
     Raises:
         RuntimeUnavailableError: engines of this target cannot be timed on this machine.

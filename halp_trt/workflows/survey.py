@@ -48,9 +48,9 @@ def survey_lut(
 
     Args:
         graph: the network.
-        request: how far to go.
+        request: the extent and the precision of the survey.
         path: the table's file.
-        runtime: what measures them.
+        runtime: the runtime that measures them.
         target: goes into the header, or must equal the one there.
         resume: whether to continue a table that exists.
         progress: called with the number of layers measured so far and an estimate of all.
@@ -86,21 +86,21 @@ def survey_lut(
 
 
 def _is_finer(surface: Surface, known: Surface | None) -> bool:
-    """Whether a surface tells more than the one that is known over the same widths: it rests on more points."""
+    """True if a surface rests on more points than the known one over the same widths."""
     return known is None or len(surface.points) > len(known.points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """How a network's latency table is laid out.
+    """The layout of a network's latency table.
 
     Attributes:
         step: channels between two widths.
-        effort: of the whole table: how many probes there may be, and the error at which refinement stops; None for as
-            many as its different layers need (``_FEWEST``, or ``_PROBES_OF_A_LAYER`` each where that is more).
+        effort: limits for the whole table: the number of probes, and the error at which refinement stops; None for 24
+            probes for each different layer, but at least 1,000.
         max_error_fraction: the error at which refinement stops where no effort is named.
-        is_full: measure every pair of widths instead.
-        seed: of the order of probes.
+        is_full: whether every pair of widths is measured instead.
+        seed: seed of the order of probes.
     """
 
     step: int = 8
@@ -116,11 +116,11 @@ class Survey:
     def regions(self, graph: ChannelGraph) -> list[Region]:
         """One region for every different layer, each with its share of the probes.
 
-        All get what a surface cannot do without, then what one takes where nothing bends; what is left is shared by the
-        square root of their entries.
+        Every region gets the least number of probes for a surface (``least_probes``), then the usual number
+        (``usual_probes``); the rest is shared in proportion to the square root of its entries.
 
         Raises:
-            UsageError: the probes do not suffice for the first of that.
+            UsageError: there are fewer probes than the regions need at least.
         """
         found: dict[Region, None] = {}
         steps = grid_steps(graph, grid_step=self.step)
@@ -130,7 +130,7 @@ class Survey:
             region = Region(spec=layer.spec, in_widths=ins or (layer.spec.in_channels,), out_widths=outs)
             found[_possible(region)] = None
         effort = self.effort or Effort(
-            max_probes=max(_FEWEST, _PROBES_OF_A_LAYER * len(found)), max_error_fraction=self.max_error_fraction
+            max_probes=max(_MIN_PROBES, _PROBES_OF_A_LAYER * len(found)), max_error_fraction=self.max_error_fraction
         )
         shares = _shares(list(found), effort.max_probes)
         if shares is None and not self.is_full:
@@ -146,11 +146,15 @@ class Survey:
 
 
 _PROBES_OF_A_SURFACE = 20
-_FEWEST, _PROBES_OF_A_LAYER = 1_000, 24
+"""Probes of each surface that progress counts on before more is known."""
+_MIN_PROBES = 1_000
+"""Probes of a whole table without a named effort, at least."""
+_PROBES_OF_A_LAYER = 24
+"""Probes for each different layer without a named effort."""
 
 
 def _shares(regions: Sequence[Region], max_probes: int) -> list[int] | None:
-    """How many probes each region may take; None where they are too few."""
+    """Largest number of probes for each region; None where ``max_probes`` are too few."""
     least, usual = (np.asarray([count(region) for region in regions]) for count in (least_probes, usual_probes))
     if least.sum() > max_probes:
         return None
@@ -162,7 +166,7 @@ def _shares(regions: Sequence[Region], max_probes: int) -> list[int] | None:
 
 
 def _widths(graph: ChannelGraph, groups: Sequence[tuple[str, int]], steps: Mapping[str, int]) -> tuple[int, ...]:
-    """The widths that a side of a layer may take: every sum of what its groups may be given; none without groups."""
+    """The widths that a side of a layer may take: every sum of widths of its groups; none without groups."""
     times = Counter[str]()
     for name, multiplicity in groups:
         times[name] += multiplicity

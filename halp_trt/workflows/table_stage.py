@@ -29,7 +29,7 @@ def measure_table(
     *,
     resume: bool,
 ) -> tuple[Path, LatencyTable]:
-    """Measures the layers of a network over both of their widths; gives the table and where it is.
+    """Measures the layers of a network over both of their widths; returns the table's path and the table.
 
     Raises:
         ArtefactError: the table exists and ``resume`` is not set, or it cannot be written.
@@ -42,7 +42,7 @@ def measure_table(
 def measure_alone(
     settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
 ) -> tuple[Path, LatencyTable]:
-    """Measures the table of the network that settings speak of, at ``path`` or where the target's own belongs.
+    """Measures the table of the network that settings name, at ``path`` or at the target's own place.
 
     Raises:
         ArtefactError, TargetMismatchError: as :func:`measure_table`.

@@ -1,4 +1,4 @@
-"""The runtime, the device and the latency table that settings speak of."""
+"""The runtime, the device and the latency table that settings name."""
 
 from __future__ import annotations
 

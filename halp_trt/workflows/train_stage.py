@@ -18,7 +18,7 @@ __all__ = ["is_trained_here", "train_dense"]
 
 
 def is_trained_here(settings: Settings, run: RunFolder, *, resume: bool) -> bool:
-    """Whether a run trains its dense network: where there are pictures and epochs, and no weights yet."""
+    """True if a run trains its dense network: there are pictures and epochs, and no weights yet."""
     is_given = bool(settings.network.weights) or (resume and run.trained.exists())
     return not is_given and settings.train.train_epochs > 0 and settings.data.data != NO_DATA
 

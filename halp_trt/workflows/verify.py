@@ -1,4 +1,4 @@
-"""Dense against pruned on the device: timed in turns, compared with the prediction, with the model, and on pictures."""
+"""The dense and the pruned engine on the device: timed in turns, compared with prediction and model, and scored."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from halp_trt.workflows.precision import DIFFERENCES
 __all__ = ["Contender", "Evidence", "Explain", "Promise", "Tolerances", "Witness", "count_parameters", "verify"]
 
 _PROFILE_RUNS = 30
+"""Runs of a profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,10 @@ class Contender:
     """One engine, loaded.
 
     Attributes:
-        record: what stands beside its file.
-        session: ready to run.
+        record: the record beside its file.
+        session: the loaded engine.
         model: the ONNX model that it was built from.
-        engine: its bytes.
+        engine: the engine's bytes.
     """
 
     record: EngineRecord
@@ -40,22 +41,23 @@ class Contender:
 
 
 Witness = Callable[[Contender], float]
-"""How far an engine's outputs are from those of another runtime, relative to the largest output above 1."""
+"""A function that gives an engine's largest difference from another runtime's outputs, over the largest output above
+1."""
 Explain = Callable[[Contender], Sequence[tuple[Unit, float]]]
-"""The kernels that an engine executes, in order, and the microseconds that each takes alone."""
+"""A function that gives the kernels of an engine in order, and the microseconds of each alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
-    """How much of a difference still passes, and how long to time.
+    """The differences that still pass, and the time for timing.
 
     Attributes:
-        latency_fraction: above the budget; below 0 for a margin under it.
-        difference: between the outputs of the engine and of the masked model, relative to the largest output; None for
-            what the engine's precision allows (``halp_trt.workflows.precision.DIFFERENCES``).
-        seconds: how long the two engines are timed, at most and about.
-        max_drop: how much worse the pruned engine's score may be than the dense one's: in percentage points where the
-            score is a fraction, else in its own unit; None for any.
+        latency_fraction: accepted excess over the budget; below 0 for a margin under it.
+        difference: accepted difference between the outputs of the engine and of the masked model, relative to the
+            largest output; None for that of the engine's precision (``halp_trt.workflows.precision.DIFFERENCES``).
+        seconds: time for timing the two engines, at most and about.
+        max_drop: accepted drop of the score from the dense to the pruned engine: in percentage points if the score is
+            a fraction, else in its own unit; None for any.
     """
 
     latency_fraction: float = 0.05
@@ -74,13 +76,13 @@ class Tolerances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What was promised of a pruned engine, and by how much it may fall short.
+    """The promise of a pruned engine, and the tolerances for breaking it.
 
     Attributes:
-        plan: what the engine was made from.
-        budget: what was asked for; a fraction is taken of the dense latency measured while verifying.
-        table: prices the layers; None where there is none for this target, and nothing is predicted.
-        tolerances: what still passes.
+        plan: the plan that the engine was made from.
+        budget: the budget that was asked for; a fraction is taken of the dense latency measured while verifying.
+        table: the table that prices the layers; None if this target has none, and nothing is predicted.
+        tolerances: the differences that still pass.
     """
 
     plan: PruningPlan
@@ -91,13 +93,12 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What else is asked about engines, beyond their latency and outputs.
+    """Further evidence about engines, beyond their latency and outputs.
 
     Attributes:
-        witness: how far an engine's outputs are from those that another runtime finds for its model; None if that is
-            not asked.
-        explain: what the runtime executes of a model and what each kernel of it takes alone; None where that cannot be
-            told, and layers are compared with the profile instead.
+        witness: compares an engine's outputs with another runtime's for its model; None to leave that out.
+        explain: gives the kernels of an engine and each one's latency alone; None where these are unknown, and layers
+            are compared with the profile instead.
     """
 
     witness: Witness | None = None
@@ -113,15 +114,15 @@ def verify(
     inputs: Inputs,
     evidence: Evidence | None = None,
 ) -> Verification:
-    """Measures both engines and compares them with what was promised.
+    """Measures both engines and compares them with the promise.
 
     Args:
         engines: "dense" and "pruned", of one target.
-        promise: what the pruned one is held to.
+        promise: the promise of the pruned engine.
         masked: the outputs of the masked model, the reference for the pruned engine.
-        score: how well an engine does its task; None where there are no data.
-        inputs: what both engines are timed and compared on.
-        evidence: what else is asked.
+        score: gives an engine's score at its task; None without data.
+        inputs: the inputs that both engines are timed and compared on.
+        evidence: further evidence to gather.
 
     Raises:
         MissingLatencyError: the table lacks a layer of the plan.
@@ -170,7 +171,7 @@ class _Explained:
     Attributes:
         layers: predicted and measured time of every layer or kernel of it.
         unmatched_us: profiled time that belongs to none of them.
-        kernels_us: of each engine, the sum of its kernels' times alone; empty where these are not known.
+        kernels_us: sum of the latencies of an engine's kernels alone, by engine; empty if these are not known.
     """
 
     layers: tuple[LayerCheck, ...] = ()

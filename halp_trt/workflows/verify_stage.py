@@ -1,4 +1,4 @@
-"""Verifying the engines of a run against what it was pruned and trained to."""
+"""Verifying the engines of a run against its plan, its budget and its model."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def verify_run(
     tolerances: Tolerances | None = None,
     with_witness: bool = False,
 ) -> Verification:
-    """Verifies the engines that ``halp_trt.workflows.deploy_stage`` built for a run, and records what was found.
+    """Verifies the engines that ``halp_trt.workflows.deploy_stage`` built for a run, and records the result.
 
     Where the settings name no table and there is none of this target, nothing is predicted; the rest is checked.
 
     Args:
-        run: what was pruned.
+        run: folder of the pruned run.
         network: gives the dense network, which is not changed, and its pictures; called once everything else is there.
-        place: what the engines are for; another than the run's needs engines built for that.
-        tables: the latency table, and whether what it lacks may be measured.
-        budget: what was asked for.
+        place: runtime and precision of the engines; for others than the run's, engines must have been built.
+        tables: the latency table, and whether missing layers may be measured.
+        budget: the budget that was asked for.
         engines: their folder.
-        tolerances: what still passes.
+        tolerances: the differences that still pass.
         with_witness: whether ONNX Runtime's outputs are compared with the engines', too.
 
     Raises:
@@ -99,10 +99,10 @@ def verify_alone(
     tolerances: Tolerances | None = None,
     with_witness: bool = False,
 ) -> Verification:
-    """Verifies the engines of a run by the settings alone; raises what :func:`verify_run` does.
+    """Verifies the engines of a run by the settings alone; raises the errors of :func:`verify_run`.
 
     Raises:
-        UsageError: the score may not fall far, and there are no data to find it on.
+        UsageError: the tolerances limit the score's drop, and there are no data to score on.
     """
     if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
         raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
@@ -133,7 +133,7 @@ def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:
 
 
 def _explainer(settings: TableSettings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
-    """What takes an engine apart into kernels and looks them up, measuring those that are new; None where none can."""
+    """A function that looks up an engine's kernels and measures new ones; None where it cannot tell kernels."""
     if not isinstance(runtime, Explains) or settings.on_a_miss == "refuse":
         return None
     measure = Measurer(
@@ -156,10 +156,10 @@ def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target
 
 
 def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]) -> Score | None:
-    """How well an engine does the task of a data set; None without one.
+    """The score of an engine at the task of a data set; None without one.
 
     Args:
-        session: of the engine.
+        session: session of the engine.
         data: the examples.
         output_names: the network's own names of its outputs, in the engine's order.
 

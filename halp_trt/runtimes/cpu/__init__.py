@@ -1,1 +1,1 @@
-"""How latencies are taken on a processor: rounds of kernels, and calls that have settled."""
+"""Timing on a processor: rounds of profiled kernels, and calls that have settled."""

@@ -19,36 +19,44 @@ from halp_trt.timing import Processor, summarise
 __all__ = ["ROUNDS", "Layer", "ProbeNetwork", "Profile", "RoundBench", "Turns", "batches", "windows"]
 
 ROUNDS = "profiled-arena"
-"""Protocol: layers take turns in networks of nothing but probes, with memory as an arena has it, and are profiled."""
+"""Protocol: layers take turns in networks made of probes, with memory as an arena has it, and are profiled."""
 
 _ROUNDS_OF_A_PASS = 20
-_FEWEST_ROUNDS = 10
-_SECONDS_A_LAYER, _MOST_SECONDS = 0.03, 1.5
-"""A pass ends after so long for every layer of a batch, or in all, once it has its fewest rounds."""
-_CLOSE_ENOUGH = 0.015
-"""A row whose standard error is below this share of it needs no more samples."""
-_DOUBTFUL = 0.05
-"""And above this share it is not to be trusted."""
-_STEADY_SHARE = 0.9
-"""So many layers of a batch must be known well enough before it ends early."""
+"""Rounds of a pass at most."""
+_MIN_ROUNDS = 10
+"""Rounds of a pass at least."""
+_PASS_SECONDS_PER_LAYER = 0.03
+"""A pass of ``n`` layers ends after ``n`` times this, once it has its fewest rounds."""
+_MAX_PASS_SECONDS = 1.5
+"""A pass ends after this at the latest, once it has its fewest rounds."""
+_STEADY_ERROR_FRACTION = 0.015
+"""A row whose standard error is at most this share of it needs no more samples."""
+_DOUBTFUL_ERROR_FRACTION = 0.05
+"""A row whose standard error is above this share of it is marked with a doubt."""
+_MIN_STEADY_FRACTION = 0.9
+"""A batch ends early once this share of its rows needs no more samples."""
 _MAX_LAYERS = 64
+"""Layers of a batch at most."""
 _UNCHARGED_BYTES = 16e6
-"""Where a network touches so much memory between two runs of a kernel, the runtime takes as long between two kernels as
-its profiler charges: by engines of 0.2 to 25 ms against the sums of their kernels."""
-_DISTURBED = 1.3
-"""How much slower than at its best the reference may run before a pass does not count."""
+"""From this footprint on, the gap between two kernels of an engine equals the profiler's overhead, so nothing is
+subtracted (engines of 0.2 to 25 ms against the sums of their kernels)."""
+_MAX_SLOWDOWN = 1.3
+"""A pass does not count when the reference runs this many times slower than at its best."""
 _MAX_ATTEMPTS = 5
-_MOST_BATCHES, _MOST_BYTES = 8, 1 << 29
-"""That take turns, pass by pass; of weights, as all of them are held meanwhile."""
+"""Slow passes of a batch after which its rows are taken as they are."""
+_MAX_BATCHES = 8
+"""At most this many batches take turns, pass by pass."""
+_MAX_WEIGHT_BYTES = 1 << 29
+"""No further batch joins the turns once their weights fill this, as all of them stay loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What the profiler saw of a probe network.
+    """The profiler's times of a probe network.
 
     Attributes:
-        samples_us: of every layer in every run; [layers, runs].
-        num_kernels: of every layer; [layers].
+        samples_us: latency of every layer in every run; [layers, runs].
+        num_kernels: number of kernels of every layer; [layers].
     """
 
     samples_us: npt.NDArray[np.float64]
@@ -59,7 +67,7 @@ class ProbeNetwork(Protocol):
     """Layers that a runtime executes one after the other, each on memory as it finds it inside a network.
 
     Attributes:
-        num_bytes: of the layers' weights.
+        num_bytes: bytes of the layers' weights.
     """
 
     num_bytes: int
@@ -69,7 +77,7 @@ class ProbeNetwork(Protocol):
         ...
 
     def finish(self) -> Profile:
-        """What was seen of all runs; there are none after it."""
+        """The profile of all runs; the network cannot run afterwards."""
         ...
 
 
@@ -77,11 +85,11 @@ T = TypeVar("T")
 
 
 class Layer(Protocol):
-    """Something to be measured."""
+    """A layer to be measured."""
 
     @property
     def num_bytes(self) -> int:
-        """Of its weights."""
+        """Bytes of its weights."""
         ...
 
 
@@ -89,29 +97,28 @@ class Layer(Protocol):
 class RoundBench:
     """Measures layers by the protocol ``profiled-arena``.
 
-    A round runs every layer of a batch once. Whether a layer's weights are still in the caches depends on how much else
-    is touched before they are used again; in a network that is the network. So a probe network holds about as many
-    layers as have the weights of a given footprint, and memory is read to make up what is missing; a batch of more
-    layers is cut into several networks, which take turns. Each runs untimed first, so that nothing but itself lies
-    between two runs.
+    A round runs every layer of a batch once. A layer finds its weights in the caches or not, by the amount of memory
+    touched since their last use: in an engine, by the rest of the network. So a probe network holds about as many
+    layers as have the weights of a given footprint, and memory is read to make up the difference; a larger batch is cut
+    into several networks, which take turns. Each network runs untimed first, so that only itself lies between two runs.
 
-    The profiler charges every kernel for work of its own. An engine is charged for each kernel too, by the runtime,
-    whose code has left the near caches where a network touches much memory. So the profiler's charge is taken off in
-    full where nothing else is touched, less the more there is, and not at all from 16 MB on.
+    The profiler adds an overhead ``charge_us`` to every kernel. Inside an engine the runtime adds one, too: its code
+    has left the near caches once a network touches much memory. So ``charge_us * max(0, 1 - num_bytes / 16e6)`` is
+    subtracted for each kernel, with ``num_bytes`` of the footprint.
 
-    A batch is measured in passes of some rounds, and batches take turns, pass by pass: what disturbs the machine for
-    seconds (others at work on a shared processor, say) then meets each of them now and then, and none throughout.
+    A batch is measured in passes of some rounds, and batches take turns, pass by pass: a disturbance of some seconds
+    (other work on a shared processor, say) then meets each of them now and then, and none throughout.
 
-    A reference network, run twice before every run of the layers, shows in its second run how fast the machine is. The
-    passes of a batch are brought to one speed, a pass met by a slow moment does not count and is taken again, and what
-    stays slow or wavering is marked with a doubt.
+    A reference network, run twice before every run of the layers, shows in its second run the machine's speed. The
+    passes of a batch are normalised to one speed, a pass in a slow moment does not count and is repeated, and a row
+    that stays slow or wavering is marked with a doubt.
 
     Attributes:
-        protocol: at most how many samples, and how many untimed rounds before them.
-        open_network: makes a probe network of some layers, which write to an arena of so many bytes.
+        protocol: the largest number of samples, and the number of untimed rounds before them.
+        open_network: makes a probe network of some layers, with an arena of so many bytes.
         reference: a small network of several kinds of layers.
-        charge_us: what the profiler charges a kernel.
-        calm_us: for every footprint the reference's median in the fastest pass so far.
+        charge_us: the profiler's overhead for one kernel, microseconds.
+        calm_us: the reference's median in the fastest pass so far, by footprint.
     """
 
     protocol: TimingProtocol
@@ -130,7 +137,7 @@ class RoundBench:
         """Latency of every layer of some batches.
 
         Args:
-            batches: what to measure; those of one batch are held open at once.
+            batches: the layers to measure; those of one batch are held open at once.
             footprint: the memory of the network that they are part of.
         """
         waiting = {number: Turns(self, layers, footprint) for number, layers in enumerate(batches)}
@@ -144,27 +151,27 @@ class RoundBench:
         return [found[number] for number in range(len(batches))]
 
     def memory(self, num_bytes: int) -> npt.NDArray[np.float32]:
-        """Memory to read, for as much as a network lacks."""
+        """Memory to read: the bytes that a network lacks of its footprint."""
         needed = max(num_bytes, 0) // 4
         if needed > self._filler.size:
             self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
         return self._filler[:needed]
 
     def tare_us(self, footprint: Footprint) -> float:
-        """What is taken off for each kernel of a layer, in a network of such a footprint."""
+        """Overhead to subtract for each kernel of a layer, in a network of such a footprint, microseconds."""
         return self.charge_us * max(0.0, 1 - footprint.num_bytes / _UNCHARGED_BYTES)
 
     def _after_one_more_pass(self, turns: Turns, footprint: Footprint) -> list[Measurement]:
-        """The rows of a batch once they are known, none before."""
-        end = time.monotonic() + min(_MOST_SECONDS, _SECONDS_A_LAYER * turns.num_layers)
-        num_left = self.protocol.num_samples - turns.num_rounds(_DISTURBED * self.calm_us.get(footprint, math.inf))
+        """The rows of a batch after another pass; empty until they are known well enough."""
+        end = time.monotonic() + min(_MAX_PASS_SECONDS, _PASS_SECONDS_PER_LAYER * turns.num_layers)
+        num_left = self.protocol.num_samples - turns.num_rounds(_MAX_SLOWDOWN * self.calm_us.get(footprint, math.inf))
         for number in range(min(_ROUNDS_OF_A_PASS, max(num_left, 1))):
-            if number >= _FEWEST_ROUNDS and time.monotonic() >= end:
+            if number >= _MIN_ROUNDS and time.monotonic() >= end:
                 break
             turns.round()
         taken_us = turns.finish()
         calm_us = self.calm_us[footprint] = min(self.calm_us.get(footprint, math.inf), taken_us)
-        slowest_us = _DISTURBED * calm_us
+        slowest_us = _MAX_SLOWDOWN * calm_us
         num_slower = turns.num_slower(slowest_us)
         if taken_us > slowest_us and num_slower < _MAX_ATTEMPTS:
             time.sleep(0.1 * num_slower)
@@ -174,7 +181,7 @@ class RoundBench:
         if not (is_known or num_slower >= _MAX_ATTEMPTS):
             return []
         slowness = rows[0].reference_us / calm_us
-        disturbance = f"the machine ran {slowness:.1f} times slower than before" if slowness > _DISTURBED else ""
+        disturbance = f"the machine ran {slowness:.1f} times slower than before" if slowness > _MAX_SLOWDOWN else ""
         return [replace(row, doubt=_doubt(error) or disturbance) for row, error in zip(rows, errors, strict=True)]
 
 
@@ -183,9 +190,9 @@ class _Pass:
     """Rounds that ran one after the other.
 
     Attributes:
-        num_rounds: how many.
-        reference_us: the reference's median meanwhile.
-        samples_us: of every layer in every round.
+        num_rounds: number of rounds.
+        reference_us: the reference's median during the pass.
+        samples_us: latency of every layer in every round.
     """
 
     num_rounds: int
@@ -197,15 +204,15 @@ class Turns:
     """Layers that take turns on a bench, round by round.
 
     Attributes:
-        num_layers: how many there are.
+        num_layers: number of layers.
     """
 
     def __init__(self, bench: RoundBench, layers: Sequence[Layer], footprint: Footprint) -> None:
-        """Nothing is executed before the first round is asked for.
+        """Prepares the turns; nothing is executed before the first round.
 
         Args:
-            bench: how.
-            layers: what.
+            bench: the bench that measures.
+            layers: the layers to measure.
             footprint: the memory of the network that they are part of.
         """
         self.num_layers = len(layers)
@@ -219,7 +226,7 @@ class Turns:
         self._num_kernels = [1] * len(layers)
 
     def round(self) -> None:
-        """Runs every layer once, timed; at the beginning of a pass some rounds go before that are not."""
+        """Runs every layer once, timed; a pass begins with some untimed rounds."""
         if not self._networks:
             self._networks = [
                 self._bench.open_network([self._layers[index] for index in group], self._footprint.arena_bytes)
@@ -232,7 +239,7 @@ class Turns:
         self._timed.append(self._num_runs - 1)
 
     def _run_all(self) -> list[float]:
-        """Runs every network twice, the second time to be timed; gives what the reference took before each."""
+        """Runs every network twice, the second time timed; returns the reference's latency before each."""
         taken_us = []
         for network in self._networks:
             self._bench.reference()
@@ -244,7 +251,7 @@ class Turns:
         return taken_us
 
     def finish(self) -> float:
-        """Ends a pass; gives what the reference took in its rounds."""
+        """Ends a pass; returns the reference's median latency in its rounds."""
         samples_us = [np.zeros(0)] * self.num_layers
         for group, network in zip(self._groups, self._networks, strict=True):
             profile = network.finish()
@@ -257,18 +264,18 @@ class Turns:
         return reference_us
 
     def num_rounds(self, slowest_us: float) -> int:
-        """Rounds of the passes in which the reference took no longer than that."""
+        """Number of rounds in all passes with a reference of at most ``slowest_us``."""
         return sum(one.num_rounds for one in self._passes if one.reference_us <= slowest_us)
 
     def num_slower(self, slowest_us: float) -> int:
-        """Passes so far in which the reference took longer than that."""
+        """Number of passes so far with a reference above ``slowest_us``."""
         return sum(one.reference_us > slowest_us for one in self._passes)
 
     def rows(self, slowest_us: float = math.inf) -> list[Measurement]:
-        """The latency of every layer by all rounds so far, each at the speed of the median pass.
+        """The latency of every layer by all rounds so far, normalised to the speed of the median pass.
 
         Args:
-            slowest_us: passes in which the reference took longer do not count; where all did, the fastest does.
+            slowest_us: passes with a slower reference do not count; if all are slower, the fastest counts.
         """
         reference_us, passes = self._at_one_speed(slowest_us)
         tare_us = self._bench.tare_us(self._footprint)
@@ -278,10 +285,10 @@ class Turns:
         ]
 
     def errors(self, slowest_us: float = math.inf) -> list[float]:
-        """Standard error of every row, as a share of it: by how its passes differ, where that is more than chance.
+        """Relative standard error of every row, by the spread between its passes where that exceeds chance.
 
-        Samples of one pass are alike, so that their spread alone would promise too much; a single pass tells nothing of
-        others, and its error is not known.
+        Samples within a pass are correlated, so that their spread alone understates the error; after a single pass it
+        is infinite.
         """
         rows, (_, passes) = self.rows(slowest_us), self._at_one_speed(slowest_us)
         errors = []
@@ -292,7 +299,7 @@ class Turns:
         return errors
 
     def _at_one_speed(self, slowest_us: float) -> tuple[float, list[list[npt.NDArray[np.float64]]]]:
-        """What the reference takes in the median pass, and of every layer the samples of all passes at that speed."""
+        """The reference's latency in the median pass, and every layer's samples of all passes at that speed."""
         if self._networks:
             self.finish()
         fastest = min(self._passes, key=lambda one: one.reference_us)
@@ -304,7 +311,7 @@ class Turns:
         ]
 
     def _row(self, samples_us: Sequence[float], overhead_us: float, reference_us: float) -> Measurement:
-        """The middle half's mean stands for the median, which the ticks of the profiler's clock would round."""
+        """A layer's row; the mean of the middle half stands for the median, which the clock's ticks would round."""
         row = summarise(samples_us, overhead_us=overhead_us, reference_us=reference_us)
         quarter = len(samples_us) // 4
         middle_us = float(np.mean(sorted(samples_us)[quarter : len(samples_us) - quarter])) - overhead_us
@@ -326,7 +333,7 @@ def windows(layers: Iterable[Layer]) -> Iterator[list[list[Layer]]]:
     for batch in batches(layers):
         window.append(batch)
         num_bytes += sum(layer.num_bytes for layer in batch)
-        if len(window) == _MOST_BATCHES or num_bytes >= _MOST_BYTES:
+        if len(window) == _MAX_BATCHES or num_bytes >= _MAX_WEIGHT_BYTES:
             yield window
             window, num_bytes = [], 0
     if window:
@@ -334,7 +341,7 @@ def windows(layers: Iterable[Layer]) -> Iterator[list[list[Layer]]]:
 
 
 def _groups(layers: Sequence[Layer], weight_bytes: int) -> Iterator[list[int]]:
-    """Cuts a batch into stretches with so many weights."""
+    """Cuts a batch into stretches with at least ``weight_bytes`` of weights each."""
     group: list[int] = []
     for index in range(len(layers)):
         group.append(index)
@@ -346,13 +353,13 @@ def _groups(layers: Sequence[Layer], weight_bytes: int) -> Iterator[list[int]]:
 
 
 def _standard_error(row: Measurement) -> float:
-    """Of the median, as a share of it; a normal's spread from p10 and p90."""
+    """Relative standard error of the median, from p10 and p90 of a normal distribution."""
     return 1.2533 * (row.p90_us - row.p10_us) / 2.563 / math.sqrt(row.num_samples) / row.latency_us
 
 
 def _are_steady(errors: Sequence[float]) -> bool:
-    return float(np.mean([error <= _CLOSE_ENOUGH for error in errors])) >= _STEADY_SHARE
+    return float(np.mean([error <= _STEADY_ERROR_FRACTION for error in errors])) >= _MIN_STEADY_FRACTION
 
 
 def _doubt(error: float) -> str:
-    return f"its median is known to {100 * error:.0f} % only" if _DOUBTFUL < error < math.inf else ""
+    return f"its median is known to {100 * error:.0f} % only" if _DOUBTFUL_ERROR_FRACTION < error < math.inf else ""

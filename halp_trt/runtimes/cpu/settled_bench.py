@@ -19,13 +19,14 @@ __all__ = ["SETTLED", "ProcessorBench", "processor_name"]
 SETTLED = "interleaved-reference-settled"
 """Protocol of a runtime whose own code is large, such as eager PyTorch: a layer runs once, untimed, before it is timed.
 
-A network calls the same few functions again and again. Right after a reference that called others they are cold, and
-sums of such layers were twice their network; settled ones were within about 10 %.
+A network calls the same few functions again and again. Right after a reference that called others they are cold: sums
+of cold layers were twice their network's latency, sums of settled ones within about 10 % of it.
 """
 
-_DISTURBED = 1.3
-"""How much slower than at its best the reference may run before a layer is measured again."""
+_MAX_SLOWDOWN = 1.3
+"""A layer is measured again when the reference runs this many times slower than at its best."""
 _MAX_ATTEMPTS = 5
+"""Times that a layer is measured at most."""
 
 
 @dataclass(kw_only=True)
@@ -34,11 +35,11 @@ class ProcessorBench:
 
     One sample runs a reference network twice, the layer untimed, an empty network, and the layer. The first reference
     run takes the layer's weights out of the nearest caches, as the rest of a network does. The second finds its own
-    there and shows how fast the machine is at the moment: layers met by a slow moment are measured again. The empty
-    network is what calling the runtime costs; its median is taken off.
+    weights there and shows the machine's speed: a layer met by a slow moment is measured again. The empty network shows
+    the overhead of a call; its median is subtracted.
 
     Attributes:
-        protocol: how many samples, and by which method.
+        protocol: the method, and the number of samples.
         reference, empty: the two networks, ready to run.
         calm_us: the fastest median of the reference so far.
     """
@@ -53,7 +54,7 @@ class ProcessorBench:
         best = self._sample(layer)
         for attempt in range(1, _MAX_ATTEMPTS):
             self.calm_us = min(self.calm_us, best.reference_us)
-            if best.reference_us <= _DISTURBED * self.calm_us:
+            if best.reference_us <= _MAX_SLOWDOWN * self.calm_us:
                 break
             time.sleep(0.1 * attempt)
             best = min(best, self._sample(layer), key=lambda measurement: measurement.reference_us)

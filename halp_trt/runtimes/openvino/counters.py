@@ -1,4 +1,4 @@
-"""Kernel times of OpenVINO's own counters, and what can be known from them."""
+"""Kernel times from OpenVINO's own counters."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from halp_trt.timing import involuntary_switches
 
 __all__ = ["Counters"]
 
-_SLOW = 1.25
-"""A run that takes this many times as long as most is left out, as is one during which the core was taken away."""
+_MAX_SLOWDOWN = 1.25
+"""A run slower than this many times the median is left out, as is one that lost its core for a while."""
 _CUT_OFF_US = 0.5
-"""What whole microseconds lose of a run, on average."""
+"""Mean loss of a run's time that is cut to whole microseconds."""
 
 
 class Counters:
     """Runs a network that was compiled to count, and reads its counters after each run.
 
     A counter holds the mean over all runs so far, cut to whole microseconds, of run times that were cut so themselves.
-    Times the number of runs it is a sum, known to that many microseconds; what two sums differ by is the time of the
-    runs between them. So a disturbed run can be left out, but a median cannot be taken.
+    The mean times the number of runs is a sum, known to that many microseconds; the difference of two sums is the time
+    of the runs between them. So a disturbed run can be left out, but a median cannot be taken.
 
     Attributes:
-        walls_us: how long each run took in all.
+        walls_us: wall time of each run, microseconds.
     """
 
     def __init__(self, request: ov.InferRequest) -> None:
@@ -37,7 +37,7 @@ class Counters:
         self.walls_us: list[float] = []
 
     def run(self) -> None:
-        """One run."""
+        """Runs the network once and reads its counters."""
         before = involuntary_switches()
         start = time.perf_counter_ns()
         self._request.infer(share_outputs=True)
@@ -55,16 +55,16 @@ class Counters:
         return kernels
 
     def kept(self, skip: int) -> Sequence[int]:
-        """The runs that count: undisturbed ones where there are any."""
-        limit = _SLOW * float(np.median(self.walls_us[skip:]))
+        """Indices of the runs that count: the undisturbed ones, or all where there are none."""
+        limit = _MAX_SLOWDOWN * float(np.median(self.walls_us[skip:]))
         runs = range(skip, len(self.walls_us))
         calm = [index for index in runs if self.walls_us[index] <= limit and not self._disturbed[index]]
         return calm or runs
 
     def _read(self) -> Mapping[str, float]:
-        """Sums over all runs by kernel, with what the division cut off on average.
+        """Sums over all runs by kernel, corrected for the mean loss of the division.
 
-        A kernel whose mean is below a microsecond at the moment is said not to have been executed.
+        OpenVINO reports a kernel as not executed while its mean is below a microsecond.
         """
         num_runs = len(self.walls_us)
         lost = (num_runs - 1) / 2

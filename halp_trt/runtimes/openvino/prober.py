@@ -1,10 +1,9 @@
 """Timing layers in OpenVINO: inside networks of their probes, by the runtime's own counters.
 
 OpenVINO picks a memory layout for every kernel and puts reorders where it changes; a network that has been compiled
-cannot be cut. So whole probes run, markers and consumers included, side by side in one network, and what is counted of
-each is the kernels between them: those that the layer became, and reorders that are there because of it. What lies
-outside (markers, consumers, reorders at a probe's own edges) is not. In one network, kernels share the memory that
-OpenVINO plans for what they hand on, and find its code as warm, as in any engine.
+cannot be cut. So whole probes run side by side in one network, and the kernels between markers and consumer count: the
+layer's own, and reorders that it causes. Markers, consumers and reorders at a probe's own edges do not. In one network,
+kernels share the arena that OpenVINO plans for their outputs, and find its code as warm as in any engine.
 """
 
 from __future__ import annotations
@@ -29,14 +28,16 @@ from halp_trt.timing import SHORTEST_US, summarise
 __all__ = ["PROFILED", "OpenVinoProber", "layer_kernels", "prepared"]
 
 PROFILED = "profiled-probes"
-"""Protocol: kernels of the layer, as OpenVINO counts them in a network of probes, with weights as cold as in any."""
+"""Protocol: OpenVINO counts the layer's kernels in a network of probes, with weights as cold as in an engine."""
 
-_KEPT = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
-"""Operators that OpenVINO never makes part of the convolution before them."""
+_UNFUSED_OPERATORS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+"""Operators that OpenVINO never fuses into the convolution before them."""
 _REFERENCE_FLOATS = 1 << 16
-_DISTURBED = 1.3
-"""How much slower than at its best the machine may be before a batch is measured again."""
+"""Numbers that one run of the yardstick works on."""
+_MAX_SLOWDOWN = 1.3
+"""A batch is measured again when the machine runs this many times slower than at its best."""
 _MAX_ATTEMPTS = 5
+"""Times that a batch is measured at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,10 @@ class _Network:
     """Probes that run as one.
 
     Attributes:
-        counters: run and count it.
-        kernels: those that belong to each of its layers.
-        num_bytes: touched by one run.
-        memory: of inputs and outputs, to which the request only points.
+        counters: run the network and count its kernels' times.
+        kernels: names of the kernels of each of its layers.
+        num_bytes: bytes touched by one run.
+        memory: memory of inputs and outputs, held here because the request only points to it.
     """
 
     counters: Counters
@@ -57,13 +58,18 @@ class _Network:
 
 
 @dataclass(slots=True)
-class _Work:
-    """Something that always takes as long, on a machine that is always as fast; how long it took."""
+class _Yardstick:
+    """A fixed workload used as a yardstick for machine speed, with its timings.
+
+    Attributes:
+        memory: the numbers that it works on.
+        taken_us: duration of every run.
+    """
 
     memory: Array = field(default_factory=lambda: np.ones(_REFERENCE_FLOATS, np.float32))
     taken_us: list[float] = field(default_factory=list)
 
-    def do(self) -> None:
+    def run(self) -> None:
         np.add(self.memory, np.float32(1), out=self.memory)
         start = time.perf_counter_ns()
         for _ in range(4):
@@ -74,10 +80,10 @@ class _Work:
 class OpenVinoProber:
     """Measures layers inside networks of their probes, by the protocol ``profiled-probes``.
 
-    A batch is cut into networks that touch about as much memory as a given footprint, and memory is read before every
-    run to make up what is missing, so that weights are as far away as in the network that layers are measured for. All
-    runs of a network follow each other: in turns with others, each would find what those left. A piece of work that is
-    always the same shows how fast the machine is; a batch met by a slow moment is measured again.
+    A batch is cut into networks of about a given footprint, and memory is read before every run to make up the
+    difference: weights are then as far away as in the network that layers are measured for. All runs of a network
+    follow each other: in turns, each would find the caches as another left them. A yardstick between them shows the
+    machine's speed; a batch met by a slow moment is measured again.
     """
 
     def __init__(self, target: Target) -> None:
@@ -113,7 +119,7 @@ class OpenVinoProber:
         best = self._run_all(probes, footprint)
         for attempt in range(1, _MAX_ATTEMPTS):
             self._calm_us = min(self._calm_us, best[0].reference_us)
-            if best[0].reference_us <= _DISTURBED * self._calm_us:
+            if best[0].reference_us <= _MAX_SLOWDOWN * self._calm_us:
                 break
             time.sleep(0.1 * attempt)
             best = min(best, self._run_all(probes, footprint), key=lambda rows: rows[0].reference_us)
@@ -122,20 +128,20 @@ class OpenVinoProber:
     def _run_all(self, probes: Sequence[onnx.ModelProto], footprint: Footprint) -> list[Measurement]:
         groups = list(_groups(probes, footprint.num_bytes))
         networks = [self._open([probes[index] for index in group]) for group in groups]
-        work = _Work()
+        yardstick = _Yardstick()
         for network in networks:
             for _ in range(self._protocol.num_warmup + self._protocol.num_samples):
-                work.do()
+                yardstick.run()
                 self._fill(footprint.num_bytes - network.num_bytes).max(initial=0.0)
                 network.counters.run()
-        reference_us = float(np.median(work.taken_us))
+        reference_us = float(np.median(yardstick.taken_us))
         rows: dict[int, Measurement] = {}
         for group, network in zip(groups, networks, strict=True):
             rows |= zip(group, self._read(network, reference_us, footprint), strict=True)
         return [rows[index] for index in range(len(probes))]
 
     def _fill(self, num_bytes: int) -> Array:
-        """Memory to read."""
+        """Memory to read, of about ``num_bytes``; none for a negative number."""
         needed = max(num_bytes, 0) // 4
         if needed > self._filler.size:
             self._filler = np.ones(needed, np.float32)  # zeros would all be one page, and touch nothing
@@ -159,7 +165,7 @@ class OpenVinoProber:
         )
 
     def _read(self, network: _Network, reference_us: float, footprint: Footprint) -> list[Measurement]:
-        """The kernels' times in sum; their spread is taken to be that of whole runs, which alone is known."""
+        """Latencies as sums of kernel times, with the relative spread of whole runs, the only one known."""
         skip = self._protocol.num_warmup
         taken_us = network.counters.kernels_us(skip=skip)
         walls_us = np.array([network.counters.walls_us[index] for index in network.counters.kept(skip)])
@@ -173,7 +179,7 @@ class OpenVinoProber:
 
 
 def _groups(probes: Sequence[onnx.ModelProto], num_bytes: int) -> Iterator[list[int]]:
-    """Cuts a batch into networks: of one opset each, and touching no more than a footprint is full with."""
+    """Cuts a batch into networks of one opset each, each closed once it touches ``num_bytes``."""
     opened: dict[int, list[int]] = {}
     for index, probe in enumerate(probes):
         version = max(opset.version for opset in probe.opset_import)
@@ -185,9 +191,9 @@ def _groups(probes: Sequence[onnx.ModelProto], num_bytes: int) -> Iterator[list[
 
 
 def _touched(probes: Sequence[onnx.ModelProto]) -> int:
-    """Bytes that one run of probes touches, by estimate.
+    """Estimate of the bytes that one run of probes touches.
 
-    Weights, inputs and outputs are of each; what lies between them shares the memory that the largest needs.
+    Each probe has its own weights, inputs and outputs; the tensors between them share the memory of the largest probe.
     """
     own: int = sum(
         sum(len(tensor.raw_data) for tensor in probe.graph.initializer)
@@ -199,19 +205,19 @@ def _touched(probes: Sequence[onnx.ModelProto]) -> int:
 
 
 def _num_bytes(value: onnx.ValueInfoProto) -> int:
-    """Of a tensor of floats."""
+    """Bytes of a tensor of floats."""
     shape = [int(n.dim_value) for n in value.type.tensor_type.shape.dim]
     return 4 * math.prod(shape)
 
 
 def _num_floats(port: ov.ConstOutput) -> int:
-    """Floats that take as much memory as a port's tensor."""
+    """Number of floats that fill a port's tensor."""
     num_bytes: int = math.prod(port.shape) * port.get_element_type().size
     return -(-num_bytes // 4)
 
 
 def _view(memory: Array, port: ov.ConstOutput) -> Array:
-    """The first of some memory as a port's tensor: all inputs lie at one place and all outputs at another.
+    """The beginning of some memory as a port's tensor: all inputs lie at one place and all outputs at another.
 
     Positions, which are numbers of another type, are zero.
     """
@@ -222,12 +228,12 @@ def _view(memory: Array, port: ov.ConstOutput) -> Array:
 
 
 def _prefix(index: int) -> str:
-    """Of all names of one of several probes."""
+    """Prefix of all names of one of several probes."""
     return f"{index}:"
 
 
 def _side_by_side(probes: Sequence[onnx.ModelProto]) -> bytes:
-    """One model of several probes that have nothing in common."""
+    """One model that holds several probes side by side, without a tensor in common."""
     whole = onnx.ModelProto()
     whole.CopyFrom(onnx.compose.add_prefix(probes[0], _prefix(0)))
     for index, probe in enumerate(probes[1:], start=1):
@@ -241,7 +247,7 @@ def _side_by_side(probes: Sequence[onnx.ModelProto]) -> bytes:
 def prepared(probe: bytes) -> onnx.ModelProto:
     """A probe whose markers are read by the layer alone, as in a network: a residual is then added in place.
 
-    Before a layer that is an activation they stay outputs, or OpenVINO would have them swallow the layer.
+    Before an activation the markers stay outputs: OpenVINO would fuse the activation into them otherwise.
 
     Raises:
         MeasurementError: the bytes are no ONNX model.
@@ -257,7 +263,7 @@ def prepared(probe: bytes) -> onnx.ModelProto:
         if not output.name.startswith(MARKER) or reader is None:
             continue
         others = [writers[name] for name in reader.input if name != output.name and name in writers]
-        if reader.op_type in _KEPT or (others and not others[0].name.startswith(MARKER)):
+        if reader.op_type in _UNFUSED_OPERATORS or (others and not others[0].name.startswith(MARKER)):
             model.graph.output.remove(output)
     return model
 
@@ -266,8 +272,8 @@ def layer_kernels(network: ov.Model, prefix: str = "") -> frozenset[str]:
     """Names of the kernels between a probe's markers and its consumer, in the network as OpenVINO runs it.
 
     Args:
-        network: what is executed.
-        prefix: of all names of the probe, where several run in one network.
+        network: the network as OpenVINO executes it.
+        prefix: prefix of all names of the probe, where several run in one network.
 
     Raises:
         MeasurementError: a marker or the consumer is no kernel any more, or nothing is left between them.

@@ -27,8 +27,8 @@ class OpenVino:
     products of an int8 graph run in 8 bits, everything else of it in fp32.
 
     Attributes:
-        name: as in ``RUNTIMES``.
-        suffix: of its engine files.
+        name: its key in ``RUNTIMES``.
+        suffix: suffix of its engine files.
     """
 
     name: str = "openvino"
@@ -55,7 +55,7 @@ class OpenVino:
         )
 
     def build(self, model: bytes, target: Target) -> bytes:
-        """The model itself, once OpenVINO has compiled it: it does so again when it loads, for the processor it is on.
+        """The model itself, after a trial: OpenVINO compiles it again at loading, for the processor it is on.
 
         Raises:
             BuildError: it refuses the model.
@@ -75,7 +75,7 @@ class OpenVino:
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[OpenVinoProber]:
-        """Measures single layers, with the calling thread kept on one core.
+        """A prober of single layers, with the calling thread kept on one core.
 
         Raises:
             UsageError: a precision other than ``fp32``; whole networks run in others.

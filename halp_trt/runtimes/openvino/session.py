@@ -18,9 +18,13 @@ from halp_trt.runtimes.openvino.counters import Counters
 __all__ = ["OpenVinoSession", "compile_model", "info", "kernel_names", "kinds", "make_request"]
 
 _WARMUP = 2
+"""Untimed runs before a profile."""
 _REDUCED = ("bf16", "f16")
+"""OpenVINO's names of number formats with fewer bits than fp32."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose nodes name a kernel before all others."""
 _VIEWS = ("Output", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators whose nodes name a kernel only if there are no others."""
 
 
 class OpenVinoSession:
@@ -72,8 +76,8 @@ class OpenVinoSession:
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
         """Microseconds of every executed kernel, the mean of ``num_runs`` undisturbed runs after two untimed ones.
 
-        OpenVINO counts on a network compiled for it, and keeps sums alone: see :class:`Counters`. A kernel bears the
-        name of the first node that it covers; a reorder is called after the kernel that it is there for.
+        OpenVINO counts in a network compiled for counting, and keeps only sums: see :class:`Counters`. A kernel bears
+        the name of the first node that it covers; a reorder bears the name of the kernel it serves.
         """
         compiled = compile_model(self._model, self._num_threads, counts=True)
         request = make_request(compiled, inputs)
@@ -94,8 +98,8 @@ def compile_model(model: bytes, num_threads: int, *, counts: bool = False) -> ov
     Without the hint OpenVINO computes fp32 networks in bf16 on processors that multiply such matrices faster.
 
     Args:
-        model: ONNX.
-        num_threads: of the one stream.
+        model: the ONNX model's bytes.
+        num_threads: threads of the one stream.
         counts: whether it counts the time of its kernels.
 
     Raises:
@@ -154,7 +158,7 @@ def make_request(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> ov.
 
 
 def kernel_names(compiled: ov.CompiledModel, model: bytes) -> dict[str, str]:
-    """What to call every kernel: by the ONNX node it covers, a product before others and a view last.
+    """A name for every kernel: that of the ONNX node it covers, a product before others and a view last.
 
     A reorder is called after its reader, or after its writer where nothing but a view or an output reads it.
     """
@@ -183,7 +187,7 @@ def _kernels(compiled: ov.CompiledModel) -> list[ov.Node]:
 
 
 def info(node: ov.Node, key: str) -> str:
-    """What OpenVINO tells about a node of a network as it runs; empty where it tells nothing."""
+    """A fact that OpenVINO tells about a node of an executed network; empty where it tells none."""
     known = node.get_rt_info()
     return str(known[key].astype(str)) if key in known else ""
 
@@ -205,7 +209,7 @@ _NODE = re.compile(r"ONNX node '<Node\((\w+)\): ([^>]*)>'")
 
 
 def _reason(message: str, model: bytes) -> str:
-    """The line that tells why, with the node where it is known."""
+    """The line of an error message that gives the reason, with the node where it is known."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     for line in lines:
         if line.startswith(_NO_RULE):

@@ -1,8 +1,8 @@
 """The kernels that ONNX Runtime really executes of a model: the nodes of its optimised graph, one by one.
 
 An optimiser fuses nodes, changes layouts and inserts reorders between them, by rules of its own version and processor.
-Its optimised graph is what runs; every node of it is a *unit*, with a key made of all that its time depends on, and a
-model of that node alone to measure it by.
+It runs its optimised graph; every node of that graph is a *unit*, with a key made of everything its time depends on,
+and a model of the node alone for measuring it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from halp_trt.specs import Attribute, LayerSpec, Operand
 __all__ = ["executed_units", "is_unit", "overwritten_input"]
 
 _UNIT_KEY = "halp_trt.unit"
+"""Key of a unit's metadata, which marks it as one."""
 _FEW_VALUES = 16
+"""Largest number of integers in a constant that is part of a unit's key."""
 _RESIDUAL = 3
-"""Position of what a convolution adds to its sum, after its input, weights and bias."""
+"""Position of the residual among a convolution's inputs, after input, weights and bias."""
 _IN_PLACE = frozenset({"Add", "Sub", "Mul", "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh"})
+"""Operators whose output overwrites an input."""
 
 Open = Callable[[bytes], Any]
-"""Gives an ``onnxruntime.InferenceSession``."""
+"""A function that opens a model as an ``onnxruntime.InferenceSession``."""
 
 
 def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit, ...]:
     """Every node of an optimised graph, in the order of execution, constants excepted.
 
-    What works on weights alone runs, too, unless the optimiser has folded it: it leaves the dequantisation of weights.
+    Nodes on weights alone run, too, unless the optimiser has folded them: it leaves the dequantisation of weights.
 
     Args:
         optimised: the graph as the runtime will execute it; inputs have fixed shapes.
@@ -65,14 +68,14 @@ def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit
 
 
 def is_unit(model: bytes) -> bool:
-    """Whether a model holds one unit, to be run as it is."""
+    """True if a model holds one unit, to be run as it is."""
     return any(entry.key == _UNIT_KEY for entry in onnx.load_from_string(model).metadata_props)
 
 
 def overwritten_input(layer: onnx.ModelProto) -> str | None:
     """The input whose memory a network lets the layer write its output to; None where there is none.
 
-    A convolution adds a residual where it stands; element by element, operators write over what they read.
+    A convolution adds its result to a residual in place, and elementwise operators overwrite their input.
     """
     nodes = layer.graph.node
     if len(nodes) != 1:
@@ -108,7 +111,7 @@ def _tensors(optimised: onnx.ModelProto, open_session: Open) -> dict[str, tuple[
 def _spec(
     node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, onnx.TensorProto]
 ) -> LayerSpec:
-    """A key of all that the node's time depends on, in the words of other layers where there are some."""
+    """The node's key in latency tables: all that its time depends on, in the fields of layers where they fit."""
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
     out = shapes[node.output[0]]
     first = next((shapes[name] for name in node.input if name in shapes), out)
@@ -157,7 +160,7 @@ def _operand(name: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[
 
 
 def _plain(attributes: Mapping[str, object]) -> list[Attribute]:
-    """Attributes that numbers, words and rows of numbers can state, by name."""
+    """The attributes that are numbers, texts or rows of numbers, sorted by name."""
     found: list[Attribute] = []
     for name, value in sorted(attributes.items()):
         if isinstance(value, bytes):

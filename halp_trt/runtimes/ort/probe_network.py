@@ -1,12 +1,15 @@
 """A network of nothing but probes, executed by ONNX Runtime with its profiler.
 
-Alone in a session, a kernel is charged for the call and finds its code cold; inside a network of its like it runs as in
-any engine, and the profiler tells its time from the others'. What is left to bring about is the memory. What a layer
-reads was written last: all layers read from one buffer, and before each of them a node that only fills memory writes
-what it will read. What a layer writes to was used before, as long ago as it takes a network to go through its arena: so
-layers write to an arena of that size, one place after the other, and from its beginning again when it is full. A
-residual that is overwritten by the sum lies there, too, as old as its place. That memory is shared, ONNX Runtime is not
-told: to it these are inputs and outputs of the graph, each at its own address.
+Alone in a session, a kernel is charged for the call and finds its code cold; among others it runs as in any engine, and
+the profiler tells its time from theirs. The state of the memory is made as in an engine, too:
+
+- A layer's inputs were written last: all layers read from one buffer, and a node before each of them fills it.
+- A layer's outputs lie in memory used one pass through the arena ago: layers write to an arena of the network's size,
+  place after place, and from its beginning again when it is full.
+- A residual that the sum overwrites lies in the arena, too, as old as its place.
+
+ONNX Runtime does not know that this memory is shared: to it these are inputs and outputs of the graph, each at its own
+address.
 """
 
 from __future__ import annotations
@@ -33,16 +36,21 @@ from halp_trt.runtimes.ort.kernels import overwritten_input
 
 __all__ = ["Arena", "ProbedLayer", "ProfiledNetwork", "probed_layer", "profiler_charge"]
 
-_EMPTY_KERNELS, _EMPTY_RUNS = 32, 150
+_NUM_EMPTY_KERNELS = 32
+"""Kernels without work in the network that shows the profiler's overhead."""
+_NUM_EMPTY_RUNS = 150
+"""Runs of that network."""
 _ALIGNMENT = 256
+"""Bytes to whose multiples tensors are aligned in the arena."""
 _FLOATS = (np.float32, np.float16, np.float64)
 _OPSET = 18
 
 Open = Callable[[bytes], Any]
-"""Gives an ``onnxruntime.InferenceSession`` that executes a model as it stands."""
+"""A function that opens a model, to be executed as it stands, as an ``onnxruntime.InferenceSession``."""
 OpenProfiled = Callable[[bytes, str], Any]
-"""The same; what its profiler sees goes to a file with the given prefix."""
+"""A function like :data:`Open`; the session's profiler writes to a file with the given prefix."""
 Tensors = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Type and shape of tensors by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,7 @@ class ProbedLayer:
 
     @property
     def num_bytes(self) -> int:
-        """Of the weights."""
+        """Bytes of the weights."""
         weights = self.model.graph.initializer
         return sum(math.prod(tensor.dims) * _dtype(tensor.data_type).itemsize for tensor in weights)
 
@@ -73,7 +81,7 @@ class ProbedLayer:
 
 
 def probed_layer(model: bytes, open_session: Open) -> ProbedLayer:
-    """Finds out, by one run, what a model's nodes write.
+    """A model's nodes as a layer, with its outputs as one run shows them.
 
     Raises:
         MeasurementError: the nodes cannot be run.
@@ -99,11 +107,11 @@ class Arena:
         self._next, self._end = 0, 0
 
     def reserve(self, layers: Sequence[ProbedLayer], num_bytes: int) -> None:
-        """Makes room for the largest of some layers, and begins at the beginning.
+        """Makes room for the largest of some layers, and starts again at the first place.
 
         Args:
-            layers: what is to be placed; what was placed before stays in the memory it is in.
-            num_bytes: after so many to write to, places are given away again.
+            layers: the layers to place; those placed before keep their memory.
+            num_bytes: size of the arena, after which places are used again.
         """
         self._next, self._end = 0, max(num_bytes, *(_extent(layer.outputs) for layer in layers))
         self._read = _at_least(max(_extent(layer.read) for layer in layers), self._read)
@@ -133,9 +141,9 @@ class ProfiledNetwork:
         """Opens the session.
 
         Args:
-            layers: what to execute, in this order.
+            layers: the layers to execute, in this order.
             arena: the memory of inputs and outputs.
-            arena_bytes: how much of it a network goes through before it writes to a place again.
+            arena_bytes: bytes of it that a network writes to before it uses a place again.
             open_profiled: opens a model with a profiler.
         """
         self._layers = layers
@@ -161,7 +169,7 @@ class ProfiledNetwork:
         self._session.run_with_iobinding(self._binding)
 
     def finish(self) -> Profile:
-        """What the profiler saw.
+        """The profiler's times of all runs.
 
         Raises:
             MeasurementError: nodes were not executed in the order in which they prepare memory for each other.
@@ -184,11 +192,11 @@ class ProfiledNetwork:
 
 
 def profiler_charge(open_profiled: OpenProfiled) -> float:
-    """Microseconds that the profiler sees of a kernel which does nothing, among others of its kind.
+    """The profiler's overhead: microseconds it reports for a kernel that does nothing, among others of its kind.
 
     Its clock ticks in whole microseconds, so a mean tells more than a median; the slowest twentieth is left out.
     """
-    names = [f"{_EMPTY}:{index}:" for index in range(_EMPTY_KERNELS)]
+    names = [f"{_EMPTY}:{index}:" for index in range(_NUM_EMPTY_KERNELS)]
     ones = onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "ones")
     operands = [ones.name] * 3  # as many as a convolution has
     graph = onnx.helper.make_graph(
@@ -201,7 +209,7 @@ def profiler_charge(open_profiled: OpenProfiled) -> float:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)], ir_version=8)
     with tempfile.TemporaryDirectory() as folder:
         session = open_profiled(model.SerializeToString(), str(Path(folder) / "profile"))
-        for _ in range(_EMPTY_RUNS):
+        for _ in range(_NUM_EMPTY_RUNS):
             session.run(None, {})
         taken_us = np.sort(list(_kernel_times(session).values()), axis=None)
     return float(taken_us[: 19 * taken_us.size // 20].mean())
@@ -216,11 +224,16 @@ def _kernel_times(session: Any) -> dict[str, list[float]]:
     return taken
 
 
-_LAYER, _WRITE, _EMPTY = "layer", "write", "empty"
+_LAYER = "layer"
+"""First part of the names of a layer's own nodes and tensors."""
+_WRITE = "write"
+"""First part of the names of nodes that fill a layer's inputs."""
+_EMPTY = "empty"
+"""First part of the names of nodes that do nothing."""
 
 
 class _Drawing:
-    """A probe network while it is drawn."""
+    """The graph of a probe network while layers are added to it."""
 
     def __init__(self, arena: Arena) -> None:
         self.inputs: dict[str, Array] = {}
@@ -231,7 +244,7 @@ class _Drawing:
         self._weights: dict[str, onnx.TensorProto] = {}
 
     def add(self, index: int, layer: ProbedLayer) -> None:
-        """A layer after what prepares its memory."""
+        """Adds a layer after the nodes that prepare its memory."""
         read, written = self._arena.to_read(layer.read), self._arena.to_write(layer.outputs)
         fresh = set(read) or set(layer.inputs)
         if layer.overwritten is not None:
@@ -252,7 +265,7 @@ class _Drawing:
             self._copy(node, index, position)
 
     def model(self, layers: Sequence[ProbedLayer]) -> bytes:
-        """ONNX Runtime starts with the last of the nodes that nothing depends on, so they stand in reverse order."""
+        """The model, its nodes in reverse order: ONNX Runtime starts with the last of those that nothing depends on."""
         opsets = {"": _OPSET}
         for layer in layers:
             for opset in layer.model.opset_import:
@@ -272,7 +285,7 @@ class _Drawing:
         return bytes(made.SerializeToString())
 
     def _fill(self, name: str, place: Array) -> None:
-        """A node that writes all of a place, and reads next to nothing."""
+        """Adds a node that writes all of a place, and reads next to nothing."""
         if not place.size:
             return
         value = self._constant(f"value:{place.dtype}", _filled(place.dtype, (1,)))
@@ -299,7 +312,7 @@ class _Drawing:
 
 
 def _step(name: str) -> tuple[str, int]:
-    """What a node is for, and of which layer, by its name."""
+    """The role of a node and the index of its layer, read from its name."""
     kind, index, _ = name.split(":", 2)
     return kind, int(index)
 
@@ -342,7 +355,7 @@ def _places(memory: npt.NDArray[np.uint8], tensors: Tensors) -> dict[str, Array]
 
 
 def _at_least(num_bytes: int, memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Some memory, or other where there is more to hold."""
+    """The given memory, or new memory where it is too small."""
     return memory if num_bytes <= memory.size else _memory(num_bytes)
 
 

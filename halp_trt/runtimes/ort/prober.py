@@ -26,7 +26,7 @@ class CpuProber:
     """Measures layers with a ``RoundBench``, in probe networks of ONNX Runtime.
 
     Attributes:
-        bench: what takes the time.
+        bench: the bench that measures.
     """
 
     def __init__(self, target: Target) -> None:
@@ -66,7 +66,7 @@ class CpuProber:
             yield list(chain.from_iterable(self.bench.measure_all(window, footprint)))
 
     def layer(self, probe: bytes) -> ProbedLayer:
-        """What is executed of a probe, optimised and without its edges, or of a unit, which is taken as it is."""
+        """The executed layer of a probe, optimised and without its edges; a unit is taken as it is."""
         if not is_unit(probe):
             probe = bytes(cut_to_layer(optimised(probe, self._num_threads)).SerializeToString())
         return probed_layer(probe, self._open)
@@ -79,7 +79,7 @@ class CpuProber:
 
 
 def reference(target: Target) -> Callable[[], None]:
-    """One run of a small fixed network, by which a drift of the machine's speed shows.
+    """A call that runs a small fixed network once, to show a drift of the machine's speed.
 
     An inverted bottleneck and a 3x3 convolution, 64 channels at 28x28: pointwise, depthwise and full convolutions.
     """

@@ -27,8 +27,8 @@ class OnnxRuntime:
     """ONNX Runtime as a :class:`halp_trt.runtimes.Runtime` that :class:`halp_trt.runtimes.Explains`.
 
     Attributes:
-        name: as in ``RUNTIMES``.
-        suffix: of its engine files.
+        name: its key in ``RUNTIMES``.
+        suffix: suffix of its engine files.
     """
 
     name: str = "onnxruntime"
@@ -55,7 +55,7 @@ class OnnxRuntime:
         )
 
     def build(self, model: bytes, target: Target) -> bytes:
-        """The model itself, once ONNX Runtime has accepted it: it optimises when it loads, for the processor it is on.
+        """The model itself, after ONNX Runtime has accepted it: it optimises at loading, for the processor it is on.
 
         Raises:
             BuildError: it does not accept the model.
@@ -73,12 +73,12 @@ class OnnxRuntime:
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[CpuProber]:
-        """Measures layers, with the calling thread kept on one core."""
+        """A prober of single layers, with the calling thread kept on one core."""
         with pin_to_one_core():
             yield CpuProber(target)
 
     def units(self, model: bytes, target: Target) -> tuple[Unit, ...]:
-        """What ONNX Runtime executes of a model on this processor: the nodes of its optimised graph, in order.
+        """The kernels that ONNX Runtime executes of a model on this processor: its optimised graph's nodes, in order.
 
         Raises:
             BuildError: it does not accept the model.
@@ -87,5 +87,5 @@ class OnnxRuntime:
         return executed_units(optimised(model, num_threads), partial(open_model, num_threads))
 
     def reference(self, target: Target) -> Callable[[], None]:
-        """One run of a small fixed network, by which a drift of the machine's speed shows."""
+        """A call that runs a small fixed network once, to show a drift of the machine's speed."""
         return reference(target)

@@ -19,7 +19,9 @@ from halp_trt.runtimes import Array
 __all__ = ["ALL", "NONE", "CpuSession", "open_model", "open_with", "optimised", "options_of"]
 
 ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+"""The level of all optimisations."""
 NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+"""The level without optimisations."""
 
 
 class CpuSession:
@@ -106,7 +108,7 @@ def options_of(num_threads: int, level: ort.GraphOptimizationLevel) -> ort.Sessi
 
 
 def open_model(num_threads: int, model: bytes, level: ort.GraphOptimizationLevel = NONE) -> ort.InferenceSession:
-    """A session, unoptimised where no level is named.
+    """A session of a model, unoptimised where no level is named.
 
     Raises:
         BuildError: ONNX Runtime refuses the model.
@@ -115,7 +117,7 @@ def open_model(num_threads: int, model: bytes, level: ort.GraphOptimizationLevel
 
 
 def open_with(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
-    """A session with options of its own.
+    """A session of a model with the given options.
 
     Raises:
         BuildError: ONNX Runtime refuses the model.
@@ -131,7 +133,7 @@ def _bind(bind: Callable[..., None], key: str, memory: Array, shape: tuple[int, 
 
 
 def _runner(session: ort.InferenceSession, binding: ort.IOBinding, memory: object) -> Callable[[], None]:
-    """One execution; it holds on to the memory that the binding only points to."""
+    """A call for one execution; it holds on to the memory that the binding only points to."""
 
     def run(_memory: object = memory) -> None:
         session.run_with_iobinding(binding)

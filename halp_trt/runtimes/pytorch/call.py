@@ -1,4 +1,4 @@
-"""One ONNX node on its way to PyTorch, and what makes it a call."""
+"""One ONNX node on its way to PyTorch, and the kind of function that makes it a call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Call:
 
     Attributes:
         node: its name and operator, for messages.
-        attributes: by name.
-        inputs: tensors, or what stands for them while a graph is drawn; None where one is absent.
-        constants: for every input its values, where they are known beforehand.
-        shapes: for every input its static shape.
-        num_outputs: how many tensors it writes.
+        attributes: the node's attributes by name.
+        inputs: tensors, or their proxies while a graph is drawn; None for an absent one.
+        constants: the values of every input, where they are known beforehand.
+        shapes: the static shape of every input.
+        num_outputs: number of tensors that it writes.
     """
 
     node: str
@@ -39,7 +39,7 @@ class Call:
         return self.inputs[0]
 
     def has(self, index: int) -> bool:
-        """Whether it has an input there."""
+        """True if it has an input at that position."""
         return index < len(self.inputs) and self.inputs[index] is not None
 
     def optional(self, index: int) -> Any:
@@ -70,4 +70,4 @@ class Call:
 
 
 Operator = Callable[[Call], Any]
-"""Makes the call: from a node to its result, or its results."""
+"""A function that makes the call of a node and returns its result, or its results."""

@@ -36,7 +36,7 @@ def _fold(function: Callable[[Any, Any], Any]) -> Operator:
 
 
 def _clip(call: Call) -> Any:
-    """The bounds are numbers; the usual ones are the activations that they come from."""
+    """The input clipped to constant bounds; with the bounds of ReLU6 it is that activation."""
     low, high = call.attributes.get("min"), call.attributes.get("max")
     low = float(call.constant(1)) if call.has(1) else low
     high = float(call.constant(2)) if call.has(2) else high
@@ -106,4 +106,4 @@ ELEMENTWISE: Mapping[str, Operator] = MappingProxyType(
         "PRelu": _prelu,
     }
 )
-"""By their ONNX names."""
+"""The elementwise operators by their ONNX names."""

@@ -158,4 +158,4 @@ LAYERS: Mapping[str, Operator] = MappingProxyType(
         "ReduceL2": _reduction(lambda x, axes, keep: x.norm(dim=axes, keepdim=keep)),
     }
 )
-"""By their ONNX names."""
+"""The operators of layers by their ONNX names."""

@@ -17,13 +17,13 @@ from halp_trt.runtimes.pytorch.operators import OPERATORS
 __all__ = ["NODE", "input_shapes", "make_module", "output_names"]
 
 NODE = "onnx_node"
-"""Under this key every call of the module's graph has the name of the ONNX node it came from."""
+"""Key of a call's metadata in the module's graph; its value is the name of the ONNX node that the call came from."""
 
 
 def make_module(model: bytes) -> fx.GraphModule:
-    """A module that computes what the model computes, its weights as buffers, its code one call after the other.
+    """A module that computes the model, its weights as buffers, its code one call after the other.
 
-    Batch norms that a graph has folded stay folded. What depends on constants alone is computed once, here.
+    Batch norms that a graph has folded stay folded. Nodes that depend on constants alone are computed once, here.
 
     Raises:
         BuildError: the bytes are no model, or an operator is not known; the sentence names the node.
@@ -38,7 +38,7 @@ def make_module(model: bytes) -> fx.GraphModule:
 
 
 class _Drawing:
-    """A module while it is drawn: every tensor is a constant or a proxy that records what is done to it."""
+    """A module's graph while it is drawn: every tensor is a constant or a proxy that records the calls on it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._onnx, self._graph, self._root = graph, fx.Graph(), torch.nn.Module()
@@ -97,7 +97,7 @@ class _Drawing:
         return self._constants[key] if is_constant else self._value(key)
 
     def _value(self, key: str) -> Any:
-        """What stands for a tensor: a proxy; constants become buffers of the module."""
+        """The proxy of a tensor; constants become buffers of the module."""
         if key in self._values:
             return self._values[key]
         if key not in self._constants:

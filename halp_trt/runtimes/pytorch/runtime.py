@@ -36,9 +36,9 @@ class TorchRuntime:
     """One way to run networks with PyTorch, as :class:`halp_trt.runtimes.Runtime` has it.
 
     Attributes:
-        name: as in ``RUNTIMES``.
+        name: its key in ``RUNTIMES``.
         style: memory layout, graphs, compiler.
-        suffix: of its engine files.
+        suffix: suffix of its engine files.
     """
 
     name: str
@@ -70,7 +70,7 @@ class TorchRuntime:
         )
 
     def build(self, model: bytes, target: Target) -> bytes:
-        """The model itself, once every node of it has a counterpart in PyTorch.
+        """The model itself, after a check that every node of it has a counterpart in PyTorch.
 
         Raises:
             BuildError: one has none.
@@ -88,7 +88,7 @@ class TorchRuntime:
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[TorchProber]:
-        """Measures single layers, with the calling thread kept on one core."""
+        """A prober of single layers, with the calling thread kept on one core."""
         with pin_to_one_core():
             yield TorchProber(target, self.style, _gpu(self.style.uses_graphs))
 

@@ -31,7 +31,7 @@ _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How PyTorch runs a network.
+    """A way to run networks with PyTorch.
 
     Attributes:
         channels_last: whether pictures lie in memory with their channels last, as tensor cores want them.
@@ -97,7 +97,7 @@ class TorchSession:
         return make_launch(self._gpu, enqueue, num_executions=1)
 
     def enqueuer(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
-        """A call that is one execution, which on a GPU it only starts.
+        """A call that is one execution on the processor, or starts one on the GPU.
 
         Raises:
             UsageError: as :meth:`run`.
@@ -143,7 +143,7 @@ class TorchSession:
 
     @contextmanager
     def _around(self) -> Iterator[None]:
-        """No gradients; the target's number of threads, or its stream and its use of TF32; as before afterwards."""
+        """Turns gradients off, sets the target's threads, or its stream and TF32, and restores all afterwards."""
         if self._gpu is None:
             threads, wanted = torch.get_num_threads(), self._target.protocol.num_threads
             with torch.inference_mode():
@@ -174,16 +174,16 @@ class _Timed(fx.Interpreter):
         self._marks: list[tuple[str, Any]] = []
 
     def run_node(self, n: fx.Node) -> Any:
-        """One node of the graph."""
+        """Runs one node of the graph."""
         self._name = str(n.meta.get(NODE, ""))
         return super().run_node(n)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One call of a function."""
+        """Times one call of a function."""
         return self._time(lambda: super(_Timed, self).call_function(target, args, kwargs))
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One call of a tensor's method."""
+        """Times one call of a tensor's method."""
         return self._time(lambda: super(_Timed, self).call_method(target, args, kwargs))
 
     def read(self) -> dict[str, float]:

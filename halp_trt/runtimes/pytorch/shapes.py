@@ -1,4 +1,4 @@
-"""Operators that move, cut, repeat or resize what they are given."""
+"""Operators that move, cut, repeat or resize their input."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _resize(call: Call) -> Any:
 
 
 def _expand(call: Call) -> Any:
-    """Broadcast both ways: the wanted shape may be shorter, or hold ones."""
+    """The input broadcast both ways: the wanted shape may be shorter, or hold ones."""
     shape = torch.broadcast_shapes(call.shapes[0], tuple(call.ints(1) or ()))  # type: ignore[no-untyped-call]
     return call.x.expand(shape)
 
@@ -145,4 +145,4 @@ SHAPES: Mapping[str, Operator] = MappingProxyType(
         "Tile": lambda call: call.x.repeat(call.ints(1) or []),
     }
 )
-"""By their ONNX names."""
+"""The operators on shapes by their ONNX names."""

@@ -20,7 +20,7 @@ class TorchStream:
         self._has_graphs = has_graphs
 
     def event(self) -> Any:
-        """A mark in time."""
+        """A new mark in time."""
         return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def record(self, event: Any) -> None:

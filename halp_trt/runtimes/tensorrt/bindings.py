@@ -43,13 +43,13 @@ OPTIONAL = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """One of the two packages.
+    """One of the two TensorRT packages.
 
     Attributes:
-        name: of the runtime.
-        title: of the library, for people.
+        name: name of the runtime.
+        title: name of the library, for people.
         module: its bindings.
-        is_rtx: whether it is TensorRT for RTX, which builds for GPUs that it is told and need not be there.
+        is_rtx: whether it is TensorRT for RTX, which also builds for GPUs of other machines.
         has_timing_cache: whether kernels are timed while building; TensorRT for RTX picks them on the user's GPU.
     """
 
@@ -61,12 +61,12 @@ class Library:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Its version as numbers."""
+        """The library's version as numbers."""
         return tuple(int(part) for part in re.findall(r"\d+", self.module.__version__)[:3])
 
     @property
     def is_strongly_typed(self) -> bool:
-        """Whether the types in the model are law: where TensorRT 10 and later have that; 9 had it half done."""
+        """True if the types in the model are law, as from TensorRT 10 on; 9 had it half done."""
         return (self.is_rtx or self.version >= (10,)) and (
             find(self.module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") is not None
         )
@@ -88,7 +88,7 @@ def need(library: Library, name: str, what: str) -> Any:
     """A member that some versions lack.
 
     Raises:
-        BuildError: this one lacks it; the sentence says what cannot be had.
+        BuildError: this version lacks it; the sentence names the missing feature.
     """
     value = find(library.module, name)
     if value is None:
@@ -97,12 +97,12 @@ def need(library: Library, name: str, what: str) -> Any:
 
 
 def bits(*flags: Any) -> int:
-    """Flags as the bit mask that some calls take; those that are None are left out."""
+    """The bit mask of some flags, as calls take it; None is left out."""
     return sum(1 << int(flag) for flag in flags if flag is not None)
 
 
 def make_monitor(trt: ModuleType, progress: Callable[[int, int, str], None]) -> Any:
-    """What the builder tells its progress to, or None where this version has no such thing.
+    """A monitor of the builder's progress, or None where this version has none.
 
     Phases lie inside one another: the steps of the outermost are counted, the innermost is the note.
     """

@@ -1,7 +1,7 @@
 """Building TensorRT plans: one code path for TensorRT 8.5 to 11 and for TensorRT for RTX, through Polygraphy.
 
-Where networks are strongly typed (TensorRT 10 and later, TensorRT for RTX) the types in the ONNX model are law. Before,
-builder flags of the same precision allow them and every product is held to the type it has in the model.
+Networks are strongly typed in TensorRT 10 and later and in TensorRT for RTX: the types in the ONNX model are law.
+Before, builder flags of the same precision allow them and every product is held to the type it has in the model.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _ALLOWING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 def compile_plan(
     library: Library, model: bytes, target: Target, options: BuildOptions, *, is_layer: bool = False
 ) -> Built:
-    """The plan of a typed ONNX model and what its building showed.
+    """The plan of a typed ONNX model, and the facts that building it showed.
 
     Args:
-        library: what builds.
+        library: the library that builds.
         model: in the types that the engine shall have; see ``halp_trt.graphs.precision``.
-        target: what it is built for.
-        options: what else is asked for.
-        is_layer: whether the model is a lone layer, whose edges get the memory layouts of a network's inside.
+        target: the plan's target.
+        options: options beyond the target.
+        is_layer: whether the model is a lone layer, whose edges get the memory layouts they have inside a network.
 
     Raises:
         BuildError: the parser or the builder refuses the model, or this version lacks something.
@@ -100,7 +100,7 @@ _ADVICE = (
     ("libnvinfer_lean", "makes version-compatible engines with its lean library alone", "that library installed"),
     ("workspace limit", "finds no kernel that needs so little memory", "a larger --workspace"),
 )
-"""What is behind some errors: a part of their text, what it means, and what to build with instead."""
+"""Causes of known errors: a part of the error's text, its meaning, and the options to build with instead."""
 
 
 def _refusal(library: Library, target: Target, log: Any) -> str:
@@ -114,7 +114,7 @@ def _refusal(library: Library, target: Target, log: Any) -> str:
 
 
 def settings_of(library: Library, target: Target, options: BuildOptions) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the builder is told, as Polygraphy's arguments and in words.
+    """The builder's settings, as Polygraphy's arguments and in words.
 
     Raises:
         BuildError: this version lacks something that is asked for.

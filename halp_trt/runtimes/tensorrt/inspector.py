@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector tells about number formats, in both of its schemas.
+"""Number formats as TensorRT's engine inspector tells them, in both of its schemas.
 
 TensorRT 8.5 to 10 writes ``{"Layers": [...], "Bindings": [names]}`` and one text for layout and type of a tensor
 (``Format/Datatype``); 11 has ``I/O Tensors`` in place of ``Bindings`` and tells ``Format`` and ``Datatype`` apart. Both
@@ -20,7 +20,9 @@ _NUMBER_FORMATS = (
     ("fp8", r"\bfp8\b"),
     ("int8", r"\bint8\b"),
 )
+"""Number formats and the patterns of the inspector's names for them."""
 _TYPE_KEYS = ("Datatype", "DataType", "Format/Datatype", "Format")
+"""Keys under which the inspector tells a tensor's type, in order of preference."""
 
 
 def number_format(tensor: Mapping[str, Any]) -> str:

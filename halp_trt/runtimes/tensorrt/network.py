@@ -25,7 +25,7 @@ DTYPES: Mapping[str, str] = MappingProxyType({"FLOAT": "fp32", "HALF": "fp16", "
 EDGE_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"fp16": ("HWC8", "LINEAR"), "bf16": ("HWC8", "LINEAR"), "int8": ("CHW32", "LINEAR"), "fp32": ("LINEAR",)}
 )
-"""Memory layouts that the edges of a lone layer may have, by number format: those it has inside a network, so that no
+"""Memory layouts of the edges of a lone layer, by number format: those it may have inside a network, so that no
 reformatting is measured. Tensor cores read 8 channels together in 16 bits and 32 in 8 bits."""
 
 
@@ -45,7 +45,7 @@ def check_shapes(network: Any) -> None:
 def network_types(library: Library, network: Any) -> dict[str, str]:
     """The number format in which every convolution and matrix product reads its data, by its ONNX node's name.
 
-    A product behind a ``DequantizeLinear`` computes in what that reads: TensorRT fuses the two.
+    A product behind a ``DequantizeLinear`` computes in that node's input type: TensorRT fuses the two.
     """
     trt = library.module
     writers: dict[str, Any] = {}

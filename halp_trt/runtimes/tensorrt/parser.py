@@ -35,17 +35,18 @@ _PLACES = (
         for name in ("tensorrt_rtx.config", "trt.config", "trt.loader", "trt.util")
     ),
 )
-"""Where Polygraphy keeps its choice, its logger, and the library: in every module that building goes through."""
+"""Modules and names in which Polygraphy keeps its choice, its logger, and the library: all that building goes
+through."""
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @contextmanager
 def polygraphy_on(library: Library, log: Any) -> Iterator[None]:
-    """Has Polygraphy use a library and a logger while it is open; builds of other threads wait.
+    """Makes Polygraphy use a library and a logger while the context is open; builds of other threads wait.
 
     Args:
-        library: what parses and builds.
-        log: what the library tells its errors to.
+        library: the library that parses and builds.
+        log: collects the library's errors.
     """
     wanted = {"USE_TENSORRT_RTX": library.is_rtx, "TRT_LOGGER": log, "trt": library.module}
     places = [(import_module(module), name) for module, name in _PLACES]  # the package hides some behind their names
@@ -94,7 +95,7 @@ def configure(library: Library, builder: Any, network: Any, *, tf32: bool, setti
 
 
 def engine_bytes(builder: Any, network: Any, config: Any) -> bytes:
-    """The plan.
+    """The plan's bytes.
 
     Raises:
         PolygraphyException: the builder refuses the network; its logger knows why.
@@ -105,7 +106,7 @@ def engine_bytes(builder: Any, network: Any, config: Any) -> bytes:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """TensorRT's compiler writes some warnings past its logger on the standard output, where a verb's JSON goes."""
+    """Sends warnings that TensorRT's compiler prints on the standard output, where a verb's JSON goes, to stderr."""
     try:
         kept = os.dup(1)
     except OSError:  # services close it
@@ -123,7 +124,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 def _parser_sentence(library: Library, model: bytes, log: Any) -> str:
-    """Why the parser refuses a model: Polygraphy keeps neither it nor its errors, so the model is parsed once more."""
+    """The parser's reason to refuse a model, which is parsed again for it: Polygraphy keeps no errors."""
     _, network = create_network(strongly_typed=library.is_strongly_typed)
     parser = library.module.OnnxParser(network, log)
     parser.parse(model)

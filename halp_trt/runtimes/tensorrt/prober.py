@@ -19,6 +19,7 @@ from halp_trt.specs import Measurement, Target
 __all__ = ["PlanProber", "open_prober", "open_session", "reference_network"]
 
 Build = Callable[[bytes, Target], bytes]
+"""A function that builds the plan of a layer's model for a target."""
 
 
 def open_session(trt: ModuleType, engine: bytes, target: Target, *, gpu: Gpu | None = None) -> PlanSession:
@@ -33,15 +34,15 @@ def open_session(trt: ModuleType, engine: bytes, target: Target, *, gpu: Gpu | N
 
 @contextmanager
 def open_prober(trt: ModuleType, target: Target, build: Build, *, gpu: Gpu | None = None) -> Iterator[PlanProber]:
-    """Measures single layers while it is open.
+    """A prober that measures single layers while the context is open.
 
     Args:
         trt: the bindings.
-        target: what the layers are built for; its protocol is followed.
+        target: the layers' target, whose protocol is followed.
         build: the plan of a layer's model. The model holds the layer alone: the markers and the consumer of its probe
             are cut off, because TensorRT takes the formats of inputs and outputs as they are asked for. To measure no
             reformatting kernel, ``build`` allows the formats that the layer has inside a network.
-        gpu: where to measure; by default this machine's.
+        gpu: the GPU to measure on; by default this machine's.
 
     Raises:
         RuntimeUnavailableError: there is no GPU.

@@ -1,4 +1,4 @@
-"""What the runtimes ``tensorrt`` and ``tensorrt-rtx`` do: targets, building, and where running begins."""
+"""The runtimes ``tensorrt`` and ``tensorrt-rtx``: their targets, their builds, and the opening of their sessions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["PORTABLE", "TensorRT", "check_gpu"]
 
 _AMPERE = 8.0
+"""Compute capability of the first GPUs with tf32 and bf16."""
 
 PORTABLE = ("8.6", "8.9", "12.0")
-"""What TensorRT for RTX builds for where no GPU says otherwise: the ones that it makes portable plans for (RTX 30, 40
-and 50)."""
+"""Compute capabilities that TensorRT for RTX builds for on a machine without a GPU: those of its portable plans (RTX
+30, 40 and 50)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,8 @@ class TensorRT:
     """A :class:`halp_trt.runtimes.Compiler` over one of the two libraries.
 
     Attributes:
-        library: what builds and runs.
-        suffix: of its engine files.
+        library: the library that builds and runs.
+        suffix: suffix of its engine files.
     """
 
     library: Library
@@ -43,7 +44,7 @@ class TensorRT:
 
     @property
     def name(self) -> str:
-        """As in ``RUNTIMES``."""
+        """The runtime's key in ``RUNTIMES``."""
         return self.library.name
 
     def target(self, precision: str, batch_size: int) -> Target:
@@ -94,10 +95,10 @@ class TensorRT:
         return gpu if is_known else None
 
     def check(self, target: Target, options: BuildOptions) -> None:
-        """Refuses, before anything is built, what this version lacks.
+        """Refuses, before anything is built, a target or options that this version cannot satisfy.
 
         Raises:
-            BuildError: it lacks what target or options ask for.
+            BuildError: target or options ask for something that this version lacks.
         """
         settings_of(self.library, target, options)
 
@@ -108,10 +109,10 @@ class TensorRT:
         return Inspected(types=engine_types(found), formats=engine_formats(found))
 
     def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
-        """The plan of a typed ONNX model, and what its building showed.
+        """The plan of a typed ONNX model, and the facts that building it showed.
 
         Raises:
-            BuildError: the parser or the builder refuses the model, or lacks what the options ask for.
+            BuildError: the parser or the builder refuses the model, or lacks something that the options ask for.
         """
         return compile_plan(self.library, model, target, options)
 
@@ -137,7 +138,7 @@ class TensorRT:
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[Prober]:
-        """Measures single layers on the GPU while it is open; they share their kernel timings.
+        """A prober that measures single layers on the GPU while the context is open; they share their kernel timings.
 
         Raises:
             RuntimeUnavailableError: there is no NVIDIA GPU.
@@ -166,7 +167,7 @@ def _require_gpu(what: str) -> None:
 
 
 def check_gpu(precision: str, name: str, compute_capability: str) -> None:
-    """Refuses formats that a GPU's cores do not have: it would compute in fp32 and nobody would notice.
+    """Refuses number formats that a GPU's cores lack: it would compute in fp32 and nobody would notice.
 
     Raises:
         UsageError: tf32 or bf16 on a GPU before Ampere.

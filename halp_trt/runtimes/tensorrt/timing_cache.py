@@ -1,4 +1,4 @@
-"""TensorRT's timing cache as a file that several builders share: nothing one of them measured is lost."""
+"""TensorRT's timing cache as a file that several builders share, so that no measured timing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["accept_timings", "as_file", "read_timings", "save_timings"]
 
 
 def read_timings(library: Library, path: Path | None) -> bytes | None:
-    """The kernel timings in a file, none where there is no file yet; None where this library keeps none.
+    """The kernel timings in a file, empty if there is no file yet; None if this library keeps no timings.
 
     Raises:
         ArtefactError: the file cannot be read.
@@ -35,7 +35,7 @@ def as_file(timings: bytes) -> io.BytesIO:
 
 
 def accept_timings(config: Any) -> bool:
-    """Whether a builder keeps timings: the ones that it was given, or empty ones where it refused those.
+    """True if a builder keeps timings: the ones that it was given, or empty ones where it refused those.
 
     It refuses timings of another TensorRT or GPU; their file is replaced when the build is done.
     """
@@ -46,10 +46,10 @@ def accept_timings(config: Any) -> bool:
 
 
 def save_timings(config: Any, path: Path) -> bool:
-    """Adds a builder's kernel timings to the file: what others wrote since it was read is kept.
+    """Adds a builder's kernel timings to the file; entries that others wrote since it was read are kept.
 
     Returns:
-        Whether they are saved. A file that cannot be written is a warning: the engine that was built is worth more.
+        True if they are saved. A file that cannot be written gives a warning: the built engine is worth more.
     """
     own = config.get_timing_cache()
 

@@ -1,4 +1,4 @@
-"""What a user may set: one frozen dataclass for each concern, each setting stated once in its field."""
+"""The settings of a user: one frozen dataclass for each concern, each setting stated once in its field."""
 
 from halp_trt.workflows.settings.concerns import (
     NO_DATA,

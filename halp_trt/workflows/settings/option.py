@@ -22,14 +22,15 @@ _KEY = "option"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Option:
-    """How a setting is read and explained.
+    """The reading and the help of a setting.
 
     Attributes:
         help: one or two sentences for the reference.
         least, most: bounds of a number, both included; None for none.
         is_above_least: whether ``least`` itself is excluded.
-        choices: the allowed texts, or what gives them; a registry's keys are read whenever a text is converted.
-        parse: makes the value of a text; raises UsageError where it cannot.
+        choices: the allowed texts, or a function that gives them; a registry's keys are read whenever a text is
+            converted.
+        parse: converts a text to the value; raises UsageError for a text without sense.
         is_path: whether the text is a path.
     """
 
@@ -52,10 +53,10 @@ class Declared:
     """A setting as its field declares it.
 
     Attributes:
-        name: of the field, and of the option and the key with dashes for underscores.
+        name: name of the field; option and key have dashes for underscores.
         kind: the type of its values, without None.
-        default: its value where nobody names another.
-        option: how it is read and explained.
+        default: its value if no other is named.
+        option: its reading and its help.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Declared:
 
     @property
     def is_list(self) -> bool:
-        """Whether it may be given several times, and is a list in the file."""
+        """True if it may be given several times, and is a list in the file."""
         return bool(self.kind == tuple[str, ...])
 
 

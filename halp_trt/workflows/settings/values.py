@@ -1,4 +1,4 @@
-"""All concerns of a run together: what its verbs were asked for, and what ``run.json`` holds."""
+"""All settings of a run together, and their form in ``run.json``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from halp_trt.workflows.settings.option import Declared, declared
 __all__ = ["CONCERNS", "SCHEMA", "Settings", "all_settings", "settings_from_json", "settings_json"]
 
 SCHEMA = "halp-trt/run/2"
+"""The format of ``run.json``."""
 _FIRST_SCHEMA = "halp-trt/run/1"
+"""The format of the first version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a run was asked for: enough to load its network and pictures again, and to repeat it.
+    """All settings of a run: enough to load its network and pictures again, and to repeat it.
 
     Only the command line, ``run`` and a run's folder hold them all; a stage takes the concerns that it needs.
     """
@@ -92,7 +94,7 @@ def _names(concern: type) -> tuple[str, ...]:
 
 
 def settings_json(settings: Settings) -> dict[str, Any]:
-    """Settings as ``run.json`` holds them: all of them, so that a default that changes changes no run."""
+    """All settings as ``run.json`` holds them, defaults included: a later change of a default changes no run."""
     concerns = {one.name: getattr(settings, one.name) for one in fields(settings)}
     return {
         name: {one: encode(getattr(concern, one)) for one in _names(type(concern))}
@@ -101,7 +103,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_json(data: object) -> Settings:
-    """The settings that a ``run.json`` holds, also one that an earlier version wrote.
+    """The settings in a ``run.json``, also in one by an earlier version.
 
     Raises:
         ArtefactError: it is another file, damaged, or a newer version's.
@@ -122,7 +124,7 @@ def settings_from_json(data: object) -> Settings:
 _FIRST_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"data": "none", "runtime": "onnxruntime", "method": "halp", "on_miss": "measure", "budget": "60%"}
 )
-"""What the first version left out of the file where it was so."""
+"""Values that the first version left out of the file."""
 _FIRST_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "input_shape": "input",
@@ -132,6 +134,7 @@ _FIRST_NAMES: Mapping[str, str] = MappingProxyType(
         "steps": "pruning_steps",
     }
 )
+"""Present names of settings that the first version called otherwise."""
 
 
 def _from_first(value: Mapping[str, Any]) -> dict[str, Any]:
