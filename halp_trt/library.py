@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _SOURCE = "source.onnx"
-"""The network that an engine was built from: the name of its parent, and the end of its file's."""
+"""The name, among an engine's parents, of the network that it was built from; also the ending of its file."""
 
 
 # ---- the network ----------------------------------------------------------------------------------------------------
@@ -77,13 +77,13 @@ def trace(
         module: the network, in fp32.
         example: its input tensor, or several.
         frozen: names of layers whose channels all stay.
-        model: its export, where there is one already; None exports it.
+        model: its dense export; None exports it.
 
     Raises:
         ModelError: the network does not run on the example, or cannot be exported.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
-        NonFiniteError: the network answers its example with NaN or infinity.
+        NonFiniteError: the network's outputs for its example hold NaN or infinity.
     """
     from halp_trt.models.trace import trace
 
@@ -91,7 +91,7 @@ def trace(
 
 
 def scorer(module: nn.Module, graph: ChannelGraph, kind: str = "taylor") -> Scorer:
-    """Returns what scores the channels of a network for one pruning step; make a new one for each.
+    """Returns a scorer of a network's channels for one pruning step; each step needs a new one.
 
     Call its ``after_backward()`` after the backward pass of each minibatch, and its ``finish()`` for the
     :class:`halp_trt.Saliency`.
@@ -99,10 +99,10 @@ def scorer(module: nn.Module, graph: ChannelGraph, kind: str = "taylor") -> Scor
     Args:
         module: the dense network, masked or not.
         graph: its channel graph.
-        kind: a row of ``halp_trt.models.saliency.SALIENCIES``; ``magnitude`` needs no minibatch.
+        kind: a name in ``halp_trt.models.saliency.SALIENCIES``; ``magnitude`` needs no minibatch.
 
     Raises:
-        UsageError: there is no such saliency.
+        UsageError: no saliency has this name.
         GraphMismatchError: the graph is another network's.
     """
     from halp_trt.models.saliency import choose_scoring
@@ -111,15 +111,15 @@ def scorer(module: nn.Module, graph: ChannelGraph, kind: str = "taylor") -> Scor
 
 
 def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Sets what a plan removed to zero, in place: weights and the optimiser's momentum.
+    """Sets removed channels to zero, in place, in weights and the optimiser's momentum.
 
     Call it after each pruning step and after every update of the weights; calling it again changes nothing. Other masks
     are rows of ``halp_trt.models.masks.MASKS``.
 
     Args:
         module: the dense network.
-        plan: what stays.
-        optimizer: its optimiser, where it is being trained.
+        plan: the channels that stay.
+        optimizer: the network's optimiser, if it is being trained.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -135,12 +135,8 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
     Args:
         module: the dense network, masked or not.
         plan: the channels that stay.
-        optimizer: the network's optimiser, if it is being trained; it follows the new parameters.
-
-    Args:
-        module: the dense network, masked.
-        plan: what stays.
-        optimizer: its optimiser, which goes on with the narrow parameters and their share of its state.
+        optimizer: the network's optimiser, if it is being trained; it goes on with the narrow parameters and their
+            share of its state.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -155,8 +151,8 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, module: nn.Module | No
 
     Args:
         model: the dense network's export.
-        plan: what stays; ``PruningPlan.dense(graph)`` keeps all.
-        module: the network whose weights go in, where it was trained since the export; masked, not slimmed.
+        plan: the channels that stay; ``PruningPlan.dense(graph)`` keeps all.
+        module: the masked network whose weights go in, if it was trained since the export; not a slimmed one.
 
     Raises:
         GraphMismatchError: the plan was made for another network.
@@ -188,32 +184,32 @@ def lookup(
     batch_size: int = 1,
     on_miss: str = "measure",
 ) -> Measurer:
-    """Returns what :func:`prune` looks latencies up with: a table's file, and the device for layers that it lacks.
+    """Returns a lookup of latencies for :func:`prune`: a table's file, and this device for layers that it lacks.
 
-    Its ``table`` is the :class:`halp_trt.LatencyTable` as it is by then.
+    Its attribute ``table`` is the :class:`halp_trt.LatencyTable` with all measurements so far.
 
     Args:
-        graph: the network; probes run among as much memory as it takes.
+        graph: the network; probes run within a memory footprint of its size.
         path: the table, JSON lines; every measurement is added to it at once.
-        runtime: a row of ``halp_trt.runtimes.RUNTIMES``; None picks by what is present.
-        precision: number format that layers are measured in.
-        batch_size: pictures in one run.
-        on_miss: ``measure``, ``interpolate`` or ``refuse`` what the table lacks.
+        runtime: a name in ``halp_trt.runtimes.RUNTIMES``; None picks one that this machine has.
+        precision: number format of the layers.
+        batch_size: number of pictures in one run.
+        on_miss: ``measure``, ``interpolate`` or ``refuse`` layers that the table lacks.
 
     Raises:
         UsageError: there is no such runtime, or it measures nothing in this precision.
-        RuntimeUnavailableError: its package or its device is missing.
-        ArtefactError: the table is damaged, or missing though nothing may be measured.
+        RuntimeUnavailableError: the runtime's package or device is missing.
+        ArtefactError: the table is damaged, or missing while nothing may be measured.
         TargetMismatchError: the table is of another device, runtime, precision or batch size.
     """
     from halp_trt.runtimes import default_runtime, get_runtime
     from halp_trt.workflows.measurer import Measurer, network_footprint
     from halp_trt.workflows.precision import check_measurable
 
-    found = get_runtime(runtime or default_runtime())
-    target = found.target(precision, batch_size)
-    check_measurable(found, target)
-    return Measurer(path, found, target, on_miss=on_miss, footprint=network_footprint(graph, batch_size))
+    chosen = get_runtime(runtime or default_runtime())
+    target = chosen.target(precision, batch_size)
+    check_measurable(chosen, target)
+    return Measurer(path, chosen, target, on_miss=on_miss, footprint=network_footprint(graph, batch_size))
 
 
 # ---- engines --------------------------------------------------------------------------------------------------------
@@ -238,7 +234,7 @@ def build(
 
     Raises:
         UsageError: there is no such runtime, or it has no such precision.
-        RuntimeUnavailableError: its package or its device is missing.
+        RuntimeUnavailableError: the runtime's package or device is missing.
         BuildError, PrecisionError: the runtime refuses the network, or would compute in another format.
     """
     from halp_trt.runtimes import default_runtime, get_runtime
@@ -247,12 +243,12 @@ def build(
 
     if not model.graph.input:
         raise UsageError("the network has no input; build what rewrite() returned")
-    found = get_runtime(runtime or default_runtime())
+    chosen = get_runtime(runtime or default_runtime())
     shape = model.graph.input[0].type.tensor_type.shape.dim
-    target = found.target(precision, shape[0].dim_value if shape else 1)
+    target = chosen.target(precision, shape[0].dim_value if shape else 1)
     order = Order(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
     origin = Origin(parents={_SOURCE: store.sha256_bytes(model.SerializeToString(deterministic=True))})
-    return compile_engine(model, f"engine{found.suffix}", found, target, origin, order)
+    return compile_engine(model, f"engine{chosen.suffix}", chosen, target, origin, order)
 
 
 def verify(
@@ -271,14 +267,14 @@ def verify(
 
     Args:
         dense, pruned: engines of one target, from :func:`build` or :func:`load`.
-        plan: what the pruned one was made from.
-        budget: of the pruned engine's latency.
+        plan: the plan that the pruned engine was made from.
+        budget: limit on the pruned engine's latency.
         module: the masked or slimmed network, the reference for the pruned engine's outputs; None takes the ONNX
             reference evaluator (slow) on the network that the engine was built from.
-        table: predicts latencies; None predicts nothing.
-        inputs: what both are run on; None for random numbers.
-        score: how well an engine does its task.
-        tolerances: what still passes, and how long both are timed.
+        table: a table that predicts latencies; None predicts nothing.
+        inputs: inputs of both engines; None for random numbers.
+        score: function that gives an engine's score at its task.
+        tolerances: tolerances of the verdict, and the duration of the timing.
 
     Raises:
         UsageError: the engines are of different targets, or the budget makes no sense.
@@ -339,12 +335,12 @@ def _runnable(engine: BuiltEngine) -> Contender:
 
 
 def load(path: str | Path) -> Any:
-    """Returns what :func:`save` or a verb wrote: a latency table, plan, graph, saliency, verification, or an engine.
+    """Returns an artefact of :func:`save` or a verb: a latency table, plan, graph, saliency, verification or engine.
 
-    An engine comes with its record and, where this machine can run it, with a session.
+    An engine comes with its record and, if this machine can run it, with a session.
 
     Raises:
-        ArtefactError: it is missing, damaged or no artefact, or an engine that is not the one of its record.
+        ArtefactError: the file is missing, damaged, no artefact, or an engine other than its record names.
     """
     path = Path(path)
     if path.suffix in (".json", ".jsonl") or not path.with_suffix(".json").exists():
@@ -376,7 +372,7 @@ def _engine(path: Path, record: EngineRecord) -> BuiltEngine:
 
 
 def _source_path(path: Path) -> Path:
-    """The network that an engine was built from, beside it."""
+    """The path of the network that an engine was built from, beside the engine."""
     return path.with_name(f"{path.stem}.{_SOURCE}")
 
 
@@ -388,7 +384,7 @@ def save(value: Any, path: str | Path) -> None:
         path: the file; a latency table's ends in ``.jsonl``, any other but an engine's in ``.json``.
 
     Raises:
-        ArtefactError: it is no artefact, or cannot be written.
+        ArtefactError: the value is no artefact, or the file cannot be written.
     """
     path = Path(path)
     if not isinstance(getattr(value, "record", None), EngineRecord):

@@ -114,6 +114,7 @@ def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+    """A classifier of torchvision with initial weights, and its input shape."""
     models = import_torchvision().models
     known: list[str] = models.list_models(module=models)
     if name not in known:
@@ -132,6 +133,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tu
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+    """A model of timm with initial weights, and its input shape."""
     try:
         import_torchvision()  # timm imports it, and fails where it fails
         timm = importlib.import_module("timm")
@@ -151,6 +153,7 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
 
 
 def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
+    """The network of a user's factory, and its example inputs; None if the factory returns a module alone."""
     factory = import_factory(source, ModelError)
     options: dict[str, Any] = {}
     if num_classes is not None:

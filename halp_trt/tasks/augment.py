@@ -29,6 +29,7 @@ def shift_and_flip(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def _move(pixels: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
+    """Pictures shifted by up to an eighth of their size, zeros moving in, and half of them flipped if ``flip``."""
     num, _, height, width = pixels.shape
     pad = max(1, min(height, width) // 8)
     padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))

@@ -84,6 +84,7 @@ def load_cifar(path: Path, on_bad_picture: OnBadPicture, cache: Path | None) -> 
 
 
 def _from_folder(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
+    """The splits of a folder, decoded."""
     classes, files, labels = scan_folder(path / "train")
     _, test_files, test_labels = scan_folder(path / "test", classes)
     train, test = (
@@ -119,6 +120,11 @@ def _members(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
 
 
 def _from_archive(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
+    """The splits of an archive, decoded in one pass over it.
+
+    Raises:
+        DataError: the archive cannot be read, lacks a split, or tests a class without training pictures.
+    """
     decoded: dict[str, list[tuple[str, str, np.ndarray]]] = {"train": [], "test": []}
     for split, label, name, data in _members(path):
         pixels = decode_or_skip(io.BytesIO(data), f"{split}/{label}/{name} of {path}", _SHAPE, on_bad_picture)
@@ -161,6 +167,7 @@ def _read_cache(cache: Path, fingerprint: str) -> _Splits | None:
 
 
 def _write_cache(cache: Path, fingerprint: str, splits: _Splits) -> None:
+    """Writes the pictures and the fingerprint of their source."""
     classes, train, test = splits
     buffer = io.BytesIO()
     np.savez(

@@ -96,6 +96,7 @@ class DataSet:
         return batch._replace(pictures=self._normalised(batch.pictures))
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels less the mean, over the standard deviation, at the channels and size of ``input_shape``."""
         channels, height, width = self.input_shape
         mean = torch.tensor(self.mean).view(1, -1, 1, 1)
         std = torch.tensor(self.std).view(1, -1, 1, 1)

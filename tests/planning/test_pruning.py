@@ -70,7 +70,7 @@ def test_a_table_is_a_lookup_with_its_surfaces() -> None:
         return asked
 
     *_, whole = prune(GRAPH, noted, budget="60%", score=score, method="joint", num_steps=2)
-    table = LatencyTable(target=synthetic.target("fp32", 1), rows=asked)
+    table = LatencyTable(target=synthetic.Synthetic().target("fp32", 1), rows=asked)
     *_, by_table = prune(GRAPH, table, budget="60%", score=score, method="joint", num_steps=2)
     assert by_table == whole
     some = dict(list(asked.items())[: len(GRAPH.layers)])
