@@ -79,7 +79,7 @@ CASES = {
     "unknown precision": (_nothing, ("build-lut", *TINY, "--precision", "fp7"), "not 'fp7'; choose fp32"),
     "unknown data": (_nothing, ("prune", *TINY, "--data", "mnist"), "data source 'mnist' is not known"),
     "unknown method": (_nothing, ("prune", "--method", "magic"), "'magic' is not one of"),
-    "unknown saliency": (_nothing, ("prune", *TINY, "--saliency", "luck"), "saliency 'luck'"),
+    "unknown saliency": (_nothing, ("prune", *TINY, "--saliency", "luck"), "'luck' is not one of 'auto', 'taylor'"),
     "unknown frozen layer": (_nothing, ("build-lut", *TINY, "--frozen", "stem"), "stem"),
     "missing data": (_nothing, ("prune", *TINY, "--data", "imagefolder:nowhere"), "nowhere"),
     "empty data": (_empty, ("prune", *TINY, "--data", "imagefolder:empty"), "empty"),

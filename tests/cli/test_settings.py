@@ -124,7 +124,7 @@ def test_and_so_is_a_key(tmp_path: Path) -> None:
 
 def test_a_table_that_is_named_must_be_there(halp_trt, folder: Path) -> None:
     for verb in ("prune", "run"):
-        refused = halp_trt(verb, *TINY, "--lut", "none.jsonl")
+        refused = halp_trt(verb, *TINY, "--runtime", "onnxruntime", "--lut", "none.jsonl")
         assert refused.exit_code == 2
         assert "there is no latency table none.jsonl; measure one with 'halp-trt build-lut --out none.jsonl'" in (
             refused.stderr

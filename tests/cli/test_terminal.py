@@ -24,7 +24,7 @@ BAR = re.compile(
     rf"(?: (?:{NOTE})?)?)?)? *(?:\^C)?"
 )
 """A bar, and no more, from its label to its note; the terminal may not have got to its end yet, and echoes Ctrl-C."""
-QUICK = ("--steps", "2", "--epochs", "1", "--train-batch", "32", "--step", "16", "--run-dir", "run")
+QUICK = ("--pruning-steps", "2", "--epochs", "1", "--train-batch", "32", "--width-step", "16", "--out", "run")
 PRUNE = ("-m", "halp_trt", "prune", *TINY, *QUICK)
 RUN = (
     "-m", "halp_trt", "run", *TINY, "--runtime", "onnxruntime", *QUICK, "--train-epochs", "1", "--minibatches", "1",

@@ -88,7 +88,7 @@ def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Pat
     settings = json.loads((folder / "run/run.json").read_text())["value"]["prune"]
     assert (settings["max_prune"], settings["max_prune_step"]) == (75.0, 60.0)
     assert all(len(kept) >= 8 for kept in load(folder / "run/plan.json").kept.values() if len(kept) > 3)
-    hopeless = halp_trt("prune", *TINY, *QUICK, "--max-prune", "5", "--out", "other")
+    hopeless = halp_trt("prune", *TINY, *QUICK, "--method", "halp", "--max-prune", "5", "--out", "other")
     assert hopeless.exit_code == 2
     assert "the lowest latency" in hopeless.stderr
     assert not (folder / "other").exists()

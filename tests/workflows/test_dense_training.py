@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from halp_trt.errors import ArtefactError
 from halp_trt.store import load_tensors, write_bytes
-from halp_trt.workflows.folder import RunFolder, Settings
-from halp_trt.workflows.train_stage import train_dense
-from tests.workflows.training import MOMENTS, SAVE_SECONDS
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.train_stage import is_trained_here
+from tests.workflows.training import MOMENTS, SAVE_SECONDS, trained
 
 ROOT = Path(__file__).parents[2]
-BRIEF = Settings(model="tests.cli.tiny:net", data="tests.cli.tiny:pictures", train_epochs=1, train_batch=32, seed=3)
+BRIEF = Settings.of(model="tests.cli.tiny:net", data="tests.cli.tiny:pictures", train_epochs=1, train_batch=32, seed=3)
 
 
 class Stopped(Exception):
@@ -30,7 +30,7 @@ def stopped_at(step: int, settings: Settings, run: RunFolder, *, resume: bool = 
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_dense(settings, run, progress, resume=resume, save_seconds=0)
+        trained(settings, run, progress, resume=resume, save_seconds=0)
 
 
 def bits(run: RunFolder) -> dict[str, bytes]:
@@ -62,17 +62,17 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_from_its_checkpoint_and_removes_it(tmp_path: Path) -> None:
     run, whole = RunFolder(path=tmp_path / "run"), RunFolder(path=tmp_path / "whole")
-    assert train_dense(BRIEF, whole, ignored, resume=False) is not None
+    assert trained(BRIEF, whole, ignored, resume=False) is not None
     stopped_at(1, BRIEF, run)
     assert run.dense_checkpoint.exists()
     steps = []
-    score = train_dense(BRIEF, run, lambda done, total, loss: steps.append(done), resume=True)
+    score = trained(BRIEF, run, lambda done, total, loss: steps.append(done), resume=True)
     assert steps == [2]
     assert score is not None
     assert (score.name, score.num_examples) == ("top-1", 32)
     assert bits(run) == bits(whole)
     assert not run.dense_checkpoint.exists()
-    assert train_dense(BRIEF, run, ignored, resume=True) is None, "it is trained already"
+    assert not is_trained_here(BRIEF, run, resume=True), "it is trained already"
 
 
 def test_another_training_is_refused_and_without_resume_it_starts_anew(tmp_path: Path) -> None:
@@ -80,19 +80,19 @@ def test_another_training_is_refused_and_without_resume_it_starts_anew(tmp_path:
     stopped_at(1, BRIEF, run)
     for other in ({"train_rate": 0.2}, {"seed": 4}, {"model": "demo"}, {"train_epochs": 2}):
         with pytest.raises(ArtefactError, match="belongs to a training of another network, with other settings"):
-            train_dense(replace(BRIEF, **other), run, ignored, resume=True)
+            trained(BRIEF.changed(**other), run, ignored, resume=True)
     steps: list[int] = []
-    train_dense(replace(BRIEF, seed=4), run, lambda done, total, loss: steps.append(done), resume=False)
+    trained(BRIEF.changed(seed=4), run, lambda done, total, loss: steps.append(done), resume=False)
     assert steps == [1, 2]
     assert not run.dense_checkpoint.exists()
 
 
 def test_weights_of_an_earlier_training_are_not_taken_for_those_of_a_killed_one(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path / "run")
-    train_dense(BRIEF, run, ignored, resume=False)
+    trained(BRIEF, run, ignored, resume=False)
     earlier = load_tensors(run.trained)
-    stopped_at(1, replace(BRIEF, seed=4), run)
-    assert train_dense(replace(BRIEF, seed=4), run, ignored, resume=True) is not None
+    stopped_at(1, BRIEF.changed(seed=4), run)
+    assert trained(BRIEF.changed(seed=4), run, ignored, resume=True) is not None
     later = load_tensors(run.trained)
     assert any(not earlier[name].equal(later[name]) for name in earlier)
 
@@ -102,4 +102,4 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     stopped_at(1, BRIEF, run)
     write_bytes(run.dense_checkpoint, run.dense_checkpoint.read_bytes()[:500])
     with pytest.raises(ArtefactError, match=r"dense-checkpoint\.safetensors is not a whole safetensors file"):
-        train_dense(BRIEF, run, ignored, resume=True)
+        trained(BRIEF, run, ignored, resume=True)

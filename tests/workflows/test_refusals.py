@@ -14,9 +14,11 @@ from halp_trt.runtimes import RUNTIMES, BuildOptions, Entry, Runtime, Traits, av
 from halp_trt.runtimes.synthetic import Synthetic
 from halp_trt.specs import PRECISIONS, Protocol, Target
 from halp_trt.workflows import precision
-from halp_trt.workflows.folder import RunFolder, Settings
+from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.run import run_all
-from halp_trt.workflows.table_stage import measure_table
+from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.survey import Survey
+from halp_trt.workflows.table_stage import measure_alone
 from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
 
 NET = ("--model", "tiny:net", "--data", "tiny:pictures")
@@ -41,7 +43,10 @@ REFUSED = {
         ("--runtime", "onnxruntime", "--saliency", "taylor", "--data", "none"),
         "Taylor saliency needs pictures",
     ),
-    "an unknown saliency": (("--runtime", "onnxruntime", "--saliency", "luck"), "saliency 'luck'"),
+    "an unknown saliency": (
+        ("--runtime", "onnxruntime", "--saliency", "luck"),
+        "'luck' is not one of 'auto', 'taylor'",
+    ),
 }
 BY_LAYERS = ("a precision it measures no layers in", "of OpenVINO", "a level it lacks", "no device")
 
@@ -69,7 +74,7 @@ def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Res
     asked, sentence = REFUSED[why]
     skip_where_it_would_not_be_refused(asked)
     before = sorted(folder.rglob("*"))
-    refused(halp_trt("run", *NET, *asked, "--run-dir", "run"), sentence)
+    refused(halp_trt("run", *NET, *asked, "--out", "run"), sentence)
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts) == before
 
 
@@ -99,7 +104,7 @@ def test_a_report_that_cannot_be_drawn_is_missed_first(
     for name in [name for name in sys.modules if name.startswith("halp_trt.report.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    result = halp_trt("run", *NET, "--runtime", "onnxruntime", "--run-dir", "run")
+    result = halp_trt("run", *NET, "--runtime", "onnxruntime", "--out", "run")
     refused(result, f"a page needs {package}, which is not installed; run: pip install 'halp-trt[{extra}]'")
     assert not (folder / "run").exists()
 
@@ -137,7 +142,7 @@ def abacus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run_with(**asked: object) -> None:
     """A run that must not come as far as loading its network."""
-    settings = Settings(model="no_such_module:network", runtime="abacus", **asked)
+    settings = Settings.of(**{"model": "no_such_module:network", "runtime": "abacus", "data": "none", **asked})
     run = RunFolder(path=Path("run"))
     run_all(
         settings, run, engines=Path("engines"), resume=False, bars=lambda stage: pytest.fail(stage), say=pytest.fail
@@ -171,9 +176,9 @@ def test_looking_into_networks_needs_onnx_runtime(wanted: str, monkeypatch: pyte
 
 def test_a_table_of_a_runtime_that_measures_no_such_layers_is_not_begun(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    settings = Settings(model="no_such_module:network", runtime="onnxruntime", precision="int8")
+    settings = Settings.of(model="no_such_module:network", runtime="onnxruntime", precision="int8")
     with pytest.raises(UsageError, match="onnxruntime measures layers in fp32, not int8"):
-        measure_table(settings, None, tmp_path / "table.jsonl", lambda done, total: None, resume=False)
+        measure_alone(settings, Survey(), tmp_path / "table.jsonl", lambda done, total: None, resume=False)
     assert list(tmp_path.iterdir()) == []
 
 
