@@ -19,7 +19,7 @@ from typing import Any
 from halp_trt import __version__
 from halp_trt.specs import Budget, PruningPlan
 from halp_trt.store import create_table, encode, load, write_json
-from halp_trt.workflows.deploy import Order
+from halp_trt.workflows.deploy import DeployOptions
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import read_rows
@@ -80,7 +80,7 @@ def _cell(model: str, method: str, budget: str, arguments: argparse.Namespace) -
     started = time.perf_counter()
     prune_alone(settings, run, lambda done, total, note: None, resume=False)
     pruned = time.perf_counter()
-    deploy_run(run, settings.place, settings.data, Order(engines=work / "engines"))
+    deploy_run(run, settings.place, settings.data, DeployOptions(engines=work / "engines"))
     found = verify_alone(run, settings, engines=work / "engines", tolerances=Tolerances(seconds=arguments.seconds))
     plan = load(run.plan)
     assert isinstance(plan, PruningPlan)

@@ -26,7 +26,7 @@ from dense_training import TRAINING, report, timed, train_cycles
 from halp_trt import __version__
 from halp_trt.specs import Budget, Verification
 from halp_trt.store import encode, load, read_json, write_json
-from halp_trt.workflows.deploy import Order
+from halp_trt.workflows.deploy import DeployOptions
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.network import network_of
@@ -134,7 +134,9 @@ def _contest(settings: Settings, method: str, budget: str, work: Path) -> dict[s
     if not stamp.exists():
         seconds: dict[str, float] = {}
         timed(seconds, f"prune {method} {budget}", lambda: prune_alone(asked, run, report("prune"), resume=True))
-        timed(seconds, "deploy", lambda: deploy_run(run, asked.place, asked.data, Order(engines=work / "engines")))
+        timed(
+            seconds, "deploy", lambda: deploy_run(run, asked.place, asked.data, DeployOptions(engines=work / "engines"))
+        )
         timed(seconds, "verify", lambda: verify_alone(run, asked, engines=work / "engines"))
         write_json(stamp, seconds)
     found = load(run.verification)

@@ -15,12 +15,12 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.positions import dead_positions
-from halp_trt.models.saliency.taylor import SaliencySums, accumulate, finish
+from halp_trt.models.saliency.taylor import SaliencySums, accumulate, mean_saliency
 from halp_trt.models.slim import slim_like
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.network import removable_blocks
-from halp_trt.specs import ChannelGraph, PruningPlan, Run, Saliency
+from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Stretch
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.batches import num_batches, training_batch
@@ -159,7 +159,7 @@ def model_for_timing(contest: Contest, module: nn.Module) -> onnx.ModelProto:
     kept = {group.name: tuple(range(group.num_channels)) for group in contest.graph.groups}
     for axis in contest.graph.parameters:
         run, width = axis.runs[0], widths[axis.parameter][axis.axis]
-        if axis.runs == (Run(group=run.group, first=0, count=contest.graph.group(run.group).num_channels),):
+        if axis.runs == (Stretch(group=run.group, first=0, count=contest.graph.group(run.group).num_channels),):
             kept[run.group] = tuple(range(width))
     plan = PruningPlan(graph=contest.graph, kept=kept)
     if all(len(plan.kept_positions(axis)) == widths[axis.parameter][axis.axis] for axis in contest.graph.parameters):
@@ -197,7 +197,7 @@ def scored(contest: Contest, seed: int) -> tuple[nn.Module, Saliency]:
         total=contest.num_minibatches,
         after_backward=gather,
     )
-    return module, finish(sums)
+    return module, mean_saliency(sums)
 
 
 def saliency_batches(contest: Contest, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

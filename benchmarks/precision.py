@@ -24,7 +24,7 @@ import onnx
 from halp_trt import __version__
 from halp_trt.graphs.export import export
 from halp_trt.graphs.mixed import quantize_in_half
-from halp_trt.graphs.precision import Typed, compute_types, to_half
+from halp_trt.graphs.precision import TypedModel, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.trace import trace
@@ -62,8 +62,8 @@ def main() -> None:
     model = export(network.module, network.example)
     dense = rewrite(model, PruningPlan.dense(trace(network.module, network.example, model=model)), opset=17)
     examples = calibration_inputs(dense, data, NUM_CALIBRATION)
-    recipes: dict[str, Callable[[], Typed]] = {
-        "fp32": lambda: Typed(model=dense),
+    recipes: dict[str, Callable[[], TypedModel]] = {
+        "fp32": lambda: TypedModel(model=dense),
         "fp16": lambda: to_half(dense, "fp16", examples=examples[:2]),
         "int8 with fp16, as for TensorRT 10 and later": lambda: quantize_in_half(dense, examples),
         "int8, as for TensorRT before 10": lambda: quantize(dense, examples),
@@ -91,7 +91,7 @@ def main() -> None:
         sys.exit(f"error: {lost[0]} is too far from fp32; see {arguments.out}")
 
 
-def _row(name: str, typed: Typed, dense: onnx.ModelProto, data: DataSet) -> dict[str, Any]:
+def _row(name: str, typed: TypedModel, dense: onnx.ModelProto, data: DataSet) -> dict[str, Any]:
     """Accuracy of a typed graph, and how far its outputs lie from fp32's on one batch."""
     runtime = get_runtime("onnxruntime")
     target = runtime.target("fp32", BATCH)

@@ -34,7 +34,7 @@ from halp_trt.latency import graph_specs
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.resources import footprint_of
-from halp_trt.runtimes import Explains, get_runtime
+from halp_trt.runtimes import TellsKernels, get_runtime
 from halp_trt.runtimes.cpu.round_bench import Turns
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import ChannelGraph, PruningPlan
@@ -87,7 +87,7 @@ def _network(source: str, batch_size: int, arguments: argparse.Namespace) -> dic
     rows = []
     for seed in (-1, *CALIBRATION, *range(arguments.variants)):
         kind, plan = variant(graph, seed)
-        measure = _in_rounds if isinstance(runtime, Explains) else _between
+        measure = _in_rounds if isinstance(runtime, TellsKernels) else _between
         engine = _typed(rewrite(model, plan), target.precision)
         with runtime.prober(target) as prober:
             row = measure(prober, runtime, engine, plan, target, arguments.seconds)

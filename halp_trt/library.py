@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from halp_trt.runtimes import Array, Session
     from halp_trt.workflows.build import BuiltEngine
     from halp_trt.workflows.measurer import Measurer
-    from halp_trt.workflows.verify import Contender, Tolerances
+    from halp_trt.workflows.verify import LoadedEngine, Tolerances
 
 __all__ = [
     "build",
@@ -238,7 +238,7 @@ def build(
         BuildError, PrecisionError: the runtime refuses the network, or would compute in another format.
     """
     from halp_trt.runtimes import default_runtime, get_runtime
-    from halp_trt.workflows.build import Order, compile_engine
+    from halp_trt.workflows.build import DeployOptions, compile_engine
     from halp_trt.workflows.folder import Origin
 
     if not model.graph.input:
@@ -246,7 +246,7 @@ def build(
     chosen = get_runtime(runtime or default_runtime())
     shape = model.graph.input[0].type.tensor_type.shape.dim
     target = chosen.target(precision, shape[0].dim_value if shape else 1)
-    order = Order(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
+    order = DeployOptions(examples=lambda: examples, keep=keep_fp32, caches_timings=False)
     origin = Origin(parents={_SOURCE: store.sha256_bytes(model.SerializeToString(deterministic=True))})
     return compile_engine(model, f"engine{chosen.suffix}", chosen, target, origin, order)
 
@@ -305,10 +305,10 @@ def verify(
 def _reference(pruned: BuiltEngine, module: nn.Module | None) -> Callable[[Mapping[str, Array]], list[Array]]:
     """The function that gives the outputs expected of the pruned engine."""
     if module is not None:
-        from halp_trt.models.reference import answers
+        from halp_trt.models.reference import outputs_of
 
         still = copy.deepcopy(module).cpu()  # the one handed in may lie on a GPU, in the middle of its training
-        return lambda inputs: answers(still, inputs.values())
+        return lambda inputs: outputs_of(still, inputs.values())
     if not pruned.model.graph.node:
         raise UsageError(
             "the network that the pruned engine was built from is not there; name the masked one as module"
@@ -319,8 +319,8 @@ def _reference(pruned: BuiltEngine, module: nn.Module | None) -> Callable[[Mappi
     return lambda inputs: list(evaluator.run(None, dict(inputs)))
 
 
-def _runnable(engine: BuiltEngine) -> Contender:
-    from halp_trt.workflows.verify import Contender
+def _runnable(engine: BuiltEngine) -> LoadedEngine:
+    from halp_trt.workflows.verify import LoadedEngine
 
     if engine.session is None:
         target = engine.record.target
@@ -328,7 +328,7 @@ def _runnable(engine: BuiltEngine) -> Contender:
             f"the engine {engine.record.file} is for {target.device or target.compute_capability} with "
             f"{target.runtime}, which this machine cannot run; verify it on that device"
         )
-    return Contender(record=engine.record, session=engine.session, model=engine.model, engine=engine.engine)
+    return LoadedEngine(record=engine.record, session=engine.session, model=engine.model, engine=engine.engine)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -28,12 +28,12 @@ __all__ = [
     "Measurement",
     "Operand",
     "ParameterAxis",
-    "Protocol",
     "PruningPlan",
-    "Run",
     "Saliency",
     "Score",
+    "Stretch",
     "Target",
+    "TimingProtocol",
     "Verification",
 ]
 
@@ -146,7 +146,7 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Stretch:
     """A stretch of an axis: channels ``first .. first+count-1`` of a group, each ``repeat`` times in a row."""
 
     group: str
@@ -167,7 +167,7 @@ class ParameterAxis:
 
     parameter: str
     axis: int
-    runs: tuple[Run, ...]
+    runs: tuple[Stretch, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +273,7 @@ class ChannelGraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
+class TimingProtocol:
     """The way latencies are taken; two tables with different protocols are not comparable.
 
     Attributes:
@@ -317,7 +317,7 @@ class Target:
     runtime_version: str
     precision: str
     batch_size: int
-    protocol: Protocol
+    protocol: TimingProtocol
     compute_capability: str = ""
     power_mode: str = ""
     optimization_level: int | None = None
@@ -391,7 +391,7 @@ class Measurement:
     enqueue_us: float = 0.0
     before: Conditions | None = None
     after: Conditions | None = None
-    protocol: Protocol | None = None
+    protocol: TimingProtocol | None = None
     footprint_bytes: int = 0
     doubt: str = ""
 

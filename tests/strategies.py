@@ -19,15 +19,15 @@ from halp_trt.specs import (
     LayerSpec,
     Measurement,
     Operand,
-    Protocol,
     PruningPlan,
     Saliency,
     Target,
+    TimingProtocol,
 )
 
 TARGET = Target(
     device="made up", runtime="synthetic", runtime_version="1", precision="fp32", batch_size=1,
-    protocol=Protocol(method="formula"),
+    protocol=TimingProtocol(method="formula"),
 )  # fmt: skip
 
 microseconds = st.floats(0, 1e6, allow_nan=False).map(lambda us: round(us, 6))
@@ -97,7 +97,7 @@ def measurements(draw: st.DrawFn) -> Measurement:
         num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds), speed_us=draw(microseconds),
         enqueue_us=draw(microseconds), variation=draw(st.floats(0, 2)),
         before=draw(st.none() | conditions()), after=draw(st.none() | conditions()),
-        protocol=draw(st.none() | st.just(Protocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True))),
+        protocol=draw(st.none() | st.just(TimingProtocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True))),  # noqa: E501
         doubt=draw(st.sampled_from(["", "the clock moved"])),
     )  # fmt: skip
 

@@ -26,12 +26,12 @@ from halp_trt.specs import (
     Measurement,
     Operand,
     ParameterAxis,
-    Protocol,
     PruningPlan,
-    Run,
     Saliency,
     Score,
+    Stretch,
     Target,
+    TimingProtocol,
     Verification,
 )
 from halp_trt.store import update_bytes
@@ -60,7 +60,7 @@ measurements = st.builds(
 
 TARGET = Target(
     device="a processor", runtime="synthetic", runtime_version="1", precision="fp32", batch_size=2,
-    protocol=Protocol(method="none"),
+    protocol=TimingProtocol(method="none"),
 )  # fmt: skip
 ROW = (
     LayerSpec(operator="Conv", in_channels=8, out_channels=4),
@@ -79,7 +79,7 @@ GRAPH = ChannelGraph(
             in_groups=(("in", 1),), out_groups=(("a", 1),), nodes=("node_conv",),
         ),
     ),
-    parameters=(ParameterAxis(parameter="conv.weight", axis=0, runs=(Run(group="a", first=0, count=4),)),),
+    parameters=(ParameterAxis(parameter="conv.weight", axis=0, runs=(Stretch(group="a", first=0, count=4),)),),
     fingerprint="0" * 64,
 )  # fmt: skip
 ARTEFACTS = [

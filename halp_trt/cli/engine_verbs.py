@@ -55,7 +55,7 @@ def deploy(
     """
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
-    from halp_trt.workflows.deploy import Order
+    from halp_trt.workflows.deploy import DeployOptions
     from halp_trt.workflows.deploy_stage import deploy_run
 
     folder = RunFolder(path=run)
@@ -67,7 +67,7 @@ def deploy(
             workspace_bytes=workspace << 20 if workspace else None,
             progress=bar("deploy"),
         )
-        order = Order(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
+        order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_run(folder, settings.place, settings.data, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from halp_trt.graphs.labels import Ids, Labels
-from halp_trt.specs import ChannelGroup, ParameterAxis, Run
+from halp_trt.specs import ChannelGroup, ParameterAxis, Stretch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def form_groups(labels: Labels, written: Sequence[tuple[str, str, int]]) -> Chan
     return Channels(groups=tuple(groups), position=position)
 
 
-def runs(labels: Labels, channels: Channels, ids: Ids) -> tuple[Run, ...]:
+def runs(labels: Labels, channels: Channels, ids: Ids) -> tuple[Stretch, ...]:
     """An axis as runs: stretches of consecutive channels of one group, each repeated equally often."""
     places = [channels.position[root] for root in labels.roots(ids).tolist()]
     repeated: list[tuple[int, int, int]] = []
@@ -71,14 +71,14 @@ def runs(labels: Labels, channels: Channels, ids: Ids) -> tuple[Run, ...]:
             repeated[-1] = (group, channel, repeated[-1][2] + 1)
         else:
             repeated.append((group, channel, 1))
-    stretches: list[Run] = []
+    stretches: list[Stretch] = []
     for group, channel, times in repeated:
         name = channels.groups[group].name
         last = stretches[-1] if stretches else None
         if last and last.group == name and last.repeat == times and last.first + last.count == channel:
-            stretches[-1] = Run(group=name, first=last.first, count=last.count + 1, repeat=times)
+            stretches[-1] = Stretch(group=name, first=last.first, count=last.count + 1, repeat=times)
         else:
-            stretches.append(Run(group=name, first=channel, count=1, repeat=times))
+            stretches.append(Stretch(group=name, first=channel, count=1, repeat=times))
     return tuple(stretches)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from halp_trt.graphs.precision import Typed, compute_types, to_half
+from halp_trt.graphs.precision import TypedModel, compute_types, to_half
 from halp_trt.graphs.quantize import quantize
 
 __all__ = ["NUM_RANGE_EXAMPLES", "quantize_in_half"]
@@ -30,7 +30,7 @@ tensor with all values below 0.002 gets fewer than 255 levels."""
 
 def quantize_in_half(
     model: onnx.ModelProto, examples: Sequence[Mapping[str, Any]], *, keep: Collection[str] = ()
-) -> Typed:
+) -> TypedModel:
     """The network with quantised products as :func:`halp_trt.graphs.quantize.quantize` has them, the rest in fp16.
 
     Args:
@@ -51,7 +51,7 @@ def quantize_in_half(
     own = {node.name for node in model.graph.node}
     kept = {name: reason for name, reason in half.kept.items() if name in own and types.get(name) != "int8"}
     wide = {name: f"in fp16, {reason}" for name, reason in quantised.kept.items() if types[name] == "fp16"}
-    return Typed(model=half.model, kept=kept | wide)
+    return TypedModel(model=half.model, kept=kept | wide)
 
 
 def _raise_opset(model: onnx.ModelProto) -> None:

@@ -20,7 +20,7 @@ from halp_trt.errors import BuildError, UnsupportedLayerError, UsageError
 from halp_trt.graphs.operators import PRODUCTS
 from halp_trt.graphs.ranges import tensor_ranges
 
-__all__ = ["HALVES", "Half", "Typed", "compute_types", "to_half"]
+__all__ = ["HALVES", "Half", "TypedModel", "compute_types", "to_half"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ _FLOAT = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Typed:
+class TypedModel:
     """A model in the types its engine shall have.
 
     Attributes:
@@ -99,7 +99,7 @@ def to_half(
     *,
     examples: Sequence[Mapping[str, Any]] = (),
     keep: Collection[str] = (),
-) -> Typed:
+) -> TypedModel:
     """The network in fp16 or bf16: weights, activations and products; inputs and outputs are cast and stay fp32.
 
     A node stays in fp32, with casts around it, if it is named in ``keep``, if its operator leaves the range of fp16 on
@@ -129,7 +129,7 @@ def to_half(
     graph.cleanup().toposort()
     typed = gs.export_onnx(graph, do_type_check=False)
     typed.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(list(typed.opset_import)))
-    return Typed(model=_checked(typed, precision), kept=kept)
+    return TypedModel(model=_checked(typed, precision), kept=kept)
 
 
 def _checked(typed: onnx.ModelProto, precision: str) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import BuildError, UsageError
-from halp_trt.graphs.precision import Typed, compute_types
+from halp_trt.graphs.precision import TypedModel, compute_types
 
 __all__ = ["STYLES", "check_calibratable", "quantize"]
 
@@ -71,7 +71,7 @@ def quantize(
     *,
     style: str = "symmetric",
     keep: Collection[str] = (),
-) -> Typed:
+) -> TypedModel:
     """The network with quantised convolutions and matrix products, and residual additions and max poolings among them.
 
     Weights have a scale per output channel, activations one per tensor: the largest value on the examples.
@@ -107,7 +107,7 @@ def quantize(
         for name, kind in types.items()
         if kind == "fp32"
     }
-    return Typed(model=quantised, kept=kept)
+    return TypedModel(model=quantised, kept=kept)
 
 
 def _quantised_nodes(model: onnx.ModelProto) -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.specs import Measurement
 
-__all__ = ["Wave", "climb", "noise_us", "plateau_wave", "staircase_step"]
+__all__ = ["Wave", "noise_us", "plateau_wave", "stair_coordinate", "staircase_step"]
 
 _NOISE_FLOOR_FRACTION = 0.01
 """Least standard error of a measurement, as a fraction of its latency."""
@@ -107,7 +107,7 @@ def plateau_wave(latencies_us: Sequence[float], noise_us: Sequence[float]) -> Wa
     return wave
 
 
-def climb(widths: Sequence[int], step: int, wave: Wave = ()) -> Floats:
+def stair_coordinate(widths: Sequence[int], step: int, wave: Wave = ()) -> Floats:
     """Widths in stair coordinates: rounded up to their plateau's right edge, spaced in a period as the wave rises."""
     tiles = np.ceil(np.asarray(widths, float) / step).astype(int)
     full, rest = np.divmod(tiles, len(wave) + 1)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from halp_trt.errors import UsageError
 from halp_trt.latency.cells import Cell, Floats, Point, area, bilinear, contains, corner_points
-from halp_trt.latency.staircase import Wave, climb, noise_us
+from halp_trt.latency.staircase import Wave, noise_us, stair_coordinate
 from halp_trt.specs import LayerSpec, Measurement
 
 __all__ = ["Entry", "Grid", "Surface", "written_width"]
@@ -231,7 +231,7 @@ class Surface:
 
     def _coordinates(self) -> tuple[Floats, Floats]:
         ins, outs = zip((self.in_widths, self.out_widths or (1,)), self.steps, self.waves, strict=True)
-        return climb(*ins), climb(*outs)
+        return stair_coordinate(*ins), stair_coordinate(*outs)
 
 
 def _noise_fraction(measurement: Measurement) -> float:

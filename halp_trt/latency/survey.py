@@ -17,7 +17,7 @@ import numpy as np
 
 from halp_trt.latency.cells import Cell, Floats, Point, area, bilinear, corner_points, split
 from halp_trt.latency.region import COARSE, LADDERS, Effort, Region, least_probes, num_coarse
-from halp_trt.latency.staircase import Wave, climb, noise_us, plateau_wave, staircase_step
+from halp_trt.latency.staircase import Wave, noise_us, plateau_wave, stair_coordinate, staircase_step
 from halp_trt.latency.surface import Surface
 from halp_trt.specs import LayerSpec, Measurement
 
@@ -256,7 +256,10 @@ class _Survey:
     def _split(self, fresh: list[Cell]) -> Asking:
         """Measures cells' middles, then splits the worst cells, until all agree or probes run out."""
         axes = (self.region.in_widths, self.region.out_widths or (1,))
-        coordinates = (climb(axes[0], self.steps[0], self.waves[0]), climb(axes[1], self.steps[1], self.waves[1]))
+        coordinates = (
+            stair_coordinate(axes[0], self.steps[0], self.waves[0]),
+            stair_coordinate(axes[1], self.steps[1], self.waves[1]),
+        )
         yield from self._measure([corner for part in fresh for corner in corner_points(part)])
         while fresh:
             middles = [cell.middle for cell in fresh if not cell.is_full]

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-__all__ = ["answers", "flatten", "named"]
+__all__ = ["flatten", "named", "outputs_of"]
 
 _ALONE = "output"
 """Name of an output that is one tensor."""
 
 
-def answers(module: nn.Module, inputs: Iterable[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+def outputs_of(module: nn.Module, inputs: Iterable[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     """All output tensors of a network in evaluation mode, in the order of its export."""
     module.eval()
     with torch.inference_mode():

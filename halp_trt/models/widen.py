@@ -14,10 +14,10 @@ from halp_trt.models.positions import named_tensors
 from halp_trt.models.slim import with_stumps
 from halp_trt.specs import PruningPlan
 
-__all__ = ["widen"]
+__all__ = ["unslim"]
 
 
-def widen(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tensor]) -> nn.Module:
+def unslim(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Tensor]) -> nn.Module:
     """Puts the tensors of a slimmed network into the dense one, in place, with zeros for removed channels.
 
     Args:

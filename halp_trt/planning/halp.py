@@ -27,8 +27,8 @@ import numpy as np
 from halp_trt.latency import Surface
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.surfaces import Surveyed
-from halp_trt.planning.widths import check_request, infeasible, lowest_counts, narrow, width_choices
-from halp_trt.solvers.knapsack import Problem, solve
+from halp_trt.planning.widths import check_request, infeasible, keep_most_salient, lowest_counts, width_choices
+from halp_trt.solvers.knapsack import Knapsack, solve
 from halp_trt.specs import ChannelGraph, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["halp_step", "step_problem"]
@@ -64,7 +64,7 @@ def halp_step(
         InfeasibleBudgetError, GraphMismatchError, UsageError: as every ``PlanStep``.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
-    plan = narrow(replace(current, budget_us=budget_us), saliency, lookup, current.counts())
+    plan = keep_most_salient(replace(current, budget_us=budget_us), saliency, lookup, current.counts())
     plan = replace(plan, bound=plan.saliency)
     while plan.latency_us > budget_us:
         choices = _choices(plan.graph, plan.counts(), steps, least)
@@ -77,7 +77,7 @@ def halp_step(
         halfway_us = math.sqrt(max(0.0, plan.latency_us - saved_us) * plan.latency_us)
         solution = solve(replace(problem, budget=max(budget_us, halfway_us) - plan.latency_us))
         chosen = {group: choices[group][index] for group, index in zip(choices, solution.choices, strict=True)}
-        plan = replace(narrow(plan, saliency, lookup, chosen), bound=solution.bound)
+        plan = replace(keep_most_salient(plan, saliency, lookup, chosen), bound=solution.bound)
     return _on_right_edges(plan, current, saliency, lookup, _choices(plan.graph, current.counts(), steps, least))
 
 
@@ -97,7 +97,7 @@ def _on_right_edges(
         if not wider:
             return plan
         tried.add(wider[0])
-        widened = narrow(whole, saliency, lookup, {**plan.counts(), **dict(wider[:1])})
+        widened = keep_most_salient(whole, saliency, lookup, {**plan.counts(), **dict(wider[:1])})
         if widened.latency_us <= plan.latency_us:
             plan, tried = widened, set()
 
@@ -121,7 +121,7 @@ def _no_slower(plan: PruningPlan, surfaces: Sequence[Surface], choices: Choices)
 
 def step_problem(
     plan: PruningPlan, saliency: Saliency, lookup: Lookup, choices: Choices, *, credit_readers: bool = False
-) -> Problem:
+) -> Knapsack:
     """The knapsack of a step from ``plan``; costs and budget are differences to the plan's latency, the budget 0.
 
     Args:
@@ -140,7 +140,7 @@ def step_problem(
         costs.append(tuple(math.ceil((cost - sums[-1]) * _GRAINS_PER_US) / _GRAINS_PER_US for cost in sums))
         scores = sorted((saliency.scores[group][channel] for channel in plan.kept[group]), reverse=True)
         values.append(tuple(math.fsum(scores[:count]) for count in choices[group]))
-    return Problem(costs=tuple(costs), values=tuple(values), budget=0.0)
+    return Knapsack(costs=tuple(costs), values=tuple(values), budget=0.0)
 
 
 def _choices(
@@ -150,7 +150,7 @@ def _choices(
     return {group: width_choices(counts[group], steps[group], (least or {}).get(group)) for group in groups}
 
 
-def _most_saved_us(problem: Problem) -> float:
+def _most_saved_us(problem: Knapsack) -> float:
     """The largest saving of all choices together, each group at its cheapest."""
     return -math.fsum(min(costs) for costs in problem.costs)
 
@@ -174,7 +174,7 @@ def _groups_priced(layer: Layer, with_readers: bool) -> set[str]:
 
 def _narrowest(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
     """The plan with all groups at their narrowest, the last resort if no single choice makes it faster."""
-    narrowest = narrow(plan, saliency, lookup, counts)
+    narrowest = keep_most_salient(plan, saliency, lookup, counts)
     if narrowest.latency_us > plan.budget_us:
         raise infeasible(plan.budget_us, min(narrowest.latency_us, plan.latency_us))
     return narrowest

@@ -17,7 +17,7 @@ from halp_trt.planning.halp import halp_step
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import Known, Surface
-from halp_trt.planning.widths import check_request, narrow, width_choices
+from halp_trt.planning.widths import check_request, keep_most_salient, width_choices
 from halp_trt.solvers.blocks import Wire, find_blocks
 from halp_trt.solvers.joint import joint, joint_blocks
 from halp_trt.solvers.problem import (
@@ -124,7 +124,7 @@ def plan_from(
 ) -> PruningPlan:
     """The plan that a solution stands for: the most salient channels of every group, none of removed blocks."""
     chosen = {group.name: group.widths[choice] for group, choice in zip(problem.groups, solution.choices, strict=True)}
-    plan = narrow(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)
+    plan = keep_most_salient(replace(current, budget_us=problem.budgets[LATENCY]), saliency, lookup, chosen)
     return replace(plan, bound=max(solution.bound, plan.saliency))
 
 
@@ -147,7 +147,7 @@ def joint_step(
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
     known = Known(lookup)
-    whole = narrow(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
+    whole = keep_most_salient(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
     if whole.latency_us <= budget_us:
         return replace(whole, bound=whole.saliency)
     limits, removes_blocks = Limits(least=least or {}), solver in REMOVERS

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from halp_trt.planning.pricing import Lookup
-from halp_trt.planning.widths import check_request, infeasible, narrow, width_choices
+from halp_trt.planning.widths import check_request, infeasible, keep_most_salient, width_choices
 from halp_trt.specs import PruningPlan, Saliency
 
 __all__ = ["uniform_step"]
@@ -41,7 +41,7 @@ def uniform_step(
 
     def plan_at(fraction: float) -> PruningPlan:
         counts = {name: choices[name][bisect_right(turns[name], fraction) - 1] for name in choices}
-        return narrow(start, saliency, lookup, counts)
+        return keep_most_salient(start, saliency, lookup, counts)
 
     start = replace(current, budget_us=budget_us)
     widest, narrowest = plan_at(fractions[-1]), plan_at(fractions[0])

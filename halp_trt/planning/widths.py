@@ -17,8 +17,8 @@ __all__ = [
     "WidthLimits",
     "check_request",
     "infeasible",
+    "keep_most_salient",
     "lowest_counts",
-    "narrow",
     "reachable_counts",
     "width_choices",
 ]
@@ -38,7 +38,7 @@ def width_choices(count: int, step: int, min_channels: int | None = None) -> tup
     return (*range(smallest, count, step), count)
 
 
-def narrow(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
+def keep_most_salient(plan: PruningPlan, saliency: Saliency, lookup: Lookup, counts: Mapping[str, int]) -> PruningPlan:
     """The plan that keeps the ``counts[group]`` most salient of a plan's channels, priced at its true widths.
 
     Channels rank by saliency, ties by the lower index. The budget and bound are those of ``plan``.

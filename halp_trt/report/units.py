@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halp_trt.specs import Measurement, Protocol, Score, Target
+from halp_trt.specs import Measurement, Score, Target, TimingProtocol
 
 __all__ = [
     "columns",
@@ -117,7 +117,7 @@ def target_line(target: Target) -> str:
     return ", ".join(word for word in words if word)
 
 
-def protocol_line(protocol: Protocol) -> str:
+def protocol_line(protocol: TimingProtocol) -> str:
     """A protocol in a few words."""
     warmup = f"{protocol.warmup_ms:g} ms" if protocol.warmup_ms else f"{protocol.num_warmup} runs"
     return f"{protocol.method}, {protocol.num_samples} samples after a warm-up of {warmup}"

@@ -10,12 +10,12 @@ from halp_trt.device.gpu import NUM_IN_FLIGHT, GpuDevice
 from halp_trt.device.gpu_bench import ROUNDS, GpuBench, Rounds, Taken
 from halp_trt.device.loop import Launch
 from halp_trt.device.samples import Reading, Summary
-from halp_trt.specs import Conditions, Measurement, Protocol
+from halp_trt.specs import Conditions, Measurement, TimingProtocol
 from halp_trt.timing import conditions_of
 
 __all__ = ["PROTOCOL", "Bench", "doubts", "measurement_of"]
 
-PROTOCOL = Protocol(method="gpu-events", num_in_flight=NUM_IN_FLIGHT, uses_graph=True, **ROUNDS._asdict())
+PROTOCOL = TimingProtocol(method="gpu-events", num_in_flight=NUM_IN_FLIGHT, uses_graph=True, **ROUNDS._asdict())
 """The protocol of latencies on a GPU; the number of executions in a sample follows from the duration of one."""
 
 
@@ -26,7 +26,7 @@ class Bench:
         protocol: the timing protocol.
     """
 
-    def __init__(self, *, device: GpuDevice, protocol: Protocol, reference: Launch) -> None:
+    def __init__(self, *, device: GpuDevice, protocol: TimingProtocol, reference: Launch) -> None:
         """Measures on ``device``, in turns with ``reference``, made with :func:`halp_trt.device.gpu.make_launch`."""
         self.protocol = protocol
         self._bench = GpuBench(device, _rounds_of(protocol), reference)
@@ -36,11 +36,11 @@ class Bench:
         return measurement_of(self._bench.measure(enqueue), self.protocol)
 
 
-def _rounds_of(protocol: Protocol) -> Rounds:
+def _rounds_of(protocol: TimingProtocol) -> Rounds:
     return Rounds(**{name: getattr(protocol, name) for name in Rounds._fields})
 
 
-def measurement_of(taken: Taken, protocol: Protocol) -> Measurement:
+def measurement_of(taken: Taken, protocol: TimingProtocol) -> Measurement:
     """The row of a latency table for the samples that a device took by a protocol."""
     return Measurement(
         **taken.summary._asdict(),

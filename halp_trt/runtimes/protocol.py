@@ -21,13 +21,13 @@ __all__ = [
     "Array",
     "BatchProber",
     "BuildOptions",
-    "Built",
+    "BuildResult",
     "Compiler",
-    "Explains",
     "Inspected",
     "Prober",
     "Runtime",
     "Session",
+    "TellsKernels",
     "Unit",
 ]
 
@@ -115,7 +115,7 @@ class Unit:
 
 
 @runtime_checkable
-class Explains(Protocol):
+class TellsKernels(Protocol):
     """A runtime that names the kernels it executes of a model, and shows the machine's speed at the moment."""
 
     def reference(self, target: Target) -> Callable[[], object]:
@@ -198,7 +198,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
+class BuildResult:
     """An engine, and the facts that building it showed.
 
     Attributes:
@@ -220,7 +220,7 @@ class Inspected:
     """The number formats that a loaded engine shows.
 
     Attributes:
-        types, formats: as those of :class:`Built`, as far as the engine shows them.
+        types, formats: as those of :class:`BuildResult`, as far as the engine shows them.
     """
 
     types: Mapping[str, str] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Compiler(Protocol):
         """The number formats in one of its engines; empty where it was built without showing them."""
         ...
 
-    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> BuildResult:
         """The engine of a typed ONNX model, and the facts that building it showed.
 
         Raises:

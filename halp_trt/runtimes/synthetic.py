@@ -20,7 +20,7 @@ import onnx
 from halp_trt.errors import BuildError, MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import SPEC_KEY, Array, Session, get_runtime
 from halp_trt.runtimes.traits import NO_CLOCK
-from halp_trt.specs import LayerSpec, Measurement, Protocol, Target
+from halp_trt.specs import LayerSpec, Measurement, Target, TimingProtocol
 from halp_trt.store import decode
 
 __all__ = ["TILE", "Synthetic", "latency_us"]
@@ -59,7 +59,7 @@ class Synthetic:
             runtime_version="1",
             precision=precision,
             batch_size=batch_size,
-            protocol=Protocol(method="formula", num_samples=1, num_warmup=0),
+            protocol=TimingProtocol(method="formula", num_samples=1, num_warmup=0),
         )
 
     def build(self, model: bytes, target: Target) -> bytes:

@@ -23,7 +23,7 @@ from halp_trt.solvers.problem import Problem, Solution
 from halp_trt.solvers.registry import SOLVERS
 from halp_trt.solvers.relaxation import Direction, Point, lowest, marginals, tables, upward
 from halp_trt.solvers.search import search
-from halp_trt.solvers.tables import MOST_ENTRIES, Bucket, Model, branches, narrowed
+from halp_trt.solvers.tables import MOST_ENTRIES, Bucket, FactorGraph, branches, narrowed
 
 __all__ = ["FrontierPoint", "frontier"]
 
@@ -152,7 +152,9 @@ def _if_met(problem: Problem, solver: str, budget: float, deadline: _Deadline) -
 # ---- the hull and what lies below it --------------------------------------------------------------------------------
 
 
-def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], deadline: _Deadline) -> list[FrontierPoint]:
+def _along_the_hull(
+    ask: _Range, model: FactorGraph, tree: tuple[Bucket, ...], deadline: _Deadline
+) -> list[FrontierPoint]:
     """The plans of both ends, the corners between, and plans found below the lines between far corners."""
     if all_of_them := _every_plan(ask, model, tree):
         return all_of_them
@@ -185,7 +187,7 @@ def _along_the_hull(ask: _Range, model: Model, tree: tuple[Bucket, ...], deadlin
     return shown
 
 
-def _every_plan(ask: _Range, model: Model, tree: tuple[Bucket, ...]) -> list[FrontierPoint]:
+def _every_plan(ask: _Range, model: FactorGraph, tree: tuple[Bucket, ...]) -> list[FrontierPoint]:
     """The whole Pareto front of a small network; nothing for a larger one, or if no plan meets the budgets."""
     if sum(map(math.log, model.sizes)) > _FEW_PLANS:
         return []
@@ -209,7 +211,7 @@ def _every_plan(ask: _Range, model: Model, tree: tuple[Bucket, ...]) -> list[Fro
 
 
 def _below(
-    ask: _Range, model: Model, tree: tuple[Bucket, ...], right: Point, price: float, up: float
+    ask: _Range, model: FactorGraph, tree: tuple[Bucket, ...], right: Point, price: float, up: float
 ) -> tuple[Point, ...]:
     """Plans near the line with slope ``price`` that rises by ``up`` to ``right``; the best of each cell."""
     prices = np.array([price])
@@ -238,7 +240,7 @@ def _below(
 
 
 def _shown(
-    ask: _Range, model: Model, points: Sequence[Point], seconds: float, line: tuple[Point, float] | None = None
+    ask: _Range, model: FactorGraph, points: Sequence[Point], seconds: float, line: tuple[Point, float] | None = None
 ) -> list[FrontierPoint]:
     """Plans as frontier points, each with its own cost as its budget.
 

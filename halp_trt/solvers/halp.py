@@ -244,7 +244,7 @@ def _optimum(linear: _Linear, effort: Effort) -> tuple[tuple[int, ...], float]:
             raise _out_of_reach(linear, least - budget)
         room = budget + slack
         for _ in range(_ROUNDINGS):
-            answer = knapsack.solve(knapsack.Problem(costs=costs, values=linear.values, budget=room))
+            answer = knapsack.solve(knapsack.Knapsack(costs=costs, values=linear.values, budget=room))
             choices = linear.chosen(answer.choices)
             if answer.cost <= budget - slack or not linear.is_above(choices, budget):
                 break

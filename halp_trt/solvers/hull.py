@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.solvers.relaxation import Direction, Point, best_states, marginals, tables, upward
-from halp_trt.solvers.tables import MOST_ENTRIES, Bucket, Model, branches, narrowed
+from halp_trt.solvers.tables import MOST_ENTRIES, Bucket, FactorGraph, branches, narrowed
 
 __all__ = ["spans"]
 
@@ -49,7 +49,7 @@ class _Tables:
         kept: for every variable, the numbers in the whole model of the states left in ``model``.
     """
 
-    model: Model
+    model: FactorGraph
     tree: tuple[Bucket, ...]
     kept: tuple[Indices, ...]
 
@@ -97,7 +97,7 @@ class _Span:
 
 
 def spans(
-    model: Model,
+    model: FactorGraph,
     tree: tuple[Bucket, ...],
     low: float,
     high: float,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.solvers.relaxation import Point, point_at
-from halp_trt.solvers.tables import Factor, Model
+from halp_trt.solvers.tables import Factor, FactorGraph
 
 __all__ = ["TOLERANCE", "Outcome", "maximise_by_integers"]
 
@@ -43,7 +43,7 @@ class Outcome:
     bound: float
 
 
-def maximise_by_integers(model: Model, *, gap: float, seconds: float | None, reserve: float = 0.0) -> Outcome:
+def maximise_by_integers(model: FactorGraph, *, gap: float, seconds: float | None, reserve: float = 0.0) -> Outcome:
     """The most valuable states within the budgets, to a gap or as far as the time allows.
 
     Costs are counted from the lowest in their table, budgets are lowered by these and scaled to 1, and entries above a
@@ -89,7 +89,7 @@ class _Reduced:
     fitting: list[npt.NDArray[np.bool_]]
 
 
-def _reduced(model: Model) -> _Reduced | None:
+def _reduced(model: FactorGraph) -> _Reduced | None:
     """The reduced budgets and tables; None where the lowest costs break a budget or a table has no entry left."""
     constant, room, lows, fitting = model.factors[0], model.budgets - model.factors[0].costs, [], []
     for factor in model.factors[1:]:
@@ -124,7 +124,7 @@ class _Programme:
     right: Floats
 
 
-def _programme(model: Model, reduced: _Reduced) -> _Programme:
+def _programme(model: FactorGraph, reduced: _Reduced) -> _Programme:
     """The integer programme of a model: one state a variable, and the shares of each table that sum to its states."""
     from scipy.sparse import coo_array
 

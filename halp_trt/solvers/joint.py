@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import HalpError, InfeasibleBudgetError
-from halp_trt.solvers.problem import Problem, Solution, above
+from halp_trt.solvers.problem import Problem, Solution
+from halp_trt.solvers.refusal import infeasible
 from halp_trt.solvers.relaxation import Direction, Point, dual, lowest, marginals, point_at, tables, upward
 from halp_trt.solvers.search import MOST_POINTS, search
 from halp_trt.solvers.tables import (
     MOST_ENTRIES,
     Bucket,
     Factor,
-    Model,
+    FactorGraph,
     branches,
     bucket_tree,
     model_of,
@@ -102,7 +103,7 @@ def _solution(problem: Problem, *, blocks: bool, effort: Effort) -> Solution:
     return replace(solved(problem, model, tree, effort=effort), seconds=time.perf_counter() - started)
 
 
-def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ...] | None]:
+def prepared(problem: Problem, *, blocks: bool) -> tuple[FactorGraph, tuple[Bucket, ...] | None]:
     """The problem's tables without dominated states, and their tree; None where it would be too large."""
     removable = {group for block in problem.blocks for group in block.groups} if blocks else frozenset[int]()
     model = undominated(model_of(problem, removable=removable))
@@ -110,7 +111,12 @@ def prepared(problem: Problem, *, blocks: bool) -> tuple[Model, tuple[Bucket, ..
 
 
 def solved(
-    problem: Problem, model: Model, tree: tuple[Bucket, ...] | None, *, effort: Effort, known: Sequence[Point] = ()
+    problem: Problem,
+    model: FactorGraph,
+    tree: tuple[Bucket, ...] | None,
+    *,
+    effort: Effort,
+    known: Sequence[Point] = (),
 ) -> Solution:
     """The best plan of a problem over ``prepared`` tables; ``known`` plans spare passes over the tree.
 
@@ -123,16 +129,16 @@ def solved(
         choices = _choices(states, problem)
         return problem.value(choices, live=True) if problem.fits(choices) else None
 
-    standing = _maximum(model, tree, price, effort, tuple(problem.budgets), known)
-    assert standing.states is not None
-    choices = _choices(standing.states, problem)
+    incumbent = _maximum(model, tree, price, effort, tuple(problem.budgets), known)
+    assert incumbent.states is not None
+    choices = _choices(incumbent.states, problem)
     return Solution(
         choices=choices,
-        value=standing.value,
-        bound=max(standing.bound, standing.value),
+        value=incumbent.value,
+        bound=max(incumbent.bound, incumbent.value),
         costs=problem.costs(choices),
         seconds=time.perf_counter() - started,
-        status=standing.status(effort.gap),
+        status=incumbent.status(effort.gap),
     )
 
 
@@ -141,7 +147,7 @@ def _choices(states: Indices, problem: Problem) -> tuple[int, ...]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class Incumbent:
     """The incumbent and the bound so far.
 
     Attributes:
@@ -155,7 +161,7 @@ class Standing:
     value: float = -math.inf
     states: Indices | None = None
 
-    def offer(self, model: Model, point: Point) -> bool:
+    def offer(self, model: FactorGraph, point: Point) -> bool:
         """Makes a plan the incumbent if it is better; returns True if it fits."""
         states = np.asarray([names[state] for names, state in zip(model.states, point.states, strict=True)])
         value = self.price(states)
@@ -175,8 +181,8 @@ class Standing:
 
 
 def maximise(
-    model: Model, price: Callable[[Indices], float | None], effort: Effort, resources: tuple[str, ...]
-) -> Standing:
+    model: FactorGraph, price: Callable[[Indices], float | None], effort: Effort, resources: tuple[str, ...]
+) -> Incumbent:
     """The incumbent and bound after a search for a model's best states within its budgets.
 
     Raises:
@@ -188,13 +194,13 @@ def maximise(
 
 
 def _maximum(
-    model: Model,
+    model: FactorGraph,
     tree: tuple[Bucket, ...] | None,
     price: Callable[[Indices], float | None],
     effort: Effort,
     resources: tuple[str, ...],
     known: Sequence[Point] = (),
-) -> Standing:
+) -> Incumbent:
     started = time.perf_counter()
     is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
 
@@ -202,20 +208,22 @@ def _maximum(
         spent = time.perf_counter() - started
         return effort if effort.seconds is None else replace(effort, seconds=max(effort.seconds - spent, 0.0))
 
-    standing = Standing(price=price)
+    incumbent = Incumbent(price=price)
     if tree is None:
-        _by_integers(model, standing, rest, resources)
+        _by_integers(model, incumbent, rest, resources)
     else:
-        _by_tree(model, tree, standing, effort, is_late, resources, known)
-    if standing.states is None:
-        if standing.bound > -math.inf:
+        _by_tree(model, tree, incumbent, effort, is_late, resources, known)
+    if incumbent.states is None:
+        if incumbent.bound > -math.inf:
             how = "in the time given" if effort.seconds is not None else "to the precision of sums"
             raise HalpError(f"no plan within the budgets was found {how}; there may be one, so allow more")
         raise _infeasible_together(model, rest(), resources)
-    return standing
+    return incumbent
 
 
-def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], resources: tuple[str, ...]) -> None:
+def _by_integers(
+    model: FactorGraph, incumbent: Incumbent, rest: Callable[[], Effort], resources: tuple[str, ...]
+) -> None:
     """Plans with HiGHS; if its plan breaks a budget within HiGHS's tolerance, plans again with a lower budget.
 
     The narrowest plan is the first incumbent; if it does not fit, the cheapest one is tried. ``rest`` gives the
@@ -224,33 +232,33 @@ def _by_integers(model: Model, standing: Standing, rest: Callable[[], Effort], r
     from halp_trt.solvers.integer import TOLERANCE, maximise_by_integers
 
     top = float(sum(f.values[np.isfinite(f.values)].max(initial=-math.inf) for f in model.factors))
-    standing.bound = top
+    incumbent.bound = top
     narrowest = Point(states=np.zeros(len(model.sizes), np.intp), value=0.0, costs=np.zeros(len(model.budgets)))
     cheapest, least = None, -math.inf
-    if not standing.offer(model, narrowest):
+    if not incumbent.offer(model, narrowest):
         effort = rest()
         part = None if effort.seconds is None else effort.seconds * _PART_FOR_CHEAPEST
         cheapest, least = _cheapest(model, replace(effort, seconds=part))
         if cheapest is not None:
-            standing.offer(model, cheapest)
+            incumbent.offer(model, cheapest)
     for reserve in (0.0, 2 * TOLERANCE):
         outcome = maximise_by_integers(model, gap=rest().gap, seconds=rest().seconds, reserve=reserve)
-        standing.bound = min(standing.bound, outcome.bound) if reserve == 0.0 else standing.bound
-        if outcome.point is None or standing.offer(model, outcome.point):
+        incumbent.bound = min(incumbent.bound, outcome.bound) if reserve == 0.0 else incumbent.bound
+        if outcome.point is None or incumbent.offer(model, outcome.point):
             break
-    if standing.states is not None:
-        standing.bound = top if standing.bound == -math.inf else standing.bound  # it fits to HiGHS's tolerance alone
+    if incumbent.states is not None:
+        incumbent.bound = top if incumbent.bound == -math.inf else incumbent.bound  # it fits to HiGHS's tolerance alone
     elif len(resources) == 1:
         cost = math.nan if cheapest is None else float(cheapest.costs[0])
         is_lowest = cost - least <= _CERTAIN * abs(cost)
-        if is_lowest or least > model.budgets[0] or standing.bound == -math.inf:
-            raise _infeasible(resources[0], float(model.budgets[0]), cost if is_lowest else math.nan)
+        if is_lowest or least > model.budgets[0] or incumbent.bound == -math.inf:
+            raise infeasible(resources[0], float(model.budgets[0]), cost if is_lowest else math.nan)
 
 
 def _by_tree(
-    model: Model,
+    model: FactorGraph,
     tree: tuple[Bucket, ...],
-    standing: Standing,
+    incumbent: Incumbent,
     effort: Effort,
     is_late: Callable[[], bool],
     resources: tuple[str, ...],
@@ -259,26 +267,26 @@ def _by_tree(
     cheapest = [lowest(model, tree, resource) for resource in range(len(resources))]
     for resource, (point, name) in enumerate(zip(cheapest, resources, strict=True)):
         if point.costs[resource] > model.budgets[resource] * (1 + _ROUNDING) + _ROUNDING:
-            raise _infeasible(name, float(model.budgets[resource]), float(point.costs[resource]))
+            raise infeasible(name, float(model.budgets[resource]), float(point.costs[resource]))
     relaxed = dual(model, tree, [*cheapest, *known], is_late=is_late)
-    standing.bound = relaxed.bound
+    incumbent.bound = relaxed.bound
     for point in sorted(relaxed.points, key=lambda point: -point.value):
-        if (point.costs <= model.budgets).all() and standing.offer(model, point):
+        if (point.costs <= model.budgets).all() and incumbent.offer(model, point):
             break
     priced = relaxed.prices > 0
     if 0 < priced.sum() < len(priced):  # the other budgets do not bind: without them far fewer plans compare
         fewer = [replace(factor, costs=factor.costs[priced]) for factor in model.factors]
-        simpler = Model(states=model.states, factors=tuple(fewer), budgets=model.budgets[priced])
-        _search_in_rounds(simpler, tree, relaxed.prices[priced], standing, effort, is_late, is_whole=False)
-    if not standing.proven(effort.gap):
-        _search_in_rounds(model, tree, relaxed.prices, standing, effort, is_late)
+        simpler = FactorGraph(states=model.states, factors=tuple(fewer), budgets=model.budgets[priced])
+        _search_in_rounds(simpler, tree, relaxed.prices[priced], incumbent, effort, is_late, is_whole=False)
+    if not incumbent.proven(effort.gap):
+        _search_in_rounds(model, tree, relaxed.prices, incumbent, effort, is_late)
 
 
 def _search_in_rounds(
-    model: Model,
+    model: FactorGraph,
     tree: tuple[Bucket, ...],
     prices: Floats,
-    standing: Standing,
+    incumbent: Incumbent,
     effort: Effort,
     is_late: Callable[[], bool],
     *,
@@ -291,42 +299,42 @@ def _search_in_rounds(
     weighed = tables(model, Direction(weight=1.0, prices=prices))
     best, messages = upward(model, tree, weighed)
     reach = [values + float(prices @ model.budgets) for values in marginals(model, tree, weighed, best, messages)]
-    top = standing.bound
+    top = incumbent.bound
     floor = -float(sum(np.abs(f.values[np.isfinite(f.values)]).max(initial=0.0) for f in model.factors)) - 1.0
     step, cap = max(_FIRST_STEP * abs(top), -1e-9 * floor), min(_CHEAP_LABELS, effort.max_labels)
-    while not standing.proven(0.0) and not is_late():
-        if standing.proven(effort.gap) and cap > _CHEAP_LABELS:
+    while not incumbent.proven(0.0) and not is_late():
+        if incumbent.proven(effort.gap) and cap > _CHEAP_LABELS:
             return
-        target = max(top - step, standing.value, floor)
+        target = max(top - step, incumbent.value, floor)
         slack = _ROUNDING * (abs(target) + abs(floor) + float(prices @ np.abs(model.budgets)))
         keep = [np.flatnonzero(values >= target - slack) for values in reach]
         if not all(map(len, keep)):  # the bound lies below every plan's value: the budgets exclude each other
-            standing.bound = standing.value
+            incumbent.bound = incumbent.value
             return
-        if target > max(standing.value, floor) and sum(map(math.log, map(len, keep))) < _TOO_FEW_PLANS:
+        if target > max(incumbent.value, floor) and sum(map(math.log, map(len, keep))) < _TOO_FEW_PLANS:
             step *= _GROWTH
             continue
         small = narrowed(model, keep)
-        before = standing.value
+        before = incumbent.value
         rest = branches(small, tree, max_entries=MOST_ENTRIES)
         result = search(small, rest, [prices * s for s in _SPREAD], target, max_labels=cap, is_late=is_late)
         if result is None:
             return
         fits, unfit = False, -math.inf
         for point in result.points:  # most valuable first
-            if fits := standing.offer(small, point):
+            if fits := incumbent.offer(small, point):
                 break
             unfit = max(unfit, point.value)
         if is_whole and (fits or len(result.points) < MOST_POINTS):
             unfit = -math.inf  # unfit plans are over a budget by rounding alone, and the search found all
         reached = target if target > floor else -math.inf
-        standing.bound = min(standing.bound, max(reached, result.lost, unfit, standing.value))
+        incumbent.bound = min(incumbent.bound, max(reached, result.lost, unfit, incumbent.value))
         if unfit > -math.inf:
             return
         if result.lost > -math.inf:
-            if standing.value == before and (standing.proven(effort.gap) or cap == effort.max_labels):
+            if incumbent.value == before and (incumbent.proven(effort.gap) or cap == effort.max_labels):
                 return
-            cap = cap if standing.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
+            cap = cap if incumbent.value > max(before, target) else min(_MORE_SPACE * cap, effort.max_labels)
         elif target == floor:
             return
         else:
@@ -336,21 +344,7 @@ def _search_in_rounds(
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
-def _infeasible(resource: str, budget: float, least: float, others: str = "") -> InfeasibleBudgetError:
-    least = max(least, math.nextafter(budget, math.inf))  # sums may say less by rounding
-    if math.isnan(least):
-        return InfeasibleBudgetError(
-            f"no plan meets the budget of {budget:.6g} for {resource}{others}; raise the budget, or relax widths that "
-            "have to stay"
-        )
-    shown = f"{budget:.6g}" if f"{budget:.6g}" != f"{least:.6g}" else f"{budget!r}"
-    return InfeasibleBudgetError(
-        f"no plan meets the budget of {shown} for {resource}: the lowest reachable is {above(least)}{others}; raise "
-        "the budget, or relax widths that have to stay"
-    )
-
-
-def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
+def _cheapest(model: FactorGraph, effort: Effort) -> tuple[Point | None, float]:
     """The cheapest plan found in the first resource, whatever it costs in others, and a lower bound on that cost."""
     tree = bucket_tree(model, max_entries=MOST_ENTRIES)
     if tree is not None:
@@ -362,21 +356,21 @@ def _cheapest(model: Model, effort: Effort) -> tuple[Point | None, float]:
         values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
         return Factor(scope=factor.scope, values=values, costs=np.zeros_like(factor.costs[:1]))
 
-    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
+    rest = FactorGraph(states=model.states, factors=tuple(map(turned, model.factors)), budgets=np.ones(1))
     outcome = maximise_by_integers(rest, gap=0.0, seconds=effort.seconds)
     return None if outcome.point is None else point_at(model, outcome.point.states), -outcome.bound
 
 
-def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
+def _infeasible_together(model: FactorGraph, effort: Effort, resources: tuple[str, ...]) -> InfeasibleBudgetError:
     """The error for budgets that exclude each other; it names the lowest first cost while the others are met."""
     if len(resources) == 1:
-        return _infeasible(resources[0], float(model.budgets[0]), _cheapest(model, effort)[1])
+        return infeasible(resources[0], float(model.budgets[0]), _cheapest(model, effort)[1])
 
     def turned(factor: Factor) -> Factor:
         values = np.where(np.isneginf(factor.values), -np.inf, -factor.costs[0])
         return Factor(scope=factor.scope, values=values, costs=factor.costs[1:])
 
-    rest = Model(states=model.states, factors=tuple(map(turned, model.factors)), budgets=model.budgets[1:])
+    rest = FactorGraph(states=model.states, factors=tuple(map(turned, model.factors)), budgets=model.budgets[1:])
 
     def price(states: Indices) -> float | None:
         at = np.asarray([np.flatnonzero(names == state)[0] for names, state in zip(rest.states, states, strict=True)])
@@ -384,12 +378,10 @@ def _infeasible_together(model: Model, effort: Effort, resources: tuple[str, ...
         return point.value if (point.costs <= rest.budgets).all() else None
 
     try:
-        standing = maximise(rest, price, effort, resources[1:])
+        incumbent = maximise(rest, price, effort, resources[1:])
     except InfeasibleBudgetError as error:
         return error
     except HalpError:  # out of time
-        standing = Standing(price=price)
-    least = -standing.value if standing.proven(max(effort.gap, _CERTAIN)) else math.nan
-    return _infeasible(
-        resources[0], float(model.budgets[0]), least, f" while {' and '.join(resources[1:])} meet theirs"
-    )
+        incumbent = Incumbent(price=price)
+    least = -incumbent.value if incumbent.proven(max(effort.gap, _CERTAIN)) else math.nan
+    return infeasible(resources[0], float(model.budgets[0]), least, f" while {' and '.join(resources[1:])} meet theirs")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from halp_trt.errors import InfeasibleBudgetError, UsageError
 
-__all__ = ["Problem", "Solution", "solve"]
+__all__ = ["Knapsack", "Picked", "solve"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -37,7 +37,7 @@ _BLOCK_SIZE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Knapsack:
     """A multiple-choice knapsack: one choice has to be made in every group.
 
     Attributes:
@@ -61,7 +61,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Solution:
+class Picked:
     """The choices of a knapsack and the bound on any other.
 
     Attributes:
@@ -79,7 +79,7 @@ class Solution:
     seconds: float = field(default=0.0, compare=False)
 
 
-def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
+def solve(problem: Knapsack, *, max_labels: int = _MAX_LABELS) -> Picked:
     """The most valuable choices within the budget; among equals the cheapest.
 
     Sums are taken in double precision. If they are exact (costs on a binary grid, as planning makes them), so is the
@@ -112,7 +112,7 @@ def solve(problem: Problem, *, max_labels: int = _MAX_LABELS) -> Solution:
             choices = candidate
             break
     value = _total(problem.values, choices)
-    return Solution(
+    return Picked(
         choices=choices,
         value=value,
         cost=_total(problem.costs, choices),
@@ -169,7 +169,7 @@ class _Rounding:
     value: float
 
 
-def _rounding(problem: Problem) -> _Rounding:
+def _rounding(problem: Knapsack) -> _Rounding:
     unit = 4 * (len(problem.costs) + 2) * np.finfo(float).eps
     costs = math.fsum(max(map(abs, costs)) for costs in problem.costs) + abs(problem.budget)
     values = math.fsum(max(map(abs, values)) for values in problem.values)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.solvers.tables import Bucket, Factor, Model
+from halp_trt.solvers.tables import Bucket, Factor, FactorGraph
 
 __all__ = [
     "Direction",
@@ -76,7 +76,7 @@ class Dual:
 # ---- passes over the tree -------------------------------------------------------------------------------------------
 
 
-def tables(model: Model, direction: Direction) -> list[Floats]:
+def tables(model: FactorGraph, direction: Direction) -> list[Floats]:
     """Every factor's table weighed in a direction."""
 
     def weighed(factor: Factor) -> Floats:
@@ -121,7 +121,7 @@ def _maximum(parts: list[Floats], shape: tuple[int, ...]) -> Floats:
     return best + fixed
 
 
-def upward(model: Model, tree: Tree, weighed: list[Floats]) -> tuple[float, list[Floats]]:
+def upward(model: FactorGraph, tree: Tree, weighed: list[Floats]) -> tuple[float, list[Floats]]:
     """The best value over all variables, and every bucket's message to its parent."""
     sizes = model.sizes
     messages: list[Floats] = []
@@ -135,7 +135,12 @@ def upward(model: Model, tree: Tree, weighed: list[Floats]) -> tuple[float, list
 
 
 def downward(
-    model: Model, tree: Tree, weighed: list[Floats], best: float, messages: list[Floats], visit: Callable[..., None]
+    model: FactorGraph,
+    tree: Tree,
+    weighed: list[Floats],
+    best: float,
+    messages: list[Floats],
+    visit: Callable[..., None],
 ) -> None:
     """Calls ``visit(rank, reach)`` for every bucket, parents first.
 
@@ -159,7 +164,9 @@ def downward(
         visit(rank, reach)
 
 
-def marginals(model: Model, tree: Tree, weighed: list[Floats], best: float, messages: list[Floats]) -> list[Floats]:
+def marginals(
+    model: FactorGraph, tree: Tree, weighed: list[Floats], best: float, messages: list[Floats]
+) -> list[Floats]:
     """The max-marginals: for every state of every variable the best value over all variables."""
     best_by_state: dict[int, Floats] = {}
 
@@ -170,7 +177,7 @@ def marginals(model: Model, tree: Tree, weighed: list[Floats], best: float, mess
     return [best_by_state.get(variable, np.array([best])) for variable in range(len(model.states))]
 
 
-def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[Floats]) -> Point:
+def best_states(model: FactorGraph, tree: Tree, weighed: list[Floats], messages: list[Floats]) -> Point:
     """The states with the best value, among equals the first."""
     chosen = np.zeros(len(model.states), np.intp)
     for rank in range(len(tree) - 1, -1, -1):
@@ -184,12 +191,12 @@ def best_states(model: Model, tree: Tree, weighed: list[Floats], messages: list[
     return point_at(model, chosen)
 
 
-def point_at(model: Model, states: Indices) -> Point:
+def point_at(model: FactorGraph, states: Indices) -> Point:
     """The value and costs of some states."""
     return points_at(model, states[None])[0]
 
 
-def points_at(model: Model, states: Indices) -> tuple[Point, ...]:
+def points_at(model: FactorGraph, states: Indices) -> tuple[Point, ...]:
     """The values and costs of many plans, ``states`` being ``[plan, variable]``."""
     values, costs = np.zeros(len(states)), np.zeros((len(model.budgets), len(states)))
     for factor in model.factors:
@@ -203,13 +210,13 @@ def points_at(model: Model, states: Indices) -> tuple[Point, ...]:
 # ---- the dual -------------------------------------------------------------------------------------------------------
 
 
-def lowest(model: Model, tree: Tree, resource: int) -> Point:
+def lowest(model: FactorGraph, tree: Tree, resource: int) -> Point:
     """The plan that costs least in one resource, whatever it costs in others."""
     return solve_at(model, tree, Direction(weight=0.0, prices=np.eye(len(model.budgets))[resource]))[1]
 
 
 def dual(
-    model: Model,
+    model: FactorGraph,
     tree: Tree,
     known: Sequence[Point] = (),
     *,
@@ -244,7 +251,7 @@ def dual(
     return Dual(prices=at, bound=bound, points=tuple(points))
 
 
-def solve_at(model: Model, tree: Tree, direction: Direction) -> tuple[float, Point]:
+def solve_at(model: FactorGraph, tree: Tree, direction: Direction) -> tuple[float, Point]:
     """The best value in a direction, and a plan with that value."""
     weighed = tables(model, direction)
     best, messages = upward(model, tree, weighed)

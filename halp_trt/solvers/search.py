@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.solvers.relaxation import Direction, Point, downward, points_at, tables, upward
-from halp_trt.solvers.tables import Bucket, Model
+from halp_trt.solvers.tables import Bucket, FactorGraph
 
 __all__ = ["MOST_POINTS", "Found", "search"]
 
@@ -115,7 +115,7 @@ class _TooLate(Exception):
 
 
 def search(
-    model: Model,
+    model: FactorGraph,
     tree: Sequence[Bucket],
     prices: Sequence[Floats],
     target: float,
@@ -148,7 +148,7 @@ def search(
     return Found(points=points, lost=progress.lost, num_labels=progress.num_labels)
 
 
-def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], target: float) -> _Bounds:
+def _bounds(model: FactorGraph, tree: Sequence[Bucket], prices: Sequence[Floats], target: float) -> _Bounds:
     """Bounds from one pass up and down the tree for every direction: ``prices``, then the lowest cost per resource.
 
     A combination stays alive if its ``reach`` meets the threshold of every direction:
@@ -195,7 +195,7 @@ def _bounds(model: Model, tree: Sequence[Bucket], prices: Sequence[Floats], targ
 
 
 def _open(
-    model: Model, tree: Sequence[Bucket], rank: int, bounds: _Bounds, progress: _Progress
+    model: FactorGraph, tree: Sequence[Bucket], rank: int, bounds: _Bounds, progress: _Progress
 ) -> tuple[_Labels, Indices]:
     """The labels of a bucket by combination of its variables, and the place of each combination in its separator."""
     bucket, sizes = tree[rank], model.sizes
@@ -224,13 +224,15 @@ def _flat(scope: Sequence[int], at: dict[int, Indices], sizes: Sequence[int], co
     return np.ravel_multi_index([at[variable] for variable in scope], [sizes[variable] for variable in scope])
 
 
-def _finish(model: Model, tree: Sequence[Bucket], rank: int, opened: tuple[_Labels, Indices]) -> _Labels:
+def _finish(model: FactorGraph, tree: Sequence[Bucket], rank: int, opened: tuple[_Labels, Indices]) -> _Labels:
     """The undominated labels by place in the separator: the bucket's own variable is decided."""
     labels, separators = opened
     return _undominated(replace(labels, places=separators[labels.places]))
 
 
-def _close(model: Model, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress) -> _Labels:
+def _close(
+    model: FactorGraph, tree: Sequence[Bucket], roots: Sequence[int], bounds: _Bounds, progress: _Progress
+) -> _Labels:
     """The labels of all trees joined: whole plans."""
     constant = model.factors[0]
     whole = _Labels(
@@ -363,7 +365,7 @@ def _thinned(labels: _Labels, rest: Floats, bounds: _Bounds, progress: _Progress
 
 
 def _points(
-    model: Model, tree: Sequence[Bucket], roots: Sequence[int], front: _Labels, progress: _Progress
+    model: FactorGraph, tree: Sequence[Bucket], roots: Sequence[int], front: _Labels, progress: _Progress
 ) -> tuple[Point, ...]:
     """The plans of some labels, read back from the roots down."""
     states = np.zeros((len(front.values), len(model.states)), np.intp)

@@ -23,7 +23,7 @@ __all__ = [
     "MOST_ENTRIES",
     "Bucket",
     "Factor",
-    "Model",
+    "FactorGraph",
     "branches",
     "bucket_tree",
     "model_of",
@@ -54,7 +54,7 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Model:
+class FactorGraph:
     """A graph of tables.
 
     Attributes:
@@ -158,7 +158,7 @@ class _Builder:
         return self._sums[groups, parts]
 
 
-def model_of(problem: Problem, *, removable: Collection[int] = ()) -> Model:
+def model_of(problem: Problem, *, removable: Collection[int] = ()) -> FactorGraph:
     """The tables of a problem over both widths.
 
     Args:
@@ -192,7 +192,7 @@ def model_of(problem: Problem, *, removable: Collection[int] = ()) -> Model:
     if removable:
         _add_blocks(builder)
     factors = [Factor(scope=scope, values=v, costs=c) for scope, (v, c) in builder.tables.items()]
-    return Model(
+    return FactorGraph(
         states=tuple(builder.states),
         factors=tuple(sorted(factors, key=lambda factor: len(factor.scope))),
         budgets=np.asarray(list(problem.budgets.values())),
@@ -216,7 +216,7 @@ def _add_blocks(builder: _Builder) -> None:
             builder.add((block.groups[-1], outside), -lost, 0.0)
 
 
-def narrowed(model: Model, keep: Sequence[Indices]) -> Model:
+def narrowed(model: FactorGraph, keep: Sequence[Indices]) -> FactorGraph:
     """The model with ``keep[variable]`` of the states of every variable; tables lose the variables that are settled."""
     tables: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
     for factor in model.factors:
@@ -231,14 +231,14 @@ def narrowed(model: Model, keep: Sequence[Indices]) -> Model:
             values, costs = tables[scope][0] + values, tables[scope][1] + costs
         tables[scope] = values, costs
     factors = [Factor(scope=scope, values=v, costs=c) for scope, (v, c) in tables.items()]
-    return Model(
+    return FactorGraph(
         states=tuple(states[kept] for states, kept in zip(model.states, keep, strict=True)),
         factors=tuple(sorted(factors, key=lambda factor: len(factor.scope))),
         budgets=model.budgets,
     )
 
 
-def undominated(model: Model) -> Model:
+def undominated(model: FactorGraph) -> FactorGraph:
     """The model without states that another of the same variable makes useless.
 
     The other is worth no less and costs no more, whatever the variables beside it do. Variables in a sum are left
@@ -284,7 +284,7 @@ _MOST_VARIABLES = 40
 """Most variables in a bucket: NumPy's arrays have a few dozen axes at most."""
 
 
-def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) -> tuple[Bucket, ...] | None:
+def bucket_tree(model: FactorGraph, *, max_entries: int, order: Sequence[int] = ()) -> tuple[Bucket, ...] | None:
     """Buckets in the order of elimination, or None where one would have more than ``max_entries`` combinations.
 
     The next variable is the one whose bucket is smallest, of equals the first. None, too, where a bucket would tie more
@@ -312,7 +312,7 @@ def bucket_tree(model: Model, *, max_entries: int, order: Sequence[int] = ()) ->
     return _joined(model, scopes)
 
 
-def branches(part: Model, tree: Sequence[Bucket], *, max_entries: int) -> tuple[Bucket, ...]:
+def branches(part: FactorGraph, tree: Sequence[Bucket], *, max_entries: int) -> tuple[Bucket, ...]:
     """The tree of a model that was ``narrowed`` from the one of ``tree``; in the same order, no bucket grows."""
     buckets = bucket_tree(part, max_entries=max_entries)
     if buckets is None:
@@ -321,7 +321,7 @@ def branches(part: Model, tree: Sequence[Bucket], *, max_entries: int) -> tuple[
     return buckets
 
 
-def _joined(model: Model, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:
+def _joined(model: FactorGraph, scopes: list[tuple[int, ...]]) -> tuple[Bucket, ...]:
     ranks = {scope[0]: rank for rank, scope in enumerate(scopes)}
     parents = [min((ranks[variable] for variable in scope[1:]), default=-1) for scope in scopes]
     children, factors = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)

@@ -12,8 +12,8 @@ from statistics import median_low
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.graphs.precision import Typed
-from halp_trt.runtimes import BuildOptions, Built, Compiler, Inspected, Runtime, Session
+from halp_trt.graphs.precision import TypedModel
+from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Inspected, Runtime, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import save, sha256_bytes, write_bytes
@@ -22,14 +22,14 @@ from halp_trt.workflows.folder import Origin, timings_path
 from halp_trt.workflows.precision import Examples, check_types, no_examples, preparer
 from halp_trt.workflows.prepared import DenseEngine
 
-__all__ = ["BuiltEngine", "Order", "build_engine", "compile_engine", "write_engine"]
+__all__ = ["BuiltEngine", "DeployOptions", "build_engine", "compile_engine", "write_engine"]
 
 _SECONDS_PER_BUILD = 1.0
 """Time for timing each of several builds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class DeployOptions:
     """Options for building engines, beyond run and target.
 
     Attributes:
@@ -54,7 +54,7 @@ class Order:
 
 
 def build_engine(
-    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, origin: Origin, order: Order
+    model: onnx.ModelProto, path: Path, runtime: Runtime, target: Target, origin: Origin, order: DeployOptions
 ) -> EngineRecord:
     """Builds one engine of a folded fp32 network, proves its precision, writes it and its record.
 
@@ -95,7 +95,7 @@ def write_engine(engine: BuiltEngine, path: Path) -> None:
 
 
 def compile_engine(
-    model: onnx.ModelProto, file: str, runtime: Runtime, target: Target, origin: Origin, order: Order
+    model: onnx.ModelProto, file: str, runtime: Runtime, target: Target, origin: Origin, order: DeployOptions
 ) -> BuiltEngine:
     """Builds one engine of a folded fp32 network in memory, and proves its precision.
 
@@ -134,8 +134,8 @@ def compile_engine(
 
 
 def _build(
-    typed: Typed, runtime: Runtime, target: Target, options: BuildOptions, num_builds: int
-) -> tuple[Built, Session | None]:
+    typed: TypedModel, runtime: Runtime, target: Target, options: BuildOptions, num_builds: int
+) -> tuple[BuildResult, Session | None]:
     """The engine and, where this machine runs it, its session; of several builds the one of median latency.
 
     TensorRT times kernels while it builds, so that two builds of one network may differ in speed. If nothing can be
@@ -161,12 +161,14 @@ def _build(
     return replace(builds[best], flags={**builds[best].flags, "builds": words}), sessions[best]
 
 
-def _compile_function(model: bytes, runtime: Runtime, target: Target, options: BuildOptions) -> Callable[[], Built]:
+def _compile_function(
+    model: bytes, runtime: Runtime, target: Target, options: BuildOptions
+) -> Callable[[], BuildResult]:
     if isinstance(runtime, Compiler):
         return lambda: runtime.compile(model, target, options)
     if options.version_compatible or options.hardware_compatible or options.workspace_bytes is not None:
         raise UsageError(f"{runtime.name} does not compile engines ahead of time; choose --runtime tensorrt for that")
-    return lambda: Built(engine=runtime.build(model, target))
+    return lambda: BuildResult(engine=runtime.build(model, target))
 
 
 def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
@@ -177,7 +179,7 @@ def _load(runtime: Runtime, engine: bytes, target: Target) -> Session | None:
 
 
 def _prove(
-    typed: Typed, built: Built, inspected: Inspected, target: Target
+    typed: TypedModel, built: BuildResult, inspected: Inspected, target: Target
 ) -> tuple[Mapping[str, str], str, Mapping[str, str]]:
     """The number formats that products compute in, their proof, and the formats of inputs and outputs.
 

@@ -19,7 +19,7 @@ from halp_trt.errors import UsageError
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.gpu_timing import PROTOCOL as GPU_PROTOCOL
 from halp_trt.runtimes.gpu_timing import doubts
-from halp_trt.specs import Measurement, Protocol
+from halp_trt.specs import Measurement, TimingProtocol
 from halp_trt.timing import (
     SHORTEST_US,
     Launch,
@@ -256,7 +256,7 @@ def _timed_on_gpu(row: Measurement, launch: Launch, samples: Sequence[Sample], n
         row,
         after=conditions_of(launch.device.conditions()),
         enqueue_us=float(np.median([sample.enqueue_us for sample in samples])),
-        protocol=Protocol(
+        protocol=TimingProtocol(
             method=GPU_PROTOCOL.method,
             num_samples=row.num_samples,
             num_warmup=num_warmup,

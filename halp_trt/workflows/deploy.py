@@ -12,10 +12,19 @@ from halp_trt.errors import ArtefactError, HalpError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
 from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.workflows.build import Order, build_engine
+from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
 
-__all__ = ["ROLES", "Deployment", "Order", "build_engine", "check_places", "deploy", "read_model", "tensorrt_plan"]
+__all__ = [
+    "ROLES",
+    "DeployOptions",
+    "Deployment",
+    "build_engine",
+    "check_places",
+    "deploy",
+    "read_model",
+    "tensorrt_plan",
+]
 
 ROLES = ("dense", "pruned")
 """The engines of a run."""
@@ -37,7 +46,7 @@ class Deployment:
     note: str = ""
 
 
-def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None = None) -> Deployment:
+def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions | None = None) -> Deployment:
     """Builds both engines of a run, and the pruned one for TensorRT too where it is installed.
 
     Raises:
@@ -48,7 +57,7 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: Order | None
         UsageError: the runtime lacks what is asked for, there is nothing to calibrate on, or an engine of another run
             would be overwritten.
     """
-    order = order or Order()
+    order = order or DeployOptions()
     if not order.overwrite:
         check_places(run, runtime, target, order.engines)
     plan = run.read_plan()
@@ -77,7 +86,7 @@ def check_places(
 
 
 def tensorrt_plan(
-    pruned: onnx.ModelProto, run: RunFolder, target: Target, order: Order
+    pruned: onnx.ModelProto, run: RunFolder, target: Target, order: DeployOptions
 ) -> tuple[EngineRecord | None, str]:
     """The pruned network as a ``.plan`` of TensorRT for RTX, which builds without a GPU, and a note on it."""
     name = next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from halp_trt.runtimes import Array
-from halp_trt.workflows.deploy import Deployment, Order, deploy, read_model
+from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy, read_model
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared
@@ -19,7 +19,7 @@ def deploy_run(
     run: RunFolder,
     place: PlaceSettings,
     pictures: DataSettings,
-    order: Order,
+    order: DeployOptions,
     *,
     prepared: Prepared | None = None,
     dense: DenseEngine | None = None,

@@ -15,7 +15,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
 from halp_trt.models.weights import check_finite
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import save, save_tensors, sha256_bytes, write_bytes, write_text
@@ -197,7 +197,7 @@ def write_result(
     tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in slimmed.state_dict().items()}
     check_finite(tensors, "the fine-tuned network")
     save_tensors(folder.weights, tensors)
-    widened = widen(copy.deepcopy(dense), plan, tensors)
+    widened = unslim(copy.deepcopy(dense), plan, tensors)
     pruned = rewrite(with_weights(subject.model, arrays_of(widened)), plan).SerializeToString()
     write_bytes(folder.pruned_model, pruned)
     parents = {

@@ -13,7 +13,7 @@ import onnx
 from halp_trt.errors import PrecisionError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.mixed import NUM_RANGE_EXAMPLES, quantize_in_half
 from halp_trt.graphs.opset import convert_opset
-from halp_trt.graphs.precision import HALVES, Typed, compute_types, to_half
+from halp_trt.graphs.precision import HALVES, TypedModel, compute_types, to_half
 from halp_trt.graphs.quantize import check_calibratable, quantize
 from halp_trt.runtimes import BUILD_ONLY, Array, Runtime, traits_of
 from halp_trt.specs import Target
@@ -33,7 +33,7 @@ __all__ = [
 
 Examples = Callable[[], Sequence[Mapping[str, Array]]]
 """A function that makes inputs of the kind the network will see."""
-Prepare = Callable[[onnx.ModelProto], Typed]
+Prepare = Callable[[onnx.ModelProto], TypedModel]
 """A function that gives a folded fp32 network the types of a target."""
 
 DIFFERENCES: Mapping[str, float] = MappingProxyType(
@@ -47,9 +47,9 @@ def no_examples() -> tuple[Mapping[str, Array], ...]:
     return ()
 
 
-def as_is(model: onnx.ModelProto) -> Typed:
+def as_is(model: onnx.ModelProto) -> TypedModel:
     """The network in fp32, as it is."""
-    return Typed(model=model)
+    return TypedModel(model=model)
 
 
 def preparer(target: Target, examples: Examples = no_examples, keep: Collection[str] = ()) -> Prepare:
@@ -62,7 +62,7 @@ def preparer(target: Target, examples: Examples = no_examples, keep: Collection[
     """
     once = cache(examples)
 
-    def prepare(model: onnx.ModelProto) -> Typed:
+    def prepare(model: onnx.ModelProto) -> TypedModel:
         opset = parser_opset(target)
         lowered = model if opset is None else convert_opset(model, opset)
         _check_keep(lowered, keep)
@@ -140,7 +140,9 @@ def has_half_rest(target: Target) -> bool:
     return traits_of(target.runtime).has_half_rest(target.runtime_version)
 
 
-def check_types(typed: Typed, found: Mapping[str, str], precision: str, *, where: str, is_whole: bool = True) -> None:
+def check_types(
+    typed: TypedModel, found: Mapping[str, str], precision: str, *, where: str, is_whole: bool = True
+) -> None:
     """Compares the number formats that a network computes in with those it was given.
 
     Args:

@@ -14,7 +14,7 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.trace import trace
-from halp_trt.runtimes import BuildOptions, Built, Compiler, Runtime, Session
+from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.precision import Prepare
@@ -70,7 +70,7 @@ class DenseEngine:
 
     source: bytes
     target: Target
-    built: Built
+    built: BuildResult
     session: Session | None
     seconds: float
 
@@ -103,7 +103,7 @@ def build_dense(
     if isinstance(runtime, Compiler):
         built = runtime.compile(source, target, options or BuildOptions())
     else:
-        built = Built(engine=runtime.build(source, target))
+        built = BuildResult(engine=runtime.build(source, target))
     seconds = time.perf_counter() - started
     session: Session | None = None
     with contextlib.suppress(RuntimeUnavailableError):  # it may be built here for a device elsewhere

@@ -15,7 +15,7 @@ from halp_trt.runtimes import BuildOptions
 from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import write_text
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.workflows.deploy import Order, check_places
+from halp_trt.workflows.deploy import DeployOptions, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
@@ -96,7 +96,9 @@ def run_all(
     )
     built = clock.timed(
         "deploy",
-        lambda: deploy_run(run, asked.place, asked.data, Order(engines=engines), prepared=prepared, dense=dense),
+        lambda: deploy_run(
+            run, asked.place, asked.data, DeployOptions(engines=engines), prepared=prepared, dense=dense
+        ),
         lambda _: str(engines),
     )
     result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines), _verified)

@@ -17,14 +17,14 @@ from halp_trt.workflows.layer_checks import kernel_checks, layer_checks
 from halp_trt.workflows.outputs import Inputs, compare_outputs
 from halp_trt.workflows.precision import DIFFERENCES
 
-__all__ = ["Contender", "Evidence", "Explain", "Promise", "Tolerances", "Witness", "count_parameters", "verify"]
+__all__ = ["Evidence", "Explain", "LoadedEngine", "Promise", "Tolerances", "Witness", "count_parameters", "verify"]
 
 _PROFILE_RUNS = 30
 """Runs of a profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
+class LoadedEngine:
     """One engine, loaded.
 
     Attributes:
@@ -40,10 +40,10 @@ class Contender:
     engine: bytes = b""
 
 
-Witness = Callable[[Contender], float]
+Witness = Callable[[LoadedEngine], float]
 """A function that gives an engine's largest difference from another runtime's outputs, over the largest output above
 1."""
-Explain = Callable[[Contender], Sequence[tuple[Unit, float]]]
+Explain = Callable[[LoadedEngine], Sequence[tuple[Unit, float]]]
 """A function that gives the kernels of an engine in order, and the microseconds of each alone."""
 
 
@@ -106,7 +106,7 @@ class Evidence:
 
 
 def verify(
-    engines: Mapping[str, Contender],
+    engines: Mapping[str, LoadedEngine],
     promise: Promise,
     *,
     masked: Callable[[Inputs], list[Array]],
@@ -180,7 +180,7 @@ class _Explained:
 
 
 def _explained(
-    engines: Mapping[str, Contender],
+    engines: Mapping[str, LoadedEngine],
     plan: PruningPlan,
     predicted: Mapping[str, Mapping[str, float]],
     inputs: Inputs,

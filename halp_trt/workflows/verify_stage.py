@@ -8,10 +8,10 @@ from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable, check_target
-from halp_trt.models.reference import answers
+from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import LoadedModel
-from halp_trt.models.widen import widen
-from halp_trt.runtimes import Array, Explains, Runtime, Session, Unit
+from halp_trt.models.widen import unslim
+from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
 from halp_trt.store import load_tensors, read_table, save
@@ -24,7 +24,7 @@ from halp_trt.workflows.measurer import Measurer, network_footprint
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
-from halp_trt.workflows.verify import Contender, Evidence, Explain, Promise, Tolerances, verify
+from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
 
 __all__ = ["score_of", "verify_alone", "verify_run"]
 
@@ -70,16 +70,16 @@ def verify_run(
         for role, parent in (("dense", run.dense_model), ("pruned", run.pruned_model))
     }
     loaded, data = network()
-    masked = widen(copy.deepcopy(loaded.module), plan, load_tensors(run.weights))
+    masked = unslim(copy.deepcopy(loaded.module), plan, load_tensors(run.weights))
     inputs = example_inputs(contenders["dense"].session, data, loaded.example)
 
-    def off_onnxruntime(contender: Contender) -> float:
+    def off_onnxruntime(contender: LoadedEngine) -> float:
         return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
 
     result = verify(
         contenders,
         Promise(plan=plan, budget=budget, table=table, tolerances=tolerances or Tolerances()),
-        masked=lambda inputs: answers(masked, inputs.values()),
+        masked=lambda inputs: outputs_of(masked, inputs.values()),
         score=lambda session: score_of(session, data, loaded.output_names),
         inputs=inputs,
         evidence=Evidence(
@@ -134,13 +134,13 @@ def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:
 
 def _explainer(settings: TableSettings, plan: PruningPlan, runtime: Runtime, target: Target) -> Explain | None:
     """A function that looks up an engine's kernels and measures new ones; None where it cannot tell kernels."""
-    if not isinstance(runtime, Explains) or settings.on_a_miss == "refuse":
+    if not isinstance(runtime, TellsKernels) or settings.on_a_miss == "refuse":
         return None
     measure = Measurer(
         table_of(settings, target), runtime, target, footprint=network_footprint(plan.graph, target.batch_size)
     )
 
-    def explain(contender: Contender) -> list[tuple[Unit, float]]:
+    def explain(contender: LoadedEngine) -> list[tuple[Unit, float]]:
         units = runtime.units(contender.engine, target)
         rows = measure.units(units)
         return [(unit, rows[unit.spec].latency_us) for unit in units]
@@ -148,11 +148,13 @@ def _explainer(settings: TableSettings, plan: PruningPlan, runtime: Runtime, tar
     return explain
 
 
-def _contender(run: RunFolder, role: str, parent: Path, runtime: Runtime, target: Target, engines: Path) -> Contender:
+def _contender(
+    run: RunFolder, role: str, parent: Path, runtime: Runtime, target: Target, engines: Path
+) -> LoadedEngine:
     path = engine_path(engines, run, role, target, runtime.suffix)
     record, engine = load_engine(path, parent)
     session = runtime.load(engine, target)
-    return Contender(record=record, session=session, model=read_model(parent), engine=engine)
+    return LoadedEngine(record=record, session=session, model=read_model(parent), engine=engine)
 
 
 def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]) -> Score | None:

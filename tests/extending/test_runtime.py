@@ -15,7 +15,7 @@ from halp_trt.runtimes import RUNTIMES, Choice, Runtime, Traits, available_runti
 from halp_trt.specs import LayerSpec
 from halp_trt.store import load
 from halp_trt.timing import time_interleaved
-from halp_trt.workflows.deploy import Order, build_engine
+from halp_trt.workflows.deploy import DeployOptions, build_engine
 from halp_trt.workflows.folder import Origin
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.precision import check_measurable
@@ -42,7 +42,7 @@ def test_it_builds_runs_and_times_engines(mine: Runtime, tmp_path: Path) -> None
     layer = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     model = draw([layer], {"w": numbers(4, 3, 1, 1)}, inputs={"x": (1, 3, 8, 8)}, outputs=["y"])
     path, target = tmp_path / "it.onnx", mine.target("fp32", 1)
-    record = build_engine(model, path, mine, target, Origin(), Order(engines=tmp_path))
+    record = build_engine(model, path, mine, target, Origin(), DeployOptions(engines=tmp_path))
     assert (record.target.runtime, record.runnable) == ("interpreter", True)
     session = mine.load(path.read_bytes(), target)
     picture = np.ones((1, 3, 8, 8), np.float32)

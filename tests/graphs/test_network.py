@@ -16,7 +16,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from tests.graphs.drawing import conv, draw, numbers
 from tests.nets import make_net, traced
 
@@ -150,4 +150,4 @@ def test_weights_of_another_run_do_not_spread() -> None:
     plan, other = half_plan(graph), half_plan(graph, [graph.prunable_groups[0].name])
     slimmed = slim(copy.deepcopy(net), plan).state_dict()
     with pytest.raises(GraphMismatchError, match="use the plan and weights of one run"):
-        widen(copy.deepcopy(net), other, slimmed)
+        unslim(copy.deepcopy(net), other, slimmed)

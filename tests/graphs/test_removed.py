@@ -24,7 +24,7 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import uneven_plan
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan
 
@@ -97,7 +97,7 @@ def test_all_forms_of_a_network_without_blocks_are_one(
     mask(masked, plan)
     expected = answer(masked)
     slimmed = slim(copy.deepcopy(net), plan)
-    widened = widen(copy.deepcopy(net), plan, slimmed.state_dict())
+    widened = unslim(copy.deepcopy(net), plan, slimmed.state_dict())
     close = {"rtol": 0, "atol": 2e-6 * max(1.0, float(np.abs(expected).max()))}
     np.testing.assert_allclose(answer(slimmed), expected, **close)
     np.testing.assert_allclose(answer(widened), expected, **close)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
 from halp_trt.latency.region import Effort, Region, least_probes, usual_probes
-from halp_trt.latency.staircase import climb, plateau_wave
+from halp_trt.latency.staircase import plateau_wave, stair_coordinate
 from halp_trt.latency.surface import Surface
 from halp_trt.latency.survey import grid_surfaces, measure_surface, measure_surfaces
 from halp_trt.runtimes.synthetic import latency_us
@@ -119,14 +119,24 @@ def test_a_wave_is_found_only_where_there_is_one(period: int, noise: float) -> N
         assert plateau_wave(latencies[0].tolist(), sigma) == ()
         found = plateau_wave(latencies[1].tolist(), sigma)
         assert len(found) % period == period - 1, "a multiple of the period says the same"
-        assert np.allclose(climb(16 * tiles, 16, found) / 16, period * (full + shares[rest]), atol=0.5)
+        assert np.allclose(stair_coordinate(16 * tiles, 16, found) / 16, period * (full + shares[rest]), atol=0.5)
 
 
 def test_widths_climb_by_what_they_cost() -> None:
-    assert climb([1, 2, 3], 1).tolist() == [1, 2, 3]
-    assert climb([8, 16, 24], 16).tolist() == [16, 16, 32]
-    assert climb([8, 16, 32, 48, 64, 72, 128], 16, (0.5, 0.75, 0.875)).tolist() == [32, 32, 48, 56, 64, 96, 128]
-    assert climb([16, 40], 8, (1.0,)).tolist() == [16, 48], "the last plateaus of a period may cost nothing more"
+    assert stair_coordinate([1, 2, 3], 1).tolist() == [1, 2, 3]
+    assert stair_coordinate([8, 16, 24], 16).tolist() == [16, 16, 32]
+    assert stair_coordinate([8, 16, 32, 48, 64, 72, 128], 16, (0.5, 0.75, 0.875)).tolist() == [
+        32,
+        32,
+        48,
+        56,
+        64,
+        96,
+        128,
+    ]
+    assert stair_coordinate([16, 40], 8, (1.0,)).tolist() == [16, 48], (
+        "the last plateaus of a period may cost nothing more"
+    )
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from halp_trt.models.masks.hard import HARD
 from halp_trt.models.slim import slim, slim_like
 from halp_trt.models.trace import half_plan, trace
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.models.zoo import ResidualNet
 from halp_trt.specs import PruningPlan
 
@@ -82,7 +82,7 @@ def test_another_device_computes_the_same(plan: PruningPlan, lazy: str) -> None:
         whole, optimizer = copy.deepcopy(module), trained(module)
         HARD.apply(module, plan, optimizer)
         slim(module, plan, optimizer)
-        widen(whole, plan, dict(module.state_dict()))
+        unslim(whole, plan, dict(module.state_dict()))
         found.append(({name: t.cpu() for name, t in whole.state_dict().items()}, module))
     (here, _), (there, narrow) = found
     assert next(narrow.parameters()).device.type == "lazy"

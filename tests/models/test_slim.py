@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from halp_trt.models.masks.hard import mask, settle
+from halp_trt.models.masks.hard import freeze_removed_batchnorms, mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import half_plan, trace, uneven_plan
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.models.zoo import ResidualNet
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import load, load_tensors, save, save_tensors
@@ -120,7 +120,7 @@ def test_a_slimmed_network_comes_back_from_its_plan_and_weights(name: str, tmp_p
     assert isinstance(found, PruningPlan)
     again = slim(make_net(name, seed=1), found)
     again.load_state_dict(load_tensors(tmp_path / "weights.safetensors"))
-    wide = widen(make_net(name, seed=2), found, load_tensors(tmp_path / "weights.safetensors"))
+    wide = unslim(make_net(name, seed=2), found, load_tensors(tmp_path / "weights.safetensors"))
     with torch.no_grad():
         for one, other, third in zip(*(flatten(n.eval()(PICTURES)) for n in (net, again, wide)), strict=True):
             assert torch.equal(one, other)
@@ -148,7 +148,7 @@ def test_a_weight_under_two_names_comes_back() -> None:
     assert graph.prunable_groups
     plan = half_plan(graph)
     slimmed = slim(copy.deepcopy(net), plan)
-    wide = widen(copy.deepcopy(net), plan, slimmed.state_dict())
+    wide = unslim(copy.deepcopy(net), plan, slimmed.state_dict())
     assert slimmed.one.weight is slimmed.two.weight
     with torch.no_grad():
         torch.testing.assert_close(wide(example), slimmed(example), rtol=1e-5, atol=1e-6)
@@ -202,7 +202,7 @@ def test_removed_blocks_train_on_as_a_constant(optimizer: str, training: bool) -
         torch.testing.assert_close(slimmed(pictures), masked(pictures), rtol=1e-6, atol=1e-6)
     dense, _ = without_blocks()
     with torch.no_grad():
-        torch.testing.assert_close(widen(dense, plan, slimmed.state_dict())(pictures), slimmed(pictures))
+        torch.testing.assert_close(unslim(dense, plan, slimmed.state_dict())(pictures), slimmed(pictures))
 
 
 def test_a_settled_block_answers_what_it_learns_with() -> None:
@@ -211,9 +211,9 @@ def test_a_settled_block_answers_what_it_learns_with() -> None:
     for block in (net.stages[0][1], net.stages[1][0]):
         block.bn2.running_mean.normal_()
         block.bn2.bias.data.normal_()
-    settle(net, plan)
+    freeze_removed_batchnorms(net, plan)
     before = copy.deepcopy(net.state_dict())
-    settle(net, plan)
+    freeze_removed_batchnorms(net, plan)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     block = net.stages[0][1]
     inside = torch.zeros(2, block.conv2.out_channels, 4, 4, dtype=torch.float64)

@@ -9,7 +9,7 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.mobilenet import InvertedResidual
-from halp_trt.models.reference import answers
+from halp_trt.models.reference import outputs_of
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace, uneven_plan
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
@@ -84,7 +84,7 @@ def test_mobilenet_pruned_physically_and_rewritten_equals_the_masked_one():
     session = onnxruntime.InferenceSession(rewrite(model, plan).SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: example[0].numpy()})
     mask(module, plan)
-    (masked,) = answers(module, [example[0].numpy()])
+    (masked,) = outputs_of(module, [example[0].numpy()])
     np.testing.assert_allclose(found, masked, atol=1e-5)
     slimmed = slim(module, plan)(*example)
     np.testing.assert_allclose(slimmed.detach().numpy(), masked, atol=1e-5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from halp_trt.errors import GraphMismatchError, UsageError
 from halp_trt.planning.chunks import channel_steps, slice_specs
 from halp_trt.planning.pricing import counts_latency_us
-from halp_trt.planning.widths import check_request, narrow, width_choices
+from halp_trt.planning.widths import check_request, keep_most_salient, width_choices
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
 from tests.strategies import (
     channel_graphs,
@@ -37,7 +37,7 @@ def test_narrowing_keeps_the_most_salient_of_what_was_kept(data: st.DataObject) 
     graph = data.draw(channel_graphs(widths=(4, 8)))
     plan, saliency = data.draw(plans(graph)), data.draw(saliencies(graph))
     counts = {g.name: data.draw(st.integers(1, len(plan.kept[g.name]))) for g in graph.prunable_groups}
-    narrowed = narrow(plan, saliency, formula_lookup(), counts)
+    narrowed = keep_most_salient(plan, saliency, formula_lookup(), counts)
     for group in graph.prunable_groups:
         scores = saliency.scores[group.name]
         kept, dropped = narrowed.kept[group.name], set(plan.kept[group.name]) - set(narrowed.kept[group.name])

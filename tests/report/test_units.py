@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halp_trt.report import units
-from halp_trt.specs import Protocol
+from halp_trt.specs import TimingProtocol
 from tests.report.values import TARGET, measurement
 
 
@@ -66,6 +66,6 @@ def test_columns_line_up() -> None:
 
 
 def test_a_protocol_warms_up_by_time_or_by_runs() -> None:
-    timed = Protocol(method="gpu-events", num_samples=50, warmup_ms=200.0)
+    timed = TimingProtocol(method="gpu-events", num_samples=50, warmup_ms=200.0)
     assert units.protocol_line(timed) == "gpu-events, 50 samples after a warm-up of 200 ms"
-    assert units.protocol_line(Protocol(method="m")) == "m, 20 samples after a warm-up of 3 runs"
+    assert units.protocol_line(TimingProtocol(method="m")) == "m, 20 samples after a warm-up of 3 runs"

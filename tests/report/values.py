@@ -14,11 +14,11 @@ from halp_trt.specs import (
     LayerCheck,
     LayerSpec,
     Measurement,
-    Protocol,
     PruningPlan,
     Saliency,
     Score,
     Target,
+    TimingProtocol,
     Verification,
 )
 
@@ -28,7 +28,7 @@ TARGET = Target(
     runtime_version="1.0",
     precision="fp32",
     batch_size=2,
-    protocol=Protocol(method="by hand", num_samples=7, num_warmup=2),
+    protocol=TimingProtocol(method="by hand", num_samples=7, num_warmup=2),
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from halp_trt.runtimes.cpu import round_bench
 from halp_trt.runtimes.cpu.round_bench import ROUNDS, Profile, RoundBench, Turns, _groups, batches, windows
-from halp_trt.specs import Footprint, Measurement, Protocol
+from halp_trt.specs import Footprint, Measurement, TimingProtocol
 from halp_trt.timing import Processor
 
 TARE = 3.0
@@ -86,7 +86,7 @@ class Machine:
         monkeypatch.setattr(round_bench.time, "monotonic", lambda: self.now_ns / 1e9)
         monkeypatch.setattr(round_bench.time, "sleep", lambda seconds: self.log.append(f"sleep {seconds:.1f}"))
         return RoundBench(
-            protocol=Protocol(method=ROUNDS, num_samples=num_samples, num_warmup=2),
+            protocol=TimingProtocol(method=ROUNDS, num_samples=num_samples, num_warmup=2),
             open_network=self.network,
             reference=self.work("reference", *(reference_us or (50.0,))),
             charge_us=TARE,

@@ -18,14 +18,14 @@ import pytest
 from halp_trt.errors import ArtefactError, BuildError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.runtimes import BuildOptions, Built
+from halp_trt.runtimes import BuildOptions, BuildResult
 from halp_trt.runtimes.tensorrt import runtime as tensorrt_engines
 from halp_trt.runtimes.tensorrt import timing_cache as tensorrt_timings
 from halp_trt.runtimes.tensorrt.bindings import Library
 from halp_trt.runtimes.tensorrt.build import compile_plan
 from halp_trt.runtimes.tensorrt.runtime import TensorRT, check_gpu
 from halp_trt.runtimes.tensorrt.timing_cache import accept_timings, read_timings, save_timings
-from halp_trt.specs import LayerSpec, Protocol, Target
+from halp_trt.specs import LayerSpec, Target, TimingProtocol
 from tests.runtimes.bindings import VERSIONS
 from tests.runtimes.fake_builder import fake_tensorrt
 
@@ -47,13 +47,13 @@ def target(precision: str = "fp32", level: int | None = None) -> Target:
         runtime_version="0",
         precision=precision,
         batch_size=1,
-        protocol=Protocol(method="test"),
+        protocol=TimingProtocol(method="test"),
         compute_capability="7.0",
         optimization_level=level,
     )
 
 
-def plan_of(built: Built) -> dict[str, Any]:
+def plan_of(built: BuildResult) -> dict[str, Any]:
     plan: dict[str, Any] = json.loads(built.engine)
     return plan
 
@@ -200,7 +200,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     parts = {
         "device.cuda": SimpleNamespace(require_device=require_device),
-        "runtimes.gpu_timing": SimpleNamespace(PROTOCOL=Protocol(method="gpu-events")),
+        "runtimes.gpu_timing": SimpleNamespace(PROTOCOL=TimingProtocol(method="gpu-events")),
         "runtimes.tensorrt.prober": SimpleNamespace(
             open_session=lambda trt, plan, target: plan, open_prober=open_prober
         ),

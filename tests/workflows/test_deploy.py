@@ -11,11 +11,11 @@ import onnx
 import pytest
 
 from halp_trt.errors import ArtefactError, PrecisionError, UsageError
-from halp_trt.runtimes import BuildOptions, Built, Inspected, Runtime, available_runtimes, get_runtime
+from halp_trt.runtimes import BuildOptions, BuildResult, Inspected, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, Target
 from halp_trt.store import load, sha256_file
 from halp_trt.timing import Launch, Sample
-from halp_trt.workflows.build import Order, build_engine
+from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.deploy import deploy, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import Origin, RunFolder, load_engine
@@ -28,7 +28,7 @@ TARGET = RUNTIME.target("fp32", 1)
 
 
 def test_both_engines_run_and_name_their_parents(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
+    built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     for record, parent in ((built.dense, pruned.run.dense_model), (built.pruned, pruned.run.pruned_model)):
         path = tmp_path / record.file
         assert load(path.with_suffix(".json")) == record
@@ -40,7 +40,7 @@ def test_both_engines_run_and_name_their_parents(pruned: Pruned, tmp_path: Path)
 
 
 def test_the_dense_engine_computes_what_the_dense_export_does(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
+    built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     engine = RUNTIME.load((tmp_path / built.dense.file).read_bytes(), TARGET)
     export = RUNTIME.load(pruned.run.dense_model.read_bytes(), TARGET)
     inputs = {name: np.ones(shape, np.float32) for name, shape in engine.input_shapes.items()}
@@ -50,7 +50,7 @@ def test_the_dense_engine_computes_what_the_dense_export_does(pruned: Pruned, tm
 
 @pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 def test_where_tensorrt_is_installed_there_is_a_plan_too(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
+    built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     assert isinstance(built.plan, EngineRecord), built.note
     path = tmp_path / built.plan.file
     assert path.suffix == ".plan"
@@ -60,13 +60,13 @@ def test_where_tensorrt_is_installed_there_is_a_plan_too(pruned: Pruned, tmp_pat
 
 @pytest.mark.skipif("tensorrt-rtx" in available_runtimes(), reason="TensorRT for RTX is installed")
 def test_where_it_is_not_one_line_says_how_to_get_it(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
+    built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     assert built.plan is None
     assert "pip install 'halp-trt[tensorrt-rtx]'" in built.note
 
 
 def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
-    built = deploy(pruned.run, RUNTIME, TARGET, Order(engines=tmp_path))
+    built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     path = tmp_path / built.pruned.file
     with pytest.raises(ArtefactError, match=r"was not built from .*dense\.onnx"):
         load_engine(path, pruned.run.dense_model)
@@ -80,10 +80,10 @@ def test_engines_of_another_run_are_not_overwritten(pruned: Pruned, tmp_path: Pa
     mine, namesake = (RunFolder(path=tmp_path / place / "it") for place in "ab")
     for run in (mine, namesake):
         shutil.copytree(pruned.run.path, run.path)
-    built = deploy(mine, RUNTIME, TARGET, Order(engines=engines))
+    built = deploy(mine, RUNTIME, TARGET, DeployOptions(engines=engines))
     assert built.pruned.run == "../a/it"
     before = {path.name: path.read_bytes() for path in engines.iterdir()}
-    deploy(namesake, RUNTIME, TARGET, Order(engines=engines))  # a copy: the same networks, nothing is lost
+    deploy(namesake, RUNTIME, TARGET, DeployOptions(engines=engines))  # a copy: the same networks, nothing is lost
     assert {name for name in before if name.endswith(".onnx")} == {path.name for path in engines.glob("*.onnx")}
 
     for run in (mine, namesake):  # pruned anew
@@ -91,10 +91,10 @@ def test_engines_of_another_run_are_not_overwritten(pruned: Pruned, tmp_path: Pa
     namesake.plan.write_text(namesake.plan.read_text() + "\n")
     before = {path.name: path.read_bytes() for path in engines.iterdir()}
     with pytest.raises(UsageError, match=r"an engine of the run \.\./b/it, and the run \.\./a/it would overwrite it"):
-        deploy(mine, RUNTIME, TARGET, Order(engines=engines))
+        deploy(mine, RUNTIME, TARGET, DeployOptions(engines=engines))
     assert {path.name: path.read_bytes() for path in engines.iterdir()} == before
-    deploy(namesake, RUNTIME, TARGET, Order(engines=engines))  # its own
-    assert deploy(mine, RUNTIME, TARGET, Order(engines=engines, overwrite=True)).dense.run == "../a/it"
+    deploy(namesake, RUNTIME, TARGET, DeployOptions(engines=engines))  # its own
+    assert deploy(mine, RUNTIME, TARGET, DeployOptions(engines=engines, overwrite=True)).dense.run == "../a/it"
 
 
 def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
@@ -106,19 +106,19 @@ def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
 def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None:
     run = replace(pruned.run, path=tmp_path / "empty")
     with pytest.raises(ArtefactError, match=r"plan\.json"):
-        deploy(run, RUNTIME, TARGET, Order(engines=tmp_path))
+        deploy(run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     lone = RunFolder(path=tmp_path / "lone")
     lone.path.mkdir()
     lone.plan.write_bytes(pruned.run.plan.read_bytes())
     with pytest.raises(ArtefactError, match=r"cannot read the model .*dense\.onnx"):
-        deploy(lone, RUNTIME, TARGET, Order(engines=tmp_path))
+        deploy(lone, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     assert onnx.load(pruned.run.dense_model).graph.node
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path: Path, precision: str) -> None:
     settings = pruned.run.read_settings().changed(precision=precision)
-    built = deploy_run(pruned.run, settings.place, settings.data, Order(engines=tmp_path))
+    built = deploy_run(pruned.run, settings.place, settings.data, DeployOptions(engines=tmp_path))
     assert built.pruned.target.precision == precision
     low = RUNTIME.load((tmp_path / built.pruned.file).read_bytes(), built.pruned.target)
     exact = RUNTIME.load(pruned.run.pruned_model.read_bytes(), TARGET)
@@ -172,8 +172,8 @@ class Lottery:
     def __init__(self, *latencies_us: int) -> None:
         self.remaining = list(latencies_us)
 
-    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
-        return Built(engine=str(self.remaining.pop(0)).encode(), types={"conv": "fp32"}, flags={"lot": "drawn"})
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> BuildResult:
+        return BuildResult(engine=str(self.remaining.pop(0)).encode(), types={"conv": "fp32"}, flags={"lot": "drawn"})
 
     def check(self, target: Target, options: BuildOptions) -> None:
         """Everything can be had."""
@@ -188,7 +188,7 @@ class Lottery:
 def test_of_several_builds_the_median_is_kept(tmp_path: Path) -> None:
     single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
-    order = Order(engines=tmp_path, num_builds=3)
+    order = DeployOptions(engines=tmp_path, num_builds=3)
     record = build_engine(model, tmp_path / "it.plan", cast(Runtime, Lottery(400, 50, 200)), TARGET, Origin(), order)
     assert (tmp_path / "it.plan").read_bytes() == b"200"
     assert record.runnable
@@ -201,7 +201,7 @@ def test_an_engine_that_contradicts_its_network_is_an_error(tmp_path: Path, monk
     monkeypatch.setattr(Timed, "kind", "fp16")
     single = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     model = draw([single], {"w": numbers(1, 1, 1, 1)}, inputs={"x": (1, 1, 2, 2)}, outputs=["y"])
-    order, path = Order(engines=tmp_path), tmp_path / "it.plan"
+    order, path = DeployOptions(engines=tmp_path), tmp_path / "it.plan"
     with pytest.raises(PrecisionError, match="'conv' computes in fp16 in the built engine, and in fp32 in the model"):
         build_engine(model, path, cast(Runtime, Lottery(1)), TARGET, Origin(), order)
     assert not path.exists(), "what is not proven is not written"

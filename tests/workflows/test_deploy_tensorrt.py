@@ -15,14 +15,14 @@ from halp_trt.cli import verbs
 from halp_trt.errors import BuildError, PrecisionError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
-from halp_trt.graphs.precision import Typed, to_half
+from halp_trt.graphs.precision import TypedModel, to_half
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import half_plan
 from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, save, sha256_file, write_bytes
-from halp_trt.workflows.build import Order, build_engine
+from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.folder import Origin, RunFolder
 from halp_trt.workflows.precision import check_types
 from halp_trt.workflows.settings import Settings
@@ -155,7 +155,7 @@ def test_a_run_that_cannot_be_measured_stops_before_it_trains(tmp_path: Path) ->
 def build(model: onnx.ModelProto, folder: Path, capability: str = "8.6", precision: str = "fp32") -> EngineRecord:
     runtime = get_runtime("tensorrt-rtx")
     target = replace(runtime.target(precision, 1), compute_capability=capability)
-    return build_engine(model, folder / "it.plan", runtime, target, Origin(), Order(engines=folder))
+    return build_engine(model, folder / "it.plan", runtime, target, Origin(), DeployOptions(engines=folder))
 
 
 def test_an_illegal_graph_is_one_sentence() -> None:
@@ -189,4 +189,4 @@ def test_a_contradiction_is_an_error() -> None:
         check_types(typed, {}, "fp16", where="the parsed network")
     check_types(typed, {}, "fp16", where="the built engine", is_whole=False)
     with pytest.raises(PrecisionError, match="computes in fp32 where fp16 was asked for"):
-        check_types(Typed(model=model), {"conv": "fp32"}, "fp16", where="the parsed network")
+        check_types(TypedModel(model=model), {"conv": "fp32"}, "fp16", where="the parsed network")

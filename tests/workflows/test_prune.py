@@ -19,10 +19,10 @@ import torch
 from halp_trt.errors import ArtefactError, InfeasibleBudgetError, NonFiniteError, UsageError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.latency import Effort
-from halp_trt.models.reference import answers
+from halp_trt.models.reference import outputs_of
 from halp_trt.models.saliency.weight_norms import magnitude
 from halp_trt.models.slim import slim
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.planning import Lookup, counts_latency_us
 from halp_trt.runtimes import get_runtime, synthetic
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement
@@ -241,13 +241,13 @@ def test_what_it_writes_is_one_network(tmp_path: Path) -> None:
     weights = load_tensors(run.weights)
     slimmed = slim(subject().module, plan)
     slimmed.load_state_dict(weights)
-    masked = widen(subject().module, plan, weights)
+    masked = unslim(subject().module, plan, weights)
     picture = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
     session = ort.InferenceSession(str(run.pruned_model), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: picture})
     for module in (slimmed, masked):
-        np.testing.assert_allclose(found, answers(module, [picture])[0], rtol=0, atol=1e-4)
-    assert not np.allclose(found, answers(slim(subject().module, plan), [picture])[0], atol=1e-3), "it was trained"
+        np.testing.assert_allclose(found, outputs_of(module, [picture])[0], rtol=0, atol=1e-4)
+    assert not np.allclose(found, outputs_of(slim(subject().module, plan), [picture])[0], atol=1e-3), "it was trained"
 
 
 # ---- removed blocks -------------------------------------------------------------------------------------------------
@@ -276,8 +276,8 @@ def test_blocks_are_removed_on_the_way_and_a_resumed_run_is_the_same(tmp_path: P
     picture = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
     session = ort.InferenceSession(str(whole.pruned_model), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: picture})
-    for module in (slimmed, widen(subject().module, plan, weights)):
-        np.testing.assert_allclose(found, answers(module, [picture])[0], rtol=0, atol=1e-4)
+    for module in (slimmed, unslim(subject().module, plan, weights)):
+        np.testing.assert_allclose(found, outputs_of(module, [picture])[0], rtol=0, atol=1e-4)
 
 
 def test_without_training_a_removed_block_hands_on_its_mean(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import Result
 from halp_trt.errors import BuildError, RuntimeUnavailableError, UsageError
 from halp_trt.runtimes import RUNTIMES, BuildOptions, Entry, Runtime, Traits, available_runtimes, has_nvidia_gpu
 from halp_trt.runtimes.synthetic import Synthetic
-from halp_trt.specs import PRECISIONS, Protocol, Target
+from halp_trt.specs import PRECISIONS, Target, TimingProtocol
 from halp_trt.workflows import precision
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.run import run_all
@@ -119,7 +119,7 @@ class Compiling(Synthetic):
             runtime_version="2",
             precision=precision,
             batch_size=batch_size,
-            protocol=Protocol(method="formula"),
+            protocol=TimingProtocol(method="formula"),
         )
 
     def check(self, target: Target, options: BuildOptions) -> None:

@@ -21,14 +21,14 @@ from halp_trt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from halp_trt.models.reference import answers
+from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import load_model
-from halp_trt.models.widen import widen
+from halp_trt.models.widen import unslim
 from halp_trt.report.text import describe, verdict
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import Verification
 from halp_trt.store import load, load_tensors, read_table
-from halp_trt.workflows.deploy import Order, read_model
+from halp_trt.workflows.deploy import DeployOptions, read_model
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
@@ -77,7 +77,7 @@ def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     measure(
         [layer.spec_at(counts) for counts in (graph.dense_counts(), pruned.plan.counts()) for layer in graph.layers]
     )
-    deploy_run(pruned.run, settings.place, settings.data, Order(engines=folder / "engines"))
+    deploy_run(pruned.run, settings.place, settings.data, DeployOptions(engines=folder / "engines"))
     return verify_alone(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
 
 
@@ -199,7 +199,7 @@ def test_a_device_without_a_clock_is_refused(
     runtime = get_runtime("synthetic")
     graph = pruned.plan.graph
     Measurer(paper.table.lut, runtime, runtime.target("fp32", 1))([layer.spec for layer in graph.layers])
-    deploy_run(pruned.run, paper.place, paper.data, Order(engines=tmp_path))
+    deploy_run(pruned.run, paper.place, paper.data, DeployOptions(engines=tmp_path))
     with pytest.raises(RuntimeUnavailableError, match="has no clock"):
         verify_alone(pruned.run, paper, engines=tmp_path)
 
@@ -230,10 +230,10 @@ def test_parameters_are_counted_without_shapes(pruned: Pruned) -> None:
 def test_widening_undoes_slimming(pruned: Pruned) -> None:
     dense = load_model("demo", input_shape=(1, 16, 16))
     x = np.random.default_rng(0).standard_normal((1, 1, 16, 16), np.float32)
-    masked = widen(dense.module, pruned.plan, load_tensors(pruned.run.weights))
-    np.testing.assert_allclose(answers(masked, [x])[0], answers(pruned.slimmed, [x])[0], atol=1e-5)
+    masked = unslim(dense.module, pruned.plan, load_tensors(pruned.run.weights))
+    np.testing.assert_allclose(outputs_of(masked, [x])[0], outputs_of(pruned.slimmed, [x])[0], atol=1e-5)
     with pytest.raises(GraphMismatchError, match="do not spread"):
-        widen(dense.module, pruned.plan, {name: torch.zeros(5, 5) for name in dense.module.state_dict()})
+        unslim(dense.module, pruned.plan, {name: torch.zeros(5, 5) for name in dense.module.state_dict()})
 
 
 def test_inputs_are_pictures_where_there_are_some(pruned: Pruned) -> None:

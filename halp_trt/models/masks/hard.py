@@ -10,7 +10,7 @@ from torch import nn
 from halp_trt.models.positions import dead_positions, named_tensors
 from halp_trt.specs import PruningPlan
 
-__all__ = ["HARD", "HardMask", "mask", "settle"]
+__all__ = ["HARD", "HardMask", "freeze_removed_batchnorms", "mask"]
 
 
 def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -36,7 +36,7 @@ def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
                 state.index_fill_(axis.axis, dead, 0)
 
 
-def settle(module: nn.Module, plan: PruningPlan) -> None:
+def freeze_removed_batchnorms(module: nn.Module, plan: PruningPlan) -> None:
     """Sets the running mean behind every removed block to the block's bias, in place, so eval mode equals training.
 
     The last layer of a removed block has no input left and writes its bias ``b``, a constant. In training mode the
@@ -64,7 +64,7 @@ class HardMask:
     def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Masks removed channels, and sets the running means behind removed blocks."""
         mask(module, plan, optimizer)
-        settle(module, plan)
+        freeze_removed_batchnorms(module, plan)
 
     def after_backward(
         self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None

@@ -20,7 +20,7 @@ from halp_trt.errors import NonFiniteError, UsageError
 from halp_trt.models.saliency.members import Floats, Member, members_of, scored_members, sum_along, sum_per_channel
 from halp_trt.specs import ChannelGraph, Saliency
 
-__all__ = ["Reduction", "SaliencySums", "Taylor", "accumulate", "finish"]
+__all__ = ["Reduction", "SaliencySums", "Taylor", "accumulate", "mean_saliency"]
 
 Reduction = Literal["abs_of_sum", "sum_of_abs"]
 
@@ -52,8 +52,8 @@ class Taylor:
         self._sums = accumulate(self._sums, self._module, self._graph)
 
     def finish(self) -> Saliency:
-        """The mean over the minibatches; raises as :func:`finish`."""
-        return finish(self._sums)
+        """The mean over the minibatches; raises as :func:`mean_saliency`."""
+        return mean_saliency(self._sums)
 
 
 def accumulate(
@@ -88,7 +88,7 @@ def accumulate(
     return SaliencySums(totals=MappingProxyType(totals), num_batches=sums.num_batches + 1, num_skipped=sums.num_skipped)
 
 
-def finish(sums: SaliencySums) -> Saliency:
+def mean_saliency(sums: SaliencySums) -> Saliency:
     """The mean of the terms over the minibatches added.
 
     Raises:

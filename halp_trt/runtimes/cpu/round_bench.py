@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.specs import Footprint, Measurement
-from halp_trt.specs import Protocol as TimingProtocol
+from halp_trt.specs import Footprint, Measurement, TimingProtocol
 from halp_trt.timing import Processor, summarise
 
 __all__ = ["ROUNDS", "Layer", "ProbeNetwork", "Profile", "RoundBench", "Turns", "batches", "windows"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from halp_trt.specs import Measurement, Protocol
+from halp_trt.specs import Measurement, TimingProtocol
 from halp_trt.timing import summarise, time_interleaved
 
 __all__ = ["SETTLED", "ProcessorBench", "processor_name"]
@@ -44,7 +44,7 @@ class ProcessorBench:
         calm_us: the fastest median of the reference so far.
     """
 
-    protocol: Protocol
+    protocol: TimingProtocol
     reference: Callable[[], None]
     empty: Callable[[], None]
     calm_us: float = math.inf

@@ -13,7 +13,7 @@ from halp_trt.runtimes import traits_of
 from halp_trt.runtimes.cpu.settled_bench import processor_name
 from halp_trt.runtimes.openvino.prober import PROFILED, OpenVinoProber
 from halp_trt.runtimes.openvino.session import OpenVinoSession, compile_model
-from halp_trt.specs import Protocol, Target
+from halp_trt.specs import Target, TimingProtocol
 from halp_trt.timing import pin_to_one_core
 
 __all__ = ["OpenVino"]
@@ -51,7 +51,7 @@ class OpenVino:
             runtime_version=openvino.__version__.partition("-")[0],
             precision=precision,
             batch_size=batch_size,
-            protocol=Protocol(method=PROFILED, num_samples=30),
+            protocol=TimingProtocol(method=PROFILED, num_samples=30),
         )
 
     def build(self, model: bytes, target: Target) -> bytes:

@@ -16,7 +16,7 @@ from halp_trt.runtimes.cpu.settled_bench import processor_name
 from halp_trt.runtimes.ort.kernels import executed_units
 from halp_trt.runtimes.ort.prober import CpuProber, reference
 from halp_trt.runtimes.ort.session import ALL, CpuSession, open_model, optimised
-from halp_trt.specs import Protocol, Target
+from halp_trt.specs import Target, TimingProtocol
 from halp_trt.timing import pin_to_one_core
 
 __all__ = ["OnnxRuntime"]
@@ -51,7 +51,7 @@ class OnnxRuntime:
             runtime_version=ort.__version__,
             precision=precision,
             batch_size=batch_size,
-            protocol=Protocol(method=ROUNDS, num_samples=60),
+            protocol=TimingProtocol(method=ROUNDS, num_samples=60),
         )
 
     def build(self, model: bytes, target: Target) -> bytes:

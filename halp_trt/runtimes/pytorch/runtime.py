@@ -23,7 +23,7 @@ from halp_trt.runtimes.gpu_timing import PROTOCOL
 from halp_trt.runtimes.pytorch.network import make_module
 from halp_trt.runtimes.pytorch.session import Style, TorchProber, TorchSession
 from halp_trt.runtimes.pytorch.stream import TorchStream
-from halp_trt.specs import Protocol, Target
+from halp_trt.specs import Target, TimingProtocol
 from halp_trt.timing import pin_to_one_core
 
 __all__ = ["TorchRuntime", "make_compiled", "make_eager", "make_nchw"]
@@ -64,7 +64,7 @@ class TorchRuntime:
             runtime_version=torch.__version__,
             precision=precision,
             batch_size=batch_size,
-            protocol=PROTOCOL if properties else Protocol(method=SETTLED),
+            protocol=PROTOCOL if properties else TimingProtocol(method=SETTLED),
             compute_capability=f"{properties.major}.{properties.minor}" if properties else "",
             power_mode=power_mode() if properties else "",
         )

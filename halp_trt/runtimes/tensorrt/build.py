@@ -12,7 +12,7 @@ from typing import Any
 
 from halp_trt.device.plan_session import make_log
 from halp_trt.errors import BuildError
-from halp_trt.runtimes import BuildOptions, Built
+from halp_trt.runtimes import BuildOptions, BuildResult
 from halp_trt.runtimes.tensorrt.bindings import Library, find, make_monitor, need
 from halp_trt.runtimes.tensorrt.network import (
     allow_edge_formats,
@@ -57,7 +57,7 @@ _ALLOWING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 def compile_plan(
     library: Library, model: bytes, target: Target, options: BuildOptions, *, is_layer: bool = False
-) -> Built:
+) -> BuildResult:
     """The plan of a typed ONNX model, and the facts that building it showed.
 
     Args:
@@ -91,7 +91,7 @@ def compile_plan(
             raise BuildError(_refusal(library, target, log)) from error
         if options.timing_cache is not None and has_timings and save_timings(config, options.timing_cache):
             flags["timing cache"] = options.timing_cache.name
-        return Built(engine=plan, types=types, formats=io_formats(library, network), flags=flags)
+        return BuildResult(engine=plan, types=types, formats=io_formats(library, network), flags=flags)
 
 
 _ADVICE = (

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from halp_trt.device.plan_session import PlanSession
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.runtimes import BUILD_ONLY, BuildOptions, Built, Inspected, Prober, Session, has_nvidia_gpu
+from halp_trt.runtimes import BUILD_ONLY, BuildOptions, BuildResult, Inspected, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt.bindings import Library, find
 from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan, settings_of
 from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
-from halp_trt.specs import PRECISIONS, Protocol, Target
+from halp_trt.specs import PRECISIONS, Target, TimingProtocol
 
 if TYPE_CHECKING:
     from halp_trt.device.cuda import CudaDevice
@@ -55,7 +55,7 @@ class TensorRT:
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
         _check_precision(self.library, precision)
-        device, capabilities, protocol, power = "", "+".join(PORTABLE), Protocol(method=BUILD_ONLY), ""
+        device, capabilities, protocol, power = "", "+".join(PORTABLE), TimingProtocol(method=BUILD_ONLY), ""
         gpu = self._gpu()
         if gpu is not None:
             from halp_trt.device.conditions import power_mode
@@ -108,7 +108,7 @@ class TensorRT:
         found = session.inspect()
         return Inspected(types=engine_types(found), formats=engine_formats(found))
 
-    def compile(self, model: bytes, target: Target, options: BuildOptions) -> Built:
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> BuildResult:
         """The plan of a typed ONNX model, and the facts that building it showed.
 
         Raises:

@@ -7,7 +7,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from halp_trt.runtimes import RUNTIMES, Entry
-from halp_trt.specs import Protocol, Target
+from halp_trt.specs import Target, TimingProtocol
 from halp_trt.timing import summarise, time_interleaved
 
 
@@ -29,7 +29,7 @@ class Interpreter:
 
     def target(self, precision, batch_size):
         return Target(device="any", runtime=self.name, runtime_version=onnx.__version__, precision=precision,
-                      batch_size=batch_size, protocol=Protocol(method="three runs", num_samples=3))  # fmt: skip
+                      batch_size=batch_size, protocol=TimingProtocol(method="three runs", num_samples=3))  # fmt: skip
 
     def build(self, model, target):
         return model

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from halp_trt.errors import GraphMismatchError, NonFiniteError, UsageError
-from halp_trt.models.saliency.taylor import SaliencySums, accumulate, finish
+from halp_trt.models.saliency.taylor import SaliencySums, accumulate, mean_saliency
 from halp_trt.models.saliency.weight_norms import magnitude
-from halp_trt.specs import ChannelGraph, ChannelGroup, ParameterAxis, Run
+from halp_trt.specs import ChannelGraph, ChannelGroup, ParameterAxis, Stretch
 
 
-def graph_of(groups: dict[str, int], axes: list[tuple[str, int, list[Run]]], frozen=()) -> ChannelGraph:
+def graph_of(groups: dict[str, int], axes: list[tuple[str, int, list[Stretch]]], frozen=()) -> ChannelGraph:
     return ChannelGraph(
         model="hand-written",
         input_shapes=((1, 3, 8, 8),),
@@ -20,8 +20,8 @@ def graph_of(groups: dict[str, int], axes: list[tuple[str, int, list[Run]]], fro
     )
 
 
-def run(group: str, count: int, first: int = 0, repeat: int = 1) -> Run:
-    return Run(group=group, first=first, count=count, repeat=repeat)
+def run(group: str, count: int, first: int = 0, repeat: int = 1) -> Stretch:
+    return Stretch(group=group, first=first, count=count, repeat=repeat)
 
 
 class Coupled(nn.Module):
@@ -83,7 +83,7 @@ def test_taylor_score_equals_the_papers_formula_by_hand(reduction):
         first, second = term(module.bn_a.weight, module.bn_a.bias), term(module.bn_b.weight, module.bn_b.bias)
         expected_a.append(np.abs(first + second) if reduction == "abs_of_sum" else np.abs(first) + np.abs(second))
         expected_c.append(np.abs(term(module.c.weight, module.c.bias)))
-    scores = finish(sums).scores
+    scores = mean_saliency(sums).scores
     assert set(scores) == {"a", "c"}
     assert np.allclose(scores["a"], np.mean(expected_a, axis=0), rtol=1e-4)
     assert np.allclose(scores["c"], np.mean(expected_c, axis=0), rtol=1e-4)
@@ -97,7 +97,7 @@ def test_score_is_the_first_order_change_of_the_loss_when_a_channel_is_removed()
     x = torch.randn(5, 3, 8, 8, dtype=torch.double)
     loss = module(x).sum()  # linear in γ and β: the Taylor term is the exact change
     loss.backward()
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores["0"]
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores["0"]
     for channel in range(4):
         kept = module[1].weight.data[channel].clone(), module[1].bias.data[channel].clone()
         module[1].weight.data[channel] = module[1].bias.data[channel] = 0
@@ -126,7 +126,7 @@ def test_batch_norm_after_a_concatenation_scores_each_of_its_groups():
         ],
     )
     backward(module, 0)
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores
     by_hand = np.abs(term(module.bn.weight, module.bn.bias))
     assert np.allclose(scores["a"], by_hand[1:3])
     assert np.allclose(scores["b"], by_hand[[3, 4, 0]])
@@ -136,7 +136,7 @@ def test_repeated_positions_are_summed_before_the_absolute_value():
     module = prepared(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 6, 1, groups=2), nn.Flatten(), nn.Linear(384, 2)))
     graph = graph_of({"0": 2}, [("1.weight", 0, [run("0", 2, repeat=3)]), ("1.bias", 0, [run("0", 2, repeat=3)])])
     backward(module, 0)
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores["0"]
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores["0"]
     assert np.allclose(scores, np.abs(term(module[1].weight, module[1].bias).reshape(2, 3).sum(1)), rtol=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_output_side_of_a_transposed_convolution(groups, axis):
     module = prepared(nn.Sequential(nn.Conv2d(3, 4, 1), up, nn.Flatten(), nn.Linear(4 * 81, 2)))
     graph = graph_of({"up": 4}, [("1.weight", axis, [run("up", 4)]), ("3.weight", 1, [run("up", 4, repeat=81)])])
     backward(module, 0)
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores["up"]
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores["up"]
     products = (up.weight * up.weight.grad).detach().sum(dim=(2, 3))
     assert np.allclose(scores, products.sum(dim=1 - axis).abs().numpy(), rtol=1e-4)
 
@@ -155,7 +155,7 @@ def test_a_group_that_nothing_writes_is_scored_by_its_readers():
     module = prepared(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))
     graph = graph_of({"x": 3}, [("1.weight", 1, [run("x", 3, repeat=64)])])
     backward(module, 0)
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores["x"]
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores["x"]
     products = (module[1].weight * module[1].weight.grad).detach().sum(0)
     assert np.allclose(scores, products.view(3, 64).sum(1).abs().numpy(), rtol=1e-4, atol=1e-7)
 
@@ -168,7 +168,7 @@ def test_a_shared_module_counts_once():
         [(f"{n}.{p}", 0, [run("a", 4)]) for n in ("bn_a", "bn_twin") for p in ("weight", "bias")],
     )
     backward(module, 0)
-    scores = finish(accumulate(SaliencySums(), module, graph)).scores["a"]
+    scores = mean_saliency(accumulate(SaliencySums(), module, graph)).scores["a"]
     assert np.allclose(scores, np.abs(term(module.bn_a.weight, module.bn_a.bias)), rtol=1e-5)
 
 
@@ -179,14 +179,14 @@ def test_minibatches_with_non_finite_gradients_are_left_out_and_counted():
     module.c.weight.grad[0, 0, 0, 0] = float("nan")
     both = accumulate(sound, module, COUPLED)
     assert (both.num_batches, both.num_skipped) == (1, 1)
-    assert finish(both).scores == finish(sound).scores
+    assert mean_saliency(both).scores == mean_saliency(sound).scores
     with pytest.raises(NonFiniteError, match="all 1 minibatches"):
-        finish(accumulate(SaliencySums(), module, COUPLED))
+        mean_saliency(accumulate(SaliencySums(), module, COUPLED))
 
 
 def test_nothing_gathered_is_refused():
     with pytest.raises(UsageError, match="no minibatch"):
-        finish(SaliencySums())
+        mean_saliency(SaliencySums())
     with pytest.raises(UsageError, match="no gradients"):
         accumulate(SaliencySums(), Coupled(), COUPLED)
 
