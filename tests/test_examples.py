@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import halp_trt
+
 ROOT = Path(__file__).resolve().parents[1]
+PYTHON = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PRINTS = {
     "own_data": r"\d+ of 100 channels stay",
@@ -42,3 +45,22 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert re.search(PRINTS[path.stem], done.stdout), done.stdout
+
+
+@pytest.mark.slow
+def test_the_loop_on_the_python_page_runs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PYTHON, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 25
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "times as fast, the same outputs to" in done.stdout
+
+
+def test_the_python_page_names_every_function() -> None:
+    functions = [name for name in halp_trt.__all__ if name.islower() and name not in ("errors", "specs")]
+    table = PYTHON.partition("| function | gives |")[2]
+    assert [name for name in functions if f"`{name}(" not in table] == []
