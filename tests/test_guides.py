@@ -18,7 +18,8 @@ from halp_trt.runtimes.cpu.settled_bench import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
-TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in GUIDES}
+PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python"))]
+TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
     pytest.param(line.strip().removeprefix("$ halp-trt "), id=f"{name}: {line.strip()[11:50]}")
     for name, text in TEXTS.items()
@@ -43,7 +44,7 @@ def test_a_wrong_command_would_be_found(tmp_path: Path, monkeypatch: pytest.Monk
             verbs.commands["build-lut"].make_context("build-lut", arguments, parent=click.Context(verbs))
 
 
-@pytest.mark.parametrize("name", [name for name in TEXTS if name != "timing"])
+@pytest.mark.parametrize("name", [path.stem for path in GUIDES if path.stem != "timing"])
 def test_a_guide_goes_from_installation_over_clocks_to_a_verified_plan(name: str) -> None:
     verbs_named = re.findall(r"^\s*\$ halp-trt (\S+)", TEXTS[name], re.MULTILINE)
     assert [verb for verb in verbs_named if verb in ("build-lut", "prune", "deploy", "verify")][:4] == [

@@ -4,7 +4,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import halp_trt
-from halp_trt.models.saliency import SALIENCIES
 
 
 def prune_and_train(model, example, table, batches, *, budget="60%", num_steps=3):
@@ -24,7 +23,7 @@ def prune_and_train(model, example, table, batches, *, budget="60%", num_steps=3
                 halp_trt.mask(model, plan, optimizer)
 
     def score(plan):
-        scorer = SALIENCIES["taylor"].scorer(model, graph)
+        scorer = halp_trt.scorer(model, graph, "taylor")
         train(plan, scorer.after_backward)
         return scorer.finish()
 

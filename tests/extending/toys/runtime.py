@@ -23,6 +23,9 @@ class Interpreted:
     def bind(self, inputs):
         return lambda: self.run(inputs)
 
+    def profile(self, inputs, num_runs):
+        return {}
+
 
 class Interpreter:
     name, suffix = "interpreter", ".onnx"
