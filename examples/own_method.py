@@ -11,12 +11,12 @@ from torch import nn
 
 import halp_trt
 from halp_trt.planning import METHODS, Method
-from halp_trt.planning.widths import infeasible, narrow, width_choices
+from halp_trt.planning.widths import infeasible, keep_most_salient, width_choices
 
 
 def greedy(current, saliency, lookup, *, budget_us, steps, least=None):
     """Takes away, again and again, the chunk that costs least saliency for a microsecond."""
-    plan, floors = narrow(current, saliency, lookup, current.counts()), least or {}
+    plan, floors = keep_most_salient(current, saliency, lookup, current.counts()), least or {}
 
     def price(tried):
         return (plan.saliency - tried.saliency) / max(plan.latency_us - tried.latency_us, 1e-9)
@@ -27,7 +27,7 @@ def greedy(current, saliency, lookup, *, budget_us, steps, least=None):
         narrower = {name: widths[-2] for name, widths in choices.items() if len(widths) > 1}
         if not narrower:
             raise infeasible(budget_us, plan.latency_us)
-        plans = [narrow(plan, saliency, lookup, {**counts, name: width}) for name, width in narrower.items()]
+        plans = [keep_most_salient(plan, saliency, lookup, {**counts, name: width}) for name, width in narrower.items()]
         plan = min(plans, key=price)
     return plan
 

@@ -10,7 +10,7 @@ from torch import nn
 import halp_trt
 from halp_trt.runtimes import RUNTIMES, Entry
 from halp_trt.runtimes.noise import random_inputs
-from halp_trt.specs import Protocol, Target
+from halp_trt.specs import Target, TimingProtocol
 from halp_trt.timing import summarise, time_interleaved
 from halp_trt.workflows.verify import Tolerances
 
@@ -20,7 +20,7 @@ class Plain:
 
     def target(self, precision, batch_size):
         told = {"device": "cpu", "runtime_version": onnxruntime.__version__, "precision": precision}
-        return Target(**told, runtime=self.name, batch_size=batch_size, protocol=Protocol(method="50 runs"))
+        return Target(**told, runtime=self.name, batch_size=batch_size, protocol=TimingProtocol(method="50 runs"))
 
     def build(self, model, target):
         return model
