@@ -48,9 +48,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
             module(*example)
     except Exception as error:
         shapes = [tuple(x.shape) for x in example]
-        raise ModelError(
-            f"the network does not run on an input of shape {shapes}: {error}; give --input-shape"
-        ) from error
+        raise ModelError(f"the network does not run on an input of shape {shapes}: {error}; give --input") from error
     try:
         with quiet():
             program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)

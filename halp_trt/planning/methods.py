@@ -8,16 +8,17 @@ from halp_trt.planning.halp import halp_step
 from halp_trt.planning.method import Method
 from halp_trt.planning.network import joint_blocks_step, joint_step
 from halp_trt.planning.uniform import uniform_step
+from halp_trt.rows import check_call, check_members, load_row
 
 __all__ = ["DEFAULT_METHOD", "METHODS", "get_method"]
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Method | str] = {
     "halp": Method(step=halp_step, chunks=channel_steps),  # latency-aware grouping is HALP's
     "joint": Method(step=joint_step),
     "joint-blocks": Method(step=joint_blocks_step, removes_blocks=True),
     "uniform": Method(step=uniform_step),
 }
-"""The methods by name."""
+"""The methods by name, each a value or its import path ``package.module:name``."""
 
 DEFAULT_METHOD = "joint-blocks"
 """The method with the highest accuracy at every budget of the duel (docs/duel.md)."""
@@ -27,10 +28,16 @@ def get_method(method: str | Method) -> Method:
     """The method of a name; a :class:`Method` is returned as it is.
 
     Raises:
-        UsageError: no method has this name.
+        UsageError: no method has this name, or its row is no method.
     """
     if isinstance(method, Method):
         return method
     if method not in METHODS:
         raise UsageError(f"method {method!r} is none of {sorted(METHODS)}; name one of them, or register it first")
-    return METHODS[method]
+    row: Method = load_row(METHODS[method])
+    place = f"METHODS[{method!r}]"
+    check_members(row, Method, place)
+    asked = dict.fromkeys(("budget_us", "steps", "least"))
+    check_call(row.step, f"{place}.step", "current", "saliency", "lookup", **asked)
+    check_call(row.chunks, f"{place}.chunks", "graph", "lookup", grid_step=None)
+    return row

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.rows import load_row
+from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.runtimes.protocol import Runtime
 from halp_trt.runtimes.traits import Traits
 from halp_trt.specs import PRECISIONS
@@ -130,14 +130,17 @@ def get_runtime(name: str) -> Runtime:
     """The runtime of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or its row makes none.
         RuntimeUnavailableError: its package is not installed.
     """
     if name not in RUNTIMES:
         raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
-    entry = RUNTIMES[name]
+    entry, place = RUNTIMES[name], f"RUNTIMES[{name!r}]"
+    check_members(entry, Entry, place)
     try:
-        return load_row(entry.make)()
+        make: Callable[[], Runtime] = load_row(entry.make)
+        check_call(make, f"{place}.make")
+        runtime = make()
     except (ImportError, OSError) as error:  # OSError: bindings whose libraries are missing or of another CUDA
         needed, extra = entry.packages, entry.extra
         missing = (getattr(error, "name", None) or "").partition(".")[0]
@@ -146,6 +149,8 @@ def get_runtime(name: str) -> Runtime:
         raise RuntimeUnavailableError(
             f"runtime {name} needs {' and '.join(needed)} ({error}); run: pip install 'halp-trt[{extra}]'"
         ) from error
+    check_members(runtime, Runtime, f"what {place}.make makes")
+    return runtime
 
 
 def traits_of(name: str) -> Traits:

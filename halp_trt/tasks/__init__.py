@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from halp_trt.errors import UsageError
-from halp_trt.rows import load_row
+from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.specs import Score
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def task_of(data: DataSet) -> Task:
     """The task named by a data set.
 
     Raises:
-        UsageError: no task has this name.
+        UsageError: no task has this name, or its row makes none.
         DataError: the data set does not suit the task.
     """
     if data.task not in TASKS:
@@ -84,7 +84,12 @@ def task_of(data: DataSet) -> Task:
             f"task {data.task!r} of data set {data.name!r} is not known; expected one of {', '.join(TASKS)}, or a row "
             f"of your own in halp_trt.tasks.TASKS"
         )
-    return load_row(TASKS[data.task])(data)
+    make: Callable[[DataSet], Task] = load_row(TASKS[data.task])
+    place = f"TASKS[{data.task!r}]"
+    check_call(make, place, "data")
+    task = make(data)
+    check_members(task, Task, f"what {place} makes")
+    return task
 
 
 def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None) -> Lesson:

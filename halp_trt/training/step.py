@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from halp_trt.errors import NonFiniteError
-from halp_trt.rows import load_row
 from halp_trt.training.batches import Batch, Source, step_seed, training_batch
 from halp_trt.training.schedule import learning_rate
 from halp_trt.training.settings import TrainSettings
-from halp_trt.training.updates import UPDATES, Update
+from halp_trt.training.updates import get_update
 from halp_trt.training.world import ALONE, World
 
 __all__ = ["Lesson", "Loss", "train_step", "uses_bfloat16"]
@@ -115,8 +114,7 @@ def train_step(
             after_backward()
         return value
 
-    update: Update = load_row(UPDATES[settings.update])
-    return update(optimizer, gradients)
+    return get_update(settings.update)(optimizer, gradients)
 
 
 def _loss(module: nn.Module, batch: Batch, lesson: Lesson) -> torch.Tensor:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from halp_trt.errors import UsageError
+from halp_trt.rows import check_call, load_row
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["UPDATES", "Update", "plain"]
+__all__ = ["UPDATES", "Update", "get_update", "plain"]
 
 
 class Update(Protocol):
@@ -41,3 +44,16 @@ def plain(optimizer: torch.optim.Optimizer, gradients: Callable[[], float]) -> f
 
 UPDATES: dict[str, Update | str] = {"sgd": plain}
 """Updates by name, each a function or its import path ``package.module:name``."""
+
+
+def get_update(name: str) -> Update:
+    """The update of a name.
+
+    Raises:
+        UsageError: no update has this name, or its row is no update.
+    """
+    if name not in UPDATES:
+        raise UsageError(f"update {name!r} is not known; expected one of {', '.join(UPDATES)}")
+    update: Update = load_row(UPDATES[name])
+    check_call(update, f"UPDATES[{name!r}]", "optimizer", "gradients")
+    return update

@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.graphs.weights import with_weights
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.precision import Prepare
+from halp_trt.workflows.request import arrays_of
 
-__all__ = ["DenseEngine", "Prepared", "build_dense", "prepare"]
+__all__ = ["DenseEngine", "Prepared", "build_dense", "prepare", "with_trained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """A dense network that is ready to be measured and pruned. No stage changes it: training and masking work on a
-    copy.
+    """A dense network that is ready to be measured and pruned. No later stage changes it: they train and mask a copy.
 
     Attributes:
         network: the module, trained as far as it will be, and its example.
@@ -54,6 +55,11 @@ def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str]
     model = export(network.module, network.example)
     graph = trace(network.module, network.example, frozen=frozen, source=network.source, model=model)
     return Prepared(network=network, data=data, model=model, graph=graph)
+
+
+def with_trained(prepared: Prepared) -> Prepared:
+    """A network whose module was trained since it was prepared: its export holds the module's weights."""
+    return replace(prepared, model=with_weights(prepared.model, arrays_of(prepared.network.module)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

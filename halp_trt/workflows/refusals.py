@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from halp_trt.models.masks import get_masking
 from halp_trt.models.saliency import choose_scoring
+from halp_trt.planning import get_method
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
 from halp_trt.specs import Target
 from halp_trt.training.settings import TrainSettings
+from halp_trt.training.updates import get_update
 from halp_trt.workflows.precision import check_measurable, check_preparable
 from halp_trt.workflows.request import PruneRequest
 from halp_trt.workflows.settings import NO_DATA, Settings
@@ -34,7 +37,8 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
         The request that the settings spell out.
 
     Raises:
-        UsageError: the settings do not make sense, or their precision or saliency lacks what it needs.
+        UsageError: the settings do not make sense, their precision or saliency lacks what it needs, or a row that they
+            name is not of its kind.
         RuntimeUnavailableError: a device or a package is missing.
     """
     has_pictures = settings.data.data != NO_DATA
@@ -42,6 +46,7 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
     check_preparable(target, has_pictures=has_pictures)
     request = request_of(settings)
     choose_scoring(request.saliency, has_data=has_pictures)
+    get_method(request.method), get_masking(request.mask), get_update(request.train.update)
     return request
 
 

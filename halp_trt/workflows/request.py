@@ -75,7 +75,7 @@ class PruneRequest:
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},
-            [data.name, data.fingerprint, data.num_train] if data is not None else [],
+            [data.name, data.fingerprint, data.num_train, data.task] if data is not None else [],
         ]
         return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 

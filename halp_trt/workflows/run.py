@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from halp_trt.models.sources import LoadedModel
 from halp_trt.report import units
 from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BuildOptions
 from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import write_text
-from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import DeployOptions, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
-from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare
+from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare, with_trained
 from halp_trt.workflows.prune_stage import dense_engine, prune_run
 from halp_trt.workflows.refusals import check_runnable
 from halp_trt.workflows.settings import Settings
@@ -80,12 +78,10 @@ def run_all(
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
 
-    network, data, _ = clock.timed(
-        "train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[2]
-    )
+    ready, _ = clock.timed("train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[1])
     prepared, _ = clock.timed(
         "build-lut",
-        lambda: _measure(prepare(network, data, frozen=settings.prune.frozen), settings, path, bars("build-lut")),
+        lambda: _measure(ready(), settings, path, bars("build-lut")),
         lambda found: f"{found[1]} layers in {path}",
     )
     asked = settings.changed(lut=str(path))
@@ -147,13 +143,17 @@ def _verified(found: Verification) -> str:
 
 def _train(
     settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
-) -> tuple[LoadedModel, DataSet | None, str]:
-    """The dense network, trained where that is asked for, its pictures, and a note."""
-    is_new = is_trained_here(settings, run, resume=resume)
+) -> tuple[Callable[[], Prepared], str]:
+    """A function that gives the dense network, trained where that is asked for, and a note.
+
+    A network that is trained here is prepared before, so that one that cannot be pruned is refused at once.
+    """
+    is_new, frozen = is_trained_here(settings, run, resume=resume), settings.prune.frozen
     network, data = network_of(settings, trained=None if is_new else run.trained)
     if data is None or not is_new:
         run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
-        return network, data, "weights as given"
+        return lambda: prepare(network, data, frozen=frozen), "weights as given"
+    prepared = prepare(network, data, frozen=frozen)
     score = train_dense(
         network,
         data,
@@ -164,7 +164,7 @@ def _train(
         seed=settings.random.seed,
         resume=resume,
     )
-    return network, data, f"{score.name} {units.score(score)}"
+    return lambda: with_trained(prepared), f"{score.name} {units.score(score)}"
 
 
 class _Clock:

@@ -133,6 +133,21 @@ class Compiling(Synthetic):
         raise AssertionError("nothing is built")
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [(("--model", "tiny:strange"), "node 'CumSum' has operator"), (("--frozen", "nothing"), "no layer 'nothing'")],
+    ids=["an operator", "a frozen layer"],
+)
+def test_a_network_that_cannot_be_pruned_is_not_trained_first(
+    asked: tuple[str, ...],
+    sentence: str,
+    halp_trt: Callable[..., Result],  # noqa: F811
+    folder: Path,  # noqa: F811
+) -> None:
+    refused(halp_trt("run", *NET, "--runtime", "onnxruntime", "--train-epochs", 1, "--out", "run", *asked), sentence)
+    assert not (folder / "run").exists()
+
+
 @pytest.fixture
 def abacus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     traits = Traits(builds=PRECISIONS, measures=PRECISIONS, is_ahead_of_time=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from halp_trt.errors import UsageError
-from halp_trt.rows import load_row
+from halp_trt.rows import check_members, load_row
 from halp_trt.specs import PruningPlan
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ def get_masking(name: str) -> Masking:
     """The masking of a name.
 
     Raises:
-        UsageError: no mask has this name.
+        UsageError: no mask has this name, or its row is no mask.
     """
     if name not in MASKS:
         raise UsageError(f"mask {name!r} is none of {sorted(MASKS)}; name one of them, or register it first")
     masking: Masking = load_row(MASKS[name])
+    check_members(masking, Masking, f"MASKS[{name!r}]")
     return masking

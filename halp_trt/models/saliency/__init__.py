@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from halp_trt.errors import UsageError
-from halp_trt.rows import load_row
+from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.specs import ChannelGraph, Saliency
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class Scoring:
         return make(module, graph)
 
 
-SALIENCIES: dict[str, Scoring] = {
+SALIENCIES: dict[str, Scoring | str] = {
     "taylor": Scoring(make="halp_trt.models.saliency.taylor:Taylor", needs_gradients=True),
     "magnitude": Scoring(make="halp_trt.models.saliency.weight_norms:Magnitude", needs_gradients=False),
 }
-"""The saliencies by name."""
+"""The saliencies by name, each a value or its import path ``package.module:name``."""
 
 
 def saliency_names() -> tuple[str, ...]:
@@ -81,15 +81,23 @@ def choose_scoring(name: str, *, has_data: bool) -> Scoring:
     """The row of a name.
 
     Raises:
-        UsageError: no saliency has this name, or it needs data and there are none.
+        UsageError: no saliency has this name, its row is none, or it needs data and there are none.
     """
     if name == AUTO:
-        return next(row for row in SALIENCIES.values() if has_data or not row.needs_gradients)
+        return next(row for row in map(_scoring, SALIENCIES) if has_data or not row.needs_gradients)
     if name not in SALIENCIES:
         raise UsageError(f"saliency {name!r} is none of {saliency_names()}; name one of them, or register it first")
-    if SALIENCIES[name].needs_gradients and not has_data:
-        without = " or ".join(other for other, row in SALIENCIES.items() if not row.needs_gradients)
+    scoring = _scoring(name)
+    check_call(load_row(scoring.make), f"SALIENCIES[{name!r}].make", "module", "graph")
+    if scoring.needs_gradients and not has_data:
+        without = " or ".join(other for other in SALIENCIES if not _scoring(other).needs_gradients)
         raise UsageError(
             f"{name.capitalize()} saliency needs pictures; name some with --data, or use --saliency {without}"
         )
-    return SALIENCIES[name]
+    return scoring
+
+
+def _scoring(name: str) -> Scoring:
+    row: Scoring = load_row(SALIENCIES[name])
+    check_members(row, Scoring, f"SALIENCIES[{name!r}]")
+    return row
