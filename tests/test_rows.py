@@ -20,7 +20,12 @@ from tests.extending.conftest import HalpTrt, folder, halp_trt
 __all__ = ["folder", "halp_trt"]
 
 SCORING = Scoring(make="halp_trt.models.saliency.taylor:Taylor", needs_gradients=True)
-METHOD = Method(step=METHODS["joint"].step)  # type: ignore[union-attr]
+METHOD = Method(step=get_method("joint").step)
+
+
+def any_value(value: Any) -> Any:
+    """The value, without its type."""
+    return value
 
 
 def test_a_text_is_the_place_of_a_value() -> None:
@@ -73,11 +78,16 @@ def test_a_row_of_another_kind_is_refused_before_training(
 @pytest.mark.parametrize(
     ("registry", "get", "row", "sentence"),
     [
-        (METHODS, get_method, Method(step=len), r"METHODS\['bad'\]\.step cannot be called with \(current, saliency"),
+        (
+            METHODS,
+            get_method,
+            Method(step=any_value(len)),
+            r"METHODS\['bad'\]\.step cannot be called with \(current, saliency",
+        ),
         (
             SALIENCIES,
             lambda name: choose_scoring(name, has_data=True),
-            Scoring(make=lambda: None, needs_gradients=True),  # type: ignore[misc,arg-type]
+            Scoring(make=any_value(len), needs_gradients=True),
             r"SALIENCIES\['bad'\]\.make cannot be called with \(module, graph\)",
         ),
         (
@@ -92,11 +102,11 @@ def test_a_row_of_another_kind_is_refused_before_training(
             lambda optimizer: 0.0,
             r"UPDATES\['bad'\] cannot be called with \(optimizer, gradients\)",
         ),
-        (RUNTIMES, get_runtime, Entry(make=lambda name: name), r"RUNTIMES\['bad'\]\.make cannot be called with \(\)"),
+        (RUNTIMES, get_runtime, Entry(make=any_value(len)), r"RUNTIMES\['bad'\]\.make cannot be called with \(\)"),
         (
             RUNTIMES,
             get_runtime,
-            Entry(make=object),
+            Entry(make=any_value(object)),
             r"RUNTIMES\['bad'\]\.make makes is of type object, without name, suffix",
         ),
     ],

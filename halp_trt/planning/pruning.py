@@ -70,6 +70,8 @@ def prune(
     """
     lookup, method = as_lookup(lookup), get_method(method)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
+    if not isinstance(budget, Budget):
+        raise UsageError(f"a budget is a text or a Budget, got {budget!r}; try '60%' or '4.2ms'")
     if not (method.shrinks_only or returns_channels):
         raise UsageError(
             "this method lets channels return, but masks keep what was removed at zero; use masks that let channels "

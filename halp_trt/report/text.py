@@ -87,7 +87,7 @@ def _fall(verification: Verification) -> str:
     dense, pruned = verification.dense.score, verification.pruned.score
     if dense is None or pruned is None:
         return ""
-    way = "fell" if dense.higher_is_better else "rose"
+    way = "rose" if pruned.value > dense.value else "fell"
     if dense.is_fraction:
         return f"{dense.name} {way} from {100 * dense.value:.1f} to {units.percent(pruned.value, 1)}"
     return f"{dense.name} {way} from {dense.value:.4g} to {units.score(pruned)}"

@@ -78,6 +78,11 @@ def test_a_table_is_a_lookup_with_its_surfaces() -> None:
         list(prune(GRAPH, replace(table, rows=some), budget="60%", score=score, method="joint", num_steps=2))
 
 
+def test_a_bare_number_is_no_budget() -> None:
+    with pytest.raises(UsageError, match="a budget is a text or a Budget, got "):
+        prune(GRAPH, LOOKUP, budget=0.6, score=score)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_met_is_refused_before_the_first_step() -> None:
     with pytest.raises(InfeasibleBudgetError, match=r"0\.1% of the dense latency by the table, but .* the lowest"):
         prune(GRAPH, LOOKUP, budget="0.1%", score=score)

@@ -96,6 +96,8 @@ def test_a_limit_on_the_drop_decides_in_points() -> None:
     assert verdict(beyond).startswith("FAILED: 500 µs meets the budget")
     assert verdict(beyond).endswith("; top-1 fell from 74.5 to 73.4 %, WORSE by more than 1 points")
     assert verdict(scored(top1(0.7), top1(0.8), max_drop=0)).endswith("; top-1 is worse by 0 of 0 points allowed")
+    wanted_more = scored(top1(0.7), top1(0.8), max_drop=-20)
+    assert verdict(wanted_more).endswith("; top-1 rose from 70.0 to 80.0 %, WORSE by more than -20 points")
     assert not scored(top1(0.7), top1(math.nan), max_drop=50).passed
     assert not replace(scored(top1(0.7), top1(0.7), max_drop=1), dense=replace(VERIFICATION.dense, score=None)).passed
 
