@@ -232,8 +232,8 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
     """The network's planning problem on the table's surfaces, or on the synthetic device's."""
     import numpy as np
 
-    from halp_trt.planning.network import Ask, network_problem
-    from halp_trt.planning.surfaces import Known
+    from halp_trt.planning.network import PlanConstraints, network_problem
+    from halp_trt.planning.surfaces import RowCache
     from halp_trt.runtimes.synthetic import latency_us
     from halp_trt.solvers.registry import REMOVERS, SOLVERS
     from halp_trt.specs import PruningPlan
@@ -241,13 +241,13 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
 
     graph = load(_file({"network": network}, arguments, "graph"))
     saliency = load(_file({"network": network}, arguments, "saliency"))
-    ask = Ask(
+    ask = PlanConstraints(
         budgets={"latency_us": 1.0},
         steps={group.name: arguments.step for group in graph.prunable_groups},
         removes_blocks=SOLVERS[solver] in REMOVERS,
     )
     surface = (
-        Known(lookup).surface
+        RowCache(lookup).surface
         if lookup
         else lambda spec, widths: np.asarray([latency_us(spec.with_widths(*pair), 1) for pair in widths])
     )

@@ -8,7 +8,7 @@ from halp_trt.planning.halp import halp_step
 from halp_trt.planning.iterate import Measure, Schedule, iterate
 from halp_trt.planning.method import Chunks, Method, PlanStep
 from halp_trt.planning.methods import DEFAULT_METHOD, METHODS, get_method
-from halp_trt.planning.network import Ask, joint_blocks_step, joint_step, network_problem, plan_from
+from halp_trt.planning.network import PlanConstraints, joint_blocks_step, joint_step, network_problem, plan_from
 from halp_trt.planning.pricing import Growing, Lookup, as_lookup, counts_latency_us
 from halp_trt.planning.pruning import first_step, prune
 from halp_trt.planning.schedule import exponential_budgets
@@ -22,13 +22,13 @@ __all__ = [
     "DEFAULT_METHOD",
     "METHODS",
     "SOLVERS",
-    "Ask",
     "Calibration",
     "Chunks",
     "Growing",
     "Lookup",
     "Measure",
     "Method",
+    "PlanConstraints",
     "PlanStep",
     "Schedule",
     "Step",

@@ -16,7 +16,7 @@ from halp_trt.latency import graph_specs
 from halp_trt.planning.halp import halp_step
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.resources import RESOURCES
-from halp_trt.planning.surfaces import Known, Surface
+from halp_trt.planning.surfaces import PriceOf, RowCache
 from halp_trt.planning.widths import check_request, keep_most_salient, width_choices
 from halp_trt.solvers.blocks import Wire, find_blocks
 from halp_trt.solvers.joint import joint, joint_blocks
@@ -35,7 +35,7 @@ from halp_trt.solvers.problem import (
 from halp_trt.solvers.registry import REMOVERS
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
-__all__ = ["Ask", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]
+__all__ = ["PlanConstraints", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]
 
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ _FULL_BUDGET_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class PlanConstraints:
     """The constraints on a plan.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ask:
         object.__setattr__(self, "steps", MappingProxyType(dict(self.steps)))
 
 
-def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, ask: Ask) -> Problem:
+def network_problem(current: PruningPlan, saliency: Saliency, surface: PriceOf, ask: PlanConstraints) -> Problem:
     """The planning problem: the widths and values of every group, and the costs of every layer at both widths.
 
     Groups stand in the order of the graph. A width keeps the most salient remaining channels. Scores of coupled
@@ -104,7 +104,9 @@ def network_problem(current: PruningPlan, saliency: Saliency, surface: Surface, 
     )
 
 
-def _group(current: PruningPlan, saliency: Saliency, ask: Ask, group: ChannelGroup, *, is_removable: bool) -> Group:
+def _group(
+    current: PruningPlan, saliency: Saliency, ask: PlanConstraints, group: ChannelGroup, *, is_removable: bool
+) -> Group:
     """A group's widths and the saliency kept at each; a frozen group has its present width alone."""
     kept = current.kept[group.name]
     layers = tuple(
@@ -146,12 +148,12 @@ def joint_step(
     the budget is multiplied by ``interpolated / true`` latency of the last plan.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
-    known = Known(lookup)
+    known = RowCache(lookup)
     whole = keep_most_salient(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
     if whole.latency_us <= budget_us:
         return replace(whole, bound=whole.saliency)
     limits, removes_blocks = Limits(least=least or {}), solver in REMOVERS
-    ask = Ask(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
+    ask = PlanConstraints(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
     best: PruningPlan | None = None
     bound, allowed_us = math.inf, budget_us
     for number in range(_MAX_ROUNDS):
@@ -202,7 +204,7 @@ class _Pricer:
         known: prices so far.
     """
 
-    surface: Surface
+    surface: PriceOf
     resources: tuple[str, ...]
     batch_size: int
     known: dict[tuple[LayerSpec | None, tuple[tuple[int, int], ...]], Floats] = field(default_factory=dict)

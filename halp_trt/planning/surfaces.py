@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.latency.region import Effort
-from halp_trt.latency.surface import Surface as Laid
+from halp_trt.latency.surface import Surface as StoredSurface
 from halp_trt.latency.survey import measure_surface
 from halp_trt.planning.pricing import Lookup
 from halp_trt.specs import LayerSpec, Measurement
 
-__all__ = ["Known", "Surface", "Surveyed", "surface_from"]
+__all__ = ["PriceOf", "RowCache", "Surveyed", "surface_from"]
 
 Floats = npt.NDArray[np.float64]
-Surface = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
+PriceOf = Callable[[LayerSpec, Sequence[tuple[int, int]]], Floats]
 """``surface(spec, widths)``: microseconds of a layer at every ``(in_channels, out_channels)`` of ``widths``."""
 
 _MEASURED_PAIRS = 96
@@ -29,14 +29,14 @@ class Surveyed(Protocol):
     """A lookup of a table that has surfaces."""
 
     @property
-    def surfaces(self) -> tuple[Laid, ...]:
+    def surfaces(self) -> tuple[StoredSurface, ...]:
         """All surfaces of the table, exact wherever it has a row."""
 
     def __call__(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
         """Gives the measurement of every spec, as :data:`halp_trt.planning.pricing.Lookup`."""
 
 
-def surface_from(lookup: Lookup, surfaces: Sequence[Laid] = ()) -> Surface:
+def surface_from(lookup: Lookup, surfaces: Sequence[StoredSurface] = ()) -> PriceOf:
     """The surface of measured rows; it refuses or measures missing rows, as the lookup does.
 
     Args:
@@ -55,11 +55,13 @@ def surface_from(lookup: Lookup, surfaces: Sequence[Laid] = ()) -> Surface:
     return surface
 
 
-def _covering(surfaces: Sequence[Laid], spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Laid | None:
+def _covering(
+    surfaces: Sequence[StoredSurface], spec: LayerSpec, widths: Sequence[tuple[int, int]]
+) -> StoredSurface | None:
     return next((surface for surface in surfaces if surface.covers_all(spec, widths)), None)
 
 
-class Known:
+class RowCache:
     """The rows that a lookup gave so far, and surfaces over them: the table's own if they cover the widths, else new.
 
     A known row is never interpolated again: once a plan's widths are looked up, the next surface is exact there.
@@ -74,7 +76,7 @@ class Known:
         """
         self._lookup, self._effort = lookup, effort or Effort()
         self._rows: dict[LayerSpec, Measurement] = {}
-        self._laid: dict[tuple[LayerSpec, tuple[int, ...], tuple[int, ...]], Laid] = {}
+        self._laid: dict[tuple[LayerSpec, tuple[int, ...], tuple[int, ...]], StoredSurface] = {}
         self._surveyed = lookup.surfaces if isinstance(lookup, Surveyed) else ()
 
     def lookup(self, specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
@@ -102,7 +104,7 @@ class Known:
                 latencies_us[index] = self._rows[at].latency_us
         return latencies_us
 
-    def _surface_over(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Laid:
+    def _surface_over(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> StoredSurface:
         ins, outs = (tuple(sorted(set(side))) for side in zip(*widths, strict=True))
         if len(ins) * len(outs) != len(set(widths)):  # not every pair: the two sides are the same channels
             outs = ()

@@ -21,7 +21,7 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory, scan_folder
 
 if TYPE_CHECKING:
-    from halp_trt.tasks.data import Reading
+    from halp_trt.tasks.source import SourceOptions
 
 __all__ = ["load_cifar", "load_cifar10"]
 
@@ -35,7 +35,7 @@ _Splits = tuple[tuple[str, ...], ArrayPictures, ArrayPictures]
 """Names of the classes, training pictures and test pictures."""
 
 
-def load_cifar10(reading: Reading) -> DataSet:
+def load_cifar10(reading: SourceOptions) -> DataSet:
     """The data set of CIFAR-10, or of a folder or archive with its layout: 32x32 pictures.
 
     Raises:

@@ -13,29 +13,12 @@ from halp_trt.tasks import task_of
 from halp_trt.tasks.dataset import DataSet, InputShape
 from halp_trt.tasks.labelled import load_factory
 from halp_trt.tasks.pictures import OnBadPicture
+from halp_trt.tasks.source import SourceOptions
 
-__all__ = ["DATA_SOURCES", "DataSet", "DataSource", "Reading", "load_data"]
+__all__ = ["DATA_SOURCES", "DataSet", "DataSource", "SourceOptions", "load_data"]
 
 _EXPECTED = "digits, cifar10:PATH, imagefolder:PATH or package.module:factory"
 """Forms of a source string, for errors."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """The arguments of a data source.
-
-    Attributes:
-        path: path after the source's name; empty if there is none.
-        input_shape: channels, height and width of the network's input; None keeps the pictures' own.
-        on_bad_picture: ``refuse`` if a picture that cannot be decoded is an error, ``skip`` if it is skipped with a
-            warning.
-        cache: a file for decoded pictures, for sources that keep them; None for none.
-    """
-
-    path: Path
-    input_shape: InputShape | None = None
-    on_bad_picture: OnBadPicture = "refuse"
-    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +30,7 @@ class DataSource:
         takes_path: True if a path follows its name.
     """
 
-    load: Callable[[Reading], DataSet] | str
+    load: Callable[[SourceOptions], DataSet] | str
     takes_path: bool = True
 
 
@@ -92,9 +75,9 @@ def load_data(
         row = DATA_SOURCES[kind]
         if bool(rest) != row.takes_path:
             raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
-        load: Callable[[Reading], DataSet] = load_row(row.load)
+        load: Callable[[SourceOptions], DataSet] = load_row(row.load)
         path = Path(rest).expanduser()
-        data = load(Reading(path=path, input_shape=input_shape, on_bad_picture=on_bad_picture, cache=cache))
+        data = load(SourceOptions(path=path, input_shape=input_shape, on_bad_picture=on_bad_picture, cache=cache))
     elif is_factory(source):
         data = load_factory(source, input_shape)
     else:

@@ -16,7 +16,7 @@ from halp_trt.tasks.dataset import DataSet, InputShape
 from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, Pictures, in_memory, scan_folder
 
 if TYPE_CHECKING:
-    from halp_trt.tasks.data import Reading
+    from halp_trt.tasks.source import SourceOptions
 
 __all__ = ["load_digits", "load_factory", "load_imagefolder"]
 
@@ -32,7 +32,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation per channel of ImageNet's pixels in 0..1."""
 
 
-def load_digits(reading: Reading) -> DataSet:
+def load_digits(reading: SourceOptions) -> DataSet:
     """The data set of 1,797 handwritten digits of 8x8 pixels; a fixed fifth of them are the test pictures.
 
     Raises:
@@ -62,7 +62,7 @@ def load_digits(reading: Reading) -> DataSet:
     )
 
 
-def load_imagefolder(reading: Reading) -> DataSet:
+def load_imagefolder(reading: SourceOptions) -> DataSet:
     """The data set of a folder: ``train/`` with ``val/`` or ``test/``, or classes split four to one by file names.
 
     Raises:

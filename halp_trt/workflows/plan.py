@@ -12,7 +12,7 @@ from typing import Any
 from halp_trt.errors import ArtefactError, HalpError, InfeasibleBudgetError, UsageError
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.chunks import grid_steps
-from halp_trt.planning.network import Ask, network_problem, plan_from
+from halp_trt.planning.network import PlanConstraints, network_problem, plan_from
 from halp_trt.planning.pricing import counts_latency_us
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
@@ -206,7 +206,7 @@ def _of_network(request: PlanRequest) -> Opened:
     dense = PruningPlan.dense(graph)
     steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))
-    ask = Ask(
+    ask = PlanConstraints(
         budgets=dict.fromkeys(names, counts_latency_us(graph, table.estimates, graph.dense_counts())),
         steps=steps,
         limits=request.limits,

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from halp_trt.errors import ArtefactError
 from halp_trt.latency import LatencyTable
-from halp_trt.planning.network import Ask, network_problem
+from halp_trt.planning.network import PlanConstraints, network_problem
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.problem import LATENCY
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency
@@ -53,7 +53,7 @@ def table(folder: Path) -> Path:
         rows.update({spec: exact_measurement(staircase_us(spec)) for spec in specs})
         return rows
 
-    ask = Ask(budgets={LATENCY: 1.0}, steps={group.name: 8 for group in graph.prunable_groups})
+    ask = PlanConstraints(budgets={LATENCY: 1.0}, steps={group.name: 8 for group in graph.prunable_groups})
     network_problem(PruningPlan.dense(graph), saliency, surface_from(measured), ask)
     save(LatencyTable(target=TARGET, rows=rows), folder / "lut.jsonl")
     save(saliency, folder / "saliency.json")

@@ -11,7 +11,7 @@ import pytest
 
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable
-from halp_trt.planning.network import Ask, network_problem
+from halp_trt.planning.network import PlanConstraints, network_problem
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.problem import LATENCY
@@ -42,7 +42,7 @@ def _table(graph: ChannelGraph, saliency: Saliency) -> LatencyTable:
         rows.update({spec: exact_measurement(staircase_us(spec)) for spec in specs})
         return rows
 
-    ask = Ask(budgets={LATENCY: 1.0}, steps={group.name: 8 for group in graph.prunable_groups})
+    ask = PlanConstraints(budgets={LATENCY: 1.0}, steps={group.name: 8 for group in graph.prunable_groups})
     network_problem(PruningPlan.dense(graph), saliency, surface_from(measured), ask)
     return LatencyTable(target=TARGET, rows=rows)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from halp_trt.errors import GraphMismatchError, InfeasibleBudgetError, UsageError
 from halp_trt.planning import METHODS, PlanStep, WidthLimits, halp_step, uniform_step
 from halp_trt.planning.network import (
-    Ask,
+    PlanConstraints,
     joint_blocks_step,
     joint_step,
     network_problem,
@@ -77,7 +77,7 @@ def test_resources_are_budgeted_together() -> None:
     graph = graph_of([("plain", 32, 0), ("residual", 32, 0), ("depthwise", 0, 0), ("concat", 16, 24)], stem=32)
     plan = PruningPlan.dense(graph)
     names = (LATENCY, *RESOURCES)
-    ask = Ask(budgets=dict.fromkeys(names, 1.0), steps=steps_of(graph))
+    ask = PlanConstraints(budgets=dict.fromkeys(names, 1.0), steps=steps_of(graph))
     problem = network_problem(plan, even_saliency(graph), surface_from(UNEVEN), ask)
     dense = problem.costs([len(group.widths) - 1 for group in problem.groups])
     assert dense["parameters"] == sum(
@@ -117,7 +117,7 @@ def test_limits_are_kept_whatever_the_budget() -> None:
     dense = counts_latency_us(graph, UNEVEN, plan.counts())
     found = 0
     for share in np.linspace(0.1, 1, 12):
-        ask = Ask(budgets={LATENCY: share * dense}, steps=steps_of(graph), limits=limits)
+        ask = PlanConstraints(budgets={LATENCY: share * dense}, steps=steps_of(graph), limits=limits)
         problem = network_problem(plan, saliency, surface_from(UNEVEN), ask)
         try:
             chosen = plan_from(plan, saliency, UNEVEN, problem, joint(problem))
@@ -141,7 +141,7 @@ def test_removed_blocks_cost_nothing() -> None:
     graph = residual_graph()
     plan, saliency = PruningPlan.dense(graph), even_saliency(graph)
     dense = counts_latency_us(graph, UNEVEN, plan.counts())
-    ask = Ask(budgets={LATENCY: dense}, steps=steps_of(graph), removes_blocks=True)
+    ask = PlanConstraints(budgets={LATENCY: dense}, steps=steps_of(graph), removes_blocks=True)
     problem = network_problem(plan, saliency, surface_from(UNEVEN), ask)
     assert [block.name for block in problem.blocks] == ["b1", "b2"]
     names = [group.name for group in problem.groups]
@@ -224,6 +224,6 @@ def test_a_request_that_makes_no_sense_is_refused() -> None:
     plan = PruningPlan.dense(graph)
     with pytest.raises(GraphMismatchError, match="saliency scores"):
         joint_step(plan, Saliency(scores={}), UNEVEN, budget_us=1.0, steps=steps_of(graph))
-    ask = Ask(budgets={LATENCY: 1.0}, steps=steps_of(graph), limits=Limits(least={"x": 8}))
+    ask = PlanConstraints(budgets={LATENCY: 1.0}, steps=steps_of(graph), limits=Limits(least={"x": 8}))
     with pytest.raises(UsageError, match="no channel group or layer 'x'"):
         network_problem(plan, even_saliency(graph), surface_from(UNEVEN), ask)

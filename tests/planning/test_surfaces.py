@@ -7,7 +7,7 @@ import pytest
 
 from halp_trt.latency import graph_specs
 from halp_trt.planning import METHODS, counts_latency_us
-from halp_trt.planning.surfaces import Known
+from halp_trt.planning.surfaces import RowCache
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan, Saliency
 from tests.strategies import exact_measurement, graph_of, staircase_us
 
@@ -26,16 +26,16 @@ class Device:
 
 def test_few_pairs_are_all_measured_and_many_are_not() -> None:
     few, many = Device(), Device()
-    Known(few).surface(CONV, WIDTHS[:40])
+    RowCache(few).surface(CONV, WIDTHS[:40])
     assert len(few.asked) == 40
-    found = Known(many).surface(CONV, WIDTHS)
+    found = RowCache(many).surface(CONV, WIDTHS)
     assert len(set(many.asked)) == len(many.asked) < 100
     assert found == pytest.approx([staircase_us(CONV.with_widths(*pair)) for pair in WIDTHS], rel=0.05)
 
 
 def test_what_was_told_is_never_interpolated_again() -> None:
     device = Device()
-    known = Known(lambda specs: {s: exact_measurement(device(specs)[s].latency_us) for s in specs})
+    known = RowCache(lambda specs: {s: exact_measurement(device(specs)[s].latency_us) for s in specs})
     before = known.surface(CONV, WIDTHS)
     odd = next(i for i, pair in enumerate(WIDTHS) if not known.knows([CONV.with_widths(*pair)]))
     spec = CONV.with_widths(*WIDTHS[odd])
