@@ -24,7 +24,7 @@ __all__ = ["OnnxRuntime"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxRuntime:
-    """ONNX Runtime as a :class:`halp_trt.runtimes.Runtime` that :class:`halp_trt.runtimes.Explains`.
+    """ONNX Runtime as a :class:`halp_trt.runtimes.Runtime` and :class:`halp_trt.runtimes.TellsKernels`.
 
     Attributes:
         name: its key in ``RUNTIMES``.
