@@ -87,7 +87,7 @@ def live_screen() -> Iterator[Screen | None]:
         _Counted(SpinnerColumn(), BarColumn(bar_width=None), Column(max_width=_BAR_WIDTH)),
         _Counted(TextColumn(""), MofNCompleteColumn(), Column(no_wrap=True)),
         TimeElapsedColumn(),
-        _Note(Column(no_wrap=True, overflow="ellipsis")),
+        _Note(Column()),
     )
     with contextlib.ExitStack() as stack:
         display = Display(

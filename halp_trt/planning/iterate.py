@@ -88,7 +88,7 @@ def iterate(
     - A step whose plan leaves budget over is planned again.
     - The engine of every step may be timed. The next budget is then divided by ``measured / predicted`` latency.
     - The last step is planned again until its engine, as measured, uses the budget.
-    - Steps are added while the engine does not meet the budget.
+    - Steps are added while the engine does not meet the budget and a plan can be found that is narrower.
 
     Args:
         start: the dense network's step, or the last step of an earlier iteration.
@@ -112,7 +112,12 @@ def iterate(
             trials = [trial_of(plan_at(budgets[step.index] / step.correction))]
             chosen = trials[0]
         else:
-            chosen, trials = _close(plan_at, trial_of, budgets[-1], step.correction, schedule.num_closing)
+            try:
+                chosen, trials = _close(plan_at, trial_of, budgets[-1], step.correction, schedule.num_closing)
+            except InfeasibleBudgetError:
+                if step.index < len(budgets):
+                    raise
+                return  # an added step finds nothing narrower: the plan there is stands, and its engine is judged
         step = _after(step, chosen, trials)
         yield step
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.runtimes import BuildOptions, Runtime, Session
-from halp_trt.specs import PruningPlan, Target
+from halp_trt.specs import ChannelGraph, PruningPlan, Target
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
@@ -21,11 +22,11 @@ from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prep
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.refusals import check_prunable
 from halp_trt.workflows.request import Subject
-from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 
-__all__ = ["dense_engine", "prune_alone", "prune_run"]
+__all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run"]
 
 Progress = Callable[[int, int, str], None]
 """A callback that gets the work done, the work in all, and a note."""
@@ -42,6 +43,17 @@ def dense_engine(
     folded = prepared.folded()
     give_types = preparer(target, lambda: calibration_inputs(folded, prepared.data))
     return build_dense(folded, runtime, target, give_types, options), give_types
+
+
+def lookup_of(graph: ChannelGraph, settings: TableSettings, path: Path, runtime: Runtime, target: Target) -> Measurer:
+    """The lookup that a network is pruned by: its latency table, and what is done about a width that it lacks.
+
+    Raises:
+        ArtefactError: the table is damaged.
+        TargetMismatchError: it is of another target.
+    """
+    footprint = network_footprint(graph, target.batch_size)
+    return Measurer(path, runtime, target, on_miss=settings.on_a_miss, footprint=footprint)
 
 
 def prune_run(
@@ -75,13 +87,7 @@ def prune_run(
     runtime, target = find_target(settings.place)
     request = check_prunable(settings, runtime, target)
     path = table_of(settings.table, target)
-    lookup = Measurer(
-        path,
-        runtime,
-        target,
-        on_miss=settings.table.on_a_miss,
-        footprint=network_footprint(prepared.graph, target.batch_size),
-    )
+    lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
     asked = settings.changed(lut=str(path), runtime=runtime.name)
     engine, give_types = dense or dense_engine(prepared, runtime, target)
     return prune(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from halp_trt import planning
 from halp_trt.models.masks import get_masking
 from halp_trt.models.saliency import choose_scoring
-from halp_trt.planning import get_method
+from halp_trt.planning import Lookup, get_method
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
-from halp_trt.specs import Target
+from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Target
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.updates import get_update
 from halp_trt.workflows.precision import check_measurable, check_preparable
@@ -14,7 +15,7 @@ from halp_trt.workflows.request import PruneRequest
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.show import require_pages
 
-__all__ = ["check_prunable", "check_runnable", "request_of"]
+__all__ = ["check_prunable", "check_reachable", "check_runnable", "request_of"]
 
 
 def check_runnable(settings: Settings, runtime: Runtime, target: Target) -> None:
@@ -48,6 +49,33 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
     choose_scoring(request.saliency, has_data=has_pictures)
     get_method(request.method), get_masking(request.mask), get_update(request.train.update)
     return request
+
+
+def check_reachable(graph: ChannelGraph, lookup: Lookup, settings: Settings) -> None:
+    """Refuses a share of the dense latency that no schedule gets down to, by the table.
+
+    A budget in microseconds is the engine's, and is judged once the dense engine was timed.
+
+    Raises:
+        InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
+    """
+    request = request_of(settings)
+    if request.budget.fraction is not None:
+        planning.prune(
+            graph,
+            lookup,
+            budget=request.budget,
+            score=_never_scored,
+            method=request.method,
+            num_steps=request.num_steps,
+            grid_step=request.grid_step,
+            limits=request.limits,
+            returns_channels=get_masking(request.mask).returns_channels,
+        )
+
+
+def _never_scored(plan: PruningPlan) -> Saliency:
+    raise AssertionError(f"no step is planned, {plan} is not scored")
 
 
 def request_of(settings: Settings) -> PruneRequest:

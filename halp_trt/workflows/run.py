@@ -18,8 +18,8 @@ from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare, with_trained
-from halp_trt.workflows.prune_stage import dense_engine, prune_run
-from halp_trt.workflows.refusals import check_runnable
+from halp_trt.workflows.prune_stage import dense_engine, lookup_of, prune_run
+from halp_trt.workflows.refusals import check_reachable, check_runnable
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
@@ -59,7 +59,7 @@ def run_all(
     bars: Callable[[str], Progress],
     say: Callable[[str], None],
 ) -> RunResult:
-    """Trains, measures, prunes, deploys, verifies and reports.
+    """Measures, trains, prunes, deploys, verifies and reports.
 
     Args:
         settings: the run's settings.
@@ -78,11 +78,14 @@ def run_all(
     check_places(run, runtime, target, engines)
     clock = _Clock(say)
 
-    ready, _ = clock.timed("train", lambda: _train(settings, run, bars("train"), resume=resume), lambda found: found[1])
-    prepared, _ = clock.timed(
+    # the table does not depend on the weights: a budget out of reach is refused before the network is trained
+    untrained, _ = clock.timed(
         "build-lut",
-        lambda: _measure(ready(), settings, path, bars("build-lut")),
+        lambda: _measure(settings, run, path, bars("build-lut"), resume=resume),
         lambda found: f"{found[1]} layers in {path}",
+    )
+    prepared, _ = clock.timed(
+        "train", lambda: _train(untrained, settings, run, bars("train"), resume=resume), lambda found: found[1]
     )
     asked = settings.changed(lut=str(path))
     dense, plan = clock.timed(
@@ -104,13 +107,23 @@ def run_all(
     return RunResult(verification=result, seconds=clock.seconds, note=built.note)
 
 
-def _measure(prepared: Prepared, settings: Settings, path: Path, progress: Progress) -> tuple[Prepared, int]:
-    """The network that was measured, and how many layers the table holds."""
+def _measure(
+    settings: Settings, run: RunFolder, path: Path, progress: Progress, *, resume: bool
+) -> tuple[Prepared, int]:
+    """The dense network as it was measured, with the weights that there are, and how many layers the table holds.
+
+    Raises:
+        InfeasibleBudgetError: the budget cannot be reached by the table.
+    """
     runtime, target = find_target(settings.place)
+    is_new = is_trained_here(settings, run, resume=resume)
+    network, data = network_of(settings, trained=None if is_new else run.trained)
+    prepared = prepare(network, data, frozen=settings.prune.frozen)
     survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
     _, table = measure_table(
         prepared.graph, survey, path, runtime, target, lambda n, of: progress(n, of, ""), resume=True
     )
+    check_reachable(prepared.graph, lookup_of(prepared.graph, settings.table, path, runtime, target), settings)
     return prepared, len(table.rows)
 
 
@@ -142,21 +155,15 @@ def _verified(found: Verification) -> str:
 
 
 def _train(
-    settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
-) -> tuple[Callable[[], Prepared], str]:
-    """A function that gives the dense network, trained where that is asked for, and a note.
-
-    A network that is trained here is prepared before, so that one that cannot be pruned is refused at once.
-    """
-    is_new, frozen = is_trained_here(settings, run, resume=resume), settings.prune.frozen
-    network, data = network_of(settings, trained=None if is_new else run.trained)
-    if data is None or not is_new:
+    prepared: Prepared, settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
+) -> tuple[Prepared, str]:
+    """The dense network, trained where that is asked for, and a note."""
+    if prepared.data is None or not is_trained_here(settings, run, resume=resume):
         run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
-        return lambda: prepare(network, data, frozen=frozen), "weights as given"
-    prepared = prepare(network, data, frozen=frozen)
+        return prepared, "weights as given"
     score = train_dense(
-        network,
-        data,
+        prepared.network,
+        prepared.data,
         settings.train,
         settings.tune,
         run,
@@ -164,7 +171,7 @@ def _train(
         seed=settings.random.seed,
         resume=resume,
     )
-    return lambda: with_trained(prepared), f"{score.name} {units.score(score)}"
+    return with_trained(prepared), f"{score.name} {units.score(score)}"
 
 
 class _Clock:

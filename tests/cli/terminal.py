@@ -38,9 +38,10 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", NUM_ROWS, num_columns, 0, 0))
         self._fd = ours
+        environment = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, start_new_session=True,
-            preexec_fn=_take_terminal, env={**os.environ, "TERM": "xterm-256color", "PYTHONWARNINGS": ""},
+            preexec_fn=_take_terminal, env={**environment, "TERM": "xterm-256color", "PYTHONWARNINGS": ""},
         )  # fmt: skip
         os.close(theirs)
 

@@ -103,4 +103,4 @@ def test_the_reference_prints_no_default_that_is_not_theirs(halp_trt: Verb) -> N
         for default in ("fp32", "digits", "demo"):
             assert f"[default: {default}]" not in text
         assert "[default: (the run's)]" in text
-        assert "the command line's, else halp.toml's, else the run's own, else its default" in text
+        assert "from the command line, else from halp.toml, else from the run, else it has its default" in text

@@ -64,7 +64,7 @@ def test_lines_and_bars_stay_apart_in_a_run(folder: Path) -> None:  # noqa: F811
     text = "\n".join(line for line in screen.lines() if line)
     assert text.startswith("tiny:net on tiny:pictures to 100%, in run\n")
     told = re.findall(r"^([a-z-]+) +\d+\.\d s ", text, re.MULTILINE)
-    assert told == ["train", "build-lut", "prune", "deploy", "verify", "report", "total"], text
+    assert told == ["build-lut", "train", "prune", "deploy", "verify", "report", "total"], text
     assert screen.is_clean
 
 

@@ -118,7 +118,7 @@ def test_run_does_everything_and_its_verdict_is_the_exit_code(halp_trt, folder: 
     result = halp_trt("run", *quick, "--budget", "80%", "--out", "run", "--json")
     assert result.exit_code in (0, 1), result.stderr
     summary = json.loads(result.stdout)
-    assert list(summary["seconds"]) == ["train", "build-lut", "prune", "deploy", "verify", "report"]
+    assert list(summary["seconds"]) == ["build-lut", "train", "prune", "deploy", "verify", "report"]
     found = load(folder / "run/verification.json")
     assert found.passed == (result.exit_code == 0) == summary["verification"]["passed"]
     assert "the budget of" in summary["verification"]["verdict"]

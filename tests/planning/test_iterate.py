@@ -110,6 +110,17 @@ def test_engines_faster_than_predicted_keep_more() -> None:
     assert steps(0.5, correct=lambda plan: 0.8)[-1].plan.latency_us > steps(0.5)[-1].plan.latency_us
 
 
+def test_an_added_step_that_finds_nothing_narrower_leaves_the_plan_there_is() -> None:
+    slower = {}  # every engine misses by so much that what is left of the budget is out of reach
+
+    def correct(plan: PruningPlan) -> float:
+        return slower.setdefault(tuple(plan.kept.items()), 1.0 if len(slower) < 2 else 50.0)
+
+    found = steps(0.5, num_steps=3, correct=correct)
+    assert [step.index for step in found] == [1, 2, 3]
+    assert found[-1].plan.latency_us * found[-1].correction > 0.5 * DENSE_US, "verifying will say so"
+
+
 def test_it_gives_up_after_the_extra_steps() -> None:
     costs = iter(range(10**6))
     found = steps(0.7, correct=lambda plan: (0.75 + next(costs) * 1e-4) * DENSE_US / plan.latency_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_alone
 from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
+from tests.cli.tiny import TINY
 
 NET = ("--model", "tiny:net", "--data", "tiny:pictures")
 IN_FP32 = "measures layers in fp32, not"
@@ -76,6 +78,19 @@ def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Res
     before = sorted(folder.rglob("*"))
     refused(halp_trt("run", *NET, *asked, "--out", "run"), sentence)
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.mark.parametrize("share", ["1%", "3%"])
+def test_a_share_that_no_plan_gets_down_to_is_refused_before_it_trains(
+    share: str,
+    halp_trt: Callable[..., Result],  # noqa: F811
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = RUNTIMES["synthetic"]  # whose figures repeat; it has no clock, which is not what is asked here
+    monkeypatch.setitem(RUNTIMES, "synthetic", replace(row, traits=replace(row.traits, times_networks=True)))
+    refused(halp_trt("run", *TINY, "--budget", share, "--out", "run"), "of the dense latency by the table, but")
+    assert not (folder / "run").exists(), "the table is measured, and nothing is trained or written"
 
 
 @pytest.mark.parametrize("verb", ["build-lut", "prune"])
