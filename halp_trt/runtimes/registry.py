@@ -138,6 +138,8 @@ def get_runtime(name: str) -> Runtime:
     entry, place = RUNTIMES[name], f"RUNTIMES[{name!r}]"
     check_members(entry, Entry, place)
     try:
+        if absent := [package for package in entry.packages if find_spec(package) is None]:
+            raise ModuleNotFoundError(f"No module named {absent[0]!r}", name=absent[0])
         make: Callable[[], Runtime] = load_row(entry.make)
         check_call(make, f"{place}.make")
         runtime = make()

@@ -176,8 +176,10 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
             runtime_version="11",
         )
 
-    fake = SimpleNamespace(name="tensorrt", suffix=".plan", target=target, prober=synthetic.Synthetic().prober)
-    monkeypatch.setitem(RUNTIMES, "tensorrt", replace(RUNTIMES["tensorrt"], make=lambda: fake))
+    paper = synthetic.Synthetic()
+    parts = {"build": paper.build, "load": paper.load, "prober": paper.prober, "target": target}
+    fake = SimpleNamespace(name="tensorrt", suffix=".plan", **parts)
+    monkeypatch.setitem(RUNTIMES, "tensorrt", replace(RUNTIMES["tensorrt"], make=lambda: fake, packages=()))
     monkeypatch.setattr(registry, "available_runtimes", lambda: ("onnxruntime", "tensorrt"))
     monkeypatch.setattr(registry, "has_nvidia_gpu", lambda root: True)
     arguments = ("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", precision)

@@ -118,7 +118,7 @@ def test_a_network_that_cannot_repeat_itself_is_refused() -> None:
 
 
 def test_a_network_that_does_not_take_the_example_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"\(1, 1, 8, 8\).*--input-shape"):
+    with pytest.raises(ModelError, match=r"\(1, 1, 8, 8\).*; give --input$"):
         trace(make_net("chain"), (torch.zeros(1, 1, 8, 8),))
 
 
