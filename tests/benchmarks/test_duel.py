@@ -38,6 +38,8 @@ def duel(work: Path, *options: str) -> dict[str, object]:
         "1",
         "--seconds",
         "1",
+        "--timing",
+        "0.3",
     ]
     done = subprocess.run(
         [*command, *options],
