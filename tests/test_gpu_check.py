@@ -29,6 +29,7 @@ def test_without_a_gpu_everything_is_absent_and_said(tmp_path: Path, capsys: pyt
     assert gpu_check.main(["--out", str(out), "--require-gpu"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_gpu")
 def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")

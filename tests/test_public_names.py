@@ -83,6 +83,7 @@ def _pruned(network: Network, folder: Path) -> tuple[halp_trt.PruningPlan, halp_
     return last.plan, table.table
 
 
+@pytest.mark.slow
 def test_engines_of_a_masked_network_are_verified(network: Network, tmp_path: Path) -> None:
     module, _, graph, model = network
     plan, _ = _pruned(network, tmp_path)

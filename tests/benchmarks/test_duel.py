@@ -54,6 +54,7 @@ def duel(work: Path, *options: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_what_is_timed_while_a_peer_chooses_is_its_engine_with_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_one_sentence_and_exit_code_2(halp_trt, folder: Path, name: str) -> None:
     make, arguments, sentence = CASES[name]
@@ -202,6 +203,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(halp_trt, folder: Path, name:
     )
 
 
+@pytest.mark.slow
 def test_a_bad_picture_is_skipped_on_request(halp_trt, folder: Path) -> None:
     _pictures(folder)
     arguments = ("--data", "imagefolder:pictures", "--input", "1x8x8", "--on-bad-picture", "skip", "--train-batch", 4)

@@ -37,6 +37,7 @@ def _verified(run: Path) -> tuple[str, str]:
     return found.target.runtime, found.target.precision
 
 
+@pytest.mark.slow
 def test_deploy_and_verify_obey_the_file_before_the_run_and_the_command_line_before_both(
     halp_trt: Verb, folder: Path, run: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_settings_of_a_run_are_the_file_s_where_it_names_them(tmp_path: Path, mo
     assert [one.table.lut for one in found.values()] == ["", "own.jsonl"], "another target's table is not this one's"
 
 
+@pytest.mark.slow
 def test_a_table_that_is_not_there_is_refused_wherever_it_is_named(halp_trt: Verb, folder: Path, run: Path) -> None:
     assert halp_trt("deploy", run).exit_code == 0
     refused = halp_trt("verify", run, "--lut", "none.jsonl", *BRIEF)

@@ -73,6 +73,7 @@ def _dense(run: RunFolder) -> bytes:
     return bytes(rewrite(onnx.load(run.dense_model), PruningPlan.dense(plan.graph)).SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime"])
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_run_makes_everything_once(
@@ -98,6 +99,7 @@ def test_run_makes_everything_once(
     assert len(engines) == 2
 
 
+@pytest.mark.slow
 def test_prune_makes_everything_once_too(
     halp_trt: Verb, folder: Path, counted: Counter[str], built: Callable[[str], Counter[bytes]]
 ) -> None:
@@ -108,6 +110,7 @@ def test_prune_makes_everything_once_too(
     assert models[_dense(RunFolder(path=folder / "run"))] == 1
 
 
+@pytest.mark.slow
 def test_a_network_that_was_trained_here_is_pruned_as_if_it_had_been_loaded(
     halp_trt: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_setting_has_one_name_in_one_concern() -> None:
     assert all(name.isidentifier() for name in names)
 
 
+@pytest.mark.slow
 def test_a_field_is_an_option_a_key_in_both_files_and_in_the_reference(
     halp_trt, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_seed_that_no_generator_takes_is_refused(halp_trt, seed: str) -> None:
     assert "not in the range" in refused.stderr
 
 
+@pytest.mark.slow
 def test_options_override_the_file_and_the_file_the_defaults(halp_trt, folder: Path) -> None:
     (folder / "halp.toml").write_text(
         "model = 'tiny:net'\ndata = 'tiny:pictures'\nruntime = 'synthetic'\nwidth-step = 16\n"
@@ -184,6 +186,7 @@ def test_options_override_the_file_and_the_file_the_defaults(halp_trt, folder: P
     assert by_file["num_rows"] < by_option["num_rows"]
 
 
+@pytest.mark.slow
 def test_a_file_elsewhere_is_named_with_config(halp_trt, folder: Path) -> None:
     (folder / "other.toml").write_text("model = 'tiny:net'\ndata = 'tiny:pictures'\nruntime = 'synthetic'\n")
     assert halp_trt("build-lut", "--config", "other.toml", "--out", "a.jsonl").exit_code == 0

@@ -68,6 +68,7 @@ def test_lines_and_bars_stay_apart_in_a_run(folder: Path) -> None:  # noqa: F811
     assert screen.is_clean
 
 
+@pytest.mark.slow
 def test_ctrl_c_takes_the_bar_away(folder: Path) -> None:  # noqa: F811
     with terminal(*PRUNE, "--minibatches", "20000", num_columns=110, folder=folder) as screen:
         screen.read_until(lambda frame: any("/" in bar for bar in bars(frame)))
@@ -106,6 +107,7 @@ verbs()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_columns", [60, 80, 110])
 def test_whatever_is_written_comes_out_above_the_bar(num_columns: int, tmp_path: Path) -> None:
     (tmp_path / "talk.py").write_text(TALK)

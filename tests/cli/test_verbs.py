@@ -57,6 +57,7 @@ def test_build_lut_writes_a_table_and_resumes_it(halp_trt, folder: Path) -> None
     assert read_table(folder / "lut.jsonl").rows == rows
 
 
+@pytest.mark.slow
 def test_a_table_lands_under_its_target_by_default(halp_trt, folder: Path) -> None:
     assert halp_trt("build-lut", *TINY).exit_code == 0
     assert (folder / "luts/synthetic-staircase-synthetic-1-fp32-b1.jsonl").exists()
@@ -95,6 +96,7 @@ def test_what_may_go_of_a_group_is_an_option_and_a_setting(halp_trt, folder: Pat
     assert halp_trt("prune", *TINY, *QUICK, "--max-prune-step", "0").exit_code == 2
 
 
+@pytest.mark.slow
 def test_untrained_weights_are_warned_about(halp_trt) -> None:
     result = halp_trt("prune", *TINY, *QUICK, "--out", "run")
     assert "warning: the network has its untrained initial weights" in result.stderr
@@ -164,6 +166,7 @@ def test_the_torch_runtime_goes_all_the_way_too(halp_trt, folder: Path) -> None:
     assert len(found.layers) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
     halp_trt, folder: Path, monkeypatch: pytest.MonkeyPatch, precision: str
@@ -190,6 +193,7 @@ def test_build_lut_takes_tensorrt_where_it_is_and_says_so(
     assert read_table("lut.jsonl").target.precision == precision
 
 
+@pytest.mark.slow
 def test_the_choice_is_told_only_where_there_was_one(halp_trt) -> None:
     assert "runtime " not in halp_trt("build-lut", *TINY, "--out", "lut.jsonl", "--width-step", 16).stderr
     chosen = halp_trt("build-lut", "--model", "tiny:net", "--data", "tiny:pictures", "--precision", "bf16")

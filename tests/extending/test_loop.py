@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import halp_trt
@@ -12,6 +13,7 @@ from tests.extending.conftest import Toy
 from tests.strategies import formula_lookup
 
 
+@pytest.mark.slow
 def test_it_prunes_and_trains(toy: Toy) -> None:
     torch.manual_seed(0)
     module, example = net()

@@ -24,6 +24,7 @@ def net() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_was_removed_fades_and_may_come_back(toy: Toy) -> None:
     toy("mask")
     module, fading = net(), get_masking("fading")
@@ -54,6 +55,7 @@ def test_what_was_removed_fades_and_may_come_back(toy: Toy) -> None:
     assert any(set(kept[-1][name]) - set(kept[0][name]) for name in kept[0]), "some came back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["joint-blocks", "halp"])
 def test_the_command_line_takes_it(toy: Toy, halp_trt: HalpTrt, folder: Path, method: str) -> None:
     refused = halp_trt("prune", "--mask", "fading")

@@ -39,6 +39,7 @@ def test_it_keeps_within_limits(toy: Toy) -> None:
         prune(GRAPH, LOOKUP, budget="20%", score=score, method="greedy", limits=limits)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(toy: Toy, halp_trt: HalpTrt, folder: Path) -> None:
     refused = halp_trt("prune", "--method", "greedy")
     assert (refused.exit_code, "'greedy' is not one of" in refused.stderr) == (2, True)

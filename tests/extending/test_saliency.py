@@ -16,6 +16,7 @@ from halp_trt.store import load
 from tests.extending.conftest import HalpTrt, Toy, pruned
 
 
+@pytest.mark.slow
 def test_a_group_s_score_is_the_scale_of_its_norms(toy: Toy) -> None:
     toy("saliency")
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
@@ -27,6 +28,7 @@ def test_a_group_s_score_is_the_scale_of_its_norms(toy: Toy) -> None:
     assert scores == pytest.approx(scales.abs().tolist())
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(toy: Toy, halp_trt: HalpTrt, folder: Path) -> None:
     toy("saliency")
     plan = pruned(halp_trt, folder, "--saliency", "scale", "--data", "none", "--classes", "3")

@@ -52,6 +52,7 @@ def test_a_row_may_be_the_place_of_a_task(monkeypatch: pytest.MonkeyPatch) -> No
         load_data(f"{DATA}:pictures")
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(verbs, CHAIN)

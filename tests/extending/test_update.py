@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from halp_trt.store import load_tensors
@@ -36,6 +37,7 @@ def test_an_update_of_two_passes_trains(toy: Toy) -> None:
     assert not torch.equal(weights["sam"], weights["sgd"])
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(toy: Toy, halp_trt: HalpTrt, folder: Path) -> None:
     refused = halp_trt("prune", "--update", "sam")
     assert (refused.exit_code, "'sam' is not one of" in refused.stderr) == (2, True)

@@ -85,6 +85,7 @@ def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) 
     assert num_weights(rewritten) <= num_weights(rewrite(model, PruningPlan.dense(graph)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_NET)
 @settings(QUICK, max_examples=1)
 @given(data=st.data())

@@ -19,6 +19,7 @@ from tests.nets import NETS
 TOLERANCE = 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_lies_close_to_fp32_and_computes_in_the_types_it_shows(name: str) -> None:
     model = folded(name, pruned=True)

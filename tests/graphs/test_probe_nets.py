@@ -10,6 +10,7 @@ from halp_trt.models.trace import half_plan
 from tests.nets import NETS, traced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_every_layer_has_a_probe_at_every_width(name: str) -> None:
     _, _, graph = traced(name)

@@ -20,6 +20,7 @@ from tests.nets import NETS
 TOLERANCE = 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_int8_lies_close_to_fp32_in_every_net(name: str) -> None:
     model = convert_opset(folded(name), 17)

@@ -58,6 +58,7 @@ def test_old_parsers_get_an_old_opset() -> None:
     assert edges(rest) == ([1], [1]), "TensorRT before version 10 has the rest of an 8-bit network in fp32"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", SPECS)

@@ -297,6 +297,7 @@ def test_a_full_grid_measures_every_pair() -> None:
         assert surface.latencies_us(pairs).tolist() == [surface.at(*pair).latency_us for pair in pairs]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(sorted(FORMULAS)),

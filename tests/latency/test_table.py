@@ -44,6 +44,7 @@ def table_of(graph: ChannelGraph, plan: PruningPlan) -> LatencyTable:
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(latency_tables(), layer_specs(), measurements())
 def test_a_row_is_found_once_it_is_added(table: LatencyTable, spec: LayerSpec, measurement: Measurement) -> None:
     extended = table.with_rows({spec: measurement})
@@ -54,6 +55,7 @@ def test_a_row_is_found_once_it_is_added(table: LatencyTable, spec: LayerSpec, m
     assert extended.lookup(list(extended.rows)) == extended.rows
 
 
+@pytest.mark.slow
 @given(latency_tables(), st.lists(layer_specs(), max_size=6))
 def test_missing_specs_are_listed_once_and_in_order(table: LatencyTable, specs: list[LayerSpec]) -> None:
     missing = table.missing(specs + specs)
@@ -219,6 +221,7 @@ RAMPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 STATISTICAL = settings(max_examples=60, deadline=None, derandomize=True)  # noise must not fail a run at random
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", STAIRS)
 @STATISTICAL
 @given(
@@ -233,6 +236,7 @@ def test_the_step_of_a_staircase_is_found(shape: str, step: int, num_stairs: int
     assert staircase_step(width.tolist(), *noisy(clean, noise, seed)) == step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [16, 32, 64])
 @pytest.mark.parametrize(
     ("shape", "noise"), [("even", 0.05), ("convex", 0.05), ("right edge faster", 0.05), ("uneven", 0.02)]
@@ -245,6 +249,7 @@ def test_in_noise_a_step_is_mostly_found_and_never_a_wrong_one(shape: str, noise
     assert set(found) <= {step, None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", RAMPS)
 @STATISTICAL
 @given(last=st.integers(4, 64), noise=st.floats(0, 0.05), seed=st.integers(0, 999))

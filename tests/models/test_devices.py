@@ -62,6 +62,7 @@ def lazy() -> str:
     return "lazy"
 
 
+@pytest.mark.slow
 def test_every_index_lies_beside_its_tensor(plan: PruningPlan) -> None:
     """Of masking and slimming; fake tensors cannot be copied into, as widening does."""
     with FakeTensorMode(allow_non_fake_inputs=False):

@@ -24,6 +24,7 @@ from tests.nets import make_net
 NAMES = ("residual", "depthwise", "grouped", "dense-concat", "shared", "transposed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", NAMES)
@@ -141,6 +142,7 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.two(y)))
 
 
+@pytest.mark.slow
 def test_a_weight_under_two_names_comes_back() -> None:
     torch.manual_seed(0)
     net, example = Tied().eval(), torch.randn(1, 3, 6, 6)
@@ -172,6 +174,7 @@ def without_blocks() -> tuple[nn.Module, PruningPlan]:
     return copy.deepcopy(net).double(), PruningPlan(graph=graph, kept=kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "training"), [("sgd", True), ("adam", False)])
 def test_removed_blocks_train_on_as_a_constant(optimizer: str, training: bool) -> None:
     """Slimmed training is masked training; what is dead stays zero, what the block adds goes on learning."""

@@ -55,6 +55,7 @@ def test_widths_written_into_forward_are_found_and_frozen_with_a_reason(name: st
     assert graph.prunable_groups, "the rest can still be pruned"
 
 
+@pytest.mark.slow
 def test_groups_that_cannot_be_slimmed_leave_the_others_prunable() -> None:
     torch.manual_seed(0)
     net = Mixed().eval()
@@ -87,6 +88,7 @@ def test_the_second_witness_may_fail() -> None:
     assert dependency_couplings(Broken(), EXAMPLE) == ()
 
 
+@pytest.mark.slow
 def test_the_module_is_left_as_it_was() -> None:
     net = make_net("residual").train()
     net.stem[0].weight.requires_grad_(False)
@@ -111,6 +113,7 @@ def test_frozen_layers_stay_and_misspelt_ones_are_answered() -> None:
         trace(net, EXAMPLE, model=model, frozen=["blocks.1.aa"])
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_repeat_itself_is_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(UnsupportedLayerError, match="other outputs for the same input"):

@@ -83,6 +83,7 @@ def graph_has_concat(graph: ChannelGraph) -> bool:
     return any(layer.spec.operator == "Concat" for layer in graph.layers)
 
 
+@pytest.mark.slow
 @methods
 @pytest.mark.parametrize("lookup", [EVEN, UNEVEN], ids=["even", "uneven"])
 @settings(max_examples=60, deadline=None)

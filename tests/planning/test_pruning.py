@@ -36,6 +36,7 @@ def slower(plan: PruningPlan) -> tuple[float, float]:
 # ---- one's own loop -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loop_of_ones_own_trains_between_steps(method: str) -> None:
     """Scores are asked for once a step, with the plan that the network was masked by."""
@@ -52,6 +53,7 @@ def test_a_loop_of_ones_own_trains_between_steps(method: str) -> None:
     assert step.plan.latency_us == counts_latency_us(GRAPH, LOOKUP, step.plan.counts()) <= 0.6 * DENSE_US
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["60%", " 0.6 ", Budget(fraction=0.6), f"{0.6 * DENSE_US!r}us"])
 def test_a_budget_is_read_at_the_door(budget: Budget | str) -> None:
     if budget == " 0.6 ":
@@ -62,6 +64,7 @@ def test_a_budget_is_read_at_the_door(budget: Budget | str) -> None:
     assert last.plan.budget_us == pytest.approx(0.6 * DENSE_US)
 
 
+@pytest.mark.slow
 def test_a_table_is_a_lookup_with_its_surfaces() -> None:
     asked: dict[LayerSpec, Measurement] = {}
 
@@ -101,6 +104,7 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, float]) -> None
         WidthLimits(**limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_limits_hold_in_every_step(method: str) -> None:
     limits = WidthLimits(group_fraction=0.6, step_fraction=0.5)
@@ -132,12 +136,14 @@ def test_a_loop_goes_on_from_any_of_its_steps(method: str, measure: object) -> N
 # ---- measured engines -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_time_is_the_engines_where_engines_are_timed() -> None:
     limit_us = 0.6 * slower(PruningPlan.dense(GRAPH))[0]
     *_, last = prune(GRAPH, LOOKUP, budget=f"{limit_us!r}us", score=score, num_steps=2, grid_step=4, measure=slower)
     assert 0.9 * limit_us <= slower(last.plan)[1] <= limit_us
 
 
+@pytest.mark.slow
 def test_the_last_plan_is_calibrated_by_all_engines_but_its_own() -> None:
     timed: dict[object, tuple[float, float]] = {}
 
@@ -233,6 +239,7 @@ def changing(num_calls: list[int]) -> object:
     return score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_channels_return_where_masks_let_them(method: str) -> None:
     def steps(returns_channels: bool) -> list[Step]:

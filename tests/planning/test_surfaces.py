@@ -64,6 +64,7 @@ def test_a_joint_step_measures_all_that_it_chose_and_beats_halp() -> None:
     assert joint.bound >= joint.saliency
 
 
+@pytest.mark.slow
 def test_a_joint_step_uses_its_budget_where_interpolation_is_poor() -> None:
     """On a noisy device the solver picks what happens to be underpriced; it must not end far below the budget."""
     graph = graph_of([("plain", 256, 0), ("residual", 256, 0)] * 8, stem=64)

@@ -73,6 +73,7 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere() -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
 
 
+@pytest.mark.slow
 def test_the_same_evidence_gives_the_same_bytes() -> None:
     assert render(WHOLE) == render(WHOLE)
 

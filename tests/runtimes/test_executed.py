@@ -123,6 +123,7 @@ def stem(name: str) -> str:
     return re.sub(r"(_token)?_\d+$", "", name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 @pytest.mark.parametrize("net", ["chain", "squeeze-excite", "attention"])
 def test_every_unit_of_a_typed_network_is_measurable(net: str, precision: str) -> None:

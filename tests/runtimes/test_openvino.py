@@ -47,6 +47,7 @@ def dense(name: str) -> onnx.ModelProto:
     return rewrite(model, PruningPlan.dense(graph))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_it_computes_what_onnx_runtime_computes(name: str) -> None:
     model = dense(name).SerializeToString()
@@ -110,6 +111,7 @@ NAMELESS = {"u-net": Counter(VariadicSplit=2), "attention": Counter(MVN=1, Multi
 """Kernels that OpenVINO makes of several nodes under a name of its own: what a roll is, and a layer norm."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETS if name not in OWN_KERNELS])
 def test_every_kernel_finds_its_layer(name: str) -> None:
     """Products are never fused away; what belongs to no layer is known and bears a name that no node has."""
@@ -133,6 +135,7 @@ def prober():
         yield prober
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
 def test_every_layer_can_be_measured(spec: LayerSpec, prober: OpenVinoProber) -> None:
     measurement = prober.measure(make_probe(spec, 1))
@@ -170,6 +173,7 @@ def test_a_lone_depthwise_layer_would_be_charged_for_its_edges(prober: OpenVinoP
     assert len(session.profile(inputs, 2)) > len(kernels(DEPTHWISE))
 
 
+@pytest.mark.slow
 def test_layers_side_by_side_are_measured_as_one_by_one(
     prober: OpenVinoProber, monkeypatch: pytest.MonkeyPatch
 ) -> None:

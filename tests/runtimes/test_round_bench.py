@@ -122,6 +122,7 @@ def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -
     assert machine.log.count("a") == 2 * 2 * 3, "a new network is warmed up again"
 
 
+@pytest.mark.slow
 def test_less_is_taken_off_where_much_memory_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Machine().bench(monkeypatch)
     for footprint, tare_us in ((0, TARE), (4_000_000, 0.75 * TARE), (16_000_000, 0.0), (10**9, 0.0)):

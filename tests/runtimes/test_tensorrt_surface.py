@@ -86,6 +86,7 @@ def test_looked_up_names_are_listed() -> None:
             assert found in OPTIONAL, f"{path.name} looks up {found}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", WHEELS)
 def test_what_is_written_down_is_what_the_wheels_have(version: str, tmp_path: Path) -> None:
     try:

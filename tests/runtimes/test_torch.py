@@ -32,6 +32,7 @@ def dense(name: str, opset: int | None = None) -> bytes:
     return rewrite(model, PruningPlan.dense(graph), **options).SerializeToString()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "opset"), [*((name, None) for name in NETS), ("residual", 17), ("split", 17)])
 def test_it_computes_what_onnx_runtime_computes(name: str, opset: int | None) -> None:
     model = dense(name, opset)

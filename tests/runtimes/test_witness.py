@@ -85,6 +85,7 @@ assert not {"tensorrt", "tensorrt_rtx"} & set(sys.modules), "it loads neither"
 """
 
 
+@pytest.mark.slow
 def test_nobody_has_to_choose_a_library(tmp_path: Path) -> None:
     (tmp_path / "double.onnx").write_bytes(DOUBLE)
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}

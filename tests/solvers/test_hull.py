@@ -40,6 +40,7 @@ def corners(
     return list({id(point): point for pair in pairs for point in pair}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_corners_are_those_of_all_plans(seed: int, blocks: bool) -> None:
@@ -56,6 +57,7 @@ def test_the_corners_are_those_of_all_plans(seed: int, blocks: bool) -> None:
     assert num_corners > 80
 
 
+@pytest.mark.slow
 def test_what_is_cut_from_the_tables_takes_no_corner_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = chain(30, 32)
     dense = problem.costs([31] * 30)["r0"]

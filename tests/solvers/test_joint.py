@@ -146,6 +146,7 @@ def tied_together(seed: int) -> Problem:
     return Problem(groups=groups, terms=terms, budgets={"r0": 1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_integer_programming_names_the_lowest_and_reaches_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joints, "MOST_ENTRIES", 10)

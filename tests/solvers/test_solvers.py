@@ -24,6 +24,7 @@ def assert_sound(problem: Problem, solution: Solution, *, live: bool) -> None:
     assert solution.bound >= solution.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["joint", "joint-blocks"])
 @pytest.mark.parametrize("chunk", range(8))
 def test_joint_equals_brute_force(name: str, chunk: int) -> None:
@@ -43,6 +44,7 @@ def test_joint_equals_brute_force(name: str, chunk: int) -> None:
         assert solution.status == "optimal"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(3))
 def test_exact_is_the_optimum_of_the_linearised_problem(chunk: int) -> None:
     for seed in range(chunk * 100, (chunk + 1) * 100):
@@ -77,6 +79,7 @@ def test_linear_solvers_meet_the_budgets_at_true_widths(name: str) -> None:
     assert solved > 100
 
 
+@pytest.mark.slow
 def test_exact_is_the_best_of_the_plans_that_fit_at_present_and_at_true_widths() -> None:
     broke = 0
     for seed in range(250):
@@ -94,6 +97,7 @@ def test_exact_is_the_best_of_the_plans_that_fit_at_present_and_at_true_widths()
     assert broke > 5
 
 
+@pytest.mark.slow
 def test_halp_spends_several_budgets_and_more_of_one_is_never_worth_less() -> None:
     shares = []
     for seed in range(60):
@@ -149,6 +153,7 @@ def test_halp_is_never_better_than_exact() -> None:
     assert np.median(gaps) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("name", ["halp", "exact"])
 def test_linear_solvers_use_the_budget_where_narrow_layers_may_be_slow(name: str, share: float) -> None:
@@ -180,6 +185,7 @@ def test_linear_solvers_use_the_budget_where_narrow_layers_may_be_slow(name: str
     assert hurried.value <= solution.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_more_budget_is_never_worth_less(name: str) -> None:
     compared = 0

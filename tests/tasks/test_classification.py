@@ -20,6 +20,7 @@ def digits():
     return load_data("digits")
 
 
+@pytest.mark.slow
 def test_too_few_classes_are_refused(digits):
     module = small_net(num_classes=4)
     with pytest.raises(ModelError, match="10 classes"):

@@ -42,6 +42,7 @@ def ignored(done: int, total: int, loss: float) -> None:
     """Shows nothing."""
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.workflows.training", str(tmp_path)],

@@ -27,6 +27,7 @@ RUNTIME = get_runtime("onnxruntime")
 TARGET = RUNTIME.target("fp32", 1)
 
 
+@pytest.mark.slow
 def test_both_engines_run_and_name_their_parents(pruned: Pruned, tmp_path: Path) -> None:
     built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     for record, parent in ((built.dense, pruned.run.dense_model), (built.pruned, pruned.run.pruned_model)):
@@ -115,6 +116,7 @@ def test_a_run_without_models_is_refused(pruned: Pruned, tmp_path: Path) -> None
     assert onnx.load(pruned.run.dense_model).graph.node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_onnx_runtime_runs_low_precisions_close_to_fp32(pruned: Pruned, tmp_path: Path, precision: str) -> None:
     settings = pruned.run.read_settings().changed(precision=precision)

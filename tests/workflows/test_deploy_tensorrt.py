@@ -71,6 +71,7 @@ def halp_trt(*arguments: object) -> Result:
     return CliRunner().invoke(verbs, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_deploy_builds_proven_plans(runs: dict[str, RunFolder], tmp_path: Path, name: str, precision: str) -> None:

@@ -86,6 +86,7 @@ class Dying(Measurer):
         return super().__call__(specs)
 
 
+@pytest.mark.slow
 def test_a_step_that_died_while_it_measured_is_repeated_from_what_was_known_before_it(tmp_path: Path) -> None:
     request = replace(QUICK, method="joint", grid_step=4)
     runtime, target = get_runtime("synthetic"), synthetic.Synthetic().target("fp32", 1)
@@ -253,6 +254,7 @@ def test_what_it_writes_is_one_network(tmp_path: Path) -> None:
 # ---- removed blocks -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_blocks_are_removed_on_the_way_and_a_resumed_run_is_the_same(tmp_path: Path) -> None:
     """Through training, a kill between steps, one while fine-tuning, and the rewritten model."""
     train = replace(REQUEST.train, num_epochs=2, distillation=0.0)
@@ -310,6 +312,7 @@ def test_the_first_scores_are_kept_for_planning(tmp_path: Path) -> None:
 # ---- limits ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["halp", "uniform", "joint", "joint-blocks"])
 def test_no_group_loses_more_than_it_may(method: str, tmp_path: Path) -> None:
     asked = replace(QUICK, method=method, budget=Budget(fraction=0.6), num_steps=3, group_fraction=0.6)

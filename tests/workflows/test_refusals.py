@@ -80,6 +80,7 @@ def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Res
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", ["1%", "3%"])
 def test_a_share_that_no_plan_gets_down_to_is_refused_before_it_trains(
     share: str,
@@ -148,6 +149,7 @@ class Compiling(Synthetic):
         raise AssertionError("nothing is built")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [(("--model", "tiny:strange"), "node 'CumSum' has operator"), (("--frozen", "nothing"), "no layer 'nothing'")],

@@ -16,6 +16,7 @@ from tests.report.surveys import surveyed
 from tests.workflows.conftest import Pruned
 
 
+@pytest.mark.slow
 def test_a_run_is_opened_as_far_as_it_got(pruned: Pruned) -> None:
     opened = open_artefact(pruned.run.path)
     assert opened.plan == pruned.plan

@@ -196,6 +196,7 @@ survey_lut(GRAPH, LAVISH, path=sys.argv[1], runtime=RUNTIME, target=TARGET, resu
 """
 
 
+@pytest.mark.slow
 def test_a_killed_survey_resumes_to_the_same_table(undisturbed: LatencyTable, tmp_path: Path) -> None:
     path, chance = tmp_path / "t.jsonl", random.Random(0)
     for resume in ((), ("resume",)):
@@ -225,6 +226,7 @@ def test_a_finished_survey_resumed_adds_nothing(undisturbed: LatencyTable, tmp_p
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_halves_merge_to_the_whole(undisturbed: LatencyTable, tmp_path: Path) -> None:
     first, second = (
         survey(replace(GRAPH, layers=GRAPH.layers[part]), tmp_path / f"{part}.jsonl")
@@ -363,6 +365,7 @@ def uneven(table: LatencyTable) -> LatencyTable:
     return replace(table, rows={spec: slower(row) for spec, row in table.rows.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["halp", "joint"])
 @pytest.mark.parametrize("share", [0.8, 0.6, 0.45])
 def test_no_group_stays_narrower_than_a_width_that_is_no_slower(method: str, share: float, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def verified(pruned: Pruned, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return verify_alone(pruned.run, settings, engines=folder / "engines", tolerances=QUICK), settings, folder
 
 
+@pytest.mark.slow
 def test_a_verification_is_complete(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
     found, settings, _ = verified
     assert found.is_faithful
@@ -124,6 +125,7 @@ def test_the_witness_agrees_with_both_engines(verified: tuple[Verification, Sett
     assert "; ONNX Runtime DISAGREES with both engines (largest difference 1.0e-01)" in verdict(doubted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_another_precision_is_verified_without_predictions(
     verified: tuple[Verification, Settings, Path], pruned: Pruned, precision: str, tmp_path: Path,

@@ -63,6 +63,7 @@ class Stop(Exception):
     """Ends a run between two steps."""
 
 
+@pytest.mark.slow
 def test_channels_return_and_a_killed_run_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(MASKS, "straight", Straight())
     monkeypatch.setitem(SALIENCIES, "absent", Scoring(make=Absent, needs_gradients=False))

@@ -57,6 +57,7 @@ class Mine(Magnitude):
         return Saliency(scores={name: tuple(2 * score for score in of_group) for name, of_group in scores.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_data", [True, False])
 def test_a_saliency_of_ones_own_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_data: bool) -> None:
     monkeypatch.setitem(SALIENCIES, "mine", Scoring(make=Mine, needs_gradients=False))
