@@ -2,22 +2,6 @@
 
 python=${PYTHON:-python3}
 
-# Prints the option that fetches PyTorch without CUDA (200 MB instead of 3 GB) where its index can be reached.
-torch_index() {
-    "$python" - <<'PY'
-import platform
-import urllib.request
-
-url = "https://download.pytorch.org/whl/cpu"
-if platform.system() == "Linux":
-    try:
-        with urllib.request.urlopen(f"{url}/torch/", timeout=5):
-            print(f"--extra-index-url {url}")
-    except OSError:
-        pass
-PY
-}
-
 # make_environment FOLDER EXTRAS: installs halp-trt[EXTRAS], editable, unless what it needs has not changed since.
 make_environment() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
@@ -29,9 +13,8 @@ make_environment() {
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
     fi
-    echo "Installing the pinned versions into $1 (a few minutes the first time)"
+    echo "Installing the pinned versions into $1 (about a minute the first time)"
     [ -x "$1/bin/pip" ] || "$python" -m venv --clear "$1"
-    # shellcheck disable=SC2046 # two words or none
-    "$1/bin/pip" install --quiet --disable-pip-version-check $(torch_index) -c constraints.txt -e ".${2:+[$2]}"
+    "$1/bin/python" tools/install.py "$2"
     echo "$wanted" >"$stamp"
 }
