@@ -136,7 +136,7 @@ def _instance_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[
     instance = json.loads(arguments.instance.read_text())
     dense = _dense(instance)
     budget = case["budget"] / 100 * dense
-    if case["solver"] in OURS:
+    if case["solver"] not in PEERS:
         return {**_solved(_instance_problem(instance), case["solver"], budget), "dense_us": dense}
     from planning_peers import integer_programme, papers_knapsack, true_latency
 
@@ -235,7 +235,7 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
     from halp_trt.planning.network import PlanConstraints, network_problem
     from halp_trt.planning.surfaces import RowCache
     from halp_trt.runtimes.synthetic import latency_us
-    from halp_trt.solvers.registry import REMOVERS, SOLVERS
+    from halp_trt.solvers.registry import SOLVERS
     from halp_trt.specs import PruningPlan
     from halp_trt.store import load
 
@@ -244,7 +244,7 @@ def _network_problem(network: str, solver: str, arguments: argparse.Namespace, l
     ask = PlanConstraints(
         budgets={"latency_us": 1.0},
         steps={group.name: arguments.step for group in graph.prunable_groups},
-        removes_blocks=SOLVERS[solver] in REMOVERS,
+        removes_blocks=SOLVERS[solver].removes_blocks,
     )
     surface = (
         RowCache(lookup).surface

@@ -1,4 +1,4 @@
-"""Nobody asks for a runtime, a method or a task by its name: traits, rows and values tell what sets them apart.
+"""Nobody asks for a runtime, method, solver or task by its name: traits, rows and values tell what sets them apart.
 
 The sources are read, not run. A name that is compared, matched, looked for at the start of a text, or a key of a
 written-out dictionary is found outside the places that own it: its registry and its own folder.
@@ -16,9 +16,12 @@ import pytest
 
 from halp_trt.planning import METHODS
 from halp_trt.runtimes import RUNTIMES
+from halp_trt.solvers.registry import SOLVERS
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path.relative_to(ROOT) for top in ("halp_trt", "tools") for path in (ROOT / top).rglob("*.py"))
+SOURCES = sorted(
+    path.relative_to(ROOT) for top in ("halp_trt", "tools", "benchmarks") for path in (ROOT / top).rglob("*.py")
+)
 
 
 def tasks() -> Mapping[str, object]:
@@ -28,11 +31,20 @@ def tasks() -> Mapping[str, object]:
         return {"classification": None}
 
 
-KINDS = {"runtime": RUNTIMES, "method": METHODS, "task": tasks()}
+KINDS = {"runtime": RUNTIMES, "method": METHODS, "solver": SOLVERS, "task": tasks()}
 
 OWNERS = {
     "runtime": ("halp_trt/runtimes/registry.py",),
-    "method": ("halp_trt/planning/__init__.py", "halp_trt/planning/methods.py", "halp_trt/solvers/"),
+    "method": (
+        "halp_trt/planning/methods.py",
+        "halp_trt/solvers/registry.py",  # solvers bear the names of the methods that they plan for
+        "benchmarks/duel_methods.py",  # the duel's own rows: ours and the rivals, each with its settings
+    ),
+    "solver": (
+        "halp_trt/solvers/registry.py",
+        "halp_trt/planning/methods.py",  # as above, the other way round
+        "benchmarks/duel_methods.py",  # names methods; solvers bear the same
+    ),
     "task": ("halp_trt/tasks/",),
 }
 """Where the names of a kind may stand, beside the folder or module of each."""
@@ -149,6 +161,7 @@ def test_nobody_asks_for_a_name(kind: str) -> None:
         "match name:\n    case 'onnxruntime':\n        pass",
         "{'joint': step}[method](plan)",
         "if method == 'joint-blocks': pass",
+        "if solver in ('exact', 'halp'): pass",
         "if task == 'classification': pass",
         "if name.startswith('tensorrt'): pass",
     ],

@@ -19,7 +19,6 @@ from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import PriceOf, RowCache
 from halp_trt.planning.widths import check_request, keep_most_salient, width_choices
 from halp_trt.solvers.blocks import Wire, find_blocks
-from halp_trt.solvers.joint import joint, joint_blocks
 from halp_trt.solvers.problem import (
     LATENCY,
     Axis,
@@ -28,11 +27,10 @@ from halp_trt.solvers.problem import (
     Limits,
     Problem,
     Solution,
-    Solver,
     Term,
     choices_allowed,
 )
-from halp_trt.solvers.registry import REMOVERS
+from halp_trt.solvers.registry import SOLVERS, Solving
 from halp_trt.specs import ChannelGraph, ChannelGroup, Layer, LayerSpec, PruningPlan, Saliency
 
 __all__ = ["PlanConstraints", "joint_blocks_step", "joint_step", "network_problem", "plan_from", "removable_blocks"]
@@ -138,7 +136,7 @@ def joint_step(
     budget_us: float,
     steps: Mapping[str, int],
     least: Mapping[str, int] | None = None,
-    solver: Solver = joint,
+    solver: Solving = SOLVERS["joint"],
 ) -> PruningPlan:
     """The plan of one pruning step, optimised over input and output widths together; a ``PlanStep``.
 
@@ -152,7 +150,7 @@ def joint_step(
     whole = keep_most_salient(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
     if whole.latency_us <= budget_us:
         return replace(whole, bound=whole.saliency)
-    limits, removes_blocks = Limits(least=least or {}), solver in REMOVERS
+    limits, removes_blocks = Limits(least=least or {}), solver.removes_blocks
     ask = PlanConstraints(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
     best: PruningPlan | None = None
     bound, allowed_us = math.inf, budget_us
@@ -179,7 +177,7 @@ def joint_step(
     return replace(best, bound=max(bound, best.saliency))
 
 
-joint_blocks_step = partial(joint_step, solver=joint_blocks)
+joint_blocks_step = partial(joint_step, solver=SOLVERS["joint-blocks"])
 """The function ``joint_step`` with a solver that may also remove residual blocks."""
 
 

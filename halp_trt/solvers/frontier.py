@@ -63,7 +63,7 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Plans for budgets from ``low`` to ``high`` of the first resource, ascending in cost and value.
 
-    ``joint`` and ``joint-blocks`` with one resource give a small network its whole Pareto front. A larger one gets the
+    Solvers that follow the hull, with one resource, give a small network its whole Pareto front. A larger one gets the
     plans of both ends, the corners of the hull between, told apart down to ``_SPACING``, and the best plans found
     between corners farther apart; each inner plan's budget is its own cost. Other solvers plan budget by budget.
 
@@ -81,8 +81,9 @@ def frontier(
     if not 0 < low <= high:
         raise UsageError(f"a sweep goes from a lower budget to a higher one, got {low:.6g} to {high:.6g}")
     deadline = _Deadline(effort or Effort())
-    if solver.startswith("joint") and len(problem.budgets) == 1:
-        model, tree = prepared(problem, blocks=solver == "joint-blocks")
+    row = SOLVERS[solver]
+    if row.follows_hull and len(problem.budgets) == 1:
+        model, tree = prepared(problem, blocks=row.removes_blocks)
         if tree is not None:
             ask = _Range(problem=problem, low=low, high=high, spacing=_SPACING * dense)
             return _rising(_along_the_hull(ask, model, tree, deadline))

@@ -21,7 +21,7 @@ from halp_trt.solvers.frontier import frontier
 from halp_trt.solvers.instance import parse_instance
 from halp_trt.solvers.joint import Effort
 from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
-from halp_trt.solvers.registry import REMOVERS, SOLVERS
+from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import load, read_json
 
@@ -211,7 +211,7 @@ def _of_network(request: PlanRequest) -> Opened:
         steps=steps,
         limits=request.limits,
         batch_size=table.target.batch_size,
-        removes_blocks=SOLVERS[request.solver] in REMOVERS,
+        removes_blocks=SOLVERS[request.solver].removes_blocks,
     )
     surface = surface_from(table.lookup, table.refined_surfaces())
     problem = network_problem(dense, saliency, surface, ask)

@@ -22,12 +22,14 @@ from halp_trt.solvers.problem import (
     Group,
     Limits,
     Problem,
+    Solution,
     Term,
     above,
     choices_allowed,
     limited,
     limits_from,
 )
+from halp_trt.solvers.registry import SOLVERS, Solving
 from halp_trt.solvers.relaxation import point_at
 from halp_trt.solvers.tables import bucket_tree, model_of, undominated
 from tests.solvers.small_problems import alive, everything, random_problem, whole_blocks
@@ -324,6 +326,25 @@ def test_the_frontier_of_a_small_network_is_that_of_all_plans(solver: str) -> No
         assert all(point.solution.gap == 0 for point in points)
         num_points += len(points)
     assert num_points > 200
+
+
+def test_a_solver_of_one_s_own_is_swept_by_its_row_and_not_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(problem: Problem, *, gap: float, seconds: float | None) -> Solution:
+        asked.append(problem.budgets["r0"])
+        return joint(problem, gap=gap, seconds=seconds)
+
+    monkeypatch.setitem(SOLVERS, "joint-of-mine", Solving(solve=counted))
+    problem = chain(6, 4)
+    dense = 2 * problem.budgets["r0"]
+    points = frontier(problem, "joint-of-mine", 0.5 * dense, 0.9 * dense, dense=dense)
+    assert len(asked) > 1
+    assert {point.budget for point in points} <= set(asked), "budget by budget"
+    asked.clear()
+    monkeypatch.setitem(SOLVERS, "mine", Solving(solve=counted, follows_hull=True))
+    assert frontier(problem, "mine", 0.5 * dense, 0.9 * dense, dense=dense)
+    assert asked == [], "along the hull"
 
 
 def test_between_corners_plans_are_nearly_the_best_and_their_gaps_are_honest(
