@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from halp_trt.cli.kinds import converted, expected_of
 from halp_trt.errors import UsageError
 from halp_trt.workflows.settings import Declared, all_settings, value_text
 
@@ -68,7 +69,7 @@ def read_config(path: Path, *, required: bool) -> dict[str, Any]:
     An empty text leaves a setting that has no default as if it were not there: the example spells them so.
 
     Raises:
-        UsageError: the file is missing, not TOML, or holds an unknown setting or one of the wrong kind.
+        UsageError: the file is missing, not TOML, or holds an unknown setting or a value that it cannot have.
     """
     if not required and not path.exists():
         return {}
@@ -93,18 +94,30 @@ def _check(path: Path, name: str, value: object, settings: Mapping[str, Declared
         close = difflib.get_close_matches(name, settings, n=1, cutoff=0.5)
         advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(settings)}"
         raise UsageError(f"{path}: unknown setting {name!r}; {advice}")
-    is_list, is_switch = settings[name].is_list, settings[name].kind is bool
-    items = value if is_list and isinstance(value, list) else [value]
-    fits = isinstance(value, bool) if is_switch else all(_is_plain(item) for item in items)
-    if is_list != isinstance(value, list) or not fits:
-        expected = "a list of texts" if is_list else "true or false" if is_switch else "one text or number"
-        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected}")
-    if isinstance(value, float) and settings[name].kind is int:  # click would cut it off
-        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected a whole number")
+    if value == "" and not value_text(settings[name].default):
+        return
+    items = value if isinstance(value, list) else [value]
+    if settings[name].is_list != isinstance(value, list) or not all(_fits(item, settings[name]) for item in items):
+        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected_of(settings[name])}")
+    for item in items:
+        try:
+            converted(item, settings[name])
+        except click.BadParameter as error:
+            raise UsageError(
+                f"{path}: setting {name!r} is {value!r}; expected {expected_of(settings[name])}"
+            ) from error
+        except UsageError as error:
+            raise UsageError(f"{path}: setting {name!r}: {error}") from error
 
 
-def _is_plain(item: object) -> bool:
-    return isinstance(item, str | int | float) and not isinstance(item, bool)
+def _fits(item: object, setting: Declared) -> bool:
+    """True if TOML's type of a value suits a setting; numbers may stand in quotes, as on the command line."""
+    if isinstance(item, bool) or setting.kind is bool:
+        return isinstance(item, bool) and setting.kind is bool
+    if isinstance(item, float) and setting.kind is int:  # click would cut it off
+        return False
+    is_text = setting.is_list or (setting.kind is str and setting.option.parse is None)
+    return isinstance(item, str) or (isinstance(item, int | float) and not is_text)
 
 
 def example_toml() -> str:

@@ -10,7 +10,7 @@ import click
 from halp_trt.errors import UsageError
 from halp_trt.workflows.settings import Declared, Option
 
-__all__ = ["OneOf", "kind_of"]
+__all__ = ["OneOf", "converted", "expected_of", "kind_of"]
 
 
 class OneOf(click.ParamType[str]):
@@ -80,3 +80,35 @@ def kind_of(setting: Declared) -> Any:
 def _bounds(option: Option) -> tuple[int | None, int | None]:
     least, most = (None if bound is None else int(bound) for bound in (option.least, option.most))
     return least, most
+
+
+def converted(value: Any, setting: Declared) -> Any:
+    """The value that a setting makes of a text or a number.
+
+    Raises:
+        click.BadParameter: it is none that the setting can have.
+        UsageError: the setting's own function makes no sense of it.
+    """
+    return click.types.convert_type(kind_of(setting)).convert(value, None, None)
+
+
+def expected_of(setting: Declared) -> str:
+    """The values that a setting can have, in words."""
+    option = setting.option
+    if option.choices is not None:
+        keys = option.choices() if callable(option.choices) else option.choices
+        return f"one of {', '.join(map(repr, keys))}"
+    if setting.is_list:
+        return "a list of texts"
+    if setting.kind is bool:
+        return "true or false"
+    if setting.kind in (int, float):
+        return ("a whole number" if setting.kind is int else "a number") + _range(option)
+    return "a text" if option.parse is None else "one text or number"
+
+
+def _range(option: Option) -> str:
+    if option.least is None or option.most is None:
+        return "" if option.least is None else f" of at least {option.least}"
+    least = f"above {option.least} and up to" if option.is_above_least else f"from {option.least} to"
+    return f" {least} {option.most}"

@@ -149,23 +149,48 @@ def test_a_missing_file_is_no_settings_unless_it_was_asked_for(tmp_path: Path) -
         ("qqqq = 1", "unknown setting 'qqqq'; expected one of model, weights"),
         ("budget = ['60%']", "setting 'budget' is .*; expected one text or number"),
         ("frozen = 'stem'", "setting 'frozen' is 'stem'; expected a list of texts"),
-        ("[model]\nname = 'demo'", "setting 'model' is .*; expected one text or number"),
-        ("epochs = true", "setting 'epochs' is True; expected one text or number"),
-        ("seed = 1.7", "setting 'seed' is 1.7; expected a whole number"),
+        ("frozen = [1, 'stem']", r"setting 'frozen' is \[1, 'stem'\]; expected a list of texts"),
+        ("[model]\nname = 'demo'", "setting 'model' is .*; expected a text"),
+        ("lut = 5", "setting 'lut' is 5; expected a text"),
+        ("epochs = true", "setting 'epochs' is True; expected a whole number of at least 0"),
+        ("epochs = 'many'", "setting 'epochs' is 'many'; expected a whole number of at least 0"),
+        ("width-step = 0", "setting 'width-step' is 0; expected a whole number of at least 1"),
+        ("seed = 1.7", "setting 'seed' is 1.7; expected a whole number from 0 to"),
+        ("max-prune = 'all'", "setting 'max-prune' is 'all'; expected a number from 0 to 100"),
+        ("max-prune-step = 0", "setting 'max-prune-step' is 0; expected a number above 0 and up to 100"),
+        ("refine = 1", "setting 'refine' is 1; expected true or false"),
+        ("precision = 'fp99'", "setting 'precision' is 'fp99'; expected one of 'fp32', 'tf32', 'fp16', 'bf16', 'int8'"),
+        ("method = 3", "setting 'method' is 3; expected one of 'halp', "),
+        ("saliency = 'salt'", "setting 'saliency' is 'salt'; expected one of .*'taylor'"),
+        ("budget = 'much'", "setting 'budget': budget 'much' is not a share of the dense latency or a time"),
+        ("budget = ''", "setting 'budget': budget '' is not"),
         ("model =", "is not TOML"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "halp.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=sentence):
+    with pytest.raises(UsageError, match=rf"^{re.escape(str(path))}.*{sentence}"):
         read_config(path, required=True)
+
+
+def test_a_wrong_value_is_the_file_s_and_not_an_option_s(halp_trt, folder: Path) -> None:
+    (folder / "halp.toml").write_text("epochs = 'many'\n")
+    refused = halp_trt("run")
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: halp.toml: setting 'epochs' is 'many'; expected a whole number of at least 0\n"
+
+
+def test_values_may_stand_in_quotes_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "halp.toml"
+    path.write_text("epochs = '3'\nmax-prune = 70\nbudget = '4.2ms'\ninput = '3x8x8'\n")
+    assert read_config(path, required=True) == {"epochs": "3", "max-prune": 70, "budget": "4.2ms", "input": "3x8x8"}
 
 
 def test_an_empty_text_is_no_setting_where_there_is_no_default(tmp_path: Path) -> None:
     path = tmp_path / "halp.toml"
-    path.write_text("lut = ''\nweights = ''\nbudget = ''\ntrain-rate = 1\n")
-    assert read_config(path, required=True) == {"budget": "", "train-rate": 1}
+    path.write_text("lut = ''\nweights = ''\ntrain-rate = 1\n")
+    assert read_config(path, required=True) == {"train-rate": 1}
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])

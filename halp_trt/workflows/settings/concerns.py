@@ -10,7 +10,7 @@ from halp_trt.models.masks import MASKS
 from halp_trt.models.saliency import AUTO, saliency_names
 from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
-from halp_trt.specs import Budget
+from halp_trt.specs import PRECISIONS, Budget
 from halp_trt.tasks import TASKS
 from halp_trt.training.updates import UPDATES
 from halp_trt.workflows.settings.option import option
@@ -73,9 +73,7 @@ class PlaceSettings:
     runtime: str = option(
         "", "The runtime of the engine; picked from the installed ones if none is named.", choices=RUNTIMES
     )
-    precision: str = option(
-        "fp32", "Number format of the engine: fp32, tf32, fp16, bf16 or int8, as far as the runtime has it."
-    )
+    precision: str = option("fp32", "Number format of the engine, as far as the runtime has it.", choices=PRECISIONS)
     batch: int = option(1, "Pictures in one run of the engine.", least=1)
     optimization_level: int | None = option(
         None, "Effort of TensorRT's search for kernels, 0 to 5; the same for table and engine.", least=0, most=5
