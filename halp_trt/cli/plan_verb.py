@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+_RESOURCES: Mapping[str, str] = MappingProxyType(
+    {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
+)
+"""Resources with an option of their own, by the option."""
 _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 
 
@@ -34,6 +39,13 @@ _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 @click.option("--memory", help="Budget for weights and layer outputs: a share of the dense network's, or bytes.")
 @click.option("--parameters", help="Budget for weights and biases: a share of the dense network's, or a number.")
 @click.option("--flops", help="Budget for arithmetic: a share of the dense network's, or a number.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Budget for any resource, one's own included: a share of the dense network's, or a number.",
+)
 @click.option("--least", multiple=True, help="Least width of a layer's group as LAYER=WIDTH; WIDTH alone is for all.")
 @click.option(
     "--gap",
@@ -74,14 +86,13 @@ def plan(
     from halp_trt.solvers.problem import limits_from
     from halp_trt.workflows.plan import PlanRequest
 
-    names = {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
     settings = Settings.of(**given)
     request = PlanRequest(
         source=source,
         saliency=values["saliency_file"],
         graph=values["graph"],
         budget=settings.prune.budget,
-        others={name: values[option] for option, name in names.items() if values[option] is not None},
+        others=_others(values),
         solver=values["solver"],
         gap=values["gap"],
         seconds=values["seconds"],
@@ -92,6 +103,25 @@ def plan(
         _print_frontier(request, sweep_range, plot=plot, out=out, as_json=as_json)
     else:
         _print_plan(request, plot=plot, out=out, as_json=as_json)
+
+
+def _others(values: Mapping[str, Any]) -> dict[str, str]:
+    """The budgets of resources by their names in ``RESOURCES``, as texts.
+
+    Raises:
+        UsageError: a limit is not NAME=VALUE, or a resource has two budgets.
+    """
+    given = [(name, values[option]) for option, name in _RESOURCES.items() if values[option] is not None]
+    for text in values["limits"]:
+        name, equals, amount = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"limit {text!r} is not NAME=VALUE; try 'parameters=60%'")
+        given.append((name, amount))
+    others = dict(given)
+    if len(others) < len(given):
+        twice = next(name for name, _ in given if [known for known, _ in given].count(name) > 1)
+        raise UsageError(f"{twice} has two budgets; leave one of them out")
+    return others
 
 
 def _print_frontier(

@@ -16,9 +16,9 @@ from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.problem import LATENCY
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement, PruningPlan, Saliency
-from halp_trt.store import save
+from halp_trt.store import load, save
 from halp_trt.workflows.plan import PlanRequest, make_plan
-from tests.extending.conftest import Toy
+from tests.extending.conftest import HalpTrt, Toy
 from tests.strategies import TARGET, exact_measurement, graph_of, staircase_us
 
 
@@ -65,6 +65,38 @@ def test_a_plan_keeps_within_a_share_of_the_dense_network_s(request_: PlanReques
 def test_a_plan_keeps_within_a_number(request_: PlanRequest) -> None:
     budget = 0.7 * energy(make_plan(request_)[2], dense=True)
     assert energy(make_plan(replace(request_, others={"nanojoules": repr(budget)}))[2]) <= budget * (1 + 1e-9)
+
+
+def test_the_command_line_limits_it_too(request_: PlanRequest, halp_trt: HalpTrt) -> None:
+    asked = ("plan", request_.source, "--saliency", request_.saliency, "--budget", "100%", "--json")
+    dense = energy(make_plan(request_)[2], dense=True)
+    for limit, most in (("nanojoules=60%", 0.6 * dense), (f"nanojoules={0.7 * dense!r}", 0.7 * dense)):
+        done = halp_trt(*asked, "--limit", limit, "--limit", "parameters=95%", "--out", "plan.json")
+        assert done.exit_code == 0, done.output
+        plan = load(Path("plan.json"))
+        assert isinstance(plan, PruningPlan)
+        assert energy(plan) <= most * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        (("--limit", "joules=80%"), "no resource 'joules'; choose one of memory_bytes, parameters, flops, nanojoules"),
+        (("--limit", "nanojoules"), "limit 'nanojoules' is not NAME=VALUE; try 'parameters=60%'"),
+        (("--limit", "=60%"), "limit '=60%' is not NAME=VALUE"),
+        (("--limit", "nanojoules=few"), "budget 'few' for nanojoules is neither a share of up to 100 % of the dense"),
+        (("--limit", "nanojoules="), "budget '' for nanojoules is neither"),
+        (("--limit", "nanojoules=9%", "--limit", "nanojoules=8%"), "nanojoules has two budgets; leave one of them out"),
+        (("--memory", "50%", "--limit", "memory_bytes=60%"), "memory_bytes has two budgets; leave one of them out"),
+    ],
+)
+def test_a_wrong_limit_is_one_sentence(
+    request_: PlanRequest, halp_trt: HalpTrt, limits: tuple[str, ...], sentence: str
+) -> None:
+    refused = halp_trt("plan", request_.source, "--saliency", request_.saliency, *limits)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: {sentence}")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_resource_without_a_row_is_refused(request_: PlanRequest) -> None:
