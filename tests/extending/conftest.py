@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,23 @@ Toy = Callable[[str], dict[str, Any]]
 REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, SALIENCIES, MASKS, UPDATES, TASKS, RUNTIMES, RESOURCES)
 
 
+@contextmanager
+def registries_restored() -> Iterator[None]:
+    """Forgets at its end what was registered inside."""
+    before = [dict(registry) for registry in REGISTRIES]
+    try:
+        yield
+    finally:
+        for registry, rows in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(rows)
+
+
 @pytest.fixture
 def toy() -> Iterator[Toy]:
     """Runs a file of ``toys/`` and gives its names."""
-    before = [dict(registry) for registry in REGISTRIES]
-    yield lambda name: runpy.run_path(str(Path(__file__).parent / "toys" / f"{name}.py"))
-    for registry, rows in zip(REGISTRIES, before, strict=True):
-        registry.clear()
-        registry.update(rows)
+    with registries_restored():
+        yield lambda name: runpy.run_path(str(Path(__file__).parent / "toys" / f"{name}.py"))
 
 
 @pytest.fixture
