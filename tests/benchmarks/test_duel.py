@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -20,38 +21,26 @@ from halp_trt.store import save_tensors
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
 METHODS = ("torch-pruning", "joint-once")
+Duel = Callable[..., dict[str, Any]]
 
 
-def duel(work: Path, *options: str) -> dict[str, object]:
-    result = work / "duel.json"
-    command = [sys.executable, "benchmarks/duel.py", "--quick", "--data", "tests.benchmarks.colours:pictures"]
-    command += [
-        "--work",
-        str(work),
-        "--result",
-        str(result),
-        "--network",
-        "demo",
-        "--budget",
-        "60",
-        "--seeds",
-        "1",
-        "--seconds",
-        "1",
-        "--timing",
-        "0.3",
-    ]
-    done = subprocess.run(
-        [*command, *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(result.read_text())
-    return found
+@pytest.fixture
+def duel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Duel:
+    """Runs benchmarks/duel.py with more options; its result."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT))
+    brief = ("--network", "demo", "--budget", "60", "--seeds", "1", "--seconds", "0.3", "--timing", "0.3")
+    files = ("--work", str(tmp_path), "--result", str(tmp_path / "duel.json"))
+
+    def run(*options: str) -> dict[str, Any]:
+        source = ("--quick", "--data", "tests.benchmarks.colours:pictures")
+        monkeypatch.setattr(sys, "argv", ["benchmarks/duel.py", *source, *files, *brief, *options])
+        runpy.run_path("benchmarks/duel.py", run_name="__main__")
+        found: dict[str, Any] = json.loads((tmp_path / "duel.json").read_text())
+        return found
+
+    return run
 
 
 @pytest.mark.slow
@@ -81,8 +70,8 @@ def kernels(model: onnx.ModelProto) -> list[tuple[object, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    first = duel(tmp_path, "--method", *METHODS)
+def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path: Path, duel: Duel) -> None:
+    first = duel("--method", *METHODS)
     cells = {cell["method"]: cell for cell in first["cells"]}
     assert set(cells) == set(METHODS)
     assert not first["complete"]  # other methods are missing
@@ -99,7 +88,7 @@ def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path
     assert {line["method"] for line in first["summary"]} == set(METHODS)
 
     (tmp_path / "demo" / "torch-pruning-60-0" / "tuned.json").unlink()
-    again = duel(tmp_path, "--method", "torch-pruning", "--phase", "tune")
+    again = duel("--method", "torch-pruning", "--phase", "tune")
     chosen = {cell["method"]: cell["choice"] for cell in again["cells"]}
     assert chosen == {method: cell["choice"] for method, cell in cells.items()}
     assert all("tuned" in cell for cell in again["cells"])

@@ -76,7 +76,7 @@ CASES = {
         "no classifier 'resnet51'",
     ),
     "unknown runtime": (_nothing, ("build-lut", "--runtime", "cuda"), "'cuda' is not one of"),
-    "unknown precision": (_nothing, ("build-lut", *TINY, "--precision", "fp7"), "not 'fp7'; choose fp32"),
+    "unknown precision": (_nothing, ("build-lut", *TINY, "--precision", "fp7"), "'fp7' is not one of 'fp32', 'tf32'"),
     "unknown data": (_nothing, ("prune", *TINY, "--data", "mnist"), "data source 'mnist' is not known"),
     "unknown method": (_nothing, ("prune", "--method", "magic"), "'magic' is not one of"),
     "unknown saliency": (_nothing, ("prune", *TINY, "--saliency", "luck"), "'luck' is not one of 'auto', 'taylor'"),

@@ -34,11 +34,11 @@ pytestmark = pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reas
 NETWORKS = {
     "demo": (Settings.of(model="demo", input=(1, 16, 16), data="digits"), 10),
     "mobilenet": (
-        Settings.of(model="torchvision:mobilenet_v2", input=(3, 224, 224), data="tests.workflows.colours:few"),
+        Settings.of(model="torchvision:mobilenet_v2", input=(3, 64, 64), data="tests.workflows.colours:few"),
         53,
     ),
     "resnet": (
-        Settings.of(model="torchvision:resnet50", input=(3, 224, 224), data="tests.workflows.colours:few"),
+        Settings.of(model="torchvision:resnet50", input=(3, 64, 64), data="tests.workflows.colours:few"),
         54,
     ),
 }
@@ -123,7 +123,7 @@ def test_nodes_are_kept_on_request(runs: dict[str, RunFolder], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--precision", "fp7"), "builds fp32, tf32, fp16, bf16, int8, not 'fp7'"),
+        (("--precision", "fp7"), "'fp7' is not one of 'fp32', 'tf32', 'fp16', 'bf16', 'int8'"),
         (("--portable", "versions"), "makes version-compatible engines with its lean library alone"),
         (("--workspace", "1"), "finds no kernel that needs so little memory"),
         (("--runtime", "onnxruntime", "--portable", "both"), "onnxruntime does not compile engines ahead of time"),

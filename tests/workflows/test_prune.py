@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -91,13 +92,15 @@ def test_a_step_that_died_while_it_measured_is_repeated_from_what_was_known_befo
     request = replace(QUICK, method="joint", grid_step=4)
     runtime, target = get_runtime("synthetic"), synthetic.Synthetic().target("fp32", 1)
 
+    few = Survey(effort=Effort(max_probes=70), step=4)
+    survey_lut(subject().graph, few, path=tmp_path / "surveyed.jsonl", runtime=runtime, target=target)
+
     def run(name: str, *, num_left: int = 10**9, resume: bool = False) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         table = folder / "table.jsonl"
         if not table.exists():
-            few = Survey(effort=Effort(max_probes=70), step=4)
-            survey_lut(subject().graph, few, path=table, runtime=runtime, target=target)
+            shutil.copy(tmp_path / "surveyed.jsonl", table)
         lookup = Dying(table, runtime, target)
         lookup.num_left = num_left
         prune(subject(), request, RunFolder(path=folder / "run"), lookup=lookup, resume=resume)

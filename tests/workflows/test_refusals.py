@@ -32,7 +32,10 @@ REFUSED = {
     "of OpenVINO": (("--runtime", "openvino", "--precision", "int8"), f"openvino {IN_FP32} int8"),
     "of OpenVINO, another": (("--runtime", "openvino", "--precision", "fp16"), f"openvino {IN_FP32} fp16"),
     "a precision it lacks": (("--runtime", "torch", "--precision", "int8"), "not 'int8'; choose one"),
-    "a precision that nobody has": (("--runtime", "onnxruntime", "--precision", "fp7"), "not 'fp7'; choose fp32"),
+    "a precision that nobody has": (
+        ("--runtime", "onnxruntime", "--precision", "fp7"),
+        "'fp7' is not one of 'fp32', 'tf32'",
+    ),
     "a level it lacks": (("--runtime", "onnxruntime", "--optimization-level", "3"), "has no optimisation levels"),
     "no device": (("--runtime", "tensorrt-rtx"), "measuring with tensorrt-rtx needs an NVIDIA GPU"),
     "no pictures to calibrate on": (
