@@ -120,7 +120,7 @@ def tune(contest: Contest, cell: Cell, device: str) -> None:
     """Trains the cell's network for what it has left of the minibatches, and tests its engine on all test pictures."""
     started = time.perf_counter()
     narrow = contest.narrow(load_tensors(cell.start))
-    module = narrow.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = narrow.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's types lack memory_format here
     how, trained = replace(contest.train, seed=cell.seed), read_json(cell.choice)["num_trained"]
     total = max(0, contest.num_total() - trained)
     train(module, lesson_of(contest.data, how), total=total)

@@ -122,7 +122,7 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
 
     module = contest.dense()
     for pictures, labels in saliency_batches(contest, seed):
-        F.cross_entropy(module(pictures), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(module(pictures), labels).backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
 
     def make(rounding: int, ratio: float) -> nn.Module:
         twin = copy.deepcopy(module)

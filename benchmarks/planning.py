@@ -142,7 +142,7 @@ def _instance_case(case: dict[str, Any], arguments: argparse.Namespace) -> dict[
 
     if case["solver"] == PEERS[0]:
         import scipy.optimize
-        import scipy.sparse  # noqa: F401  imported before the clock starts
+        import scipy.sparse  # noqa: F401 (imported before the clock starts)
 
     before, cpu = time.perf_counter(), time.process_time()
     if case["solver"] == PEERS[0]:

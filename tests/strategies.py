@@ -38,7 +38,10 @@ microseconds = st.floats(0, 1e6, allow_nan=False).map(lambda us: round(us, 6))
 
 def staircase_us(spec: LayerSpec, *, step: int = 16, wobble: float = 0.0) -> float:
     """A latency with a cliff every ``step`` channels; ``wobble`` makes it uneven by that fraction, always alike."""
-    plateau = lambda width: math.ceil(width / step) * step  # noqa: E731
+
+    def plateau(width: int) -> int:
+        return math.ceil(width / step) * step
+
     work = math.prod((*spec.in_size, *spec.kernel_size)) * plateau(spec.in_channels) / spec.conv_groups
     uneven = 1 + wobble * (zlib.crc32(repr(spec).encode()) / 2**31 - 1)
     return (1 + work * plateau(spec.out_channels) / 1e3) * uneven
@@ -89,6 +92,9 @@ def layer_specs(draw: st.DrawFn) -> LayerSpec:
     )
 
 
+_PROTOCOL = TimingProtocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True)
+
+
 @st.composite
 def measurements(draw: st.DrawFn) -> Measurement:
     p10, median, p90 = sorted(draw(st.tuples(microseconds, microseconds, microseconds)))
@@ -97,7 +103,7 @@ def measurements(draw: st.DrawFn) -> Measurement:
         num_samples=draw(st.integers(1, 1000)), reference_us=draw(microseconds), speed_us=draw(microseconds),
         enqueue_us=draw(microseconds), variation=draw(st.floats(0, 2)),
         before=draw(st.none() | conditions()), after=draw(st.none() | conditions()),
-        protocol=draw(st.none() | st.just(TimingProtocol(method="m", num_executions=7, warmup_ms=2.5, uses_graph=True))),  # noqa: E501
+        protocol=draw(st.none() | st.just(_PROTOCOL)),
         doubt=draw(st.sampled_from(["", "the clock moved"])),
     )  # fmt: skip
 

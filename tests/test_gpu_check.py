@@ -32,7 +32,6 @@ def test_without_a_gpu_everything_is_absent_and_said(tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_gpu")
 def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     out = tmp_path / "record.json"
     quick = ("--model", "demo", "--widths", "4", "--seconds", "0.1", "--precisions", "fp32", "fp16")
     code = gpu_check.main(["--rehearse", "onnxruntime", *quick, "--out", str(out)])

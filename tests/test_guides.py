@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import click
+import onnx
 import pytest
 
 from halp_trt.cli import verbs
@@ -83,7 +84,6 @@ def test_the_timing_page_states_the_code_s_own_numbers() -> None:
 
 
 def test_the_python_in_the_xavier_guide_converts_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnx = pytest.importorskip("onnx")
     values = [onnx.helper.make_tensor_value_info(name, 1, (1, 2, 3, 3)) for name in "xy"]
     axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, (2,), [2, 3])
     node = onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=1)

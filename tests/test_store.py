@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -311,7 +312,6 @@ def test_written_json_is_readable(tmp_path: Path) -> None:
 
 
 def test_tensors_survive(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
     path = tmp_path / "w.safetensors"
     shared = torch.arange(6.0).reshape(2, 3)
     store.save_tensors(path, {"a": shared, "b": shared.T, "c": torch.tensor(3)}, {"model": "net"})

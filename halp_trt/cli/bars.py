@@ -116,7 +116,7 @@ class _Counted(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         column = self._before if task.total is None else self._after
-        return column.render(task)  # type: ignore[return-value] # what rich can draw
+        return column.render(task)  # type: ignore[return-value]  # what rich can draw
 
 
 class _Note(ProgressColumn):
@@ -160,9 +160,9 @@ class _Lines(io.TextIOBase):
         return self._behind.fileno()
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
         return self._behind.encoding
 
     @property
-    def errors(self) -> str | None:  # type: ignore[override]
+    def errors(self) -> str | None:  # type: ignore[override]  # as above
         return self._behind.errors

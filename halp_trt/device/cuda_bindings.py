@@ -34,7 +34,7 @@ SURFACE = tuple(
     cudaGraphExecDestroy cudaGraphInstantiateWithFlags cudaGraphLaunch cudaMalloc cudaMemcpy
     cudaMemcpyKind.cudaMemcpyDeviceToHost cudaMemcpyKind.cudaMemcpyHostToDevice cudaSetDevice cudaStreamBeginCapture
     cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal cudaStreamCreateWithFlags cudaStreamDestroy
-    cudaStreamEndCapture cudaStreamNonBlocking cudaStreamSynchronize""".split()  # noqa: SIM905
+    cudaStreamEndCapture cudaStreamNonBlocking cudaStreamSynchronize""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """Every name of the bindings that this module calls, for the test that they exist."""
 

@@ -35,7 +35,7 @@ SURFACE = tuple(
     ICudaEngine.get_tensor_vectorized_dim ICudaEngine.num_io_tensors EngineInspector.get_engine_information
     IExecutionContext.execute_async_v3 IExecutionContext.profiler IExecutionContext.set_tensor_address ILogger.Severity
     IProfiler.report_layer_time LayerInformationFormat.JSON Runtime.deserialize_cuda_engine
-    TensorIOMode.INPUT""".split()  # noqa: SIM905
+    TensorIOMode.INPUT""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """Every name of the bindings that a session calls, in all versions, for the test that they exist."""
 

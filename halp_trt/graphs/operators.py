@@ -10,16 +10,16 @@ from halp_trt.errors import UnsupportedLayerError
 UNARY = frozenset(
     """Abs BitShift Cast Ceil Celu Clip Cos DequantizeLinear Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish
     Identity LeakyRelu Log Mish Neg QuantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign
-    Sqrt Swish Tanh ThresholdedRelu""".split()  # noqa: SIM905
+    Sqrt Swish Tanh ThresholdedRelu""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 NARY = frozenset(
     """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Not Or PRelu Pow Sub Sum Where
-    Xor""".split()  # noqa: SIM905
+    Xor""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"})
 REDUCTIONS = frozenset(
     """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare""".split()  # noqa: SIM905
+    ReduceSumSquare""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

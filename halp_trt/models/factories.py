@@ -55,4 +55,4 @@ def import_factory(source: str, error: type[ModelError] | type[DataError]) -> Ca
     if not callable(factory):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise error(f"{source!r}: {module_name!r} has no callable {name!r}; it has {', '.join(names[:8]) or 'none'}")
-    return factory  # type: ignore[no-any-return]
+    return factory  # type: ignore[no-any-return]  # a user's own; its callers look at what it gives

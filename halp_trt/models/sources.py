@@ -256,10 +256,10 @@ def import_torchvision() -> ModuleType:
 @cache
 def _declare_missing_operators() -> torch.library.Library:
     """Declares torchvision's operators; the cache keeps the returned object alive, and with it the declarations."""
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # PyTorch has no types here
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     ):
-        library.define(schema)  # type: ignore[no-untyped-call]
+        library.define(schema)  # type: ignore[no-untyped-call]  # PyTorch has no types here
     return library

@@ -29,8 +29,8 @@ def require_witness() -> None:
         RuntimeUnavailableError: Polygraphy or ONNX Runtime is not installed.
     """
     try:
-        import onnxruntime  # noqa: F401
-        import polygraphy.comparator  # noqa: F401
+        import onnxruntime  # noqa: F401 (is it there?)
+        import polygraphy.comparator  # noqa: F401 (is it there?)
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"comparing with ONNX Runtime needs polygraphy and onnxruntime ({error}); "

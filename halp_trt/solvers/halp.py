@@ -160,7 +160,10 @@ def _linear(problem: Problem) -> _Linear:
 def _solution(problem: Problem, choose: Callable[[_Linear, Effort, Clock], _Chosen], effort: Effort) -> Solution:
     """The chosen plan, priced at its true widths, with the optimum of the linear problem as its bound."""
     started = time.perf_counter()
-    is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
+
+    def is_late() -> bool:
+        return effort.seconds is not None and time.perf_counter() - started > effort.seconds
+
     linear = _linear(problem)
     choices, bound = choose(linear, effort, is_late)
     choices = choices or _narrowest(linear)

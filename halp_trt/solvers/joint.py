@@ -202,7 +202,9 @@ def _maximum(
     known: Sequence[Point] = (),
 ) -> Incumbent:
     started = time.perf_counter()
-    is_late = lambda: effort.seconds is not None and time.perf_counter() - started > effort.seconds  # noqa: E731
+
+    def is_late() -> bool:
+        return effort.seconds is not None and time.perf_counter() - started > effort.seconds
 
     def rest() -> Effort:
         spent = time.perf_counter() - started

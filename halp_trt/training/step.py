@@ -105,7 +105,7 @@ def train_step(
             where = f"loss {value} at step {step} of {total} (learning rate {rate:.3g})"
             raise NonFiniteError(f"{where}; lower the learning rate or lengthen its warm-up")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
         for parameter in module.parameters():
             if parameter.grad is not None:
                 parameter.grad = lesson.world.mean(parameter.grad)

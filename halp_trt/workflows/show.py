@@ -130,7 +130,7 @@ def require_pages() -> None:
         RuntimeUnavailableError: the packages that draw them are not installed.
     """
     try:
-        import halp_trt.report.page  # noqa: F401
+        import halp_trt.report.page  # noqa: F401 (are its packages there?)
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"a page needs {error.name}, which is not installed; run: pip install 'halp-trt[report]'"

@@ -18,7 +18,6 @@ from halp_trt.models.sources import load_model
 from halp_trt.specs import PruningPlan
 from halp_trt.store import save_tensors
 
-pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
 METHODS = ("torch-pruning", "joint-once")
 Duel = Callable[..., dict[str, Any]]

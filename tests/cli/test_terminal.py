@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import folder  # noqa: F401 - a fixture
 from tests.cli.terminal import Terminal, terminal
 from tests.cli.tiny import TINY
-
-pytest.importorskip("rich")
 
 MARK = re.compile(r"[━╸╺⠀-⣿]|\b\d:\d\d:\d\d\b")
 """What only bars have: their stroke, a spinner, a clock."""
@@ -57,7 +54,7 @@ def counted(screen: Terminal) -> dict[str, set[int]]:
 
 
 @pytest.mark.slow
-def test_lines_and_bars_stay_apart_in_a_run(folder: Path) -> None:  # noqa: F811
+def test_lines_and_bars_stay_apart_in_a_run(folder: Path) -> None:
     with terminal(*RUN, num_columns=80, folder=folder) as screen:
         assert screen.read_to_end() in (0, 1), "\n".join(screen.lines())
     assert set(counted(screen)) == {"train", "build-lut", "prune"}
@@ -69,7 +66,7 @@ def test_lines_and_bars_stay_apart_in_a_run(folder: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_ctrl_c_takes_the_bar_away(folder: Path) -> None:  # noqa: F811
+def test_ctrl_c_takes_the_bar_away(folder: Path) -> None:
     with terminal(*PRUNE, "--minibatches", "20000", num_columns=110, folder=folder) as screen:
         screen.read_until(lambda frame: any("/" in bar for bar in bars(frame)))
         screen.press_ctrl_c()
@@ -128,7 +125,7 @@ def test_whatever_is_written_comes_out_above_the_bar(num_columns: int, tmp_path:
     assert [line for line in screen.lines() if line] == [*told, "the end"]
 
 
-def test_a_warning_is_a_line_above_the_bar(folder: Path) -> None:  # noqa: F811
+def test_a_warning_is_a_line_above_the_bar(folder: Path) -> None:
     program = "import warnings\n" + TALK.replace(
         "move(n,", "warnings.warn_explicit(f'beware {n}', UserWarning, 'talk', n, 'halp_trt.talk'); move(n,"
     )

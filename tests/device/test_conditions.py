@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from halp_trt.device.conditions import jetson_watch, nvml_watch, power_mode, watch
@@ -108,9 +109,8 @@ def test_where_nothing_tells_it_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_real_nvml_has_every_name() -> None:
-    nvml = pytest.importorskip("pynvml")
     names = [name for name in vars(fake_nvml()) if "Reason" not in name]
     names += ["nvmlSystemGetConfComputeState", "nvmlDeviceGetCurrentClocksEventReasons"]
     slowdowns = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     names += [f"nvmlClocksEventReason{name}" for name in slowdowns]
-    assert [name for name in names if not hasattr(nvml, name)] == []
+    assert [name for name in names if not hasattr(pynvml, name)] == []

@@ -24,7 +24,7 @@ def has_gpu() -> bool:
 
 
 def test_every_name_of_the_bindings_exists() -> None:
-    pytest.importorskip("cuda.bindings.runtime")
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings are not installed")
     from halp_trt.device import cuda_bindings
 
     for name in cuda_bindings.SURFACE:
@@ -35,7 +35,7 @@ def test_every_name_of_the_bindings_exists() -> None:
 
 
 def test_without_a_gpu_the_real_bindings_give_one_sentence() -> None:
-    pytest.importorskip("cuda.bindings.runtime")
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings are not installed")
     if has_gpu():
         pytest.skip("there is a GPU")
     with pytest.raises(RuntimeUnavailableError, match=r"needs an NVIDIA GPU and its driver.*choose --runtime"):
@@ -96,7 +96,7 @@ class FakeRuntime:
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
-    pytest.importorskip("cuda.bindings.runtime")
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings are not installed")
     from halp_trt.device import cuda_bindings
 
     fake = FakeRuntime()

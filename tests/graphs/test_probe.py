@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,12 +24,12 @@ SCALARS = (Operand(shape=(), values=(0.0,)), Operand(shape=(), values=(6.0,)))
 def generic(operator: str, *operands: Operand, width: int = 12, **attributes: object) -> LayerSpec:
     return LayerSpec(
         operator=operator, in_channels=width, out_channels=width, in_size=(8, 8), operands=operands,
-        attributes=tuple(attributes.items()),  # type: ignore[arg-type]
+        attributes=tuple(attributes.items()),
     )  # fmt: skip
 
 
 def window(operator: str, **fields: object) -> LayerSpec:
-    return LayerSpec(operator=operator, in_channels=12, in_size=(8, 8), **{"out_channels": 12, **fields})  # type: ignore[arg-type]
+    return LayerSpec(operator=operator, in_channels=12, in_size=(8, 8), **{"out_channels": 12, **fields})
 
 
 # spec, the layer's nodes, shape of its output at batch 2
@@ -180,7 +181,6 @@ def test_a_probe_is_valid_and_holds_its_layer(spec: LayerSpec, operators: str, s
 
 @pytest.mark.parametrize("spec", [case[0] for case in CASES], ids=IDS)
 def test_a_probe_runs(spec: LayerSpec) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(make_probe(spec, 1), providers=["CPUExecutionProvider"])
     kinds = {"tensor(float)": np.float32, "tensor(bool)": np.bool_}
     feeds = {i.name: np.ones(i.shape, kinds[i.type]) for i in session.get_inputs()}

@@ -77,7 +77,7 @@ def test_a_missing_latency_names_the_layer_and_what_to_do() -> None:
 def test_a_table_cannot_be_changed() -> None:
     table = LatencyTable(target=TARGET, rows={})
     with pytest.raises(TypeError):
-        table.rows[LayerSpec(operator="Gemm", in_channels=1, out_channels=1)] = exact_measurement(1.0)  # type: ignore[index]
+        table.rows[LayerSpec(operator="Gemm", in_channels=1, out_channels=1)] = exact_measurement(1.0)
 
 
 SURVEYED = LayerSpec(operator="Conv", in_channels=128, out_channels=128, in_size=(8, 8), kernel_size=(3, 3))

@@ -83,7 +83,7 @@ def test_a_table_is_a_lookup_with_its_surfaces() -> None:
 
 def test_a_bare_number_is_no_budget() -> None:
     with pytest.raises(UsageError, match="a budget is a text or a Budget, got "):
-        prune(GRAPH, LOOKUP, budget=0.6, score=score)  # type: ignore[arg-type]
+        prune(GRAPH, LOOKUP, budget=0.6, score=score)
 
 
 def test_what_cannot_be_met_is_refused_before_the_first_step() -> None:

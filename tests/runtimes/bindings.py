@@ -25,7 +25,7 @@ _STUBS = """createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInfer
     createNvOnnxParserRefitter_INTERNAL createNvOnnxParser_INTERNAL getBuilderPluginRegistry getNvOnnxParserVersion
     getPluginRegistry initLibNvInferPlugins _ZN11nvuffparser15createUffParserEv
     _ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi _ZN14nvcaffeparser117createCaffeParserEv
-    _ZN14nvcaffeparser123shutdownProtobufLibraryEv""".split()  # noqa: SIM905
+    _ZN14nvcaffeparser123shutdownProtobufLibraryEv""".split()  # noqa: SIM905 (many names are easier to read as one text)
 
 _READ = """
 import inspect, json, sys

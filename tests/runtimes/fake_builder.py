@@ -255,7 +255,7 @@ _CLASSES = {
     "ParserError": ParserError,
 }
 _ENUMS = """BuilderFlag DataType DeviceType HardwareCompatibilityLevel LayerType MemoryPoolType
-    NetworkDefinitionCreationFlag ProfilingVerbosity TensorFormat""".split()  # noqa: SIM905
+    NetworkDefinitionCreationFlag ProfilingVerbosity TensorFormat""".split()  # noqa: SIM905 (many names are easier to read as one text)
 
 
 def fake_tensorrt(version: str) -> Any:

@@ -19,21 +19,18 @@ from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.quantize import quantize
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.runtimes import get_runtime
-from halp_trt.specs import Footprint, LayerSpec, PruningPlan
-from halp_trt.workflows.layer_checks import layer_checks
-from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
-from tests.cli.tiny import TINY
-from tests.nets import EXAMPLE_SHAPE, NETS, traced
-from tests.runtimes.test_onnxruntime import DEPTHWISE, POINTWISE, SPECS
-
-pytest.importorskip("openvino")
-
 from halp_trt.runtimes.openvino import prober as openvino_probe
 from halp_trt.runtimes.openvino import session as openvino_session
 from halp_trt.runtimes.openvino.counters import Counters
 from halp_trt.runtimes.openvino.prober import OpenVinoProber, layer_kernels, prepared
 from halp_trt.runtimes.openvino.runtime import OpenVino
 from halp_trt.runtimes.openvino.session import compile_model, kinds
+from halp_trt.specs import Footprint, LayerSpec, PruningPlan
+from halp_trt.workflows.layer_checks import layer_checks
+from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
+from tests.cli.tiny import TINY
+from tests.nets import EXAMPLE_SHAPE, NETS, traced
+from tests.runtimes.test_onnxruntime import DEPTHWISE, POINTWISE, SPECS
 
 ORT = get_runtime("onnxruntime")
 runtime = OpenVino()
@@ -303,7 +300,7 @@ def test_what_is_no_probe_is_an_error(prober: OpenVinoProber) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., object], folder: Path) -> None:  # noqa: F811
+def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., object], folder: Path) -> None:  # noqa: F811 (the fixture)
     tiny = [word if word != "synthetic" else "openvino" for word in TINY]
     quick = (
         "--pruning-steps",

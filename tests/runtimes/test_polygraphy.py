@@ -11,8 +11,6 @@ import numpy as np
 import onnx
 import pytest
 
-pytest.importorskip("polygraphy")
-
 from halp_trt.device.plan_session import make_log
 from halp_trt.errors import BuildError
 from halp_trt.graphs.precision import to_half

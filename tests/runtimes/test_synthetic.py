@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from halp_trt import store
@@ -49,7 +50,6 @@ def test_other_processes_agree() -> None:
 
 
 def test_it_computes_but_has_no_clock(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     session = synthetic.Synthetic().load(synthetic.Synthetic().build(make_probe(SPEC, 1), TARGET), TARGET)
     inputs = {name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()}
     assert set(session.run(inputs)) == set(session.output_names)
@@ -62,7 +62,6 @@ def test_it_computes_but_has_no_clock(tmp_path: Path) -> None:
 
 
 def test_what_is_no_probe_is_refused() -> None:
-    onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(make_probe(SPEC, 1))
     del model.metadata_props[:]
     with synthetic.Synthetic().prober(TARGET) as prober, pytest.raises(MeasurementError, match="no metadata"):

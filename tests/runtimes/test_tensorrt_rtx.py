@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 import pytest
 
-pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 from halp_trt.errors import BuildError, RuntimeUnavailableError
 from halp_trt.graphs.probe import make_probe

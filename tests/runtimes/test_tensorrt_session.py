@@ -179,8 +179,8 @@ def test_the_reference_network_is_valid() -> None:
 
 
 def test_without_a_gpu_there_is_one_sentence() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    pytest.importorskip("cuda.bindings.runtime")
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings are not installed")
     from halp_trt.device.cuda import require_device
 
     try:
@@ -191,6 +191,6 @@ def test_without_a_gpu_there_is_one_sentence() -> None:
 
 
 def test_the_real_bindings_have_every_name() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     for name in SURFACE:
         reduce(getattr, name.split("."), trt)

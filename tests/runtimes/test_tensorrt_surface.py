@@ -16,7 +16,7 @@ from tests.runtimes.bindings import VERSIONS, WHEELS, Offline, members, real_sur
 
 SOURCES = [*sorted(Path(runtimes.__file__).parent.glob("tensorrt/*.py")), Path(plan_session.__file__)]
 OBJECTS = frozenset(
-    "builder cache config data error kinds layer module network other own parser tensor trt writer".split()  # noqa: SIM905
+    "builder cache config data error kinds layer module network other own parser tensor trt writer".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """What the modules call the things that TensorRT gives them."""
 OWN = frozenset({"values"})
@@ -26,7 +26,7 @@ def surface_of(path: Path) -> frozenset[str]:
     """Every name that a module says it calls in all versions."""
     tree = ast.parse(path.read_text())
     texts = [
-        node.value.value  # type: ignore[attr-defined]
+        node.value.value
         for assign in tree.body
         if isinstance(assign, ast.Assign) and getattr(assign.targets[0], "id", "") == "SURFACE"
         for node in ast.walk(assign)

@@ -15,12 +15,9 @@ from onnx import helper
 from halp_trt.errors import GraphMismatchError, NonFiniteError
 from halp_trt.graphs.precision import to_half
 from halp_trt.runtimes import Array, get_runtime
+from halp_trt.runtimes.witness import difference_from_onnxruntime
 from tests.graphs.drawing import draw, numbers
 from tests.graphs.test_precision import feeds_of, folded
-
-pytest.importorskip("polygraphy")
-
-from halp_trt.runtimes.witness import difference_from_onnxruntime
 
 DOUBLE = draw(
     [helper.make_node("Add", ["x", "x"], ["y"], "twice")], {}, inputs={"x": (1, 3)}, outputs=["y"], opset=18

@@ -32,7 +32,10 @@ def instances(draw: st.DrawFn) -> Instance:
     def add(name: str, reads: list[str] | None, size: int) -> None:
         sizes[name] = size
         columns = sizes[reads[0]] if reads else 0
-        row = lambda length: [0, *(draw(numbers) for _ in range(length - 1))]  # noqa: E731
+
+        def row(length: int) -> list[float]:
+            return [0, *(draw(numbers) for _ in range(length - 1))]
+
         table = [row(columns) if columns else draw(numbers) for _ in range(size)]
         table[0] = [0] * columns if columns else 0
         saliency = list(itertools.accumulate(row(size)))

@@ -156,7 +156,6 @@ def test_a_corrupted_cifar_picture_is_named_and_refused_or_skipped(tmp_path, pac
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_real_cifar10_is_whole(tmp_path):
     if not CIFAR.exists():
         pytest.skip(f"CIFAR-10 is not at {CIFAR}; put cifar10.tar.xz there to run this test")

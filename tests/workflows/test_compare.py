@@ -225,7 +225,7 @@ class OnProcessor(Engine):
 
     num_runs = 0
 
-    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:  # type: ignore[override]
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
         def call() -> None:
             self.num_runs += 1
 

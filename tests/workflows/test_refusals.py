@@ -20,7 +20,6 @@ from halp_trt.workflows.run import run_all
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_alone
-from tests.cli.conftest import folder, halp_trt  # noqa: F401 - fixtures
 from tests.cli.tiny import TINY
 
 NET = ("--model", "tiny:net", "--data", "tiny:pictures")
@@ -75,7 +74,7 @@ def refused(result: Result, sentence: str) -> None:
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Result], folder: Path) -> None:  # noqa: F811
+def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Result], folder: Path) -> None:
     asked, sentence = REFUSED[why]
     skip_where_it_would_not_be_refused(asked)
     before = sorted(folder.rglob("*"))
@@ -87,8 +86,8 @@ def test_a_run_is_refused_before_it_trains(why: str, halp_trt: Callable[..., Res
 @pytest.mark.parametrize("share", ["1%", "3%"])
 def test_a_share_that_no_plan_gets_down_to_is_refused_before_it_trains(
     share: str,
-    halp_trt: Callable[..., Result],  # noqa: F811
-    folder: Path,  # noqa: F811
+    halp_trt: Callable[..., Result],
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row = RUNTIMES["synthetic"]  # whose figures repeat; it has no clock, which is not what is asked here
@@ -102,8 +101,8 @@ def test_a_share_that_no_plan_gets_down_to_is_refused_before_it_trains(
 def test_and_so_are_the_stages_that_measure(
     why: str,
     verb: str,
-    halp_trt: Callable[..., Result],  # noqa: F811
-    folder: Path,  # noqa: F811
+    halp_trt: Callable[..., Result],
+    folder: Path,
 ) -> None:
     asked, sentence = REFUSED[why]
     skip_where_it_would_not_be_refused(asked)
@@ -116,8 +115,8 @@ def test_and_so_are_the_stages_that_measure(
 def test_a_report_that_cannot_be_drawn_is_missed_first(
     package: str,
     extra: str,
-    halp_trt: Callable[..., Result],  # noqa: F811
-    folder: Path,  # noqa: F811
+    halp_trt: Callable[..., Result],
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("halp_trt.report.")]:
@@ -161,8 +160,8 @@ class Compiling(Synthetic):
 def test_a_network_that_cannot_be_pruned_is_not_trained_first(
     asked: tuple[str, ...],
     sentence: str,
-    halp_trt: Callable[..., Result],  # noqa: F811
-    folder: Path,  # noqa: F811
+    halp_trt: Callable[..., Result],
+    folder: Path,
 ) -> None:
     refused(halp_trt("run", *NET, "--runtime", "onnxruntime", "--train-epochs", 1, "--out", "run", *asked), sentence)
     assert not (folder / "run").exists()
@@ -210,7 +209,6 @@ def test_looking_into_networks_needs_onnx_runtime(wanted: str, monkeypatch: pyte
 
 
 def test_a_table_of_a_runtime_that_measures_no_such_layers_is_not_begun(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     settings = Settings.of(model="no_such_module:network", runtime="onnxruntime", precision="int8")
     with pytest.raises(UsageError, match="onnxruntime measures layers in fp32, not int8"):
         measure_alone(settings, Survey(), tmp_path / "table.jsonl", lambda done, total: None, resume=False)

@@ -16,7 +16,6 @@ BRIEF = Certainty(max_parts=5, part_seconds=0.02)
 
 
 def test_the_dense_engine_is_loaded_once_and_timed_beside_every_candidate() -> None:
-    pytest.importorskip("onnxruntime")
     runtime = get_runtime("onnxruntime")
     target = runtime.target("fp32", 1)
     loaded: list[onnx.ModelProto] = []

@@ -113,7 +113,6 @@ def test_every_kernel_of_the_engine_is_listed(verified: tuple[Verification, Sett
 
 
 def test_the_witness_agrees_with_both_engines(verified: tuple[Verification, Settings, Path], pruned: Pruned) -> None:
-    pytest.importorskip("polygraphy")
     _, settings, folder = verified
     found = verify_alone(pruned.run, settings, engines=folder / "engines", tolerances=QUICK, with_witness=True)
     assert found.dense.witness_difference is not None

@@ -65,7 +65,7 @@ class TorchSession:
         self._dtype = _DTYPES[target.precision]
         self._module = make_module(model).eval().requires_grad_(False)
         if style.channels_last:
-            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's types lack memory_format here
         self._module = self._module.to(self._device, self._dtype)
         self._call: Callable[..., Any] = torch.compile(self._module) if style.is_compiled else self._module
 

@@ -123,7 +123,7 @@ def _resize(call: Call) -> Any:
 
 def _expand(call: Call) -> Any:
     """The input broadcast both ways: the wanted shape may be shorter, or hold ones."""
-    shape = torch.broadcast_shapes(call.shapes[0], tuple(call.ints(1) or ()))  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(call.shapes[0], tuple(call.ints(1) or ()))  # type: ignore[no-untyped-call]  # PyTorch has no types here
     return call.x.expand(shape)
 
 

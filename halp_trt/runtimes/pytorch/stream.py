@@ -15,13 +15,13 @@ class TorchStream:
 
     def __init__(self, *, has_graphs: bool = True) -> None:
         """A new stream on the first GPU; without ``has_graphs`` it captures nothing."""
-        self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch has no types here
         self.handle = int(self.stream.cuda_stream)
         self._has_graphs = has_graphs
 
     def event(self) -> Any:
         """A new mark in time."""
-        return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # PyTorch has no types here
 
     def record(self, event: Any) -> None:
         """Puts the mark behind all work so far."""

@@ -28,7 +28,7 @@ SURFACE = tuple(
     ITimingCache.serialize LayerType.CONVOLUTION LayerType.DECONVOLUTION LayerType.DEQUANTIZE
     LayerType.MATRIX_MULTIPLY LayerType.SHUFFLE MemoryPoolType.WORKSPACE OnnxParser.get_error
     OnnxParser.num_errors OnnxParser.parse ParserError.code ParserError.desc ParserError.node
-    TensorFormat.CHW32 TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905
+    TensorFormat.CHW32 TensorFormat.HWC8 TensorFormat.LINEAR""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """Every name that building calls in all versions, beside what Polygraphy calls."""
 
@@ -36,7 +36,7 @@ OPTIONAL = tuple(
     """BuilderFlag.BF16 BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.OBEY_PRECISION_CONSTRAINTS
     BuilderFlag.VERSION_COMPATIBLE ComputeCapability DataType.BF16 HardwareCompatibilityLevel.AMPERE_PLUS
     IBuilderConfig.builder_optimization_level ILayer.precision IProgressMonitor LayerType.FULLY_CONNECTED
-    NetworkDefinitionCreationFlag.STRONGLY_TYPED ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905
+    NetworkDefinitionCreationFlag.STRONGLY_TYPED ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """Names that some versions lack; :func:`find` and :func:`need` look them up."""
 
