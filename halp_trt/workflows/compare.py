@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from types import MappingProxyType
 
 import numpy as np
@@ -32,7 +33,7 @@ from halp_trt.timing import (
     take_turns,
 )
 
-__all__ = ["Certainty", "Comparison", "compare", "compare_runs"]
+__all__ = ["Certainty", "Comparison", "compare", "compare_runs", "num_orders_of"]
 
 _TRIAL_ROUNDS = 3
 """Rounds by which the duration of a round is found."""
@@ -42,6 +43,8 @@ _MIN_WARMUP = 3
 """Untimed rounds of a part, at least."""
 _WARMUP_SHARE = 4
 """A quarter of a part is spent on warm-up, so that clocks have risen before the first sample counts."""
+_MOST_FOR_ALL_ORDERS = 4
+"""Engines up to which parts take every order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +109,45 @@ class Comparison:
     Attributes:
         base: the engine that the others are compared with.
         measurements: the latency of every engine over all parts.
-        part_ratios: for every other engine its median latency over the base's, part by part.
+        part_medians_us: the median latency of every engine, part by part.
     """
 
     base: str
     measurements: Mapping[str, Measurement]
-    part_ratios: Mapping[str, tuple[float, ...]]
+    part_medians_us: Mapping[str, tuple[float, ...]]
 
     def __post_init__(self) -> None:
-        for name in ("measurements", "part_ratios"):
+        for name in ("measurements", "part_medians_us"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def part_ratios(self) -> Mapping[str, tuple[float, ...]]:
+        """For every other engine its median latency over the base's, part by part."""
+        base = self.part_medians_us[self.base]
+        others = {name: medians for name, medians in self.part_medians_us.items() if name != self.base}
+        return {
+            name: tuple(us / base_us for us, base_us in zip(us_s, base, strict=True)) for name, us_s in others.items()
+        }
+
+    def robust_log_ratio(self, name: str) -> float:
+        """The logarithm of an engine's ratio that a disturbance of few parts leaves alone.
+
+        It is the mean over the orders in which the engines take turns of the median over an order's parts.
+        """
+        return float(np.median(self._blocks(name), axis=0).mean())
+
+    def alternate_change(self, name: str) -> float:
+        """The same logarithm from every second block of parts, less that from the blocks between.
+
+        It is 0 where nothing disturbs one engine more than the other. A block has every order of the engines once.
+        """
+        blocks = self._blocks(name).mean(axis=1)
+        return float(np.median(blocks[1::2]) - np.median(blocks[::2])) if len(blocks) > 1 else 0.0
+
+    def _blocks(self, name: str) -> Array:
+        """The logarithms of an engine's ratios, a row for each block of parts and a column for each order."""
+        logs, num_orders = np.log(self.part_ratios[name]), num_orders_of(len(self.part_medians_us))
+        return logs[: max(1, len(logs) // num_orders) * num_orders].reshape(-1, min(num_orders, len(logs)))
 
     def ratio_of(self, name: str) -> float:
         """An engine's latency over the base's: the geometric mean over parts; 1 for the base itself."""
@@ -206,13 +238,13 @@ def compare_runs(
         num_warmup = max(_MIN_WARMUP, num_rounds // _WARMUP_SHARE)
         take_turns(launches, num_rounds=0, num_warmup=num_warmup)
         before = {name: conditions_of(launch.device.conditions()) for name, launch in launches.items()}
-        samples, part_ratios = _take_parts(launches, base, num_rounds, until, clock)
+        samples, part_medians_us = _take_parts(launches, base, num_rounds, until, clock)
     rows = {}
     for name, launch in launches.items():
         row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
         is_on_gpu = launch.device is not processor
         rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if is_on_gpu else row
-    return Comparison(base=base, measurements=rows, part_ratios=part_ratios)
+    return Comparison(base=base, measurements=rows, part_medians_us=part_medians_us)
 
 
 def _round_us(launches: Mapping[str, Launch]) -> float:
@@ -224,28 +256,48 @@ def _round_us(launches: Mapping[str, Launch]) -> float:
 def _take_parts(
     launches: Mapping[str, Launch], base: str, num_rounds: int, until: Certainty, clock: Callable[[], float]
 ) -> tuple[dict[str, list[Sample]], dict[str, tuple[float, ...]]]:
-    """All samples of every engine, and the other engines' ratios to the base's median, part by part."""
+    """All samples of every engine, and its median latency, part by part."""
     samples: dict[str, list[Sample]] = {name: [] for name in launches}
-    ratios: dict[str, list[float]] = {name: [] for name in launches if name != base}
-    names, num_parts, started = list(launches), 0, clock()
+    medians_us: dict[str, list[float]] = {name: [] for name in launches}
+    orders, num_parts, started = _orders(list(launches)), 0, clock()
     while True:
-        part = take_turns({name: launches[name] for name in names}, num_rounds=num_rounds)
+        shift, index = divmod(num_parts, len(orders))
+        order = orders[index]
+        order = [*order[shift % len(order) :], *order[: shift % len(order)]]  # none is the first of every part
+        part = take_turns({name: launches[name] for name in order}, num_rounds=num_rounds)
         num_parts += 1
         for name, taken in part.items():
             samples[name] += taken
-        for name, known in ratios.items():
-            known.append(_median_us(part[name]) / _median_us(part[base]))
-        error = max(map(_standard_error, ratios.values()), default=0.0)
+            medians_us[name].append(_median_us(taken))
+        known = np.array(medians_us[base])
+        others = (np.array(medians_us[name]) / known for name in launches if name != base)
+        error = max(map(_standard_error, others), default=0.0)
         if until.is_reached(num_parts=num_parts, error=error, seconds=clock() - started):
-            return samples, {name: tuple(known) for name, known in ratios.items()}
-        names = [*names[1:], names[0]]  # none is the first of every part
+            return samples, {name: tuple(found) for name, found in medians_us.items()}
+
+
+def num_orders_of(num_engines: int) -> int:
+    """The number of orders in which so many engines take turns."""
+    return len(_orders([str(number) for number in range(num_engines)]))
+
+
+def _orders(names: list[str]) -> list[list[str]]:
+    """The orders in which engines take turns, part by part: each follows every other equally often.
+
+    An engine finds the caches as the one before it left them. Rounds go round a circle, in which each has always the
+    same predecessor, so that every circle of up to four engines is an order; of more a circle and its reverse.
+    """
+    first, *rest = names
+    if len(names) <= _MOST_FOR_ALL_ORDERS:
+        return [[first, *order] for order in permutations(rest)]
+    return [names, [first, *reversed(rest)]]
 
 
 def _median_us(samples: Sequence[Sample]) -> float:
     return max(SHORTEST_US, float(np.median([sample.elapsed_us for sample in samples])))
 
 
-def _standard_error(ratios: Sequence[float]) -> float:
+def _standard_error(ratios: Sequence[float] | Array) -> float:
     """Standard error of the geometric mean of some ratios, as a share of it; infinite for one ratio."""
     return math.inf if len(ratios) < 2 else float(np.log(ratios).std(ddof=1)) / math.sqrt(len(ratios))
 
