@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "halp_trt"
 ROOMS = (
-    *("cli", "device", "graphs", "latency", "models", "planning", "report", "runtimes", "solvers", "store", "tasks"),
+    *(
+        "cli",
+        "device",
+        "gate",
+        "graphs",
+        "latency",
+        "models",
+        "planning",
+        "report",
+        "runtimes",
+        "solvers",
+        "store",
+        "tasks",
+    ),
     *("training", "workflows"),
     *("__init__.py", "errors.py", "library.py", "rows.py", "specs.py", "timing.py"),
 )

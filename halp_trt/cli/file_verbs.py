@@ -21,7 +21,8 @@ __all__ = ["init", "show"]
 def show(artefact: Path, html: Path | None, as_json: bool) -> None:
     """Show any artefact, readable.
 
-    ARTEFACT is a latency table, graph, plan, engine record, verification, or a run's folder.
+    ARTEFACT is a latency table, graph, plan, engine record, verification, the gate's history, or a run's folder; or
+    times or a profile that trtexec wrote with --exportTimes or --exportProfile.
     """
     from halp_trt.workflows.show import open_artefact, page_of, text_of
 

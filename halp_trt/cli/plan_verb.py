@@ -61,7 +61,11 @@ _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
     metavar="LOW..HIGH",
     help="The frontier between two budgets, 20%..90%, instead of one plan for --budget.",
 )
-@click.option("--plot", type=PATH, help="The frontier's picture (SVG) of a --sweep; frontier.svg by default.")
+@click.option(
+    "--plot",
+    type=PATH,
+    help="The frontier's picture (.svg) or page (.html); frontier.svg by default.",
+)
 @click.option("--out", type=PATH, help="Write the pruning plan to this file, where SOURCE is a table.")
 @json_option
 def plan(
@@ -131,12 +135,16 @@ def _print_frontier(
     from halp_trt.report.run_plots import frontier_figure
     from halp_trt.store import write_text
     from halp_trt.workflows.plan import parse_range, sweep
+    from halp_trt.workflows.show import Opened, page_of
 
     if out is not None:
         raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
     plot = plot or Path("frontier.svg")
-    if plot.suffix.lower() != ".svg":
-        raise UsageError(f"the frontier's picture is an SVG, {plot} is named otherwise; end it in .svg")
+    kind = plot.suffix.lower()
+    if kind not in (".svg", ".html"):
+        raise UsageError(
+            f"the frontier is a picture (.svg) or a page (.html), {plot} is named otherwise; end it in .svg or .html"
+        )
     found = sweep(request, *parse_range(sweep_range))
     summary = {
         "solver": found.solver,
@@ -145,8 +153,11 @@ def _print_frontier(
         "points": found.points,
         "plot": str(plot),
     }
-    print_result(summary, f"{describe_sweep(found)}\n\npicture: {plot}", as_json=as_json)
-    write_text(plot, frontier_figure(found))  # the plans are not lost where it cannot be written
+    word = "page" if kind == ".html" else "picture"
+    print_result(summary, f"{describe_sweep(found)}\n\n{word}: {plot}", as_json=as_json)
+    title = f"Frontier of {request.source.name}"
+    page = page_of(Opened(title=title, value=found)) if kind == ".html" else frontier_figure(found)
+    write_text(plot, page)  # the plans are not lost where it cannot be written
 
 
 def _print_plan(request: PlanRequest, *, plot: Path | None, out: Path | None, as_json: bool) -> None:

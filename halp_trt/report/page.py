@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
 
+from halp_trt.gate import History
+from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable
 from halp_trt.report import run_plots, staircase_plots, units
-from halp_trt.report.parts import Figure, Tile
-from halp_trt.report.table_page import table_figures, table_tiles
+from halp_trt.report.canvas import themed
+from halp_trt.report.history_page import history_parts
+from halp_trt.report.parts import Figure, Parts, Tile
+from halp_trt.report.planning import sweep_parts
+from halp_trt.report.table_page import table_parts
 from halp_trt.report.text import calibration_line, comparison_rows, describe, grounds
+from halp_trt.report.trtexec_page import profile_parts, query_parts
+from halp_trt.solvers.answer import Sweep
 from halp_trt.specs import PruningPlan, Target, Verification
 
 __all__ = ["Evidence", "render"]
@@ -31,7 +41,7 @@ class Evidence:
         log: one record per pruning step, as the run wrote them.
         facts: further names and texts for the list of sources.
         version: version of halp-trt.
-        value: any other artefact, shown as text.
+        value: any other artefact, shown by its own parts, or as text.
     """
 
     title: str
@@ -44,28 +54,50 @@ class Evidence:
     value: object = None
 
 
+_PARTS: Mapping[type, Callable[[Any], Parts]] = MappingProxyType(
+    {
+        History: history_parts,
+        LatencyTable: table_parts,
+        LayerProfiles: profile_parts,
+        QueryRuns: query_parts,
+        Sweep: sweep_parts,
+    }
+)
+"""The parts of each artefact's page; all others are shown as text."""
+
+
 def render(evidence: Evidence) -> str:
     """The page as HTML text."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files("halp_trt.report").joinpath("page.html").read_text(encoding="utf-8"))
-    verification = evidence.verification
+    template = environment.from_string(_file("page.html"))
+    verification, value = evidence.verification, evidence.value
     target = _target(evidence)
-    alone = evidence.table if evidence.table is evidence.value else None
+    parts = _PARTS[type(value)](value) if type(value) in _PARTS else Parts(with_text=value is not None)
+    script = _file("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(
         title=evidence.title,
         target=units.target_line(target) if target else "",
         verdict=_sentence(verification) if verification else "",
         passed=verification.passed if verification else True,
-        tiles=[*(_tiles(verification) if verification else ()), *(table_tiles(alone) if alone else ())],
+        tiles=[*(_tiles(verification) if verification else ()), *parts.tiles],
         comparison=comparison_rows(verification) if verification else [],
         score_note=_score_note(verification) if verification else "",
-        figures=[*_figures(evidence), *(table_figures(alone) if alone else ())],
-        text=describe(evidence.value) if evidence.value is not None else "",
+        figures=[(one.title, one.caption, themed(one.svg)) for one in (*_figures(evidence), *parts.figures)],
+        tables=parts.tables,
+        text=describe(value) if parts.with_text else "",
         facts=list(_facts(evidence, target)),
         version=evidence.version,
+        script=script,
+        script_digest=f"sha256-{digest}",
     )
+
+
+def _file(name: str) -> str:
+    """The text of a file beside this module."""
+    return files("halp_trt.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _target(evidence: Evidence) -> Target | None:

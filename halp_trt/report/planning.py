@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from halp_trt.report import units
+from halp_trt.report.parts import Figure, Parts, Table, Tile
 from halp_trt.solvers.answer import Answer, Sweep
 from halp_trt.solvers.problem import Solution
 
-__all__ = ["describe_answer", "describe_sweep"]
+__all__ = ["describe_answer", "describe_sweep", "sweep_parts"]
 
 _PROOFS = {
     "optimal": "proven optimal",
@@ -34,8 +36,18 @@ def describe_answer(answer: Answer, solution: Solution, dense_us: float) -> str:
 
 def describe_sweep(sweep: Sweep) -> str:
     """A frontier, one line for every percent of the dense latency: the last plan of each, which is the best."""
+    shown, rows = _shown(sweep)
+    every = "" if len(shown) == len(sweep.points) else "; all of them with --json"
+    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s{every}"
+    first = sweep.points[0]
+    unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
+    return units.columns(rows) + found + (unmet if first.latency_us > sweep.low_us else "")
+
+
+def _shown(sweep: Sweep) -> tuple[list[Answer], list[Sequence[str]]]:
+    """The last plan of every percent, and its row; the heading comes first."""
     shown = {math.floor(100 * point.latency_us / sweep.dense_us): point for point in sweep.points}
-    rows = [("of dense", "latency", "saliency", "gap")]
+    rows: list[Sequence[str]] = [("of dense", "latency", "saliency", "gap")]
     rows += [
         (
             units.percent(point.latency_us / sweep.dense_us, 1),
@@ -45,8 +57,27 @@ def describe_sweep(sweep: Sweep) -> str:
         )
         for point in shown.values()
     ]
-    first = sweep.points[0]
-    every = "" if len(shown) == len(sweep.points) else "; all of them with --json"
-    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s{every}"
-    unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
-    return units.columns(rows) + found + (unmet if first.latency_us > sweep.low_us else "")
+    return list(shown.values()), rows
+
+
+def sweep_parts(sweep: Sweep) -> Parts:
+    """The parts of a frontier's page."""
+    from halp_trt.report.run_plots import frontier_figure
+
+    shown, rows = _shown(sweep)
+    most = max(point.gap for point in sweep.points)
+    return Parts(
+        tiles=[
+            Tile(label="Plans", value=units.count(len(sweep.points)), detail=f"found in {sweep.seconds:.2f} s"),
+            Tile(label="Dense latency", value=units.latency(sweep.dense_us), detail="the budgets are shares of it"),
+            Tile(label="Largest gap", value=f"{most:.1e}", detail="between a plan and the bound on any plan"),
+        ],
+        figures=[
+            Figure(
+                title="Frontier",
+                caption="The most saliency that a latency can keep. Each point is a plan.",
+                svg=frontier_figure(sweep),
+            )
+        ],
+        tables=[Table(title="Plans", caption=f"The best of every percent: {len(shown)} plans.", rows=rows)],
+    )

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from halp_trt.report.canvas import DENSE, FAINT, GRID, INK, MEASURED, PRUNED, STYLE, svg, time_unit
+from halp_trt.report.canvas import DENSE, FAINT, INK, MEASURED, PRUNED, STYLE, Tip, svg, time_unit
 from halp_trt.report.units import latency
 from halp_trt.solvers.answer import Sweep
 from halp_trt.specs import PruningPlan, Verification
@@ -79,7 +79,17 @@ def frontier_figure(sweep: Sweep) -> str:
         axes.set_xlabel(f"latency in % of dense ({latency(sweep.dense_us)})")
         axes.set_ylabel("kept saliency")
         axes.margins(y=0.1)
-        return svg(figure)
+        tips = [
+            Tip(
+                axes=axes,
+                x=share,
+                y=point.value,
+                text=f"{share:.1f} % of dense, {latency(point.latency_us)}\nsaliency {point.value:.6g}\n"
+                f"gap {point.gap:.1e}",
+            )
+            for share, point in zip(shares, sweep.points, strict=True)
+        ]
+        return svg(figure, tips)
 
 
 # ---- widths ---------------------------------------------------------------------------------------------------------
@@ -94,7 +104,7 @@ def widths_figure(plan: PruningPlan) -> str | None:
         figure = Figure(figsize=(8.6, 0.5 + 0.27 * len(groups)), layout="constrained")
         axes = figure.add_subplot()
         rows = range(len(groups))
-        axes.barh(rows, [g.num_channels for g in groups], color=GRID, height=0.66, label="dense")
+        axes.barh(rows, [g.num_channels for g in groups], color=DENSE, height=0.66, label="dense")
         axes.barh(rows, [counts[g.name] for g in groups], color=PRUNED, height=0.66, label="kept")
         for row, group in zip(rows, groups, strict=True):
             axes.annotate(

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from halp_trt.latency import LatencyTable
-from halp_trt.report.canvas import INK, MEASURED, PRUNED, STYLE, svg, time_unit
+from halp_trt.report.canvas import INK, MEASURED, PAPER, PRUNED, STYLE, Tip, svg, time_unit
+from halp_trt.report.units import latency, latency_range
 from halp_trt.specs import Layer, LayerSpec, Measurement, PruningPlan
 
 __all__ = ["staircases_figure"]
@@ -30,11 +31,13 @@ def staircases_figure(table: LatencyTable, plan: PruningPlan | None = None) -> s
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.15 * num_rows + 0.2), layout="constrained")
         grid = figure.subplots(num_rows, num_columns, squeeze=False)
+        tips: list[Tip] = []
         for axes, (title, rows, marks) in zip(grid.flat, curves, strict=False):
             _draw_staircase(axes, title, rows, marks)
+            tips += _tips(axes, rows)
         for axes in list(grid.flat)[len(curves) :]:
             axes.set_axis_off()
-        return svg(figure)
+        return svg(figure, tips)
 
 
 _Rows = list[tuple[int, Measurement]]
@@ -58,7 +61,7 @@ def _draw_staircase(axes: Axes, title: str, rows: _Rows, marks: _Marks) -> None:
     for name, width in marks.items():
         if width in medians and not (same and name == "kept"):
             color = MEASURED if name == "kept" else INK
-            axes.scatter([width], [medians[width]], s=38, facecolor="white", edgecolor=color, linewidth=1.6, zorder=3)
+            axes.scatter([width], [medians[width]], s=38, facecolor=PAPER, edgecolor=color, linewidth=1.6, zorder=3)
             axes.annotate(
                 name,
                 (width, medians[width]),
@@ -72,6 +75,20 @@ def _draw_staircase(axes: Axes, title: str, rows: _Rows, marks: _Marks) -> None:
     axes.set_xlabel("output channels", fontsize=8.5)
     axes.set_ylabel(unit, fontsize=8.5)
     axes.set_ylim(0, 1.4 * max(medians.values()))  # an outlying p90 must not flatten the curve
+
+
+def _tips(axes: Axes, rows: _Rows) -> list[Tip]:
+    """The numbers of each point."""
+    scale, _ = time_unit(max(m.p90_us for _, m in rows))
+    return [
+        Tip(
+            axes=axes,
+            x=width,
+            y=m.latency_us / scale,
+            text=f"{width} output channels\n{latency(m.latency_us)}\np10 – p90: {latency_range(m)}",
+        )
+        for width, m in rows
+    ]
 
 
 def _curves(table: LatencyTable, plan: PruningPlan | None) -> list[tuple[str, _Rows, _Marks]]:

@@ -13,12 +13,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from halp_trt.latency import Grid, LatencyTable, Surface
-from halp_trt.report.canvas import DENSE, FAINT, INK, MEASURED, PRUNED, STYLE, svg, time_unit
+from halp_trt.report.canvas import DENSE, FAINT, INK, MEASURED, PRUNED, STYLE, THIRD, Tip, svg, time_unit
 from halp_trt.report.coverage import cliffs, drift_fractions, heaviest, kernel_name, width_range
+from halp_trt.report.units import latency
 
 __all__ = ["drift_figure", "surface_figure", "surface_figures"]
 
-_SLICES = (PRUNED, MEASURED, "#6366f1")
+_SLICES = (PRUNED, MEASURED, THIRD)
 """Colours of a panel's slices."""
 _MOST_CLIFFS = 40
 """Lines that can still be told apart in a map."""
@@ -53,18 +54,18 @@ def surface_figure(surface: Surface) -> str:
             panels = [figure.add_axes(place) for place in _PANELS]
             _draw_map(figure, surface, grid, scale)
             panels[1].set_title(unit, loc="left", fontsize=9.5, color=FAINT)
-            _draw_slices(panels[2], grid, (ins, outs), "in", scale)
-            _draw_slices(panels[3], _turned(grid), (outs, ins), "out", scale)
+            tips = _draw_slices(panels[2], grid, (ins, outs), "in", scale)
+            tips += _draw_slices(panels[3], _turned(grid), (outs, ins), "out", scale)
             panels[2].set(xlabel="output channels", ylabel=unit)
             panels[3].set(xlabel="input channels")
         else:
             axes = figure.add_axes(_WHOLE)
             by_input = len(outs) < 2
             shown, widths = (_turned(grid), (outs or ins[:1], ins)) if by_input else (grid, (ins, outs))
-            _draw_slices(axes, shown, widths, "", scale)
+            tips = _draw_slices(axes, shown, widths, "", scale)
             sides = "input" if by_input else "output"
             axes.set(xlabel=f"{sides} channels" if outs else "input and output channels", ylabel=unit)
-        return svg(figure)
+        return svg(figure, tips)
 
 
 def _title(surface: Surface) -> str:
@@ -113,17 +114,25 @@ def _draw_map(figure: Figure, surface: Surface, grid: Grid, scale: float) -> Non
 # ---- one width at a time --------------------------------------------------------------------------------------------
 
 
-def _draw_slices(axes: Axes, grid: Grid, widths: tuple[Sequence[int], Sequence[int]], side: str, scale: float) -> None:
-    """Latency over the second of ``widths`` at a few of the first, the rows of ``grid``."""
+def _draw_slices(
+    axes: Axes, grid: Grid, widths: tuple[Sequence[int], Sequence[int]], side: str, scale: float
+) -> list[Tip]:
+    """Latency over the second of ``widths`` at a few of the first, the rows of ``grid``; the numbers of its points."""
     fixed, along = widths
+    tips: list[Tip] = []
     chosen = _worth_a_line(grid)
     for row, color in zip(chosen, _SLICES, strict=False):
         us, error = grid.latency_us[row] / scale, grid.error_us[row] / scale
         known = grid.is_measured[row]
         axes.fill_between(along, us - error, us + error, color=color, alpha=0.15, linewidth=0)
-        axes.plot(along, us, color=color, alpha=0.55, linewidth=1.1, label=f"{fixed[row]} {side}")
+        axes.plot(along, us, color=color, alpha=0.85, linewidth=1.1, label=f"{fixed[row]} {side}")
         at = np.asarray(along)[known]
         axes.errorbar(at, us[known], error[known], color=color, **_ERROR_BARS)
+        where = f", {fixed[row]} {side}" if side else ""
+        tips += [
+            Tip(axes=axes, x=x, y=y, text=f"{x} channels{where}\n{latency(y * scale)} ± {latency(e * scale)}")
+            for x, y, e in zip(at.tolist(), us[known].tolist(), error[known].tolist(), strict=True)
+        ]
     highest, with_error = grid.latency_us[chosen].max(), (grid.latency_us + grid.error_us)[chosen].max()
     axes.set_ylim(0, 1.1 * min(with_error, 1.5 * highest) / scale)  # a wide error bar must not flatten the curves
     axes.set_xlim(left=0)
@@ -132,6 +141,7 @@ def _draw_slices(axes: Axes, grid: Grid, widths: tuple[Sequence[int], Sequence[i
             loc="lower right", bbox_to_anchor=(1, 0.99), ncols=3, fontsize=8, labelcolor=FAINT, handlelength=0.9,
             columnspacing=0.7, borderpad=0, handletextpad=0.3,
         )  # fmt: skip
+    return tips
 
 
 def _worth_a_line(grid: Grid) -> list[int]:

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from halp_trt.latency import LatencyTable
 from halp_trt.report import units
 from halp_trt.report.coverage import coverage
-from halp_trt.report.parts import Figure, Tile
+from halp_trt.report.parts import Figure, Parts, Tile
 from halp_trt.report.surface_plots import drift_figure, surface_figures
 
-__all__ = ["table_figures", "table_tiles"]
+__all__ = ["table_figures", "table_parts", "table_tiles"]
 
 _MOST_SURFACES = 24
+
+
+def table_parts(table: LatencyTable) -> Parts:
+    """The parts of a table's page."""
+    return Parts(tiles=list(table_tiles(table)), figures=list(table_figures(table)), with_text=True)
 
 
 def table_tiles(table: LatencyTable) -> Iterator[Tile]:

@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from halp_trt.gate import Baselines, BenchResult, History
+from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable
 from halp_trt.report import units
+from halp_trt.report.bench_text import describe_baselines, describe_bench
+from halp_trt.report.history import describe_history
 from halp_trt.report.tables import describe_table
+from halp_trt.report.trtexec import describe_profiles, describe_runs
 from halp_trt.specs import (
     ChannelGraph,
     EngineCheck,
@@ -309,11 +314,16 @@ def _measurement(value: Measurement) -> str:
 
 _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
     {
+        Baselines: describe_baselines,
+        BenchResult: describe_bench,
         ChannelGraph: _graph,
         EngineRecord: _engine,
+        History: describe_history,
         LatencyTable: describe_table,
+        LayerProfiles: describe_profiles,
         Measurement: _measurement,
         PruningPlan: _plan,
+        QueryRuns: describe_runs,
         Saliency: _saliency,
         Target: _target,
         Verification: _verification,

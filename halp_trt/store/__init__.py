@@ -16,12 +16,14 @@ from halp_trt.store.files import (
     write_json,
     write_text,
 )
+from halp_trt.store.history import append_history, read_history
 from halp_trt.store.schema import upgraded
 from halp_trt.store.tables import append_rows, append_surfaces, create_table, read_table
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
 __all__ = [
     "SCHEMAS",
+    "append_history",
     "append_rows",
     "append_surfaces",
     "create_table",
@@ -31,6 +33,7 @@ __all__ = [
     "load_tensor_metadata",
     "load_tensors",
     "read_bytes",
+    "read_history",
     "read_json",
     "read_table",
     "save",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from halp_trt import specs
+from halp_trt import gate, specs
 from halp_trt.errors import ArtefactError
 from halp_trt.latency import LatencyTable
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import read_bytes, read_json, write_json
+from halp_trt.store.history import HISTORY_KIND, read_history
+from halp_trt.store.lines import schema_in
 from halp_trt.store.schema import schema_of, upgraded, version_in, wrong_schema
-from halp_trt.store.tables import TABLE_KIND, read_table, schema_in, write_table
+from halp_trt.store.tables import TABLE_KIND, read_table, write_table
+from halp_trt.store.trtexec import read_trtexec
 
 __all__ = ["SCHEMAS", "load", "save"]
 
@@ -26,9 +29,17 @@ SCHEMAS: Mapping[str, type] = MappingProxyType(
         "verification": specs.Verification,
         "target": specs.Target,
         "measurement": specs.Measurement,
+        "baseline": gate.Baselines,
+        "bench": gate.BenchResult,
     }
 )
-"""The value's class for each kind in a file's schema; ``save`` and ``load`` know these and latency tables."""
+"""The value's class for each kind in a file's schema; ``save`` and ``load`` know these and latency tables,
+``load`` histories, too."""
+
+_OF_LINES: Mapping[str, Callable[[str | Path], Any]] = MappingProxyType(
+    {TABLE_KIND: read_table, HISTORY_KIND: read_history}
+)
+"""The reader of each kind of file that is made of lines."""
 
 
 def save(value: object, path: str | Path) -> None:
@@ -48,19 +59,25 @@ def save(value: object, path: str | Path) -> None:
 def load(path: str | Path) -> Any:
     """The value a file holds, of whatever kind its schema says; values of older versions are brought up to today's.
 
+    Times and profiles that trtexec wrote, which have no schema, are read too.
+
     Raises:
         ArtefactError: the file is missing, truncated, not JSON, of an unknown schema, or its value is invalid.
     """
-    first_line = read_bytes(path).partition(b"\n")[0]
-    if (schema_in(first_line) or "").startswith(f"halp-trt/{TABLE_KIND}/"):
-        return read_table(path)
-    data = read_json(path)
-    schema = data.get("schema") if isinstance(data, dict) else None
+    data = read_bytes(path)
+    if (found := read_trtexec(path, data)) is not None:
+        return found
+    head = schema_in(data.partition(b"\n")[0]) or ""
+    for kind, read in _OF_LINES.items():
+        if head.startswith(f"halp-trt/{kind}/"):
+            return read(path)
+    value = read_json(path)
+    schema = value.get("schema") if isinstance(value, dict) else None
     for kind, cls in SCHEMAS.items():
         version = version_in(schema, kind)
         if version is not None:
             try:
-                return decode(cls, upgraded(kind, version, data.get("value")))
+                return decode(cls, upgraded(kind, version, value.get("value")))
             except ArtefactError as error:
                 raise ArtefactError(f"{path} is damaged: {error}; make it again") from error
-    raise ArtefactError(wrong_schema(path, schema, ", ".join([*SCHEMAS, TABLE_KIND])))
+    raise ArtefactError(wrong_schema(path, schema, ", ".join([*SCHEMAS, *_OF_LINES])))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.latency import LatencyTable, Region, Surface
 from halp_trt.latency.cells import Cell
 from halp_trt.specs import LayerSpec, Measurement, Target
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import file_error, read_bytes, write_bytes, write_durably
+from halp_trt.store.files import read_bytes, write_bytes
+from halp_trt.store.lines import append_lines, is_json, line_of, parse_line, schema_in
 from halp_trt.store.schema import schema_of, wrong_schema
 
-__all__ = ["TABLE_KIND", "append_rows", "append_surfaces", "create_table", "read_table", "schema_in", "write_table"]
+__all__ = ["TABLE_KIND", "append_rows", "append_surfaces", "create_table", "read_table", "write_table"]
 
 TABLE_KIND = "latency-table"
 
@@ -60,7 +57,7 @@ def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:
     Raises:
         ArtefactError: the file is missing or cannot be written.
     """
-    _append(path, b"".join(_surface(surface) for surface in surfaces))
+    append_lines(path, b"".join(_surface(surface) for surface in surfaces))
 
 
 def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]]) -> None:
@@ -71,19 +68,7 @@ def append_rows(path: str | Path, rows: Iterable[tuple[LayerSpec, Measurement]])
     Raises:
         ArtefactError: the file is missing or cannot be written.
     """
-    _append(path, b"".join(_row(spec, measurement) for spec, measurement in rows))
-
-
-def _append(path: str | Path, data: bytes) -> None:
-    try:
-        with open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process dies
-            end, sound = file.seek(0, os.SEEK_END), _sound_length(file)
-            if file.seek(sound) < end:
-                file.truncate()
-            write_durably(file, data)
-    except OSError as error:
-        raise file_error(path, "write", error) from error
+    append_lines(path, b"".join(_row(spec, measurement) for spec, measurement in rows))
 
 
 def read_table(path: str | Path) -> LatencyTable:
@@ -96,7 +81,7 @@ def read_table(path: str | Path) -> LatencyTable:
     """
     lines = read_bytes(path).split(b"\n")
     torn = lines.pop()
-    if not torn and len(lines) > 1 and not _is_json(lines[-1]):
+    if not torn and len(lines) > 1 and not is_json(lines[-1]):
         torn = lines.pop()
     if not lines and schema_in(torn) == schema_of(TABLE_KIND):
         raise ArtefactError(f"{path} is cut off in its first line, which holds the target; build the table again")
@@ -109,7 +94,7 @@ def read_table(path: str | Path) -> LatencyTable:
     lines_left_out: dict[object, int] = {}
     for index, line in enumerate(lines):
         try:
-            row = decode(dict, _parse(line))
+            row = decode(dict, parse_line(line))
             if index == 0:
                 target = decode(Target, row.get("target"))
             elif "surface" in row:
@@ -136,24 +121,17 @@ def read_table(path: str | Path) -> LatencyTable:
     return LatencyTable(target=target, rows=rows, surfaces=tuple(surfaces.values()))
 
 
-def schema_in(line: bytes) -> str | None:
-    """The schema named in a file's first line; None where it names none."""
-    header = _parse(line)
-    schema = header.get("schema") if isinstance(header, dict) else None
-    return schema if isinstance(schema, str) else None
-
-
 def _header(target: Target) -> bytes:
-    return _line({"schema": schema_of(TABLE_KIND), "target": encode(target)})
+    return line_of({"schema": schema_of(TABLE_KIND), "target": encode(target)})
 
 
 def _row(spec: LayerSpec, measurement: Measurement) -> bytes:
-    return _line({"spec": encode(spec), "measurement": encode(measurement)})
+    return line_of({"spec": encode(spec), "measurement": encode(measurement)})
 
 
 def _surface(surface: Surface) -> bytes:
     """The line of a surface: its cells and the positions of its points; their latencies are rows."""
-    return _line(
+    return line_of(
         {
             "surface": {
                 "spec": encode(surface.spec),
@@ -207,31 +185,3 @@ class _StoredSurface:
             )
         except (IndexError, UsageError) as error:
             raise ArtefactError(f"it is no surface ({error})") from error
-
-
-def _line(value: object) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_json(line: bytes) -> bool:
-    return _parse(line) is not None
-
-
-def _sound_length(file: IO[bytes]) -> int:
-    """The number of bytes of a table that are whole lines."""
-    end = file.seek(0, os.SEEK_END)
-    start, tail = end, b""
-    while start > 0 and tail.count(b"\n") < 2:
-        start = max(0, start - (1 << 16))
-        file.seek(start)
-        tail = file.read(end - start)
-    whole = tail.rfind(b"\n") + 1
-    last = tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1
-    return start + (whole if _is_json(tail[last:whole]) else last)

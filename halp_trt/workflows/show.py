@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import halp_trt
 from halp_trt.errors import ArtefactError, RuntimeUnavailableError
+from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable, Surface
 from halp_trt.report import describe, describe_log
 from halp_trt.specs import PruningPlan, Verification
-from halp_trt.store import load, read_table
+from halp_trt.store import encode, load, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
 
@@ -46,7 +48,7 @@ class Opened:
     def values(self) -> object:
         """The parts that are there, for JSON."""
         if self.value is not None:
-            return rows_of(self.value) if isinstance(self.value, LatencyTable) else self.value
+            return _SUMMARIES[type(self.value)](self.value) if type(self.value) in _SUMMARIES else self.value
         settings = settings_json(self.settings) if self.settings is not None else None
         return {"settings": settings, "plan": self.plan, "verification": self.verification, "log": list(self.log)}
 
@@ -71,6 +73,31 @@ def _entries_of(surface: Surface) -> object:
             for in_channels, out_channels, entry in surface.entries()
         ],
     }  # fmt: skip
+
+
+def _runs_of(runs: QueryRuns) -> object:
+    """The summary of each of trtexec's runs; the queries themselves are in its file."""
+    return {"runs": [run.summary() for run in runs.runs]}
+
+
+def _layers_of(profiles: LayerProfiles) -> object:
+    """The layers of trtexec's profiles with their shares, the slowest first."""
+    return {
+        "profiles": [
+            {
+                "num_runs": profile.num_runs,
+                "total_us": profile.total_us,
+                "layers": [{**encode(layer), "share_fraction": share} for layer, share in profile.slowest()],
+            }
+            for profile in profiles.profiles
+        ]
+    }
+
+
+_SUMMARIES: Mapping[type, Callable[[Any], object]] = MappingProxyType(
+    {LatencyTable: rows_of, LayerProfiles: _layers_of, QueryRuns: _runs_of}
+)
+"""The function that makes JSON of each value that does not say what it means by its fields."""
 
 
 def open_artefact(path: Path) -> Opened:

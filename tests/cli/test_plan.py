@@ -140,6 +140,9 @@ def test_a_sweep_gives_the_frontier_and_its_picture(halp_trt: Verb, instance: Pa
     assert not (folder / "other.png").exists()
     text = halp_trt("plan", instance, "--sweep", "50%..100%", "--solver", "exact", "--plot", "other.svg")
     assert "other.svg" in text.stdout
+    page = halp_trt("plan", instance, "--sweep", "50%..100%", "--solver", "exact", "--plot", "other.html")
+    assert "page: other.html" in page.stdout
+    assert "<h1>Frontier of instance.json</h1>" in (folder / "other.html").read_text()
     low = halp_trt("plan", instance, "--sweep", "5%..100%")
     assert "no plan was found below" in low.stdout
     assert "no plan was found below" not in halp_trt("plan", instance, "--sweep", "90%..100%").stdout

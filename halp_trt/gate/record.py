@@ -1,0 +1,245 @@
+"""The values of the gate: timings of fresh processes, baselines, and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from halp_trt.errors import UsageError
+from halp_trt.gate.rule import ANSWERS, WITHIN
+from halp_trt.gate.setup import Setup
+from halp_trt.specs import Measurement
+
+__all__ = [
+    "Against",
+    "Baseline",
+    "Baselines",
+    "BenchResult",
+    "EngineResult",
+    "History",
+    "Kept",
+    "ProcessTiming",
+    "Series",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessTiming:
+    """The timings of one fresh process, in which engines took turns.
+
+    Attributes:
+        started: date and time of its start, in UTC, as ISO 8601.
+        boot: identifier of the machine's start; it changes when the machine is started anew.
+        engine, reference: latency of the engine, and of the fixed network that shows the machine's speed.
+        log_ratios: logarithm of the engine's latency over that of another which took turns with it, by the other's
+            name: ``reference``, ``newest`` or ``oldest`` (a baseline's engine).
+        control: log-ratio of the engine to the one that it is compared with (the first of ``newest``, ``oldest``,
+            ``reference`` that took turns), from every second part of the process, less that from the parts between.
+        other_users: other processes that used the device, in words; empty if there were none, or if nothing tells.
+    """
+
+    started: str
+    boot: str
+    engine: Measurement
+    reference: Measurement | None = None
+    log_ratios: Mapping[str, float] = field(default_factory=dict)
+    control: float = 0.0
+    other_users: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log_ratios", MappingProxyType(dict(self.log_ratios)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Processes that followed each other.
+
+    Attributes:
+        processes: their timings, in order.
+    """
+
+    processes: tuple[ProcessTiming, ...]
+
+    def __post_init__(self) -> None:
+        if not self.processes:
+            raise UsageError("a series of timings has at least one process")
+
+    @property
+    def started(self) -> str:
+        """The start of the first process."""
+        return self.processes[0].started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """One engine as a baseline.
+
+    Attributes:
+        sha256, num_bytes: digest and size of the engine.
+        setup: the circumstances of its timings.
+        series: its timings, one series for each time that it was saved.
+        file, reference_file: paths of the copies of the engine and of the reference, relative to the baseline's file;
+            empty where no copy was kept.
+        reference_sha256: digest of the reference.
+        reason: the reason for accepting it although it was slower; empty if it was not.
+        version: version of halp-trt that took the timings.
+    """
+
+    sha256: str
+    num_bytes: int
+    setup: Setup
+    series: tuple[Series, ...]
+    file: str = ""
+    reference_file: str = ""
+    reference_sha256: str = ""
+    reason: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.series:
+            raise UsageError("a baseline has at least one series of timings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The baselines of one engine's name.
+
+    Attributes:
+        newest: the last one.
+        oldest: the first one since a slowdown was accepted; None if it is the newest. It keeps ten slowdowns of 2 %
+            from passing one by one.
+    """
+
+    newest: Baseline
+    oldest: Baseline | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baselines:
+    """A file of baselines.
+
+    Attributes:
+        engines: the baselines by the engine's name.
+    """
+
+    engines: Mapping[str, Kept] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engines", MappingProxyType(dict(self.engines)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """An engine against one baseline.
+
+    Attributes:
+        baseline: ``newest`` or ``oldest``.
+        answer: one of ``halp_trt.gate.rule.ANSWERS``.
+        said: the answer in words, such as ``faster``.
+        ratio, low, high: the engine's latency over the baseline's and its bounds, each of which errs by the look's
+            share of the error.
+        is_paired: whether the baseline's engine took turns with it; otherwise its record was compared, through the
+            reference.
+        floor: fraction by which the bounds are widened.
+        least_shown_fraction: the least slowdown that these processes call slower in nine of ten cases.
+        suspects: differences between the baseline's circumstances and the present ones, in words.
+    """
+
+    baseline: str
+    answer: str
+    said: str
+    ratio: float
+    low: float
+    high: float
+    is_paired: bool = True
+    floor: float = 0.0
+    least_shown_fraction: float = 0.0
+    suspects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.answer not in ANSWERS:
+            raise UsageError(f"an answer is one of {', '.join(ANSWERS)}, got {self.answer!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineResult:
+    """The result of one engine.
+
+    Attributes:
+        name: the engine's name.
+        sha256: its digest.
+        started: date and time of the first process, in UTC, as ISO 8601.
+        setup: the circumstances.
+        num_processes: fresh processes that were run.
+        latency_us, low_us, high_us: mean over processes of the median latency, and its 95 % bounds.
+        limit_fraction: the largest accepted slowdown.
+        against: the comparisons; empty without a baseline.
+        reason: the reason why it cannot be told, in words; empty if it can.
+        doubts: reasons not to trust a process's timings, in words, each once.
+        accepted: the reason for which it was accepted as the new baseline whatever the answer; empty if it was not.
+    """
+
+    name: str
+    sha256: str
+    started: str
+    setup: Setup
+    num_processes: int
+    latency_us: float
+    low_us: float
+    high_us: float
+    limit_fraction: float = 0.0
+    against: tuple[Against, ...] = ()
+    reason: str = ""
+    doubts: tuple[str, ...] = ()
+    accepted: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The worst answer of all comparisons; *within the limit* without any."""
+        return min((one.answer for one in self.against), key=ANSWERS.index, default=WITHIN)
+
+    @property
+    def worst(self) -> Against | None:
+        """The comparison that decides: the worst answer, of several the greatest ratio; None without a baseline."""
+        return min(self.against, key=lambda one: (ANSWERS.index(one.answer), -one.ratio), default=None)
+
+    @property
+    def throughput(self) -> tuple[float, float, float]:
+        """Pictures in a second: the estimate and its bounds."""
+        pictures = self.setup.target.batch_size * 1e6
+        latencies = (self.latency_us, self.high_us, self.low_us)
+        found, low, high = (pictures / us if us > 0 else math.inf for us in latencies)
+        return found, low, high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """The result of a gate.
+
+    Attributes:
+        engines: the engines' results.
+        seconds: time that it took.
+        note: what became of the baseline's file, in words.
+    """
+
+    engines: tuple[EngineResult, ...]
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The worst answer of all engines that were not accepted."""
+        return min((one.answer for one in self.engines if not one.accepted), key=ANSWERS.index, default=WITHIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The results of gates over time.
+
+    Attributes:
+        results: the results, in order.
+    """
+
+    results: tuple[EngineResult, ...]

@@ -1,0 +1,55 @@
+"""The history of the throughput gate: JSON lines, one for each result, that grow with every run of the gate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from halp_trt.errors import ArtefactError
+from halp_trt.gate import EngineResult, History
+from halp_trt.store.codec import decode, encode
+from halp_trt.store.files import read_bytes, write_bytes
+from halp_trt.store.lines import append_lines, is_json, line_of, parse_line, schema_in
+from halp_trt.store.schema import schema_of, wrong_schema
+
+__all__ = ["HISTORY_KIND", "append_history", "read_history"]
+
+HISTORY_KIND = "history"
+
+
+def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
+    """Adds results to a history, or starts one; they are on the disk when it returns.
+
+    Raises:
+        ArtefactError: the file is something else, or cannot be written.
+    """
+    path = Path(path)
+    header = line_of({"schema": schema_of(HISTORY_KIND)})
+    if not path.exists() or not path.stat().st_size:
+        write_bytes(path, header)
+    elif (found := schema_in(read_bytes(path).partition(b"\n")[0])) != schema_of(HISTORY_KIND):
+        raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
+    append_lines(path, b"".join(line_of(encode(one)) for one in results))
+
+
+def read_history(path: str | Path) -> History:
+    """A whole history; a torn last line, as a killed gate may leave it, is dropped with a warning.
+
+    Raises:
+        ArtefactError: the file is missing, of another schema, or damaged before its last line.
+    """
+    first, *lines = read_bytes(path).split(b"\n")
+    if schema_in(first) != schema_of(HISTORY_KIND):
+        raise ArtefactError(wrong_schema(path, schema_in(first), HISTORY_KIND))
+    while lines and not is_json(lines[-1]):
+        if lines.pop():
+            warnings.warn(f"{path}: dropped a torn last line", stacklevel=2)
+            break
+    results = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            results.append(decode(EngineResult, parse_line(line)))
+        except ArtefactError as error:
+            raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
+    return History(results=tuple(results))

@@ -1,0 +1,70 @@
+"""Files of JSON lines that grow: a schema in the first line, whole lines alone, one process after the other."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from halp_trt.store.files import file_error, write_durably
+
+__all__ = ["append_lines", "is_json", "line_of", "parse_line", "schema_in"]
+
+
+def append_lines(path: str | Path, data: bytes) -> None:
+    """Adds lines to a file that is there; they are on the disk when it returns. A torn last line is cut off first.
+
+    Processes that add to one file at the same time wait for each other, so that none writes into another's lines.
+
+    Raises:
+        ArtefactError: the file is missing or cannot be written.
+    """
+    try:
+        with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process dies
+            end, sound = file.seek(0, os.SEEK_END), _sound_length(file)
+            if file.seek(sound) < end:
+                file.truncate()
+            write_durably(file, data)
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def schema_in(line: bytes) -> str | None:
+    """The schema named in a file's first line; None where it names none."""
+    header = parse_line(line)
+    schema = header.get("schema") if isinstance(header, dict) else None
+    return schema if isinstance(schema, str) else None
+
+
+def line_of(value: object) -> bytes:
+    """A value as one line."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def parse_line(line: bytes) -> Any:
+    """The value in a line; None where it is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_json(line: bytes) -> bool:
+    """True if a line is whole JSON."""
+    return parse_line(line) is not None
+
+
+def _sound_length(file: IO[bytes]) -> int:
+    """The number of bytes of a file that are whole lines."""
+    end = file.seek(0, os.SEEK_END)
+    start, tail = end, b""
+    while start > 0 and tail.count(b"\n") < 2:
+        start = max(0, start - (1 << 16))
+        file.seek(start)
+        tail = file.read(end - start)
+    whole = tail.rfind(b"\n") + 1
+    last = tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1
+    return start + (whole if is_json(tail[last:whole]) else last)
