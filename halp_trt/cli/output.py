@@ -15,12 +15,23 @@ import click
 from halp_trt.errors import HalpError
 from halp_trt.store import encode
 
-__all__ = ["EXIT_CHECK_FAILED", "EXIT_USAGE", "Progress", "VerbGroup", "print_result", "progress_bars", "stops_with"]
+__all__ = [
+    "EXIT_CANNOT_TELL",
+    "EXIT_CHECK_FAILED",
+    "EXIT_USAGE",
+    "Progress",
+    "VerbGroup",
+    "print_result",
+    "progress_bars",
+    "stops_with",
+]
 
 EXIT_CHECK_FAILED = 1
 """Exit code of a verb whose check failed."""
 EXIT_USAGE = 2
 """Exit code for wrong usage or input."""
+EXIT_CANNOT_TELL = 3
+"""Exit code of a check that cannot tell."""
 _SECONDS_BETWEEN_LINES = 10.0
 """Least time between two lines of progress."""
 

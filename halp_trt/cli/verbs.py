@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import halp_trt
+from halp_trt.cli.bench_verb import bench
 from halp_trt.cli.engine_verbs import deploy, verify
 from halp_trt.cli.file_verbs import init, show
 from halp_trt.cli.lut_verbs import build_lut, merge_luts
@@ -21,9 +22,10 @@ def verbs() -> None:
     """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
     Every verb reads halp.toml in the working folder; options override it, and it overrides what a run was pruned with.
-    The option --out names a verb's output. Exit codes: 0 done, 1 a check failed, 2 wrong usage or input.
+    The option --out names a verb's output. Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 bench
+    cannot tell.
     """
 
 
-for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, run, show, init):
+for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, bench, run, show, init):
     verbs.add_command(_verb)

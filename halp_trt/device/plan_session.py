@@ -95,6 +95,9 @@ class PlanSession:
         self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
             {name: buffer.shape for name, buffer in self._buffers.items() if is_input[name]}
         )
+        self.input_types: Mapping[str, str] = MappingProxyType(
+            {name: buffer.dtype.name for name, buffer in self._buffers.items() if is_input[name]}
+        )
         self.output_names = tuple(name for name in names if not is_input[name])
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

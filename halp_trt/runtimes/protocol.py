@@ -54,6 +54,8 @@ class Session(Protocol):
     Attributes:
         input_shapes: name and shape of every input.
         output_names: names of the outputs.
+
+    A session may also have ``input_types``, numpy's names of the inputs' element types; without them all are float32.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 
@@ -15,7 +16,8 @@ from halp_trt.device.plan_session import SURFACE, onnx_name
 from halp_trt.errors import MeasurementError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes.gpu_timing import PROTOCOL
-from halp_trt.runtimes.tensorrt.prober import open_prober, open_session, reference_network
+from halp_trt.runtimes.reference import gpu_reference, processor_reference
+from halp_trt.runtimes.tensorrt.prober import open_prober, open_session
 from halp_trt.specs import LayerSpec, Target
 from halp_trt.timing import take_turns, time_interleaved
 from tests.device.fake_cuda import QUIET, FakeCuda
@@ -174,8 +176,9 @@ def test_a_layer_is_measured_without_its_markers(cuda: FakeCuda, gpu: Gpu) -> No
     gc.collect()
 
 
-def test_the_reference_network_is_valid() -> None:
-    onnx.checker.check_model(onnx.load_from_string(reference_network()), full_check=True)
+@pytest.mark.parametrize("reference", [gpu_reference, processor_reference])
+def test_the_reference_network_is_valid(reference: Callable[[], bytes]) -> None:
+    onnx.checker.check_model(onnx.load_from_string(reference()), full_check=True)
 
 
 def test_without_a_gpu_there_is_one_sentence() -> None:

@@ -48,6 +48,9 @@ class OpenVinoSession:
         self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
             {name: tuple(self._compiled.input(name).shape) for name in inputs}
         )
+        self.input_types: Mapping[str, str] = MappingProxyType(
+            {name: self._compiled.input(name).element_type.to_dtype().name for name in inputs}
+        )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for some inputs.

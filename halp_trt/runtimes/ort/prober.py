@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from halp_trt.runtimes import DEFAULT_FOOTPRINT
@@ -17,6 +15,7 @@ from halp_trt.runtimes.ort.kernels import is_unit
 from halp_trt.runtimes.ort.probe_network import Arena, ProbedLayer, ProfiledNetwork, probed_layer, profiler_charge
 from halp_trt.runtimes.ort.session import NONE, CpuSession, open_model, open_with, optimised, options_of
 from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.runtimes.reference import processor_reference
 from halp_trt.specs import Footprint, Measurement, Target
 
 __all__ = ["CpuProber", "reference"]
@@ -81,35 +80,7 @@ class CpuProber:
 def reference(target: Target) -> Callable[[], None]:
     """A call that runs a small fixed network once, to show a drift of the machine's speed.
 
-    An inverted bottleneck and a 3x3 convolution, 64 channels at 28x28: pointwise, depthwise and full convolutions.
+    The network is :func:`halp_trt.runtimes.reference.processor_reference`.
     """
-    session = CpuSession(_reference_network(), num_threads=target.protocol.num_threads)
+    session = CpuSession(processor_reference(), num_threads=target.protocol.num_threads)
     return session.bind({name: np.ones(shape, np.float32) for name, shape in session.input_shapes.items()})
-
-
-def _reference_network() -> bytes:
-    random = np.random.default_rng(1)
-    weights, nodes, value = [], [], "input"
-    for index, (outputs, inputs, size) in enumerate([(128, 64, 1), (128, 1, 3), (64, 128, 1), (64, 64, 3)]):
-        scale = np.float32(1 / (inputs * size * size))
-        weights.append(
-            onnx.numpy_helper.from_array(
-                random.standard_normal((outputs, inputs, size, size), np.float32) * scale, f"weight_{index}"
-            )
-        )
-        written = "output" if index == 3 else f"value_{index}"
-        attributes: dict[str, Any] = {
-            "kernel_shape": [size, size],
-            "pads": [size // 2] * 4,
-            "group": 128 if inputs == 1 else 1,
-        }
-        nodes.append(onnx.helper.make_node("Conv", [value, f"weight_{index}"], [written], **attributes))
-        value = written
-    return _network(nodes, (1, 64, 28, 28), weights)
-
-
-def _network(nodes: Sequence[onnx.NodeProto], shape: tuple[int, ...], weights: list[onnx.TensorProto]) -> bytes:
-    values = [onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape) for key in ("input", "output")]
-    graph = onnx.helper.make_graph(nodes, "network", values[:1], values[1:], weights)
-    opsets = [onnx.helper.make_opsetid("", 18)]
-    return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())

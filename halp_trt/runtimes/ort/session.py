@@ -23,6 +23,16 @@ ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 """The level without optimisations."""
 
+_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "tensor(bool)": "bool",
+        "tensor(double)": "float64",
+        "tensor(float16)": "float16",
+        **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    }
+)
+"""Numpy's names of element types by ONNX Runtime's."""
+
 
 class CpuSession:
     """A network ready to run, as :class:`halp_trt.runtimes.Session` has it."""
@@ -32,6 +42,9 @@ class CpuSession:
         self._session = open_model(num_threads, model, self._level)
         self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
             {i.name: tuple(n if isinstance(n, int) else 1 for n in i.shape) for i in self._session.get_inputs()}
+        )
+        self.input_types: Mapping[str, str] = MappingProxyType(
+            {i.name: _TYPES.get(i.type, "float32") for i in self._session.get_inputs()}
         )
         self.output_names = tuple(output.name for output in self._session.get_outputs())
 

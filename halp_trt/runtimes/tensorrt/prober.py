@@ -14,9 +14,10 @@ from halp_trt.device.plan_session import PlanSession, open_plan
 from halp_trt.errors import MeasurementError
 from halp_trt.runtimes.gpu_timing import Bench
 from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.runtimes.reference import gpu_reference
 from halp_trt.specs import Measurement, Target
 
-__all__ = ["PlanProber", "open_prober", "open_session", "reference_network"]
+__all__ = ["PlanProber", "open_prober", "open_session"]
 
 Build = Callable[[bytes, Target], bytes]
 """A function that builds the plan of a layer's model for a target."""
@@ -56,7 +57,7 @@ class PlanProber:
     def __init__(self, trt: ModuleType, target: Target, build: Build, gpu: Gpu) -> None:
         self._trt, self._target, self._build, self._gpu = trt, target, build, gpu
         self._random = np.random.default_rng(0)
-        reference = make_launch(gpu.device, self._open(reference_network()).enqueue)
+        reference = make_launch(gpu.device, self._open(gpu_reference()).enqueue)
         self._bench = Bench(device=gpu.device, protocol=target.protocol, reference=reference)
 
     def measure(self, probe: bytes) -> Measurement:
@@ -76,15 +77,3 @@ class PlanProber:
         session = open_session(self._trt, self._build(model, self._target), self._target, gpu=self._gpu)
         session.fill(self._random)
         return session
-
-
-def reference_network() -> bytes:
-    """The fixed engine that takes turns with every layer: a 3x3 convolution, 256 to 256 channels at 28x28."""
-    weights = np.random.default_rng(1).standard_normal((256, 256, 3, 3), np.float32) / 48
-    values = [onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, (1, 256, 28, 28)) for key in "xy"]
-    node = onnx.helper.make_node("Conv", ["x", "weight"], ["y"], "reference", pads=[1, 1, 1, 1], kernel_shape=[3, 3])
-    graph = onnx.helper.make_graph(
-        [node], "reference", values[:1], values[1:], [onnx.numpy_helper.from_array(weights, "weight")]
-    )
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())

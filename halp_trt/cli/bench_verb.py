@@ -1,0 +1,190 @@
+"""``bench``: engines against their baselines, for continuous integration."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from halp_trt.cli.config import config_option
+from halp_trt.cli.kinds import OneOf
+from halp_trt.cli.output import EXIT_CANNOT_TELL, EXIT_CHECK_FAILED, print_result, progress_bars
+from halp_trt.cli.parameters import PATH, json_option
+from halp_trt.cli.settings import SettingsCommand
+from halp_trt.errors import UsageError
+from halp_trt.gate import CANNOT_TELL, REFUSED, SLOWER, Rule
+
+if TYPE_CHECKING:
+    from halp_trt.gate import BenchResult
+
+__all__ = ["bench"]
+
+_LIMIT = "Largest slowdown that passes, in percent of the baseline's latency."
+_MODEL = "ONNX model to build engines of and to judge by their mean, instead of ENGINE."
+_SHAPE = "Shape of an input that the engine leaves open, such as x=1x3x224x224; several times."
+_ALLOW = "A difference that does not forbid the comparison and is named as suspect; several times."
+_SECONDS = "Time for the whole; what cannot be told by then is exit code 3. By default as long as it takes."
+
+
+class _Percent(click.ParamType[float]):
+    """A share written in percent, such as ``3%``; its value is the fraction."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The fraction.
+
+        Raises:
+            click.BadParameter: the text is no percentage of at least 0.
+        """
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"\s*([0-9.]+)\s*%\s*", str(value))
+        try:
+            number = float(found[1]) / 100 if found else math.nan
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= 10:
+            self.fail(f"{value!r} is no percentage from 0% to 1000%; write it like 3%", param, ctx)
+        return number
+
+
+class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """An input's name and shape, such as ``x=1x3x224x224``."""
+
+    name = "name=shape"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """The name and the sizes.
+
+        Raises:
+            click.BadParameter: the text is no name with a shape.
+        """
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).rpartition("=")
+        sizes = text.split("x")
+        if not name or not all(re.fullmatch(r"[1-9][0-9]{0,8}", size) for size in sizes):
+            self.fail(f"{value!r} is no input with a shape; write it like x=1x3x224x224", param, ctx)
+        return name, tuple(map(int, sizes))
+
+
+@click.command(cls=SettingsCommand, takes=("place.runtime", "place.precision", "place.batch"), of_run=True)
+@config_option
+@click.argument("engines", nargs=-1, metavar="[ENGINE]...")
+@click.option("--baseline", type=PATH, help="File of baselines to compare with.")
+@click.option("--max-regression", "limit", type=_Percent(), default=0.03, show_default="3%", help=_LIMIT)
+@click.option("--save", type=PATH, help="Add the engines to this file of baselines.")
+@click.option("--update", is_flag=True, help="Make engines that are the same or faster the newest baselines.")
+@click.option("--accept", metavar="REASON", default="", help="Make the engines baselines whatever the answer; say why.")
+@click.option("--allow", type=OneOf(REFUSED), multiple=True, help=_ALLOW)
+@click.option("--cannot-tell", type=click.Choice(["pass", "fail"]), help="Exit code 0 or 1 instead of 3.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help=_SECONDS)
+@click.option(
+    "--process-seconds",
+    type=click.FloatRange(min=0, min_open=True, max=600),
+    default=1.0,
+    show_default=True,
+    help="Time for timing in each process, without its start.",
+)
+@click.option(
+    "--onnx", "model", default="", metavar="MODEL", help="Judge this ONNX model: build it and time the builds."
+)
+@click.option("--builds", type=click.IntRange(min=1), default=1, show_default=True, help="Builds of --onnx.")
+@click.option("--shape", "shapes", type=_Shape(), multiple=True, help=_SHAPE)
+@click.option(
+    "--engines", "engines_folder", type=PATH, default=Path("engines"), show_default=True, help="Folder of engines."
+)
+@click.option("--history", type=PATH, help="Add the results to this history (JSON lines); show draws it.")
+@click.option("--junit", type=PATH, help="Write a JUnit report to this file.")
+@click.option("--markdown", type=PATH, help="Write a summary in Markdown to this file.")
+@json_option
+@click.pass_context
+def bench(
+    ctx: click.Context,
+    /,
+    given: Mapping[str, Any],
+    engines: tuple[str, ...],
+    engines_folder: Path,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Time engines against their baselines: slower, within the limit, or cannot tell.
+
+    ENGINE is a .plan, an .onnx or a run's folder (its pruned engine); NAME=PATH calls it by another name. New engine,
+    baseline and a fixed reference take turns in fresh processes, 4 to 32 of them, until it is clear.
+
+    Exit codes: 0 within the limit, 1 slower, 2 wrong usage or input, 3 cannot tell. Without --baseline the engines are
+    timed alone; --save keeps them as baselines, with copies of the engines beside the file.
+
+    A setting comes from the command line, else from halp.toml, else from the engine's record, else it has its default.
+    """
+    from halp_trt.report import describe
+    from halp_trt.report.github import github_lines
+    from halp_trt.store import encode
+    from halp_trt.workflows.bench.engines import Wish
+    from halp_trt.workflows.bench.gate import Terms
+    from halp_trt.workflows.bench.stage import BenchRequest, run_bench
+
+    if not math.isfinite(values["seconds"] or 0.0):
+        raise UsageError("--seconds is a number of seconds; leave it out for as long as it takes")
+    if values["accept"] and not values["accept"].strip():
+        raise UsageError("--accept wants a reason in words")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    request = BenchRequest(
+        engines=engines,
+        model=values["model"],
+        num_builds=values["builds"],
+        wish=Wish(**given, shapes=dict(values["shapes"]), engines=engines_folder),
+        baseline=values["baseline"],
+        save=values["save"],
+        updates=values["update"],
+        accept=values["accept"],
+        history=values["history"],
+        outputs=[path for path in (values["junit"], values["markdown"]) if path],
+    )
+    with progress_bars() as bar:
+        terms = Terms(
+            rule=Rule(limit_fraction=values["limit"]),
+            seconds=values["seconds"],
+            process_seconds=values["process_seconds"],
+            allowed=values["allow"],
+            progress=bar("bench"),
+        )
+        result = run_bench(request, terms)
+    _write_reports(result, values["junit"], values["markdown"], summary, values["cannot_tell"] or "")
+    told = {"answer": result.answer, **encode(result)}
+    print_result(told, describe(result), as_json=as_json)
+    if summary:
+        for line in github_lines(result):
+            click.echo(line, err=as_json)
+    ctx.exit(_exit_code(result.answer, values["cannot_tell"] or ""))
+
+
+def _write_reports(
+    result: BenchResult, junit: Path | None, markdown_file: Path | None, summary: str, cannot_tell: str
+) -> None:
+    from halp_trt.report.junit import junit_xml
+    from halp_trt.report.markdown import markdown
+    from halp_trt.store import write_text
+
+    if junit is not None:
+        write_text(junit, junit_xml(result, cannot_tell=cannot_tell))
+    if markdown_file is not None:
+        write_text(markdown_file, markdown(result))
+    if summary:
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(markdown(result))
+
+
+def _exit_code(answer: str, cannot_tell: str) -> int:
+    if answer == CANNOT_TELL:
+        return {"pass": 0, "fail": EXIT_CHECK_FAILED}.get(cannot_tell, EXIT_CANNOT_TELL)
+    return EXIT_CHECK_FAILED if answer == SLOWER else 0

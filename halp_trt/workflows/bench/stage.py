@@ -1,0 +1,149 @@
+"""The verb ``bench`` as one call: engines found, judged, kept as baselines and written into a history."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from halp_trt.errors import UsageError
+from halp_trt.gate import FASTER, REFUSED, SAME, BenchResult, EngineResult
+from halp_trt.store import append_history
+from halp_trt.workflows.bench.baseline import BaselineFile, Record, check_writable
+from halp_trt.workflows.bench.engines import Wish, find_engines, find_model
+from halp_trt.workflows.bench.gate import Outcome, Terms, bench
+
+__all__ = ["BenchRequest", "run_bench"]
+
+_FEWEST_PROCESSES = 2
+"""Processes of a baseline, at least: one says nothing of their scatter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """The wishes of a command line.
+
+    Attributes:
+        engines: engines, each ``PATH`` or ``NAME=PATH``.
+        model: an ONNX model to build and judge, likewise; empty for none.
+        num_builds: the number of times that it is built.
+        wish: runtime, precision, batch and shapes.
+        baseline: the file of baselines to compare with; None to time alone.
+        save: the file of baselines to add the engines to; None for none.
+        updates: whether engines that are the same or faster become the newest baselines.
+        accept: the reason for accepting the engines whatever the answer; empty to accept none.
+        history: the history to add the results to; None for none.
+        outputs: further files that will be written.
+    """
+
+    engines: Sequence[str] = ()
+    model: str = ""
+    num_builds: int = 1
+    wish: Wish = field(default_factory=Wish)
+    baseline: Path | None = None
+    save: Path | None = None
+    updates: bool = False
+    accept: str = ""
+    history: Path | None = None
+    outputs: Sequence[Path] = ()
+
+    def check(self, terms: Terms) -> None:
+        """Refuses, before anything is timed, wishes that contradict each other, and files that cannot be written.
+
+        Raises:
+            UsageError: the wishes make no sense together.
+            ArtefactError: a file cannot be written.
+        """
+        if not self.engines and not self.model:
+            raise UsageError("no engine is named; name a .plan, an .onnx or a run's folder, or a model with --onnx")
+        if self.num_builds > 1 and not self.model:
+            raise UsageError("--builds is for a model that is built here; name it with --onnx")
+        if self.num_builds == 2:
+            raise UsageError("two builds say too little about a third; give --builds 3 or more")
+        if (self.updates or self.accept) and self.baseline is None:
+            raise UsageError("--update and --accept change the file of --baseline; name it")
+        if unknown := sorted(set(terms.allowed) - REFUSED.keys()):
+            raise UsageError(f"--allow knows {', '.join(REFUSED)}, not {unknown[0]!r}; choose one of them")
+        changed = [self.baseline] if self.baseline and (self.updates or self.accept) else []
+        for path in (*changed, self.save, self.history, *self.outputs):
+            if path is not None:
+                check_writable(path)
+
+
+def run_bench(request: BenchRequest, terms: Terms) -> BenchResult:
+    """Judges engines, keeps baselines where that was asked for, and adds the results to the history.
+
+    Raises:
+        UsageError: the wishes make no sense, or engine and baseline cannot be compared.
+        ArtefactError: a file is missing, damaged or cannot be written.
+        HalpError: an engine does not load or cannot be timed.
+    """
+    request.check(terms)
+    file = BaselineFile.read(request.baseline) if request.baseline else None
+    target = BaselineFile.begin(request.save) if request.save else None
+    contenders = list(find_engines(request.engines, request.wish))
+    if request.model:
+        contenders.append(find_model(request.model, request.num_builds, request.wish))
+    with tempfile.TemporaryDirectory(prefix="halp-trt-") as folder:
+        outcome = bench(contenders, terms, Path(folder), file)
+        notes: list[str] = []
+        accepted: set[str] = set()
+        if target is not None:
+            target.saved(_undisturbed(outcome))
+            notes.append(f"saved to {target.path}")
+        if file is not None and (request.updates or request.accept):
+            note, accepted = _update(file, outcome, request)
+            notes.append(note)
+    engines = tuple(
+        replace(one, accepted=request.accept) if one.name in accepted and request.accept else one
+        for one in outcome.result.engines
+    )
+    result = replace(outcome.result, engines=engines, note="; ".join(notes))
+    if request.history is not None:
+        append_history(request.history, result.engines)
+    return result
+
+
+def _undisturbed(outcome: Outcome) -> dict[str, Record]:
+    """The records that may become baselines.
+
+    Raises:
+        UsageError: other processes used the device while one was taken, or one has too few processes.
+    """
+    for name, record in outcome.records.items():
+        if len(record.processes) < _FEWEST_PROCESSES:
+            raise UsageError(
+                f"the time was up after a single process of {name}, which makes no baseline; give --seconds more"
+            )
+        users = next((one.other_users for one in record.processes if one.other_users), "")
+        if users:
+            raise UsageError(
+                f"{name} was timed while others used the device ({users}), which makes no baseline; wait for them "
+                "to end"
+            )
+    return dict(outcome.records)
+
+
+def _update(file: BaselineFile, outcome: Outcome, request: BenchRequest) -> tuple[str, set[str]]:
+    """Makes engines the newest baselines: all if a reason was given, otherwise those that are the same or faster.
+
+    Returns:
+        What became of the file, in words, and the names of the engines.
+    """
+    results = {one.name: one for one in outcome.result.engines}
+    names = {name for name, one in results.items() if request.accept or _may_follow(one)}
+    records = {name: replace(outcome.records[name], reason=request.accept) for name in names}
+    if request.accept:
+        _undisturbed(outcome)
+    if records:
+        file.updated(records)
+    left = sorted(results.keys() - names)
+    kept = f"{', '.join(left)} kept its baseline: it is not the same or faster" if left else ""
+    updated = f"{', '.join(sorted(names))} became the newest baseline in {file.path}" if names else ""
+    return "; ".join(part for part in (updated, kept) if part), names
+
+
+def _may_follow(result: EngineResult) -> bool:
+    """True if an engine is the same as every baseline of its name, or faster."""
+    return all(one.said in (FASTER, SAME) for one in result.against)

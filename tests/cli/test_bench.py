@@ -1,0 +1,136 @@
+"""The verb ``bench``: options, reports and exit codes; and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from halp_trt.cli.verbs import verbs
+from halp_trt.runtimes import RUNTIMES
+from halp_trt.store import load
+from tests.workflows.bench.fake_gpu import NAME, plan, register
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    register()
+    yield
+    RUNTIMES.pop(NAME)
+
+
+def halp(*words: str) -> Result:
+    return CliRunner().invoke(verbs, list(words), catch_exceptions=False)
+
+
+def a_network(path: str, channels: int = 8, *, is_open: bool = False) -> None:
+    """One convolution; its batch may be open."""
+    shape = ["n" if is_open else 1, channels, 8, 8]
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
+    weight = onnx.numpy_helper.from_array(np.ones((channels, channels, 3, 3), np.float32), "w")
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4)
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+@pytest.mark.slow
+def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, nodes in {"old": 4, "new": 6}.items():
+        (tmp_path / f"{name}.plan").write_bytes(plan(nodes, name))
+    on = ("--runtime", NAME, "--process-seconds", "0.03")
+    saved = halp("bench", "net=old.plan", *on, "--save", "B.json")
+    assert (saved.exit_code, "saved to B.json" in saved.output) == (0, True)
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    reports = ("--junit", "j.xml", "--markdown", "m.md", "--history", "H.jsonl", "--json")
+    found = halp("bench", "net=new.plan", *on, "--baseline", "B.json", *reports)
+    assert found.exit_code == 1
+    told = json.loads(found.stdout)
+    assert (told["answer"], told["engines"][0]["against"][0]["ratio"]) == ("slower", pytest.approx(1.5))
+    assert "::error" in found.stderr
+    assert ElementTree.parse("j.xml").getroot().find(".//failure") is not None
+    assert summary.read_text() == Path("m.md").read_text()
+    assert "slower" in Path("m.md").read_text()
+    assert len(load("H.jsonl").results) == 1
+    assert halp("show", "H.jsonl").exit_code == halp("show", "B.json").exit_code == 0
+    loose = halp("bench", "net=new.plan", *on, "--baseline", "B.json", "--max-regression", "60%", "--update")
+    assert (loose.exit_code, load("B.json").engines["net"].oldest) == (0, None)
+    short = halp("bench", "net=new.plan", *on, "--baseline", "B.json", "--accept", "wider", "--seconds", "120")
+    assert (short.exit_code, load("B.json").engines["net"].newest.reason) == (0, "wider")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "no engine is named"),
+        (["none.plan"], "there is no engine none.plan"),
+        (["a.onnx", "--baseline", "none.json"], "cannot read none.json"),
+        (["a.onnx", "--baseline", "table.txt"], "is not whole JSON"),
+        (["a.onnx", "--max-regression", "0.03"], "write it like 3%"),
+        (["a.onnx", "--max-regression", "-3%"], "no percentage"),
+        (["a.onnx", "--max-regression", "nan%"], "no percentage"),
+        (["a.onnx", "--update"], "name it"),
+        (["a.onnx", "--accept", "x"], "name it"),
+        (["a.onnx", "--accept", "  ", "--baseline", "b"], "a reason in words"),
+        (["a.onnx", "--allow", "everything"], "not one of"),
+        (["a.onnx", "--builds", "3"], "--onnx"),
+        (["a.onnx", "--save", "."], "is a folder"),
+        (["a.onnx", "--save", "/proc/none/B.json"], "cannot write"),
+        (["a.onnx", "--history", "folder"], "is a folder"),
+        (["a.onnx", "--shape", "x"], "write it like"),
+        (["a.onnx", "--seconds", "inf"], "leave it out"),
+        (["a.onnx", "--seconds", "0.001", "--save", "B.json"], "give --seconds more"),
+        (["a.onnx", "a.onnx"], "two engines are called 'a'"),
+        (["table.txt"], "no installed runtime loads"),
+        (["folder"], "is no run folder"),
+        (["a.onnx", "--runtime", "synthetic"], "no clock"),
+        (["a.onnx", "--shape", "z=1x2"], "has no input 'z'"),
+        (["a.onnx", "--shape", "x=2x8x8x8"], "does not fit"),
+        (["open.onnx"], "--shape x=1x3x224x224"),
+        (["broken.onnx"], "ONNX Runtime refuses the model"),
+    ],
+)
+def test_bad_input_is_one_sentence(words: list[str], sentence: str) -> None:
+    a_network("a.onnx")
+    a_network("open.onnx", is_open=True)
+    Path("broken.onnx").write_bytes(b"no model")
+    Path("table.txt").write_text("no JSON")
+    Path("folder").mkdir()
+    found = halp("bench", *words)
+    assert (found.exit_code, found.stderr.count("error: ")) == (2, 1)
+    assert sentence in found.stderr
+    assert sorted(os.listdir()) == ["a.onnx", "broken.onnx", "folder", "open.onnx", "table.txt"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_file_and_no_process() -> None:
+    a_network("a.onnx", channels=64)
+    gate = subprocess.Popen(
+        [sys.executable, "-m", "halp_trt", "bench", "a.onnx", "--save", "B.json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    children = Path(f"/proc/{gate.pid}/task/{gate.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    gate.send_signal(signal.SIGINT)
+    _, words = gate.communicate(timeout=60)
+    assert (gate.returncode, "stopped by Ctrl-C" in words) == (2, True)
+    assert found
+    assert not Path(f"/proc/{found[0]}").exists()
+    assert os.listdir() == ["a.onnx"]
