@@ -169,6 +169,10 @@ def run(command: list[str], folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
+BRIEF = ("--process-seconds", "0.1", "--seconds", "8")
+"""Options of gates that answer within seconds, if at all."""
+
+
 @pytest.mark.slow
 def test_the_script_judges_and_leaves_its_reports(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
@@ -177,13 +181,13 @@ def test_the_script_judges_and_leaves_its_reports(tmp_path: Path) -> None:
     assert missing.returncode == 2, missing.stderr
     assert "halp-trt bench net.onnx --save bench/baseline.json" in missing.stderr
 
-    saved = run(["halp-trt", "bench", "net.onnx", "--save", "bench/baseline.json", "--seconds", "30"], tmp_path)
+    saved = run(["halp-trt", "bench", "net.onnx", "--save", "bench/baseline.json", *BRIEF], tmp_path)
     assert saved.returncode == 0, saved.stderr
-    same = run([str(SCRIPT), "net.onnx", "--seconds", "30"], tmp_path, LIMIT="50%")
+    same = run([str(SCRIPT), "net.onnx", *BRIEF], tmp_path, LIMIT="50%")
     assert same.returncode in (0, 3), same.stderr
 
     tiny_model(tmp_path / "net.onnx", 512)
-    slower = run([str(SCRIPT), "net.onnx", "--seconds", "30"], tmp_path, LIMIT="50%", RESULTS="other")
+    slower = run([str(SCRIPT), "net.onnx", *BRIEF], tmp_path, LIMIT="50%", RESULTS="other")
     assert slower.returncode in (1, 3), slower.stderr
     for done, results in ((same, "bench-results"), (slower, "other")):
         (case,) = ElementTree.parse(tmp_path / results / "bench.xml").iter("testcase")

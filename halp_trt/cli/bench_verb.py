@@ -116,7 +116,7 @@ def bench(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Time engines against their baselines: slower, within the limit, or cannot tell.
+    """Judge engines by their baselines: slower, within the limit, or cannot tell.
 
     ENGINE is a .plan, an .onnx or a run's folder (its pruned engine); NAME=PATH calls it by another name. New engine,
     baseline and a fixed reference take turns in fresh processes, 4 to 32 of them, until it is clear.

@@ -123,6 +123,7 @@ def test_ctrl_c_leaves_no_file_and_no_process() -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs the tests may ignore it
     )
     children = Path(f"/proc/{gate.pid}/task/{gate.pid}/children")
     deadline = time.monotonic() + 60

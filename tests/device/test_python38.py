@@ -23,8 +23,8 @@ NUMPY = "numpy==1.24.4"
 DRIVERS = {"cuda", "ml_dtypes", "pycuda", "pynvml"}
 """Packages that are imported where they are, and not missed where they are not."""
 STANDARD = {
-    "__future__", "collections", "contextlib", "dataclasses", "functools", "importlib", "json", "math", "os", "pathlib",
-    "re", "resource", "time", "types", "typing", "weakref",
+    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "importlib", "json", "math", "os",
+    "pathlib", "platform", "re", "resource", "time", "types", "typing", "weakref",
 }  # fmt: skip
 
 
