@@ -92,7 +92,6 @@ def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.
         (["a.onnx", "--history", "folder"], "is a folder"),
         (["a.onnx", "--shape", "x"], "write it like"),
         (["a.onnx", "--seconds", "inf"], "leave it out"),
-        (["a.onnx", "--seconds", "0.001", "--save", "B.json"], "give --seconds more"),
         (["a.onnx", "a.onnx"], "two engines are called 'a'"),
         (["table.txt"], "no installed runtime loads"),
         (["folder"], "is no run folder"),

@@ -32,8 +32,8 @@ class Terms:
 
     Attributes:
         rule: its limits.
-        seconds: time for the whole of it, though one process of every engine is run in any case; None for as long as it
-            takes.
+        seconds: time for the whole of it, though one process of every engine is run in any case, and two without a
+            baseline; None for as long as it takes.
         process_seconds: time for timing in each process.
         allowed: facts that may differ from the baseline's: names of ``halp_trt.gate.REFUSED``.
         progress: called with processes run, processes until the next look, and what is known.
@@ -194,7 +194,7 @@ def _make_reference(contender: Contender, folder: Path, clock: _Clock) -> Path:
 def _run_looks(trials: Sequence[Trial], terms: Terms, clock: _Clock) -> None:
     """Runs processes until every engine has its answer, the last look is over or the time is up.
 
-    One process of every engine is run in any case.
+    One process of every engine is run in any case, two where there is no baseline.
     """
     rule = terms.rule
     for index in range(len(rule.looks)):
@@ -236,7 +236,7 @@ def _run_once(trial: Trial, trials: Sequence[Trial], index: int, terms: Terms, c
         engines[REFERENCE] = trial.reference
     if trial.is_turned:  # where an engine lies in memory depends on what was loaded before it
         engines = dict(reversed(engines.items()))
-    found = clock.run(_job(build, engines, terms.process_seconds), is_needed=not trial.processes)
+    found = clock.run(_job(build, engines, terms.process_seconds), is_needed=len(trial.processes) < _needed(trial))
     assert found.timing is not None, "a job with time for timing has a timing"
     trial.add(found.timing)
     done = sum(len(one.processes) for one in trials)
@@ -246,6 +246,11 @@ def _run_once(trial: Trial, trials: Sequence[Trial], index: int, terms: Terms, c
         if not _is_done(one, terms.rule)
     )
     terms.progress(done, done + to_come, trial.present(terms.rule))
+
+
+def _needed(trial: Trial) -> int:
+    """Processes of an engine that are run whatever the time: two where it may become a baseline."""
+    return 1 if trial.baselines else 2
 
 
 def _look(trials: Sequence[Trial], rule: Rule, *, is_last: bool) -> None:
