@@ -17,6 +17,7 @@ from halp_trt.specs import Budget, Verification
 from halp_trt.store import load
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import Settings
+from tests.borrowed import borrow_table
 
 Verb = Callable[..., Result]
 QUICK = ("--pruning-steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--width-step", 16)
@@ -26,8 +27,11 @@ BRIEF = ("--seconds", 0.05, "--tolerance", 1e6)
 @pytest.fixture
 def run(halp_trt: Verb, folder: Path) -> Path:
     """A run that was pruned for ONNX Runtime in fp32."""
-    network = ("--model", "tiny:net", "--data", "tiny:pictures", "--runtime", "onnxruntime")
-    assert halp_trt("prune", *network, *QUICK, "--budget", "95%", "--out", "run").exit_code == 0
+    network = ("--model", "tiny:net", "--data", "tiny:pictures")
+    table = borrow_table(folder / "table.jsonl", *network, "--width-step", 16)
+    asked = ("--runtime", "onnxruntime", "--lut", table, *QUICK, "--budget", "70%", "--out", "run")
+    done = halp_trt("prune", *network, *asked)
+    assert done.exit_code == 0, done.stderr
     return folder / "run"
 
 

@@ -21,6 +21,7 @@ from halp_trt.specs import PruningPlan
 from halp_trt.store import load_tensors
 from halp_trt.workflows import network, prepared
 from halp_trt.workflows.folder import RunFolder
+from tests.borrowed import borrow_table
 from tests.cli.tiny import TINY
 
 Verb = Callable[..., Result]
@@ -85,9 +86,10 @@ def test_run_makes_everything_once(
     epochs: int,
 ) -> None:
     models = built(runtime)
-    done = halp_trt(
-        "run", *NET, "--runtime", runtime, *QUICK, "--train-epochs", epochs, "--budget", "95%", "--out", "run"
-    )
+    table = borrow_table(folder / "table.jsonl", *NET, "--width-step", 16)
+    counted.clear()
+    asked = ("--runtime", runtime, "--lut", table, *QUICK, "--train-epochs", epochs, "--budget", "70%", "--out", "run")
+    done = halp_trt("run", *NET, *asked)
     if runtime == "synthetic":
         assert (done.exit_code, "has no clock for whole networks" in done.stderr) == (2, True), "it got to verify"
     else:
@@ -104,7 +106,10 @@ def test_prune_makes_everything_once_too(
     halp_trt: Verb, folder: Path, counted: Counter[str], built: Callable[[str], Counter[bytes]]
 ) -> None:
     models = built("onnxruntime")
-    done = halp_trt("prune", *NET, "--runtime", "onnxruntime", *QUICK, "--budget", "95%", "--out", "run")
+    table = borrow_table(folder / "table.jsonl", *NET, "--width-step", 16)
+    counted.clear()
+    asked = ("--runtime", "onnxruntime", "--lut", table, *QUICK, "--budget", "70%", "--out", "run")
+    done = halp_trt("prune", *NET, *asked)
     assert done.exit_code == 0, done.stderr
     assert counted == {"load_model": 1, "export": 1, "trace": 1}
     assert models[_dense(RunFolder(path=folder / "run"))] == 1
