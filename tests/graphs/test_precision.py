@@ -168,5 +168,5 @@ def test_ranges_are_those_of_the_examples() -> None:
     assert set(ranges) == {"a", "b", "c", "y"}
     with pytest.raises(NonFiniteError, match="'a' is NaN or infinite in fp32"):
         tensor_ranges(model, [{"x": np.full_like(X, np.inf)}])
-    with pytest.raises(BuildError, match=r"ONNX Runtime cannot run the network to see .*: .*; mend the model"):
+    with pytest.raises(BuildError, match=r"ONNX Runtime cannot run the network: .*; mend the model"):
         tensor_ranges(model, [{"x": X[:, :1]}])
