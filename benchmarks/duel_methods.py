@@ -60,7 +60,13 @@ def _ours(
         num_minibatches=contest.num_minibatches,
         grid_step=contest.grid_step,
     )
-    subject = Subject(module=contest.dense(), graph=contest.graph, model=contest.model, data=contest.data)
+    subject = Subject(
+        module=contest.dense(),
+        example=(contest.example(),),
+        graph=contest.graph,
+        model=contest.model,
+        data=contest.data,
+    )
     plan = prune(subject, request, run, lookup=device.lookup, stopwatch=device.stopwatch)
     steps = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     return Choice(

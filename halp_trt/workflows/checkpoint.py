@@ -44,11 +44,13 @@ class Progress:
     Attributes:
         step: the last pruning step.
         num_tuned: minibatches of fine-tuning done.
+        is_pruned: whether all steps are done, so that fine-tuning is left.
         is_slim: whether the weights are those of the slimmed network.
     """
 
     step: Step
     num_tuned: int = 0
+    is_pruned: bool = False
     is_slim: bool = False
 
 
@@ -63,6 +65,7 @@ def words_of(progress: Progress) -> dict[str, Any]:
         "slope": step.slope,
         "engines": [astuple(engine) for engine in step.engines],
         "num_tuned": progress.num_tuned,
+        "is_pruned": progress.is_pruned,
         "is_slim": progress.is_slim,
     }
 
@@ -80,7 +83,7 @@ def progress_from(words: Mapping[str, Any], graph: ChannelGraph) -> Progress:
     step = Step(
         index=words["index"], plan=plan, dense_us=words["dense_us"], slope=words["slope"], engines=tuple(engines)
     )
-    return Progress(step=step, num_tuned=words["num_tuned"], is_slim=words["is_slim"])
+    return Progress(step=step, num_tuned=words["num_tuned"], is_pruned=words["is_pruned"], is_slim=words["is_slim"])
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

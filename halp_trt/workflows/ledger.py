@@ -176,7 +176,7 @@ def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -
 
 
 def write_result(
-    folder: RunFolder, subject: Subject, plan: PruningPlan, *, dense: nn.Module, slimmed: nn.Module, fingerprint: str
+    folder: RunFolder, subject: Subject, plan: PruningPlan, *, dense: nn.Module, pruned: nn.Module, fingerprint: str
 ) -> PruningPlan:
     """Writes weights, rewritten model and plan; the plan comes last and marks the run as whole.
 
@@ -185,7 +185,7 @@ def write_result(
         subject: the network whose export is rewritten.
         plan: the last plan.
         dense: the network before pruning; not changed.
-        slimmed: the network after slimming and fine-tuning.
+        pruned: the network after fine-tuning, slimmed or masked.
         fingerprint: fingerprint of the request.
 
     Returns:
@@ -194,15 +194,15 @@ def write_result(
     Raises:
         NonFiniteError: a weight is NaN or infinite.
     """
-    tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in slimmed.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in pruned.state_dict().items()}
     check_finite(tensors, "the fine-tuned network")
     save_tensors(folder.weights, tensors)
     widened = unslim(copy.deepcopy(dense), plan, tensors)
-    pruned = rewrite(with_weights(subject.model, arrays_of(widened)), plan).SerializeToString()
-    write_bytes(folder.pruned_model, pruned)
+    rewritten = rewrite(with_weights(subject.model, arrays_of(widened)), plan).SerializeToString()
+    write_bytes(folder.pruned_model, rewritten)
     parents = {
         "dense.onnx": sha256_bytes(subject.model.SerializeToString()),
-        "pruned.onnx": sha256_bytes(pruned),
+        "pruned.onnx": sha256_bytes(rewritten),
         _REQUEST: fingerprint,
     }
     plan = replace(plan, parents=parents)

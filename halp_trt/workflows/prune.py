@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 from halp_trt import planning
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
+from halp_trt.models.trial import can_slim
 from halp_trt.planning import Lookup, Measure, Step, first_step
 from halp_trt.specs import PruningPlan
 from halp_trt.workflows.checkpoint import Progress
@@ -27,6 +29,12 @@ from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch
 
 __all__ = ["prune"]
+
+_TRAINED_MASKED = (
+    "forward() does not run with fewer channels, as it writes widths down: the network is fine-tuned masked, at its "
+    "dense size, and is narrow in the ONNX graph alone"
+)
+"""Said where a network cannot be slimmed."""
 
 
 def _silent(done: int, total: int, note: str = "") -> None:
@@ -82,11 +90,11 @@ def prune(
     write_start(folder, subject, anew=not resume)
     if not is_begun:
         save_progress(job, state)
-    if not state.is_slim:
+    if not state.is_pruned:
         state = _pruned(job, state, steps, rows, losses)
     fine_tune(job, state)
     return write_result(
-        folder, subject, state.step.plan, dense=job.dense, slimmed=subject.module, fingerprint=fingerprint
+        folder, subject, state.step.plan, dense=job.dense, pruned=subject.module, fingerprint=fingerprint
     )
 
 
@@ -97,7 +105,7 @@ def _measure(subject: Subject, stopwatch: Stopwatch) -> Measure:
 
 def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict[int, float]) -> Iterator[Step]:
     """The steps that are left; a budget out of reach is refused at once."""
-    if state.is_slim:
+    if state.is_pruned:
         return iter(())
     request = job.request
     return planning.prune(
@@ -118,7 +126,7 @@ def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict
 def _pruned(
     job: PruneJob, state: Progress, steps: Iterator[Step], rows: list[dict[str, object]], losses: dict[int, float]
 ) -> Progress:
-    """The progress after all steps and slimming: each step is masked and written down."""
+    """The progress after all steps, each of them masked and written down, and slimming where ``forward`` allows it."""
     module, total = job.subject.module, job.request.num_steps
     started = time.monotonic()
     job.report(state.step.index, total, "")
@@ -133,7 +141,10 @@ def _pruned(
         if step.plan.removed_blocks:
             note += f", {len(step.plan.removed_blocks)} blocks removed"
         job.report(min(step.index, total), total, note)
-    slim(module, state.step.plan, job.optimizer)
-    state = Progress(step=state.step, is_slim=True)
+    state = Progress(step=state.step, is_pruned=True, is_slim=can_slim(module, job.subject.example, state.step.plan))
+    if state.is_slim:
+        slim(module, state.step.plan, job.optimizer)
+    else:
+        warnings.warn(_TRAINED_MASKED, stacklevel=2)
     save_progress(job, state)
     return state

@@ -93,6 +93,7 @@ def prune_run(
     return prune(
         Subject(
             module=copy.deepcopy(prepared.network.module),
+            example=prepared.network.example,
             graph=prepared.graph,
             model=prepared.model,
             data=prepared.data,

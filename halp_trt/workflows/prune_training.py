@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
+from halp_trt.models.masks.hard import mask
 from halp_trt.specs import PruningPlan, Saliency
 from halp_trt.store import save
 from halp_trt.tasks import lesson_of
@@ -67,17 +68,25 @@ def _between(train: TrainSettings, num_epochs: int) -> TrainSettings:
 
 
 def fine_tune(job: PruneJob, state: Progress) -> None:
-    """Trains the slim module; a checkpoint after every epoch."""
+    """Trains the pruned module, slim or masked; a checkpoint after every epoch."""
     module, data, settings = job.subject.module, job.subject.data, job.request.train
     if data is None:
         module.eval()
         return
+    if not state.is_slim:
+        mask(module, state.step.plan, job.optimizer)
     total = num_steps(data, settings)
+
+    def after_step(done: int, loss: float) -> None:
+        if not state.is_slim:
+            mask(module, state.step.plan, job.optimizer)
+        job.report(done, total, f"fine-tuning, loss {loss:.3f}")
+
     train(
         module,
         lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None),
         optimizer=job.optimizer,
         start_step=state.num_tuned,
-        after_step=lambda done, loss: job.report(done, total, f"fine-tuning, loss {loss:.3f}"),
+        after_step=after_step,
         saving=Saving(write=lambda done: save_progress(job, replace(state, num_tuned=done))),
     )

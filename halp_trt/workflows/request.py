@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 import onnx
+import torch
 from torch import nn
 
 from halp_trt.errors import UsageError
@@ -86,12 +87,14 @@ class Subject:
 
     Attributes:
         module: its dense module; changed in place.
+        example: example inputs, batch included.
         graph: its channel graph.
         model: its dense export.
         data: pictures, None for none.
     """
 
     module: nn.Module
+    example: tuple[torch.Tensor, ...]
     graph: ChannelGraph
     model: onnx.ModelProto
     data: DataSet | None

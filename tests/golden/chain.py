@@ -73,7 +73,8 @@ def prune_network(name: str, method: str, budget: str, table: Path, folder: Path
     path.write_bytes(table.read_bytes())
     lookup = Measurer(path, runtime, runtime.target("fp32", 1), footprint=network_footprint(graph, 1))
     num_before = len(read_table(table).rows)
-    subject = Subject(module=copy.deepcopy(wide(name)[0]), graph=graph, model=model, data=None)
+    module, example = wide(name)
+    subject = Subject(module=copy.deepcopy(module), example=(example,), graph=graph, model=model, data=None)
     request = PruneRequest(
         budget=Budget.parse(budget),
         method=method,

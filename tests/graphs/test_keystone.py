@@ -1,4 +1,7 @@
-"""For every net and every valid plan: rewritten ONNX = masked torch model = export of the slimmed module, to 1e-5."""
+"""For every net and every valid plan: rewritten ONNX = masked torch model = export of the slimmed module, to 1e-5.
+
+The last holds where forward() runs with fewer channels.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ QUICK = settings(
 )
 
 
+WRITTEN = {"split-sizes", "written-flatten"}
+"""Networks whose forward() writes widths down, so that it cannot run with fewer channels."""
 EVERY_NET = [pytest.param(name, marks=[] if name == "residual" else pytest.mark.slow) for name in NETS]
 
 
@@ -75,8 +80,8 @@ def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) 
     masked = copy.deepcopy(net)
     mask(masked, plan)
     expected = answers(masked)
-    slimmed = slim(copy.deepcopy(net), plan)
-    assert_equal(answers(slimmed), expected)
+    if name not in WRITTEN:
+        assert_equal(answers(slim(copy.deepcopy(net), plan)), expected)
     rewritten = rewrite(model, plan)
     assert_equal(run(rewritten), expected)
     old = rewrite(model, plan, opset=17)
@@ -86,7 +91,7 @@ def test_rewritten_equals_masked_equals_slimmed(name: str, data: st.DataObject) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY_NET)
+@pytest.mark.parametrize("name", [name for name in NETS if name not in WRITTEN])
 @settings(QUICK, max_examples=1)
 @given(data=st.data())
 def test_rewritten_equals_export_of_slimmed(name: str, data: st.DataObject) -> None:
@@ -136,10 +141,10 @@ EXPECTED_GROUPS = {
         "mix.0": 12,
     },
     "split": {"stem.0": 8, "inner.0": 8, "mix": 10},
-    "split-sizes": {"a": 8},
+    "split-sizes": {"a": 8, "stem.0": 4, "stem.0#2": 8},
     "transposed": {"down.0.0": 8, "side.0": 8, "down.2.0": 16, "up.0": 6, "grouped": 4},
     "flatten-head": {"body.0.0": 8, "body.3.0": 12, "fc1": 20},
-    "written-flatten": {"a.0": 10},
+    "written-flatten": {"a.0": 10, "b": 8},
     "multi-output": {"stem.0": 8, "deep.0": 12},
     "shared": {"a.0": 8, "tower": 12},
     "shuffle": {"stem.0": 4, "a.0": 4, "b.0": 8},

@@ -15,7 +15,7 @@ from halp_trt.graphs.network import Coupling, channel_graph, fingerprint
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
-from halp_trt.models.trace import half_plan
+from halp_trt.models.trial import half_plan
 from halp_trt.models.widen import unslim
 from tests.graphs.drawing import conv, draw, numbers
 from tests.nets import make_net, traced

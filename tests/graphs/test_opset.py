@@ -11,7 +11,7 @@ from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.operators import REDUCTIONS
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.trace import half_plan
+from halp_trt.models.trial import half_plan
 from tests.graphs.drawing import draw, numbers, run
 from tests.nets import NETS, traced
 

@@ -13,7 +13,7 @@ from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.precision import compute_types, to_half
 from halp_trt.graphs.ranges import tensor_ranges
 from halp_trt.graphs.rewrite import rewrite
-from halp_trt.models.trace import half_plan
+from halp_trt.models.trial import half_plan
 from halp_trt.specs import PruningPlan
 from tests.graphs.drawing import draw, numbers, run
 from tests.nets import NETS, traced

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 
 from halp_trt.graphs.probe import make_probe
-from halp_trt.models.trace import half_plan
+from halp_trt.models.trial import half_plan
 from tests.nets import NETS, traced
 
 

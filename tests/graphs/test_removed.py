@@ -23,7 +23,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
-from halp_trt.models.trace import uneven_plan
+from halp_trt.models.trial import uneven_plan
 from halp_trt.models.widen import unslim
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan

@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from halp_trt.models.masks.hard import HARD
 from halp_trt.models.slim import slim, slim_like
-from halp_trt.models.trace import half_plan, trace
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import half_plan
 from halp_trt.models.widen import unslim
 from halp_trt.models.zoo import ResidualNet
 from halp_trt.specs import PruningPlan

@@ -13,7 +13,8 @@ from torch import nn
 from halp_trt.models.masks.hard import freeze_removed_batchnorms, mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
-from halp_trt.models.trace import half_plan, trace, uneven_plan
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import half_plan, uneven_plan
 from halp_trt.models.widen import unslim
 from halp_trt.models.zoo import ResidualNet
 from halp_trt.specs import ChannelGraph, PruningPlan

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from halp_trt.errors import ModelError, UnsupportedLayerError, UsageError
 from halp_trt.graphs.export import export
 from halp_trt.graphs.network import channel_graph
-from halp_trt.models.slim import slim
-from halp_trt.models.trace import dependency_couplings, half_plan, trace, uneven_plan
+from halp_trt.graphs.propagate import RULES
+from halp_trt.models.dependencies import dependency_couplings
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import can_slim, half_plan, uneven_plan
 from tests.nets import EXAMPLE_SHAPE, Head, make_net, traced
 
 EXAMPLE = (torch.zeros(EXAMPLE_SHAPE),)
@@ -31,41 +33,77 @@ class Restless(nn.Module):
         return self.head(self.a(x)) * next(CALLS)
 
 
-class Mixed(nn.Module):
-    """Half of a convolution is taken by computing, a third of another by a written number."""
+@pytest.mark.parametrize(("name", "layer"), [("split-sizes", "stem.0"), ("written-flatten", "b")])
+def test_widths_written_into_forward_do_not_limit_what_is_pruned(name: str, layer: str) -> None:
+    net, _, graph = traced(name)
+    assert all(g.prunable for g in graph.groups if g.name.split("#")[0] == layer)
+    assert not can_slim(net, EXAMPLE, half_plan(graph)), "forward() cannot run so narrow; the rewritten graph can"
+
+
+def test_what_can_be_slimmed_is_known_and_the_network_left_alone() -> None:
+    net, _, graph = traced("residual")
+    before = copy.deepcopy(net.state_dict())
+    assert can_slim(net, EXAMPLE, uneven_plan(graph))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+class Blurred(nn.Module):
+    """Writes widths into a buffer that is no weight, a plain tensor and two attributes, and drops a result."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(6, 12, 1), nn.Conv2d(4, 8, 1)
-        self.head = Head(8)
+        self.a, self.b, self.idle, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(6, 12, 1), nn.Conv2d(12, 5, 1), Head(12)
+        self.register_buffer("blur", torch.full((12, 1, 3, 3), 1 / 9), persistent=False)
+        self.tilt, self.half = torch.linspace(-1, 1, 12).reshape(1, 12, 1, 1), 6
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.a(x))
-        y = torch.relu(self.b(x[:, x.shape[1] // 2 :]))
-        return self.head(torch.relu(self.c(y[:, 4:8])))
+        x = torch.relu(torch.nn.functional.conv2d(self.a(x), self.blur, padding=1, groups=12))
+        self.idle(x)
+        assert x.shape[1] == 12
+        x, y = torch.split(x * self.tilt, [self.half, self.half], 1)
+        return self.head(torch.relu(self.b(torch.max(x, y)).view(-1, 12, 14, 14)))
 
 
-@pytest.mark.parametrize(("name", "layer"), [("split-sizes", "stem.0"), ("written-flatten", "b")])
-def test_widths_written_into_forward_are_found_and_frozen_with_a_reason(name: str, layer: str) -> None:
-    net, model, graph = traced(name)
-    untested = channel_graph(model, list(net.state_dict()))
-    assert untested.group(layer).prunable, "the labels alone cannot know"
-    frozen = [g for g in graph.groups if g.name.split("#")[0] == layer]
-    assert all(not g.prunable and "forward()" in g.reason for g in frozen)
-    assert graph.prunable_groups, "the rest can still be pruned"
-
-
-@pytest.mark.slow
-def test_groups_that_cannot_be_slimmed_leave_the_others_prunable() -> None:
+def test_buffers_tensors_and_asserts_of_written_widths_do_not_limit_either() -> None:
     torch.manual_seed(0)
-    net = Mixed().eval()
+    net = Blurred().eval()
     graph = trace(net, EXAMPLE)
-    good = {g.name for g in graph.prunable_groups}
-    assert "c" in good
-    for make_plan in (half_plan, uneven_plan):
-        with torch.no_grad():
-            assert slim(copy.deepcopy(net), make_plan(graph))(*EXAMPLE).shape == net(*EXAMPLE).shape
-    assert all(g.reason for g in graph.groups if not g.prunable)
+    prunable = {g.name.split("#")[0]: g.num_channels for g in graph.prunable_groups}
+    assert prunable == {"a": 6, "b": 12}, "each half of a is tied to the other"
+    assert not can_slim(net, EXAMPLE, half_plan(graph))
+
+
+class Weighted(nn.Module):
+    """Weighs the channels of a convolution against each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 8, 1), Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.b(torch.softmax(self.a(x), dim=1))))
+
+
+def test_a_wrong_rule_is_refuted_by_the_trial_and_costs_no_other_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = Weighted().eval()
+    model = export(net, EXAMPLE)
+    monkeypatch.setitem(RULES, "Softmax", RULES["Relu"])
+    assert channel_graph(model, list(net.state_dict())).group("a").prunable
+    graph = trace(net, EXAMPLE, model=model)
+    assert [group.name for group in graph.prunable_groups] == ["b"]
+    assert "changes the outputs" in graph.group("a").reason
+
+
+def test_an_export_of_another_network_is_refused() -> None:
+    torch.manual_seed(0)
+    net = Weighted().eval()
+    model = export(net, EXAMPLE)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Sigmoid"
+    with pytest.raises(ModelError, match="computes something else than the module"):
+        trace(net, EXAMPLE, model=model)
 
 
 @pytest.mark.parametrize("name", ["residual", "bottleneck", "chain"])

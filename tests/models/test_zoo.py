@@ -11,7 +11,8 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.models.mobilenet import InvertedResidual
 from halp_trt.models.reference import outputs_of
 from halp_trt.models.slim import slim
-from halp_trt.models.trace import trace, uneven_plan
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import uneven_plan
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.data import load_data

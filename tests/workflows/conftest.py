@@ -9,7 +9,8 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
-from halp_trt.models.trace import half_plan, trace
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import half_plan
 from halp_trt.specs import Budget, PruningPlan
 from halp_trt.store import save, save_tensors, write_bytes
 from halp_trt.workflows.folder import RunFolder

@@ -62,7 +62,8 @@ def _dense(seed: int) -> Subject:
     net = ResidualNet(widths=(32, 48, 64), num_blocks=1, in_channels=1, num_classes=10).eval()
     example = (torch.zeros(1, *SHAPE),)
     model = export(net, example)
-    return Subject(module=net, graph=trace(net, example, model=model), model=model, data=None)
+    graph = trace(net, example, model=model)
+    return Subject(module=net, example=example, graph=graph, model=model, data=None)
 
 
 def subject(data: DataSet | None = None) -> Subject:

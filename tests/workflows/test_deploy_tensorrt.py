@@ -18,7 +18,7 @@ from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.precision import TypedModel, to_half
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.sources import load_model
-from halp_trt.models.trace import half_plan
+from halp_trt.models.trial import half_plan
 from halp_trt.runtimes import available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, save, sha256_file, write_bytes

@@ -11,7 +11,7 @@ from torch import nn
 from halp_trt.errors import GraphMismatchError
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.positions import dead_positions, named_tensors
-from halp_trt.models.trace import uneven_plan
+from halp_trt.models.trial import uneven_plan
 from halp_trt.specs import PruningPlan
 from tests.models.pruned import OPTIMIZERS, PICTURES, graph_of, train_step
 from tests.nets import make_net
