@@ -26,7 +26,7 @@ def network():
 
 def pictures():
     """Stripes in noise: training pixels (uint8) and labels, then those to test on."""
-    return *stripes(1200, seed=0), *stripes(300, seed=1)
+    return *stripes(600, seed=0), *stripes(300, seed=1)
 
 
 def stripes(num, seed):

@@ -45,12 +45,12 @@ def score(plan):  # trains on by the plan of the moment; the gradients on the wa
 
 
 dense = halp_trt.PruningPlan.dense(graph)
-train(dense, 200)
+train(dense, 120)
 dense_engine = halp_trt.build(halp_trt.rewrite(export, dense, module=model), runtime="onnxruntime")
 for step in halp_trt.prune(graph, table, budget="60%", score=score, num_steps=3, grid_step=16):
     halp_trt.mask(model, step.plan, optimizer)
     print(f"step {step.index}: {step.plan.latency_us / step.dense_us:.0%} of the dense latency by the table")
-train(step.plan, 200)
+train(step.plan, 120)
 engine = halp_trt.build(halp_trt.rewrite(export, step.plan, module=model), runtime="onnxruntime")
 halp_trt.save(engine, "engines/digits.onnx")
 again, brief = halp_trt.load("engines/digits.onnx"), Tolerances(seconds=1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,18 +118,33 @@ def _table(
     for item, (weight, gain) in enumerate(zip(weights, gains, strict=True)):
         if is_late():
             break
-        source = np.arange(size) - weight
-        inside = source >= 0
-        source = np.clip(source, 0, size - 1)
-        candidate = np.where(inside, value[source] + gain, -np.inf)
+        candidate = _moved(value, weight, -np.inf) + gain
         if item not in firsts:
-            candidate[~is_taken[source]] = -np.inf
+            candidate[~_moved(is_taken, weight, False)] = -np.inf
         is_taken = (candidate > value) | ((candidate == value) & (weight <= 0) & (candidate > -np.inf))
-        value = np.where(is_taken, candidate, value)
+        np.copyto(value, candidate, where=is_taken)
         if len(sums):
-            spent = np.where(is_taken, spent[:, source] + steps[:, item, None], spent)
+            np.copyto(spent, _moved(spent, weight, 0.0) + steps[:, item, None], where=is_taken)
         rows.append(np.packbits(is_taken))
     return value, rows, spent
+
+
+def _moved(cells: npt.NDArray[Any], weight: int, outside: float | bool) -> npt.NDArray[Any]:
+    """For every cell of the last axis, the one with ``weight`` less room: below the first cell, ``outside``.
+
+    Beyond the last cell, where a negative weight leads, it is the last one.
+    """
+    size = cells.shape[-1]
+    moved = np.empty_like(cells)
+    if weight > 0:
+        kept = max(size - weight, 0)
+        moved[..., size - kept :] = cells[..., :kept]
+        moved[..., : size - kept] = outside
+    else:
+        kept = size - min(-weight, size - 1)
+        moved[..., :kept] = cells[..., size - kept :]
+        moved[..., kept:] = cells[..., -1:]
+    return moved
 
 
 def _backtrack(weights: Sequence[int], rows: Sequence[npt.NDArray[np.uint8]], cell: int) -> list[bool]:

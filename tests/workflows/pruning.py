@@ -48,11 +48,11 @@ def request(**wanted: object) -> PruneRequest:
     return replace(REQUEST, train=replace(REQUEST.train, num_epochs=1), **wanted)
 
 
-def pictures() -> DataSet:
-    """A tenth of the digits."""
+def pictures(num: int = 128) -> DataSet:
+    """Some of the digits, by default a tenth."""
     digits = load_data("digits", input_shape=SHAPE)
     assert isinstance(digits.train, ArrayPictures)
-    few = ArrayPictures(pixels=digits.train.pixels[:128], labels=digits.train.labels[:128])
+    few = ArrayPictures(pixels=digits.train.pixels[:num], labels=digits.train.labels[:num])
     return replace(digits, train=few)
 
 
@@ -125,7 +125,8 @@ def _write(pipe: int, letter: str) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    data, table = pictures(), folder / "table.jsonl"
+    data, table = pictures(64), folder / "table.jsonl"
+    asked = replace(REQUEST, train=replace(REQUEST.train, batch_size=16))
     subject(data)
 
     def work(name: str, beat: Callable[[str], None]) -> None:
@@ -137,7 +138,7 @@ def main(folder: Path) -> None:
             return measure(specs)
 
         measure, run = lookup(table), RunFolder(path=folder / name)
-        prune(subject(data), REQUEST, run, lookup=priced, resume=True, progress=progress)
+        prune(subject(data), asked, run, lookup=priced, resume=True, progress=progress)
 
     run_killed(lambda beat: work("whole", beat), (), random.Random(0))
     num_killed = run_killed(lambda beat: work("killed", beat), MOMENTS, random.Random(0))

@@ -38,8 +38,8 @@ NETWORKS = {
         53,
     ),
     "resnet": (
-        Settings.of(model="torchvision:resnet50", input=(3, 64, 64), data="tests.workflows.colours:few"),
-        54,
+        Settings.of(model="torchvision:resnet18", input=(3, 64, 64), data="tests.workflows.colours:few"),
+        21,
     ),
 }
 PRECISIONS = ("fp32", "fp16", "int8")
