@@ -173,7 +173,7 @@ def lively(module: nn.Module) -> nn.Module:
 
 
 def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-    """The largest difference of two networks' outputs, relative to each one's largest value; infinite if shapes differ."""
+    """The largest difference of two networks' outputs, relative to their largest values; infinite if shapes differ."""
     if [x.shape for x in expected] != [x.shape for x in found]:
         return float("inf")
     pairs = [(x, y, max(float(np.abs(x).max(initial=0)), 1e-6)) for x, y in zip(expected, found, strict=True)]
