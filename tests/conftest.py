@@ -1,4 +1,4 @@
-"""How the suite shares two cores: one thread in each worker, and each network exported once for all workers."""
+"""How the suite shares two cores: one thread in each worker; networks exported and modules compiled once for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,16 @@ _SHARED = "HALP_TESTS_SHARED"  # a folder that all workers of a run have in comm
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[_SHARED] = tempfile.mkdtemp(prefix="halp-tests-")
+        _keep_bytecode(Path(os.environ[_SHARED]) / "bytecode")
+
+
+def _keep_bytecode(folder: Path) -> None:
+    """Has processes of the tests share bytecode where Python is told to write none.
+
+    Without it each of them compiles PyTorch from its source, for three seconds, since uv installs no bytecode either.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

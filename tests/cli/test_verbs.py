@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 import halp_trt as package
 from halp_trt.cli import verbs
@@ -102,11 +104,24 @@ def test_untrained_weights_are_warned_about(halp_trt) -> None:
     assert "warning: the network has its untrained initial weights" in result.stderr
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what build-lut and prune write."""
+    place = tmp_path_factory.mktemp("written")
+    shutil.copy(Path(__file__).with_name("tiny.py"), place)
+    table = ("--lut", "luts/table.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for words in (("build-lut", *TINY, "--out", table[1]), ("prune", *TINY, *QUICK, "--out", "run", *table)):
+            result = CliRunner().invoke(verbs, [str(word) for word in words])
+            assert result.exit_code == 0, result.stderr
+    return place
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["luts/table.jsonl", "run/plan.json", "run/graph.json"])
-def test_show_reads_any_file_as_text_json_and_page(halp_trt, folder: Path, name: str) -> None:
-    halp_trt("build-lut", *TINY, "--out", "luts/table.jsonl")
-    halp_trt("prune", *TINY, *QUICK, "--out", "run", "--lut", "luts/table.jsonl")
+def test_show_reads_any_file_as_text_json_and_page(halp_trt, written: Path, folder: Path, name: str) -> None:
+    shutil.copytree(written, folder, dirs_exist_ok=True)
     assert halp_trt("show", name).stdout.count("\n") > 3
     assert json.loads(halp_trt("show", name, "--json").stdout)
     assert halp_trt("show", name, "--html", "page.html").exit_code == 0
