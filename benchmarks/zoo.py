@@ -109,7 +109,8 @@ def _in_its_process(candidate: Candidate) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", candidate.source]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        return row | json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return row | found
     except subprocess.TimeoutExpired:
         return row | {"outcome": "crashed", "error": f"took more than {LIMIT_S:.0f} s"}
     except (IndexError, ValueError):

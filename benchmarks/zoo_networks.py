@@ -97,9 +97,10 @@ def candidates() -> Iterator[Candidate]:
 class RawHeads(nn.Module):
     """A detector of torchvision from the picture to the raw outputs of its heads, without anchors and NMS."""
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Any) -> None:
         super().__init__()
-        self.backbone, self.head = detector.backbone, detector.head if hasattr(detector, "head") else detector.rpn.head
+        self.backbone: nn.Module = detector.backbone
+        self.head: nn.Module = detector.head if hasattr(detector, "head") else detector.rpn.head
 
     def forward(self, x: torch.Tensor) -> Any:
         """The heads' outputs for a picture (1, 3, height, width)."""
