@@ -19,7 +19,7 @@ from halp_trt.runtimes.cpu.settled_bench import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
-PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python"))]
+PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench"))]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
     pytest.param(line.strip().removeprefix("$ halp-trt "), id=f"{name}: {line.strip()[11:50]}")
@@ -61,7 +61,7 @@ def test_extras_links_and_lengths_are_right(name: str) -> None:
     parser.read(ROOT / "setup.cfg")
     for extras in re.findall(r"halp-trt\[([a-z,-]+)\]", TEXTS[name]):
         assert set(extras.split(",")) <= set(parser["options.extras_require"])
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXTS[name]):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXTS[name]):
         assert (ROOT / "docs" / link).exists(), link
     for tool in re.findall(r"tools/\w+|benchmarks/\w+\.py", TEXTS[name]):
         assert (ROOT / tool).exists(), tool
