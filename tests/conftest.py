@@ -37,6 +37,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(_SHARED), ignore_errors=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what runs at night, unless ``-m`` names it."""
+    if "nightly" not in str(config.getoption("markexpr")):
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_runtest_setup() -> None:
     """Has PyTorch's exporter keep its table of operators, a third of each export, from one test to the next."""
     exporter = sys.modules.get("torch.onnx._internal.exporter._registration")
