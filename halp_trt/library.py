@@ -57,11 +57,11 @@ def export(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) ->
         example: its input tensor, or several; their shapes, batch included, become the engine's.
 
     Raises:
-        ModelError: the network does not run on the example, or PyTorch's exporter refuses it.
+        ModelError: the network does not run on the example, or its export is refused or computes something else.
     """
-    from halp_trt.graphs.export import export
+    from halp_trt.models.export_check import checked_export
 
-    return export(module, _tuple(example))
+    return checked_export(module, _tuple(example))
 
 
 def trace(
@@ -80,13 +80,14 @@ def trace(
         model: its dense export; None exports it.
 
     Raises:
-        ModelError: the network does not run on the example, or cannot be exported.
+        ModelError: the network does not run on the example, or :func:`export` refuses it.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
         NonFiniteError: the network's outputs for its example hold NaN or infinity.
     """
     from halp_trt.models.trace import trace
 
+    model = export(module, example) if model is None else model
     return trace(module, _tuple(example), frozen=frozen, model=model)
 
 

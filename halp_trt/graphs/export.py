@@ -15,8 +15,11 @@ import onnx_ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
 import torch
+from torch.utils._pytree import tree_leaves
 
 from halp_trt.errors import ModelError
+from halp_trt.graphs.mended import drop_misshapen_biases, own_outputs, separate_names
+from halp_trt.graphs.mended_pools import mend_divisors, mend_last_windows
 
 _CONSTANT_DTYPES = {
     "value_float": np.float32,
@@ -32,7 +35,8 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
 
     Weights are not folded: the initialisers of parameters and buffers keep their ``state_dict()`` names, so a plan can
     slice them by name. Other constants are folded and belong to one node each. Nodes are named after the module they
-    come from.
+    come from, inputs after the arguments of ``forward``; an argument called like a parameter or buffer becomes
+    ``input_NAME``.
 
     Args:
         module: the network; it is exported in eval mode and left in the mode it was in.
@@ -41,31 +45,84 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
     Raises:
         ModelError: the network does not run on the example, or the exporter cannot trace it.
     """
+    program = exported_program(module, example)
+    try:
+        return _canonical(program, set(module.state_dict()))
+    except ModelError:
+        raise
+    except Exception as error:  # the exporter's model is at fault, and each of the packages here has errors of its own
+        raise ModelError(
+            f"PyTorch's ONNX exporter writes a model that cannot be read ({_reason(error)}); please report the network"
+        ) from error
+
+
+def exported_program(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> torch.onnx.ONNXProgram:
+    """A network as PyTorch's exporter gives it, with the traced program that it was made from.
+
+    Raises:
+        ModelError: the network does not run on the example, or the exporter cannot trace it.
+    """
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad():
-            module(*example)
-    except Exception as error:
-        shapes = [tuple(x.shape) for x in example]
-        raise ModelError(f"the network does not run on an input of shape {shapes}: {error}; give --input") from error
-    try:
-        with quiet():
-            program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)
-    except Exception as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(
-            f"PyTorch's ONNX exporter cannot trace the network ({reason}); torch.export must accept it: "
-            "remove data-dependent control flow"
-        ) from error
+        try:
+            with torch.no_grad():
+                outputs = module(*(x.clone() for x in example))  # forward may write into its arguments
+        except Exception as error:
+            shapes = [tuple(x.shape) for x in example]
+            raise ModelError(
+                f"the network does not run on an input of shape {shapes}: {error}; give --input"
+            ) from error
+        try:
+            with quiet():
+                program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)
+        except Exception as error:
+            others = {type(leaf).__name__ for leaf in tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)}
+            advice = (
+                f"forward must return tensors alone, not {' or '.join(sorted(others))}"
+                if others
+                else "torch.export must accept it: remove data-dependent control flow"
+            )
+            raise ModelError(
+                f"PyTorch's ONNX exporter cannot trace the network ({_reason(error)}); {advice}"
+            ) from error
     finally:
         module.train(was_training)
     assert program is not None
-    return _canonical(program.model, set(module.state_dict()))
+    return program
 
 
-def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
+def _reason(error: Exception) -> str:
+    """The first line of what an error, or the one behind it, says."""
+    return str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _canonical(program: torch.onnx.ONNXProgram, parameters: set[str]) -> onnx.ModelProto:
     """Folds subgraphs independent of parameters, gives constants one consumer each, names nodes after modules."""
+    model = program.model
+    mend_divisors(model, list(program.exported_program.graph.nodes) if program.exported_program is not None else [])
+    mend_last_windows(model)
+    separate_names(model)
+    _fold(model)
+    scopes = {node.name: node.metadata_props.get(_SCOPES, "") for node in model.graph}
+    graph = gs.import_onnx(onnx_ir.to_proto(model))
+    own_outputs(graph)
+    _inline_constants(graph)
+    drop_misshapen_biases(graph)
+    for node in graph.nodes:
+        for position, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and tensor.name not in parameters and len(tensor.outputs) > 1:
+                node.inputs[position] = gs.Constant(f"{tensor.name}@{node.name}.{position}", tensor.values)
+    names: set[str] = set()
+    for node in graph.nodes:
+        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), names)
+    graph.cleanup().toposort()
+    exported = gs.export_onnx(graph, do_type_check=False)
+    return onnx.shape_inference.infer_shapes(exported, strict_mode=True, data_prop=True)
+
+
+def _fold(model: onnx_ir.Model) -> None:
+    """Folds what is computed from constants alone, in place; what parameters enter is left."""
     initializers = set(model.graph.initializers.values())
 
     def foldable(node: onnx_ir.Node) -> bool | None:
@@ -83,19 +140,6 @@ def _canonical(model: onnx_ir.Model, parameters: set[str]) -> onnx.ModelProto:
             should_fold=foldable,
         )
         onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
-    scopes = {node.name: node.metadata_props.get(_SCOPES, "") for node in model.graph}
-    graph = gs.import_onnx(onnx_ir.to_proto(model))
-    _inline_constants(graph)
-    for node in graph.nodes:
-        for position, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and tensor.name not in parameters and len(tensor.outputs) > 1:
-                node.inputs[position] = gs.Constant(f"{tensor.name}@{node.name}.{position}", tensor.values)
-    names: set[str] = set()
-    for node in graph.nodes:
-        node.name = _unique(_node_name(node, scopes.get(node.name, ""), parameters), names)
-    graph.cleanup().toposort()
-    exported = gs.export_onnx(graph, do_type_check=False)
-    return onnx.shape_inference.infer_shapes(exported, strict_mode=True, data_prop=True)
 
 
 def _inline_constants(graph: gs.Graph) -> None:

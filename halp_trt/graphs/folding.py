@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from halp_trt.errors import UnsupportedLayerError
+
 _VIEWS = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
 
 
@@ -12,6 +14,9 @@ def fold_batch_norms(graph: gs.Graph) -> None:
     """Folds every batch norm whose input is a convolution's (or linear layer's) only use, in float64.
 
     ``W' = W * gamma / sqrt(var + eps)``, ``b' = (b - mean) * gamma / sqrt(var + eps) + beta`` along the output axis.
+
+    Raises:
+        UnsupportedLayerError: a bias or a batch norm has another width than the layer.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     for norm in [n for n in graph.nodes if n.op == "BatchNormalization"]:
@@ -27,8 +32,28 @@ def fold_batch_norms(graph: gs.Graph) -> None:
             1,
         ):
             continue
+        _check_widths(producer, norm)
         _fold(producer, norm)
     graph.cleanup()
+
+
+def _check_widths(producer: gs.Node, norm: gs.Node) -> None:
+    weight = producer.inputs[1].values.shape
+    if producer.op == "ConvTranspose":
+        width = weight[1] * int(producer.attrs.get("group", 1))
+    else:
+        width = weight[1] if producer.op == "Gemm" and not int(producer.attrs.get("transB", 0)) else weight[0]
+    bias = producer.inputs[2].values.shape if len(producer.inputs) > 2 else (width,)
+    fits = bias == (width,) or (producer.op == "Gemm" and bias[-1:] in ((), (1,), (width,)))
+    for name, found, right in (
+        (producer.name, bias, fits),
+        *((norm.name, t.values.shape, t.values.shape == (width,)) for t in norm.inputs[1:5]),
+    ):
+        if not right:
+            raise UnsupportedLayerError(
+                f"node {name!r} adds numbers of shape {found} to {width} channels of {producer.name!r}, expected "
+                f"({width},); export the network again"
+            )
 
 
 def _fold(producer: gs.Node, norm: gs.Node) -> None:

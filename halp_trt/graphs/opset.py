@@ -2,98 +2,127 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from halp_trt.errors import UnsupportedLayerError
-from halp_trt.graphs.operators import REDUCTIONS, constant, shape
+from halp_trt.errors import BuildError, UnsupportedLayerError
+from halp_trt.graphs.old_forms import OLD_FORMS
 
 OPSETS = {17: 8}
 """IR version by opset, for the opsets offered."""
+_NEW_VALUES: dict[tuple[str, str], frozenset[str]] = {
+    ("Pad", "mode"): frozenset({"wrap"}),
+    ("Resize", "coordinate_transformation_mode"): frozenset({"half_pixel_symmetric"}),
+    ("ScatterElements", "reduction"): frozenset({"max", "min"}),
+    ("ScatterND", "reduction"): frozenset({"max", "min"}),
+}
+"""Values that an option took on after opset 17, by operator and option."""
+_KINDS = {"float32": "float", "float64": "double"}
+"""ONNX's names of number formats that NumPy calls something else."""
 
 
 def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The same network in an older opset, reductions with their axes as attributes.
 
     TensorRT 8.5's parser reads the axes of ``ReduceMean`` from the attribute alone and, not finding it, reduces over
-    all axes without a word; spatial means become ``GlobalAveragePool``.
+    all axes without a word; spatial means become ``GlobalAveragePool``. An option that the opset does not know is
+    dropped only where it changes nothing.
 
     Raises:
-        UnsupportedLayerError: the opset is not offered, or an operator has no form in it.
+        UnsupportedLayerError: the opset is not offered, or an operator or one of its options has no form in it.
+        BuildError: the result is not a valid ONNX model.
     """
     if opset not in OPSETS:
         raise UnsupportedLayerError(f"opset {opset} is not offered; expected {', '.join(map(str, OPSETS))}")
     graph = gs.import_onnx(model)
+    _convert(graph, int(graph.opset), opset)
+    try:
+        graph.cleanup().toposort()
+        graph.import_domains = [onnx.helper.make_opsetid("", opset)]
+        graph.ir_version = OPSETS[opset]
+        old = gs.export_onnx(graph, do_type_check=False)
+        old.ir_version = OPSETS[opset]
+        del old.graph.value_info[:]
+        return onnx.shape_inference.infer_shapes(old, strict_mode=True)
+    except Exception as error:  # GraphSurgeon's and ONNX's errors have no common root
+        reason = " ".join(str(error).split())[:300]
+        raise BuildError(f"the network has no valid form in opset {opset}: {reason}; please report it") from error
+
+
+def _convert(graph: gs.Graph, new: int, old: int) -> None:
     for node in list(graph.nodes):
-        if node.op in REDUCTIONS:
-            _old_reduction(graph, node)
-        elif node.op == "Split":
-            node.attrs.pop("num_outputs", None)
-        elif node.op == "Gelu":
-            _old_gelu(graph, node)
-        elif node.op in ("Resize", "AveragePool"):
-            for attribute in ("antialias", "axes", "keep_aspect_ratio_policy", "dilations"):
-                node.attrs.pop(attribute, None)
-        elif node.op == "Pad" and len(node.inputs) > 3 and not node.inputs[3].is_empty():
-            _old_pad(node)
-        elif node.op == "Reshape":
-            node.attrs.pop("allowzero", None)
-        elif node.op == "Mish":
-            raise UnsupportedLayerError(f"node {node.name!r} ({node.op}) has no form in opset {opset}; use another one")
-    graph.cleanup().toposort()
-    graph.import_domains = [onnx.helper.make_opsetid("", opset)]
-    graph.ir_version = OPSETS[opset]
-    old = gs.export_onnx(graph, do_type_check=False)
-    old.ir_version = OPSETS[opset]
-    del old.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(old, strict_mode=True)
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                _convert(value, new, old)
+        write = OLD_FORMS.get(node.op)
+        if write is not None:
+            write(graph, node)
+    for node in graph.nodes:
+        _check(node, new, old)
 
 
-def _old_reduction(graph: gs.Graph, node: gs.Node) -> None:
-    rank = len(shape(node.inputs[0]))
-    axes = sorted(a % rank for a in constant(node, 1, "axes") or range(rank))
-    keep = bool(int(node.attrs.get("keepdims", 1)))
-    node.inputs = node.inputs[:1]
-    node.attrs = {"keepdims": int(keep)}
-    if node.op == "ReduceMean" and rank > 2 and axes == list(range(2, rank)):
-        node.op, node.attrs = "GlobalAveragePool", {}
-        if not keep:
-            output = node.outputs[0]
-            pooled = gs.Variable(f"{output.name}.pooled", output.dtype, [*shape(node.inputs[0])[:2], *[1] * (rank - 2)])
-            node.outputs = [pooled]
-            graph.nodes.append(gs.Node("Flatten", f"{node.name}.flatten", {"axis": 1}, [pooled], [output]))
-    elif node.op == "ReduceSum":
-        node.inputs.append(gs.Constant(f"{node.name}.axes", np.array(axes, dtype=np.int64)))
-    else:
-        node.attrs["axes"] = axes
+def _check(node: gs.Node, new: int, old: int) -> None:
+    """Drops options that hold the default of the newer opset.
+
+    Raises:
+        UnsupportedLayerError: the node has no form in the old opset.
+    """
+    if getattr(node, "domain", None) not in (None, "", "ai.onnx"):
+        raise _no_form(node, f"its operator is of the domain {node.domain}", old)
+    try:
+        schema = onnx.defs.get_schema(node.op, old, "")
+    except onnx.defs.SchemaError:
+        raise _no_form(node, "the operator came later", old) from None
+    newer = onnx.defs.get_schema(node.op, max(new, old), "")
+    for name, value in list(node.attrs.items()):
+        if name not in schema.attributes:
+            if not _changes_nothing(newer, name, value):
+                raise _no_form(node, f"its option {name} is {value}", old)
+            del node.attrs[name]
+        elif value in _NEW_VALUES.get((node.op, name), ()):
+            raise _no_form(node, f"its option {name} is {value}", old)
+    while node.inputs and node.inputs[-1].is_empty():
+        node.inputs.pop()
+    if len(node.inputs) > schema.max_input:
+        raise _no_form(node, f"it has {len(node.inputs)} inputs", old)
+    for position, tensor in enumerate(node.inputs):
+        kind = _kind(tensor)
+        if kind in _kinds(newer, position) and kind not in _kinds(schema, position):
+            raise _no_form(node, f"it reads a {kind}", old)
 
 
-def _old_gelu(graph: gs.Graph, node: gs.Node) -> None:
-    """``x/2 (1 + erf(x/sqrt 2))``, the exact form."""
-    if node.attrs.get("approximate", "none") != "none":
-        raise UnsupportedLayerError(f"node {node.name!r} (Gelu, tanh form) has no form in opset 17; use the exact Gelu")
-    x, output, name = node.inputs[0], node.outputs[0], node.name
-    node.outputs.clear()
-    graph.nodes.remove(node)
-
-    def emit(op: str, *inputs: gs.Tensor, to: gs.Tensor | None = None) -> gs.Tensor:
-        result = to if to is not None else gs.Variable(f"{name}.{op}{len(graph.nodes)}", np.float32)
-        graph.nodes.append(gs.Node(op, f"{name}.{op}{len(graph.nodes)}", inputs=list(inputs), outputs=[result]))
-        return result
-
-    def number(label: str, value: float) -> gs.Constant:
-        return gs.Constant(f"{name}.{label}", np.array(value, dtype=np.float32))
-
-    inner = emit("Erf", emit("Mul", x, number("inverse_root", 0.5**0.5)))
-    emit("Mul", emit("Mul", x, number("half", 0.5)), emit("Add", inner, number("one", 1.0)), to=output)
+def _no_form(node: gs.Node, reason: str, opset: int) -> UnsupportedLayerError:
+    return UnsupportedLayerError(
+        f"node {node.name!r} ({node.op}) has no form in opset {opset}: {reason}; use another operator or a newer "
+        "runtime"
+    )
 
 
-def _old_pad(node: gs.Node) -> None:
-    rank = len(shape(node.inputs[0]))
-    axes, pads = constant(node, 3) or [], constant(node, 1) or []
-    full = [0] * (2 * rank)
-    for i, axis in enumerate(axes):
-        full[axis % rank], full[axis % rank + rank] = pads[i], pads[i + len(axes)]
-    node.inputs = [*node.inputs[:3]]
-    node.inputs[1] = gs.Constant(f"{node.name}.pads", np.array(full, dtype=np.int64))
+def _changes_nothing(schema: onnx.defs.OpSchema, name: str, value: Any) -> bool:
+    """True for an option's default, and for dilations of one."""
+    if name == "dilations":
+        return all(int(step) == 1 for step in value)
+    if name not in schema.attributes:
+        return False
+    default = schema.attributes[name].default_value
+    if default.type == onnx.AttributeProto.UNDEFINED:
+        return False
+    held = onnx.helper.get_attribute_value(default)
+    return bool((held.decode() if isinstance(held, bytes) else held) == value)
+
+
+def _kind(tensor: gs.Tensor) -> str:
+    """A tensor's type in ONNX's words; empty where it is unknown."""
+    try:
+        name = np.dtype(tensor.dtype).name if tensor.dtype is not None and not isinstance(tensor.dtype, int) else ""
+    except TypeError:
+        return ""
+    return f"tensor({_KINDS.get(name, name)})" if name else ""
+
+
+def _kinds(schema: onnx.defs.OpSchema, position: int) -> set[str]:
+    formal = schema.inputs[min(position, len(schema.inputs) - 1)] if schema.inputs else None
+    return set() if formal is None else {str(kind) for kind in formal.types}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
-from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
+from halp_trt.models.export_check import checked_export
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Runtime, Session
@@ -46,13 +46,14 @@ class Prepared:
 
 
 def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str] = ()) -> Prepared:
-    """Exports and traces a network.
+    """Exports a network, compares the export with it, and traces it.
 
     Raises:
+        ModelError: the network cannot be exported, or its export computes something else.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
     """
-    model = export(network.module, network.example)
+    model = checked_export(network.module, network.example)
     graph = trace(network.module, network.example, frozen=frozen, source=network.source, model=model)
     return Prepared(network=network, data=data, model=model, graph=graph)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, helper
 
+from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.folding import fold_batch_norms, fold_constants
 from tests.graphs.drawing import draw, norm, norm_constants, numbers, run
 
@@ -100,3 +101,17 @@ def test_views_of_constants_are_folded() -> None:
     ]
     constants = {"k": numbers(3, 2), "shape": np.array([0, 3, 1], dtype=np.int64)}
     check(nodes, constants, (2, 3, 4), ["Add"])
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("odd", ["b", "y.scale"])
+def test_widths_that_do_not_fit_are_named(kind: str, odd: str) -> None:
+    conv = helper.make_node(kind, ["x", "w", "b"], ["a"], "a")
+    last = norm("y", "a")
+    constants = {"w": numbers(4, 4, 1, 1), "b": numbers(4, seed=1), **norm_constants("y", 4, 2)}
+    model = draw([conv, last], constants, inputs={"x": (1, 4, 3, 3)}, outputs=["y"])
+    name = odd if odd == "b" else last.input[1]
+    tensor = next(i for i in model.graph.initializer if i.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(numbers(4, 2), name))
+    with pytest.raises(UnsupportedLayerError, match=r"adds numbers of shape \(4, 2\) to 4 channels of 'a'"):
+        folded(model)
