@@ -207,11 +207,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, kind, error, message):
 
 def test_files_that_hold_no_tensors_are_refused(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
-    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     for name, message in (
         ("text.pth", "unreadable"),
-        ("module.pth", "unreadable"),
         ("empty.pth", "no state dict"),
         ("absent.pth", "not there"),
     ):
