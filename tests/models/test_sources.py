@@ -2,7 +2,6 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from halp_trt.errors import ArtefactError, ModelError, NonFiniteError
 from halp_trt.models.sources import load_model
@@ -12,7 +11,6 @@ from halp_trt.store import save_tensors
 
 FACTORIES = """
 import torch
-from torch import nn
 def plain():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 def with_example():
