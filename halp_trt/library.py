@@ -203,8 +203,9 @@ def lookup(
         ArtefactError: the table is damaged, or missing while nothing may be measured.
         TargetMismatchError: the table is of another device, runtime, precision or batch size.
     """
+    from halp_trt.planning.resources import network_footprint
     from halp_trt.runtimes import default_runtime, get_runtime
-    from halp_trt.workflows.measurer import Measurer, network_footprint
+    from halp_trt.workflows.measurer import Measurer
     from halp_trt.workflows.precision import check_measurable
 
     chosen = get_runtime(runtime or default_runtime())

@@ -17,6 +17,7 @@ from halp_trt.errors import UsageError
 
 if TYPE_CHECKING:
     from halp_trt.latency import LatencyTable
+    from halp_trt.planning.prunability import Prunability
 
 __all__ = ["build_lut", "merge_luts"]
 
@@ -74,8 +75,8 @@ def build_lut(
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,
     ):
-        path, table = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
-    _print_table(path, table, as_json=as_json)
+        path, table, part = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
+    _print_table(path, table, part, as_json=as_json)
 
 
 @click.command("merge-luts")
@@ -89,20 +90,25 @@ def merge_luts(tables: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """
     from halp_trt.workflows import merge
 
-    _print_table(out, merge.merge_luts(tables, out), as_json=as_json)
+    _print_table(out, merge.merge_luts(tables, out), None, as_json=as_json)
 
 
-def _print_table(path: Path, table: LatencyTable, *, as_json: bool) -> None:
+def _print_table(path: Path, table: LatencyTable, part: Prunability | None, *, as_json: bool) -> None:
     from halp_trt.report import describe
+    from halp_trt.report.prunability import describe_prunability
 
-    summary = {
+    summary: dict[str, object] = {
         "file": str(path),
         "target": table.target,
         "num_rows": len(table.rows),
         "num_surfaces": len(table.surfaces),
         "num_entries": sum(surface.num_entries for surface in table.surfaces),
     }
-    print_result(summary, f"{describe(table)}\n\nwritten to {path}", as_json=as_json)
+    parts = [describe(table), f"written to {path}"]
+    if part is not None:
+        summary["prunability"] = part
+        parts.insert(1, describe_prunability(part))
+    print_result(summary, "\n\n".join(parts), as_json=as_json)
 
 
 def _share(text: str) -> float:

@@ -34,13 +34,19 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, as_json: boo
     Step by step, with training in between and fine-tuning after; everything lands in the run's folder.
     """
     from halp_trt.report import describe
+    from halp_trt.report.prunability import describe_prunability
+    from halp_trt.store import encode
     from halp_trt.workflows.prune_stage import prune_alone
+    from halp_trt.workflows.show import open_artefact
 
     settings = settings_from(given)
     run = _run_folder(out, settings)
     with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
         plan = prune_alone(settings, run, bar("prune"), resume=resume)
-    print_result(plan, f"{describe(plan)}\n\nwritten to {run.path}; next: halp-trt deploy {run.path}", as_json=as_json)
+    part = open_artefact(run.path).prunability
+    parts = [describe(plan), *([describe_prunability(part)] if part is not None else [])]
+    parts.append(f"written to {run.path}; next: halp-trt deploy {run.path}")
+    print_result({**encode(plan), "prunability": part}, "\n\n".join(parts), as_json=as_json)
 
 
 @click.command(cls=SettingsCommand, takes=(*_PRUNING, "train", "tune", "random"))

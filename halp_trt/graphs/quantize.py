@@ -148,6 +148,10 @@ def _quantise(
 
     own = onnx.ModelProto()
     own.CopyFrom(model)  # the quantiser moves the weights of the model it is given into a file
+    outputs = list(model.graph.output)
+    inputs = {value.name for value in own.graph.input}
+    del own.graph.output[:]  # an input that is an output as well would be made to depend on itself
+    own.graph.output.extend(value for value in outputs if value.name not in inputs)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "quantised.onnx"
         try:
@@ -169,7 +173,10 @@ def _quantise(
             raise BuildError(
                 f"ONNX Runtime's quantiser refuses the network: {reason}; choose another precision"
             ) from error
-        return onnx.load(path)
+        quantised = onnx.load(path)
+    del quantised.graph.output[:]
+    quantised.graph.output.extend(outputs)
+    return quantised
 
 
 def _thin_out(quantised: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,85 +1,134 @@
-"""Weights from a file of tensors into a network; pickled objects are refused."""
+"""Weights from a file of tensors into a network; nothing in the file is executed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from halp_trt.errors import ArtefactError, ModelError, NonFiniteError
+from halp_trt.models.inert_pickle import read_pickle
+from halp_trt.models.state_dicts import StateDict, fitting, plain_name, state_dicts
 from halp_trt.store import load_tensors
 
 __all__ = ["check_finite", "load_weights", "read_weights"]
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.safetensors`` file or of a state dict saved with ``torch.save``.
+    """The tensors of a file of weights; of several state dicts in it the averaged one, or the first of a known key.
 
-    The state dict may lie in a checkpoint as ``state_dict``, ``model`` or ``model_state_dict``. The prefix ``module.``
-    of data-parallel training is removed from the names.
+    Args:
+        path: a ``.safetensors`` file, or what a trainer wrote with ``torch.save``: a state dict, a checkpoint that
+            holds one (``state_dict``, ``model``, ``ema`` ...) beside anything else, or a network. Nothing in it is
+            executed.
 
     Raises:
-        ArtefactError: the file is missing, damaged, or holds objects instead of tensors.
+        ArtefactError: the file is missing, damaged, or holds no tensors.
     """
-    if path.suffix.lower() == ".safetensors":
-        return _plain_names(load_tensors(path))
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:
-        why = "not there" if isinstance(cause, FileNotFoundError) else f"unreadable ({type(cause).__name__})"
-        raise ArtefactError(
-            f"weights {path} are {why}; expected a .safetensors file or a state dict of tensors saved with torch.save"
-        ) from cause
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
-            stored = stored[key]
-    if not isinstance(stored, Mapping) or not stored or not all(isinstance(v, torch.Tensor) for v in stored.values()):
+    tensors = _read(path)[0].tensors
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+
+
+def _read(path: Path) -> tuple[StateDict, ...]:
+    """Every state dict in a file, the likeliest first."""
+    if re.search(r"\.index\.json$", path.name):
+        raise ArtefactError(f"weights {path} are the index of several files; save all tensors in one file")
+    is_plain = path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path)
+    found = state_dicts(load_tensors(path) if is_plain else read_pickle(path))
+    if not found:
         raise ArtefactError(f"weights {path} hold no state dict of tensors; save model.state_dict()")
-    return _plain_names(stored)
+    return found
 
 
-def _plain_names(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    prefix = "module." if all(str(name).startswith("module.") for name in stored) else ""
-    return {str(name).removeprefix(prefix): value for name, value in stored.items()}
+def _looks_like_safetensors(path: Path) -> bool:
+    """True if a file begins with the length of a JSON header and its brace, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:  # its reader says so
+        return False
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def load_weights(module: nn.Module, path: Path, *, drop: Sequence[str] = ()) -> None:
     """Loads a file's tensors into a network, all of them and nothing else.
 
+    Prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.`` ...) are found by the network's own names. If the file
+    holds several state dicts that fit, the averaged one is taken, with a warning that names it.
+
     Args:
-        module: the network; changed in place.
+        module: the network; changed in place. It keeps its number formats and memory layouts.
         path: the file, as :func:`read_weights` takes it.
         drop: prefixes of tensors in the file that the network does not need.
 
     Raises:
-        ModelError: tensors are missing, unexpected or of another shape.
+        ModelError: tensors are missing, unexpected or of another shape or kind.
         NonFiniteError: a tensor holds NaN or infinity.
         ArtefactError: as :func:`read_weights`.
     """
-    tensors = {name: value for name, value in read_weights(path).items() if not name.startswith(tuple(drop))}
-    expected = module.state_dict()
+    own = module.state_dict()
+    expected = {plain_name(name): name for name in own}
     # num_batches_tracked came late to batch norm and only counts
-    missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in expected]
+    required = [name for name in expected if not name.endswith(("num_batches_tracked", "_extra_state"))]
+    found = _read(path)
+    fits = [fit for one in found for fit in fitting(one, required)]
+    chosen = fits[0] if fits else max(found, key=lambda one: len(expected.keys() & one.tensors.keys()))
+    if len(fits) > 1:
+        places = [fit.place or "the top" for fit in fits]
+        warnings.warn(
+            f"weights {path} hold {len(fits)} state dicts of this network, {places[0]} is taken and not "
+            f"{' or '.join(places[1:3])}",
+            stacklevel=2,
+        )
+    tensors = {name: value for name, value in chosen.tensors.items() if not name.startswith(tuple(drop))}
+    _check_names(tensors, required, expected, path)
+    _check_values(tensors, {name: own[expected[name]] for name in tensors}, path)
+    check_finite(tensors, str(path))
+    module.load_state_dict({expected[name]: value for name, value in tensors.items()}, strict=False)
+
+
+def _check_names(
+    tensors: Mapping[str, torch.Tensor], required: Sequence[str], known: Collection[str], path: Path
+) -> None:
+    """Refuses tensors of another network, and a part of one."""
+    missing = [name for name in required if name not in tensors]
+    unexpected = [name for name in tensors if name not in known]
+    if shard := re.search(r"-(\d+)-of-(\d+)\.", path.name) if missing else None:
+        raise ModelError(
+            f"weights {path} are part {int(shard[1])} of {int(shard[2])} and lack {len(missing)} tensors "
+            f"({_few(missing)}); save all tensors in one file"
+        )
     if missing or unexpected:
         raise ModelError(
             f"weights {path} do not fit the network: {len(missing)} missing ({_few(missing)}), {len(unexpected)} "
             f"unexpected ({_few(unexpected)}); use the network they were saved from"
         )
+
+
+def _check_values(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuses tensors of other shapes, and integers or complex numbers in the place of real ones."""
     wrong = [
-        f"{name} {tuple(value.shape)} instead of {tuple(expected[name].shape)}"
+        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
         for name, value in tensors.items()
-        if value.shape != expected[name].shape
+        if value.shape != own[name].shape
     ]
     if wrong:
         raise ModelError(
             f"weights {path} have other shapes: {_few(wrong)}; check the number of classes and use the network they "
             f"were saved from"
         )
-    check_finite(tensors, str(path))
-    module.load_state_dict(tensors, strict=False)
+    odd = [
+        f"{name} in {value.dtype}"
+        for name, value in tensors.items()
+        if own[name].is_floating_point() and not value.is_floating_point()
+    ]
+    if odd:
+        raise ModelError(f"weights {path} hold no floating-point numbers: {_few(odd)}; save the network unquantised")
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:

@@ -19,6 +19,7 @@ from halp_trt.planning.method import Method
 from halp_trt.planning.methods import DEFAULT_METHOD, get_method
 from halp_trt.planning.network import removable_blocks
 from halp_trt.planning.pricing import Lookup, as_lookup, counts_latency_us
+from halp_trt.planning.prunability import prunability, why_nothing
 from halp_trt.planning.schedule import exponential_budgets
 from halp_trt.planning.step import Step
 from halp_trt.planning.widths import WidthLimits, reachable_counts
@@ -135,6 +136,11 @@ def _check_reachable(start: Step, schedule: Schedule, bound: _Bound, lookup: Loo
     narrowest = bound.narrowest(start, schedule, chunks)
     if counts_latency_us(graph, lookup, narrowest) <= target_us:
         return
+    part = prunability(graph)
+    if not part.num_prunable:
+        raise InfeasibleBudgetError(
+            f"the budget is {target_us / start.dense_us:.1%} of the dense latency by the table, but {why_nothing(part)}"
+        )
     alike = Saliency(scores={group.name: (1.0,) * group.num_channels for group in graph.prunable_groups})
 
     def attempt(least: Mapping[str, int] | None) -> InfeasibleBudgetError | None:

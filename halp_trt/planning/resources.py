@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from halp_trt.specs import Footprint, LayerSpec
+from halp_trt.latency import graph_specs
+from halp_trt.specs import ChannelGraph, Footprint, LayerSpec
 
-__all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "parameters"]
+__all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "network_footprint", "parameters"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with weights that count."""
@@ -63,6 +64,12 @@ def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
     weights = math.fsum(parameters(spec, batch_size) for spec in specs)
     num_activations = max((_num_activations(spec) for spec in specs), default=0)
     return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * num_activations)
+
+
+def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
+    """Memory touched between two runs of a layer while a network is pruned: half of the dense network's."""
+    dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
+    return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
 
 
 def _num_activations(spec: LayerSpec) -> int:

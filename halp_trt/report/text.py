@@ -9,9 +9,11 @@ from typing import Any
 from halp_trt.gate import Baselines, BenchResult, History
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable
+from halp_trt.planning.prunability import prunability
 from halp_trt.report import units
 from halp_trt.report.bench_text import describe_baselines, describe_bench
 from halp_trt.report.history import describe_history
+from halp_trt.report.prunability import describe_prunability
 from halp_trt.report.tables import describe_table
 from halp_trt.report.trtexec import describe_profiles, describe_runs
 from halp_trt.specs import (
@@ -264,7 +266,7 @@ def _graph(value: ChannelGraph) -> str:
         f"{len(value.prunable_groups)} of them prunable"
     )
     tail = f"\n... and {more} more" if more > 0 else ""
-    return f"{head}\n\n{units.columns(rows, right_from=9)}{tail}"
+    return f"{head}\n{describe_prunability(prunability(value))}\n\n{units.columns(rows, right_from=9)}{tail}"
 
 
 def _protocol(target: Target) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Bypassed", "Wire", "find_blocks"]
@@ -30,7 +30,9 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
 
     A branch ends in a layer whose output group has other writers. Inside it are the groups used by the branch alone. It
     is bypassed if it starts from the group it ends in (an identity), or from the start of another writer's branch (a
-    projection). Among branches bypassing each other the shortest has to stay.
+    projection). Among branches bypassing each other the shortest has to stay. Whichever of the branches are removed,
+    every other group keeps a living writer; a branch that would take the last one from a group is left out, later ones
+    first.
     """
     branches = {}
     for wire in wires:
@@ -48,7 +50,34 @@ def find_blocks(wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
         is_bypassed = sources == frozenset({end}) or (sources is not None and min(rivals) < own)
         if inside and is_bypassed:
             bypassed.append(Bypassed(layer=name, groups=inside))
-    return tuple(bypassed)
+    return _without_orphans(bypassed, wires)
+
+
+def _without_orphans(found: Sequence[Bypassed], wires: Sequence[Wire]) -> tuple[Bypassed, ...]:
+    """The branches of which any may be removed together: no group outside of them is left without a writer."""
+    writers: dict[int, list[Wire]] = {}
+    for wire in wires:
+        for group in {*wire.writes} - {*(wire.reads or ())}:
+            writers.setdefault(group, []).append(wire)
+    if _keeps_writers(found, writers):
+        return tuple(found)
+    sound: list[Bypassed] = []
+    for branch in found:
+        if _keeps_writers([*sound, branch], writers):
+            sound.append(branch)
+    return tuple(sound)
+
+
+def _keeps_writers(branches: Sequence[Bypassed], writers: Mapping[int, Sequence[Wire]]) -> bool:
+    """True if every group has a writer that reads something still when all branches not holding the group are gone.
+
+    Fewer branches gone leave more writers alive, so this covers every choice among the branches.
+    """
+    for group, candidates in writers.items():
+        gone = {number for branch in branches if group not in branch.groups for number in branch.groups}
+        if not any(wire.reads is None or not gone.issuperset(wire.reads) for wire in candidates):
+            return False
+    return True
 
 
 def _inside(last: Wire, wires: Sequence[Wire]) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 The format: ``layers``, each with its ``name``, what it ``reads`` (names of coupled layers, or null for the network's
 input), ``latency_us[kept chunks written][kept chunks read]`` (of the input's readers: ``[kept chunks written]``) and
-its cumulative ``saliency``; ``groups`` of coupled layers' names, and each group's number of ``choices``. Index 0 is
-removal.
+its cumulative ``saliency`` (null for a layer that is gone already: none); ``groups`` of coupled layers' names, and each
+group's number of ``choices``. Index 0 is removal.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def _problem(
         sizes: number of choices of each group.
         owner: number of the group of each layer.
     """
-    saliency = {layer["name"]: (0.0, *layer["saliency"][1:]) for layer in layers}  # a removed layer earns nothing
+    saliency = {
+        layer["name"]: (0.0, *(layer["saliency"] or (0.0,) * sizes[owner[layer["name"]]])[1:])  # removed: earns nothing
+        for layer in layers
+    }
     groups = tuple(
         Group(
             name=names[0],
@@ -184,8 +187,12 @@ class _Reader:
             "name": name,
             "reads": None if reads is None else self.names(reads, f"reads of layer {name!r}"),
             "latency_us": rows,
-            "saliency": tuple(self.numbers(fields["saliency"], f"saliency of layer {name!r}")),
+            "saliency": self.saliency(fields["saliency"], name),
         }
+
+    def saliency(self, value: Any, name: str) -> tuple[float, ...] | None:
+        """The cumulative saliency of a layer; None of one that is gone already, whatever is kept of it."""
+        return None if value is None else tuple(self.numbers(value, f"saliency of layer {name!r}"))
 
     def owners(self, coupled: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, int]:
         owner: dict[str, int] = {}
@@ -219,7 +226,7 @@ class _Reader:
             expected = (size, sum(sizes[group] - 1 for group in read) + 1)
         if shape != expected:
             self.fail(f"latency_us of shape {_by(shape)} of layer {name!r}", f"{_by(expected)}, one for every choice")
-        if len(layer["saliency"]) != size:
+        if layer["saliency"] is not None and len(layer["saliency"]) != size:
             self.fail(f"{len(layer['saliency'])} saliencies of layer {name!r}", f"{size}, one for every choice")
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from halp_trt.errors import MissingLatencyError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.typed_probe import make_typed_probe
-from halp_trt.latency import LatencyTable, Surface, check_target, graph_specs
-from halp_trt.planning.resources import footprint_of
+from halp_trt.latency import LatencyTable, Surface, check_target
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, Unit, traits_of
-from halp_trt.specs import ChannelGraph, Footprint, LayerSpec, Measurement, Target
+from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
 
@@ -24,7 +23,6 @@ __all__ = [
     "Bench",
     "Measurer",
     "Progress",
-    "network_footprint",
     "open_table",
     "silent",
     "speed_of",
@@ -40,12 +38,6 @@ cover it, or stop."""
 
 def silent(num_done: int, num_total: int) -> None:
     """A progress callback that shows nothing."""
-
-
-def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
-    """Memory touched between two runs of a layer while a network is pruned: half of the dense network's."""
-    dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
-    return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
 
 
 class Measurer:

@@ -14,6 +14,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.network import PlanConstraints, network_problem, plan_from
 from halp_trt.planning.pricing import counts_latency_us
+from halp_trt.planning.prunability import prunability, why_nothing
 from halp_trt.planning.resources import RESOURCES
 from halp_trt.planning.surfaces import surface_from
 from halp_trt.solvers.answer import Answer, Sweep, answer_from
@@ -95,7 +96,7 @@ def make_plan(request: PlanRequest) -> tuple[Answer, Solution, PruningPlan | Non
     try:
         solution = SOLVERS[request.solver](problem, gap=request.gap, seconds=request.seconds)
     except InfeasibleBudgetError as error:
-        raise _with_its_limits(error, request) from error
+        raise _explained(error, request, opened) from error
     plan = None
     if opened.dense is not None and opened.saliency is not None and opened.table is not None:
         plan = plan_from(opened.dense, opened.saliency, opened.table.estimates, problem, solution)
@@ -112,7 +113,7 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
     try:
         points = frontier(problem, request.solver, low * dense_us, high * dense_us, dense=dense_us, effort=effort)
     except InfeasibleBudgetError as error:
-        raise _with_its_limits(error, replace(request, budget=Budget(limit_us=high * dense_us))) from error
+        raise _explained(error, replace(request, budget=Budget(limit_us=high * dense_us)), opened) from error
     return Sweep(
         solver=request.solver,
         dense_us=dense_us,
@@ -120,6 +121,14 @@ def sweep(request: PlanRequest, low: float, high: float) -> Sweep:
         seconds=time.perf_counter() - started,
         points=tuple(answer_from(problem, point.solution, point.budget) for point in points),
     )
+
+
+def _explained(error: InfeasibleBudgetError, request: PlanRequest, opened: Opened) -> InfeasibleBudgetError:
+    """The error, or the reasons why nothing of the network can be pruned where that is so."""
+    part = None if opened.dense is None else prunability(opened.dense.graph)
+    if part is not None and not part.num_prunable:
+        return InfeasibleBudgetError(f"no plan meets the budget: {why_nothing(part)}")
+    return _with_its_limits(error, request)
 
 
 def _with_its_limits(error: InfeasibleBudgetError, request: PlanRequest) -> InfeasibleBudgetError:

@@ -10,12 +10,13 @@ from pathlib import Path
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
+from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import BuildOptions, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
-from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prepare

@@ -13,10 +13,13 @@ import halp_trt
 from halp_trt.errors import ArtefactError, RuntimeUnavailableError
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable, Surface
+from halp_trt.planning.prunability import Prunability, prunability
 from halp_trt.report import describe, describe_log
-from halp_trt.specs import PruningPlan, Verification
+from halp_trt.report.prunability import describe_prunability, prunability_facts
+from halp_trt.specs import ChannelGraph, PruningPlan, Verification
 from halp_trt.store import encode, load, read_table
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.prunable import prunable_part
 from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
 
 __all__ = ["Opened", "open_artefact", "page_of", "read_log", "require_pages", "text_of"]
@@ -34,6 +37,7 @@ class Opened:
         title: a heading.
         value: the artefact, None for a run's folder.
         settings, plan, verification, table, log: parts of a run's folder, as far as it has them.
+        prunability: what can be pruned of the network, where its graph is known.
     """
 
     title: str
@@ -43,6 +47,7 @@ class Opened:
     verification: Verification | None = None
     table: LatencyTable | None = None
     log: tuple[Mapping[str, Any], ...] = field(default=())
+    prunability: Prunability | None = None
 
     @property
     def values(self) -> object:
@@ -50,7 +55,13 @@ class Opened:
         if self.value is not None:
             return _SUMMARIES[type(self.value)](self.value) if type(self.value) in _SUMMARIES else self.value
         settings = settings_json(self.settings) if self.settings is not None else None
-        return {"settings": settings, "plan": self.plan, "verification": self.verification, "log": list(self.log)}
+        return {
+            "settings": settings,
+            "plan": self.plan,
+            "verification": self.verification,
+            "prunability": self.prunability,
+            "log": list(self.log),
+        }
 
 
 def rows_of(table: LatencyTable) -> object:
@@ -94,8 +105,13 @@ def _layers_of(profiles: LayerProfiles) -> object:
     }
 
 
+def _graph_of(graph: ChannelGraph) -> object:
+    """A channel graph and what can be pruned of it."""
+    return {**encode(graph), "prunability": prunability(graph)}
+
+
 _SUMMARIES: Mapping[type, Callable[[Any], object]] = MappingProxyType(
-    {LatencyTable: rows_of, LayerProfiles: _layers_of, QueryRuns: _runs_of}
+    {ChannelGraph: _graph_of, LatencyTable: rows_of, LayerProfiles: _layers_of, QueryRuns: _runs_of}
 )
 """The function that makes JSON of each value that does not say what it means by its fields."""
 
@@ -112,13 +128,16 @@ def open_artefact(path: Path) -> Opened:
     settings = run.read_settings()
     verification = load(run.verification) if run.verification.exists() else None
     model, data, lut = settings.network.model, settings.data.data, Path(settings.table.lut)
+    plan = run.read_plan() if run.plan.exists() else None
+    table = read_table(lut) if settings.table.lut and lut.exists() else None
     return Opened(
         title=f"{model} on {data}" if data != NO_DATA else model,
         settings=settings,
-        plan=run.read_plan() if run.plan.exists() else None,
+        plan=plan,
         verification=verification,
-        table=read_table(lut) if settings.table.lut and lut.exists() else None,
+        table=table,
         log=read_log(run.log),
+        prunability=prunable_part(plan.graph, table) if plan is not None else None,
     )
 
 
@@ -146,7 +165,9 @@ def text_of(opened: Opened) -> str:
     if opened.value is not None:
         return describe(opened.value)
     parts = [opened.title, describe_log(opened.log)]
-    parts += [describe(value) for value in (opened.plan, opened.verification) if value is not None]
+    parts += [describe(opened.plan)] if opened.plan is not None else []
+    parts += [describe_prunability(opened.prunability)] if opened.prunability is not None else []
+    parts += [describe(opened.verification)] if opened.verification is not None else []
     return "\n\n".join(parts)
 
 
@@ -178,6 +199,8 @@ def page_of(opened: Opened) -> str:
     if opened.settings is not None:
         values = opened.settings.by_name()
         facts = {name.replace("_", " "): value_text(values[name]) for name in _FACTS}
+    if opened.prunability is not None:
+        facts |= prunability_facts(opened.prunability)
     return render(
         Evidence(
             title=opened.title,

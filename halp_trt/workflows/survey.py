@@ -22,11 +22,12 @@ from halp_trt.latency import (
     usual_probes,
 )
 from halp_trt.planning.chunks import grid_steps
+from halp_trt.planning.resources import network_footprint
 from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import Runtime
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 from halp_trt.store import append_surfaces, create_table, read_table
-from halp_trt.workflows.measurer import Measurer, Progress, network_footprint, silent
+from halp_trt.workflows.measurer import Measurer, Progress, silent
 
 __all__ = ["Survey", "survey_lut"]
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halp_trt.latency import LatencyTable
+from halp_trt.planning.prunability import Prunability
 from halp_trt.runtimes import Runtime
 from halp_trt.specs import ChannelGraph, Target
 from halp_trt.workflows.folder import table_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import check_measurable
 from halp_trt.workflows.prepared import prepare
+from halp_trt.workflows.prunable import prunable_part
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.survey import Survey, survey_lut
 from halp_trt.workflows.target import find_target
@@ -41,8 +43,11 @@ def measure_table(
 
 def measure_alone(
     settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
-) -> tuple[Path, LatencyTable]:
+) -> tuple[Path, LatencyTable, Prunability]:
     """Measures the table of the network that settings name, at ``path`` or at the target's own place.
+
+    Returns:
+        The table's path, the table, and what can be pruned of the network.
 
     Raises:
         ArtefactError, TargetMismatchError: as :func:`measure_table`.
@@ -54,4 +59,5 @@ def measure_alone(
     asked = settings if settings.network.classes is None else settings.changed(data=NO_DATA)
     network, data = network_of(asked)
     graph = prepare(network, data, frozen=settings.prune.frozen).graph
-    return measure_table(graph, survey, path or table_path(target), runtime, target, progress, resume=resume)
+    found, table = measure_table(graph, survey, path or table_path(target), runtime, target, progress, resume=resume)
+    return found, table, prunable_part(graph, table)

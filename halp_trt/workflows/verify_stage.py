@@ -11,6 +11,7 @@ from halp_trt.latency import LatencyTable, check_target
 from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.widen import unslim
+from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
@@ -20,7 +21,7 @@ from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
-from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of

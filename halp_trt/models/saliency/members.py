@@ -84,17 +84,19 @@ def _out_axis(owner: nn.Module) -> int:
 
 
 def scored_members(
-    members: list[Member], graph: ChannelGraph, order: tuple[int, ...] = (0, 1, 2)
+    members: list[Member], graph: ChannelGraph, order: tuple[int, ...] = (0, 1, 2), *, is_partial: bool = False
 ) -> dict[str, list[Member]]:
     """The members to score every prunable group by: those of the first rank in ``order`` that it has.
 
     Raises:
-        GraphMismatchError: no parameter follows a group.
+        GraphMismatchError: no parameter follows a group, unless ``is_partial`` lets such groups be left out.
     """
     chosen = {}
     for group in graph.prunable_groups:
         following = [m for m in members if any(run.group == group.name for run in m.axis.runs)]
         ranked = next(filter(None, ([m for m in following if m.rank == rank] for rank in order)), None)
+        if ranked is None and is_partial:
+            continue
         if ranked is None:
             raise GraphMismatchError(
                 f"no parameter follows channel group {group.name!r}; freeze it, nothing can score it"

@@ -41,18 +41,30 @@ class SaliencySums:
 
 
 class Taylor:
-    """The mean Taylor score over the minibatches of one pruning step."""
+    """The mean Taylor score over the minibatches of one pruning step.
+
+    Parameters that are not trained (``requires_grad`` False) have gradients too until :meth:`finish`, because their
+    channels may be pruned; no optimiser sees these gradients.
+    """
 
     def __init__(self, module: nn.Module, graph: ChannelGraph) -> None:
-        """Begins without minibatches."""
+        """Begins without minibatches; turns the gradients of fixed parameters on."""
         self._module, self._graph, self._sums = module, graph, SaliencySums()
+        scored = {id(m.parameter): m.parameter for ms in _by_group(module, graph).values() for m in ms}
+        self._fixed = [p for p in scored.values() if not p.requires_grad and p.is_floating_point()]
+        for parameter in self._fixed:
+            parameter.requires_grad_(True)
 
     def after_backward(self) -> None:
-        """Adds the terms of the module's present gradients."""
+        """Adds the terms of the module's present gradients, and takes those of fixed parameters away again."""
         self._sums = accumulate(self._sums, self._module, self._graph)
+        for parameter in self._fixed:
+            parameter.grad = None
 
     def finish(self) -> Saliency:
         """The mean over the minibatches; raises as :func:`mean_saliency`."""
+        for parameter in self._fixed:
+            parameter.requires_grad_(False)
         return mean_saliency(self._sums)
 
 
@@ -63,8 +75,10 @@ def accumulate(
 
     A group is scored by the normalisations on its channels (``γ ∂γ + β ∂β``). If it has none, it is scored by the
     weights and biases of the convolutions and linear layers that write it (``Σ w ∂w``); if it has neither, by all
-    parameters that follow it. Differs from HALP's released code, which falls back to the weights as soon as one coupled
-    layer lacks batch norm, and leaves the biases out.
+    parameters that follow it. Parameters without gradients do not count. A group none of whose parameters has one is
+    worth nothing if they are trained, since the loss does not depend on it; if they are fixed, each of its channels
+    counts as the most salient one of the minibatch. Differs from HALP's released code, which falls back to the weights
+    as soon as one coupled layer lacks batch norm, and leaves the biases out.
 
     Args:
         sums: sums up to the previous minibatch, or a fresh ``SaliencySums()``.
@@ -75,13 +89,19 @@ def accumulate(
 
     Raises:
         GraphMismatchError: the graph was made for another network, or no parameter follows a group.
-        UsageError: a group's parameters have no gradients.
+        UsageError: no parameter has a gradient.
     """
-    members = members_of(module, graph)
+    groups = _by_group(module, graph)
     terms = {
         group: _batch_terms(group, chosen, graph.group(group).num_channels, reduction)
-        for group, chosen in scored_members(members, graph).items()
+        for group, chosen in groups.items()
     }
+    if groups and not any(member.parameter.grad is not None for chosen in groups.values() for member in chosen):
+        raise UsageError("the parameters of the channel groups have no gradients; call backward first")
+    largest = max((float(term.max()) for term in terms.values()), default=0.0)
+    for group, chosen in groups.items():
+        if not any(member.parameter.requires_grad or member.parameter.grad is not None for member in chosen):
+            terms[group] = np.full_like(terms[group], largest)
     if not all(bool(np.isfinite(term).all()) for term in terms.values()):
         return SaliencySums(totals=sums.totals, num_batches=sums.num_batches, num_skipped=sums.num_skipped + 1)
     totals = {group: sums.totals[group] + term if sums.totals else term for group, term in terms.items()}
@@ -104,12 +124,15 @@ def mean_saliency(sums: SaliencySums) -> Saliency:
     return Saliency(scores={group: tuple((total / sums.num_batches).tolist()) for group, total in sums.totals.items()})
 
 
-def _batch_terms(group: str, members: list[Member], num_channels: int, reduction: Reduction) -> Floats:
-    """The term ``|Σ p ∂p|`` of each channel for one minibatch.
+def _by_group(module: nn.Module, graph: ChannelGraph) -> dict[str, list[Member]]:
+    """The members to score every prunable group by: those with gradients where it has any."""
+    members = members_of(module, graph)
+    alive = scored_members([m for m in members if m.parameter.grad is not None], graph, is_partial=True)
+    return {**scored_members(members, graph), **alive}
 
-    Raises:
-        UsageError: no parameter of the group has a gradient.
-    """
+
+def _batch_terms(group: str, members: list[Member], num_channels: int, reduction: Reduction) -> Floats:
+    """The term ``|Σ p ∂p|`` of each channel for one minibatch; 0 without gradients."""
     layers: dict[str, Floats] = {}
     for member in members:
         gradient = member.parameter.grad
@@ -120,10 +143,7 @@ def _batch_terms(group: str, members: list[Member], num_channels: int, reduction
         layer = member.axis.parameter.rpartition(".")[0]
         layers[layer] = layers.get(layer, np.zeros(num_channels)) + term
     if not layers:
-        raise UsageError(
-            f"the parameters of channel group {group!r} have no gradients; call backward first, or freeze the group if "
-            f"they are not trained"
-        )
+        return np.zeros(num_channels)
     if reduction == "abs_of_sum":
         return np.asarray(np.abs(sum(layers.values())), dtype=np.float64)
     return np.asarray(sum(np.abs(term) for term in layers.values()), dtype=np.float64)

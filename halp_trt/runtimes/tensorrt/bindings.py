@@ -36,7 +36,8 @@ OPTIONAL = tuple(
     """BuilderFlag.BF16 BuilderFlag.FP16 BuilderFlag.INT8 BuilderFlag.OBEY_PRECISION_CONSTRAINTS
     BuilderFlag.VERSION_COMPATIBLE ComputeCapability DataType.BF16 HardwareCompatibilityLevel.AMPERE_PLUS
     IBuilderConfig.builder_optimization_level ILayer.precision IProgressMonitor LayerType.FULLY_CONNECTED
-    NetworkDefinitionCreationFlag.STRONGLY_TYPED ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905 (many names are easier to read as one text)
+    LayerType.SQUEEZE LayerType.UNSQUEEZE NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    ParserError.node_name ParserError.node_operator""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 """Names that some versions lack; :func:`find` and :func:`need` look them up."""
 

@@ -45,9 +45,11 @@ def check_shapes(network: Any) -> None:
 def network_types(library: Library, network: Any) -> dict[str, str]:
     """The number format in which every convolution and matrix product reads its data, by its ONNX node's name.
 
-    A product behind a ``DequantizeLinear`` computes in that node's input type: TensorRT fuses the two.
+    A product behind a ``DequantizeLinear`` computes in that node's input type: TensorRT fuses the two, also where its
+    parser made a 1-D convolution a 2-D one with an axis put in between.
     """
     trt = library.module
+    views = (trt.LayerType.SHUFFLE, find(trt, "LayerType.SQUEEZE"), find(trt, "LayerType.UNSQUEEZE"))
     writers: dict[str, Any] = {}
     for layer in _layers(network):
         for index in range(layer.num_outputs):
@@ -56,10 +58,7 @@ def network_types(library: Library, network: Any) -> dict[str, str]:
     found = {}
     for layer in _products(library, network):
         tensor = layer.get_input(0)
-        while (writer := writers.get(tensor.name)) is not None and writer.type in (
-            trt.LayerType.SHUFFLE,
-            trt.LayerType.DEQUANTIZE,
-        ):
+        while (writer := writers.get(tensor.name)) is not None and writer.type in (*views, trt.LayerType.DEQUANTIZE):
             tensor = writer.get_input(0)
             if writer.type == trt.LayerType.DEQUANTIZE:
                 break
