@@ -1,4 +1,4 @@
-"""Follows channels through a dense ONNX graph: one rule per family of operators, an error for every other operator."""
+"""Follows channels through a dense ONNX graph: one rule per family of operators, a fence at every other operator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
+from halp_trt.graphs.fences import fence, seal
 from halp_trt.graphs.labels import Ids, Labels
 from halp_trt.graphs.operators import (
     NARY,
@@ -28,10 +29,10 @@ from halp_trt.graphs.products import conv, matmul, need, state
 
 
 def propagate(graph: gs.Graph) -> Labels:
-    """Labels of every tensor of a dense graph.
+    """Labels of every tensor of a dense graph; what cannot be followed is fenced in.
 
     Raises:
-        UnsupportedLayerError: an operator is not understood; the message names the node.
+        UnsupportedLayerError: an input of the network has no static shape.
     """
     labels = Labels()
     for tensor in graph.inputs:
@@ -39,15 +40,17 @@ def propagate(graph: gs.Graph) -> Labels:
             labels.put(tensor.name, 1, labels.fresh(shape(tensor)[1], "it is the network's input"))
     fixed = fixed_tensors(graph)
     for node in graph.nodes:
-        rule = RULES.get(node.op)
+        rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
         if rule is None and all(tensor.name in fixed for tensor in node.outputs):
             continue  # whatever meets it is frozen
-        if rule is None or node.domain not in (None, "", "ai.onnx"):
-            raise UnsupportedLayerError(
-                f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; "
-                "write that part of the network with other operators"
-            )
-        rule(labels, node)
+        if rule is None:
+            fence(labels, node, f"{node.name} ({node.op}) reads it, and channels cannot be followed through that")
+            continue
+        try:
+            rule(labels, node)
+        except UnsupportedLayerError as error:
+            fence(labels, node, str(error).partition(";")[0])
+    seal(labels, graph, fixed)
     for tensor in graph.outputs:
         for ids in labels.axes(tensor.name).values():
             labels.freeze(ids, "it is the network's output")

@@ -65,13 +65,14 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
     for node in graph.nodes:
         mend = _MENDS.get(node.op)
-        if mend is not None:
+        if mend is not None and node.name not in labels.fences:
             mend(cut, node)
     _slice_constants(graph, cut)
     additions = fold_removed(graph, cut.new_shape) if plan.removed_blocks else []
     graph.cleanup(remove_unused_graph_inputs=False)
+    known = {t.name for t in graph.inputs} | {t.name for n in graph.nodes if n.name in labels.fences for t in n.outputs}
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable) and tensor.name not in {t.name for t in graph.inputs}:
+        if isinstance(tensor, gs.Variable) and tensor.name not in known:
             tensor.shape = None
     fold_batch_norms(graph)
     fold_constants(graph)
