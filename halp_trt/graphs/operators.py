@@ -52,7 +52,7 @@ def source(tensor: gs.Tensor, axis: int) -> tuple[str, int] | None:
     """The constant and its axis behind a constant tensor, through transpositions and views; None for data."""
     if isinstance(tensor, gs.Constant):
         return tensor.name, axis
-    if not tensor.inputs or not isinstance(tensor.inputs[0].inputs[0], gs.Constant):
+    if not tensor.inputs or not isinstance(next(iter(tensor.inputs[0].inputs), None), gs.Constant):
         return None
     node = tensor.inputs[0]
     if node.op == "Transpose":

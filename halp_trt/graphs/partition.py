@@ -21,6 +21,8 @@ NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
 _KEPT_VALUES = 64
 """Most numbers of a constant stored in an operand."""
+_STANDING = frozenset({"GatherND"})
+"""Operators that mostly have their channels on another axis than the second; they are described as they stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ def make_layers(
     layers = []
     for unit in units:
         names = tuple(n.name for n in unit.nodes)
-        if unit.node.name in labels.fences or not _is_regular(unit, fixed):
+        if unit.node.name in labels.fences or unit.node.op in _STANDING or not _is_regular(unit, fixed):
             spec = literal_spec(unit.node, fixed, network_inputs)
             layers.append(Layer(name=unit.node.name, spec=spec, in_groups=(), out_groups=(), nodes=names))
             continue

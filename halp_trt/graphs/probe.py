@@ -23,7 +23,9 @@ from halp_trt.store import encode
 __all__ = ["make_probe"]
 
 _OPSETS = ((18, 8), (20, 9), (22, 10))
-"""``(opset, IR version)`` to try; the first one with the operator is taken, the last one for a layer as it stands."""
+"""``(opset, IR version)`` to try; the first one with the operator is taken."""
+_STANDING_OPSETS = ((20, 9), (22, 10), (18, 8))
+"""The same for a layer as it stands: its attributes are of the exporter's opset, which is the first."""
 _MARKER_WIDTHS = (4, 17)
 """Channels read by a marker: the first if the layer's input width divides by 4, else the second. In a network, a writer
 of ragged widths mostly reads ragged ones, and has their memory layout."""
@@ -46,7 +48,7 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
         UnsupportedLayerError: no valid ONNX model of one such layer can be made.
     """
     reasons = [str(value) for name, value in spec.attributes if name == REFUSED]
-    for opset, ir_version in () if reasons else _OPSETS[:: -1 if spec.outputs else 1]:
+    for opset, ir_version in () if reasons else _STANDING_OPSETS if spec.outputs else _OPSETS:
         try:
             return _Drawing(spec=spec, batch_size=batch_size, opset=opset, ir_version=ir_version).model()
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
@@ -172,6 +174,8 @@ class _Drawing:
         kind = np.dtype(operand.dtype)
         if operand.values is not None:
             values = self._constant_values(index, operand.values)
+            if self.spec.operator == "Gather" and len(values) < math.prod(shape):
+                values = tuple(np.resize(values, math.prod(shape)).tolist())  # a spec keeps the first ones alone
             shape = shape if math.prod(shape) == len(values) else (len(values),)
             return self._constant(f"constant_{index}", np.array(values).astype(kind).reshape(shape))
         if operand.is_data or 0 in operand.shape:
@@ -195,8 +199,11 @@ class _Drawing:
         spec = self.spec
         if spec.operator == "Split" and index == 1:
             data = self._operand_shape(spec.operands[0], 0)
-            width = data[int(dict(spec.attributes).get("axis", 0)) % len(data)]  # type: ignore[arg-type]
+            width = data[int(self._attribute("axis")) % len(data)]
             return values if sum(values) == width else tuple(_share(width, len(values)))
+        if spec.operator == "Gather" and index == 1 and self._picks_channels():
+            num_picked = spec.out_channels if len(spec.operands[1].shape) == 1 else len(values)
+            return tuple(float(n % spec.in_channels) for n in range(num_picked))
         if spec.operator == "Slice" and index == 2:
             return tuple(spec.out_channels if value == -1 else value for value in values)
         if spec.operator == "Resize" and index == 3 and len(values) > 2:
@@ -209,6 +216,15 @@ class _Drawing:
             if -1 not in values and math.prod(values) != total:
                 return (self.batch_size, -1)
         return values
+
+    def _picks_channels(self) -> bool:
+        dims = self.spec.operands[0].shape
+        return bool(dims) and dims[int(self._attribute("axis")) % len(dims)] == -1
+
+    def _attribute(self, name: str) -> float:
+        """A number among the layer's attributes; 0 where it has none of that name."""
+        value = dict(self.spec.attributes).get(name, 0)
+        return value if isinstance(value, int | float) else 0
 
     def _main_shape(self) -> tuple[int, ...]:
         return (self.batch_size, self.spec.in_channels, *self.spec.in_size)

@@ -78,7 +78,7 @@ def _whole_numbers(spec: LayerSpec, index: int) -> Array:
         start = int(first) if isinstance(first, int) else 0
         limits = np.array(data[start : start + shape[-1]])
         rows = np.arange(math.prod(shape[:-1])).reshape(*shape[:-1], 1)
-        return rows % np.maximum(limits, 1)
+        return np.asarray(rows % np.maximum(limits, 1))
     if _LENGTHS.get(spec.operator) == index:
         return np.full(shape, data[1 if dict(spec.attributes).get("layout") == 1 else 0])
     if _SHAPES.get(spec.operator) == index:
