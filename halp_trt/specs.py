@@ -37,7 +37,7 @@ __all__ = [
     "Verification",
 ]
 
-Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...]]
+Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]]
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 """Number formats of an engine; a runtime offers some of them. ``tf32`` is fp32 with products rounded to 10 bits of
@@ -54,14 +54,17 @@ class Operand:
 
     Attributes:
         shape: the tensor's shape; the channel axis holds -1 (the layer's ``in_channels``; an equal share of it for
-            ``Concat``), every other axis its size, the batch axis 0 (the target's batch size).
+            ``Concat``), the last axis of a product's second factor -2 (its ``out_channels``), every other axis its
+            size, the batch axis 0 (the target's batch size).
         values: the flattened numbers of a small constant (``Clip`` bounds, ``Resize`` scales), or None for data.
         dtype: numpy name of the element type.
+        is_data: True if it is data of which no axis is the batch, or one of a layer described as it stands.
     """
 
     shape: tuple[int, ...]
     values: tuple[float, ...] | None = None
     dtype: str = "float32"
+    is_data: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class LayerSpec:
         operands: inputs in order, for operators other than convolutions and matrix products.
         attributes: the operator's remaining ONNX attributes, and ``<Activation>.<attribute>`` for its epilogue.
         plain_input: the input is the network's own, in the user's layout, not produced by another kernel.
+        outputs: outputs in order, of a layer described as it stands: its operands and outputs have their own shapes,
+            batch and channels included. Empty for every other layer.
     """
 
     operator: str
@@ -97,6 +102,7 @@ class LayerSpec:
     operands: tuple[Operand, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     plain_input: bool = False
+    outputs: tuple[Operand, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.in_channels < 1 or self.out_channels < 1 or self.conv_groups < 1:

@@ -16,9 +16,14 @@ Ids = npt.NDArray[np.int64]
 
 
 class Labels:
-    """Channel ids along axes of tensors, and the couplings between channels found so far."""
+    """Channel ids along axes of tensors, and the couplings between channels found so far.
+
+    Attributes:
+        fences: names of the nodes through which channels are not followed, with the reason; they stay as they are.
+    """
 
     def __init__(self) -> None:
+        self.fences: dict[str, str] = {}
         self._parent: list[int] = []
         self._frozen: dict[int, str] = {}
         self._axes: dict[str, dict[int, Ids]] = {}

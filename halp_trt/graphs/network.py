@@ -49,7 +49,7 @@ def channel_graph(
         frozen: reasons by layer name (or a prefix of it up to a dot) for outputs not to be pruned.
 
     Raises:
-        UnsupportedLayerError: a node is not understood.
+        UnsupportedLayerError: an input has no static shape.
         UsageError: a frozen layer does not exist.
     """
     graph = gs.import_onnx(model)
@@ -58,7 +58,9 @@ def channel_graph(
     writers = _writers(graph)
     _freeze(labels, writers, frozen or {})
     channels = form_groups(labels, writers)
-    layers = make_layers(find_units(graph), labels, channels, {t.name for t in graph.inputs}, fixed_tensors(graph))
+    inputs = {tensor.name for tensor in graph.inputs}
+    batch_size = next((shape(tensor)[0] for tensor in graph.inputs if shape(tensor)), 1)
+    layers = make_layers(find_units(graph, labels.fences), labels, channels, inputs, fixed_tensors(graph), batch_size)
     return ChannelGraph(
         model=source_name,
         input_shapes=tuple(shape(tensor) for tensor in graph.inputs),

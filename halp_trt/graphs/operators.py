@@ -52,7 +52,7 @@ def source(tensor: gs.Tensor, axis: int) -> tuple[str, int] | None:
     """The constant and its axis behind a constant tensor, through transpositions and views; None for data."""
     if isinstance(tensor, gs.Constant):
         return tensor.name, axis
-    if not tensor.inputs or not isinstance(tensor.inputs[0].inputs[0], gs.Constant):
+    if not tensor.inputs or not isinstance(next(iter(tensor.inputs[0].inputs), None), gs.Constant):
         return None
     node = tensor.inputs[0]
     if node.op == "Transpose":
@@ -63,11 +63,18 @@ def source(tensor: gs.Tensor, axis: int) -> tuple[str, int] | None:
     return None
 
 
+def reads(node: gs.Node) -> tuple[gs.Tensor, ...]:
+    """The tensors that a node reads, and all that its sub-graphs read and hand back."""
+    captured = (tensor for graph in node.subgraphs() for inner in graph.nodes for tensor in reads(inner))
+    returned = (tensor for graph in node.subgraphs() for tensor in graph.outputs)
+    return tuple(tensor for tensor in (*node.inputs, *captured, *returned) if not tensor.is_empty())
+
+
 def fixed_tensors(graph: gs.Graph) -> frozenset[str]:
     """Names of the tensors that nodes compute from weights and constants alone; they carry no channels."""
     fixed: set[str] = set()
     for node in graph.nodes:
-        if node.inputs and all(isinstance(t, gs.Constant) or t.is_empty() or t.name in fixed for t in node.inputs):
+        if node.inputs and all(isinstance(t, gs.Constant) or t.name in fixed for t in reads(node)):
             fixed.update(tensor.name for tensor in node.outputs)
     return frozenset(fixed)
 

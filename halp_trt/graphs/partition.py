@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.literal import is_static, literal_spec
 from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, slice_ranges, source
 from halp_trt.specs import Attribute, Layer, LayerSpec, Operand
 
@@ -20,6 +21,8 @@ NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
 _KEPT_VALUES = 64
 """Most numbers of a constant stored in an operand."""
+_STANDING = frozenset({"GatherND"})
+"""Operators that mostly have their channels on another axis than the second; they are described as they stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +39,16 @@ class Unit:
 
     @property
     def output(self) -> gs.Tensor:
-        """The tensor written by the kernel."""
-        return self.nodes[-1].outputs[0]
+        """The first tensor written by the kernel."""
+        return next(tensor for tensor in self.nodes[-1].outputs if not tensor.is_empty())
 
 
-def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
+def find_units(graph: gs.Graph, fences: Container[str] = ()) -> tuple[Unit, ...]:
     """All kernels of a dense graph in execution order.
 
     A convolution or matrix product takes along a batch norm, one residual addition (if its branch is the one ready
     last) and an activation, as long as nothing else reads the tensors between. A lone batch norm takes its activation.
-    Views cost nothing; constant sub-graphs are folded.
+    Views cost nothing; constant sub-graphs are folded. Nodes named in ``fences`` stand alone.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
@@ -53,17 +56,17 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     covered: set[int] = set()
     units = []
     for node in graph.nodes:
-        if id(node) in covered or node.op in NO_KERNEL or node.outputs[0].name in fixed:
+        if id(node) in covered or node.op in NO_KERNEL or all(t.is_empty() or t.name in fixed for t in node.outputs):
             continue
         nodes, epilogue = [node], []
-        if node.op in PRODUCTS or node.op == "BatchNormalization":
+        if node.name not in fences and (node.op in PRODUCTS or node.op == "BatchNormalization"):
             wanted = ["BatchNormalization", "Add", "activation"] if node.op in PRODUCTS else ["activation"]
             if node.op == "Gemm":
                 wanted.remove("Add")
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
                 kind = _kind(following)
-                if following is None or kind not in wanted or id(following) in covered:
+                if following is None or kind not in wanted or id(following) in covered or id(following) not in rank:
                     break
                 if kind == "Add" and not _ready_last(nodes[-1], following, rank):
                     break
@@ -91,7 +94,9 @@ def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
     """True if an addition can run inside this kernel: same shapes, and the other operand is computed before."""
     mine = node.outputs[0]
     others = [t for t in add.inputs if t is not mine]
-    if len(others) != 1 or not isinstance(others[0], gs.Variable) or shape(others[0]) != shape(mine):
+    if len(others) != 1 or not isinstance(others[0], gs.Variable) or not is_static(mine) or not is_static(others[0]):
+        return False
+    if shape(others[0]) != shape(mine):
         return False
     producer = others[0].inputs[0] if others[0].inputs else None
     return producer is None or rank[id(producer)] < rank[id(node)]
@@ -101,9 +106,17 @@ def _ready_last(node: gs.Node, add: gs.Node, rank: dict[int, int]) -> bool:
 
 
 def make_layers(
-    units: Sequence[Unit], labels: Labels, channels: Channels, network_inputs: Set[str], fixed: Set[str]
+    units: Sequence[Unit],
+    labels: Labels,
+    channels: Channels,
+    network_inputs: Set[str],
+    fixed: Set[str],
+    batch_size: int = 1,
 ) -> tuple[Layer, ...]:
     """The layers, with specs at dense widths and the groups behind their widths.
+
+    Nodes through which channels are not followed, and those with a shape that is known at run time alone, are described
+    as they stand.
 
     Args:
         units: kernels in execution order.
@@ -111,26 +124,36 @@ def make_layers(
         channels: groups of the dense graph.
         network_inputs: names of the network's inputs.
         fixed: names of tensors computed from constants alone.
+        batch_size: the network's.
     """
     layers = []
     for unit in units:
+        names = tuple(n.name for n in unit.nodes)
+        if unit.node.name in labels.fences or unit.node.op in _STANDING or not _is_regular(unit, fixed):
+            spec = literal_spec(unit.node, fixed, network_inputs)
+            layers.append(Layer(name=unit.node.name, spec=spec, in_groups=(), out_groups=(), nodes=names))
+            continue
         data = _data_inputs(unit.node, fixed)
         in_axis, out_axis = _channel_axis(unit, data[0]), _channel_axis(unit, unit.output)
         ins = _input_groups(unit, labels, channels, data, in_axis)
         outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
-        spec = _spec(unit, data, network_inputs, in_axis, out_axis)
-        if not outs:
-            ins = ()
+        spec = _spec(unit, data, network_inputs, in_axis, out_axis, batch_size)
         layers.append(
             Layer(
                 name=unit.node.name,
                 spec=spec,
                 in_groups=ins if outs else (),
                 out_groups=outs if ins else (),
-                nodes=tuple(n.name for n in unit.nodes),
+                nodes=names,
             )
         )
     return tuple(layers)
+
+
+def _is_regular(unit: Unit, fixed: Set[str]) -> bool:
+    """True if a unit reads data, and all of its tensors have static shapes."""
+    tensors = [t for node in unit.nodes for t in (*node.inputs, *node.outputs) if not t.is_empty()]
+    return all(map(is_static, tensors)) and bool(_data_inputs(unit.node, fixed))
 
 
 def _data_inputs(node: gs.Node, fixed: Set[str]) -> list[gs.Tensor]:
@@ -155,7 +178,9 @@ def _joins_channels(node: gs.Node) -> bool:
     return int(node.attrs["axis"]) % len(shape(node.outputs[0])) == 1
 
 
-def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int) -> LayerSpec:
+def _spec(
+    unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int, batch_size: int
+) -> LayerSpec:
     """The spec of a unit at dense widths.
 
     Convolutions and matrix products on constant weights are described by their own fields; every other operator by its
@@ -166,6 +191,7 @@ def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: 
         data: its inputs that carry data, the largest first.
         network_inputs: names of the network's inputs.
         in_axis, out_axis: the channel axes of the first input and of the output.
+        batch_size: the network's.
     """
     node, first = unit.node, shape(data[0])
     out = shape(unit.output)
@@ -186,10 +212,11 @@ def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: 
     if node.op in ("Conv", "ConvTranspose"):
         return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
     if node.op in PRODUCTS and len(data) == 1:
-        return replace(spec, bias=bias, attributes=epilogue)
+        rows = first[0] // batch_size  # above 1 where other axes are laid before the batch's
+        return replace(spec, bias=bias, attributes=epilogue, in_size=(rows, *sizes) if rows > 1 else sizes)
     is_data = {t.name for t in data}
     operands = (
-        tuple(_operand(node, i, t.name in is_data) for i, t in enumerate(node.inputs))
+        tuple(_operand(node, i, t.name in is_data, batch_size) for i, t in enumerate(node.inputs))
         if node.op != "BatchNormalization"
         else ()
     )
@@ -237,7 +264,7 @@ def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:
     return ()
 
 
-def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
+def _operand(node: gs.Node, position: int, is_data: bool, batch_size: int) -> Operand:
     """An input with its channel axis as -1 and its batch axis as 0; small constants keep their values."""
     tensor = node.inputs[position]
     if tensor.is_empty():
@@ -252,13 +279,30 @@ def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
             values = _slice_values(node, position)
         return Operand(shape=tuple(dims), values=tuple(values), dtype=dtype)
     rank = len(shape(node.outputs[0]))
+    if is_data and node.op == "MatMul":
+        return _factor(dims, dtype, position, batch_size)
     if is_data:
-        dims[0] = 0
+        has_batch = bool(dims) and dims[0] == batch_size
+        if has_batch:
+            dims[0] = 0
         if len(dims) > 1 and dims[1] > 1:
             dims[1] = -1
-    elif rank - len(dims) <= 1 < rank:
+        return Operand(shape=tuple(dims), dtype=dtype, is_data=not has_batch)
+    if rank - len(dims) <= 1 < rank:
         dims[1 - (rank - len(dims))] = -1
     return Operand(shape=tuple(dims), dtype=dtype)
+
+
+def _factor(dims: list[int], dtype: str, position: int, batch_size: int) -> Operand:
+    """A factor of a product of two computed matrices: -1 on the axis that is summed, -2 on the product's last axis."""
+    has_batch = len(dims) > 2 and dims[0] == batch_size
+    if has_batch:
+        dims[0] = 0
+    if len(dims) > 1:
+        dims[-1 - position] = -1
+    if position and len(dims) > 1:
+        dims[-1] = -2
+    return Operand(shape=tuple(dims), dtype=dtype, is_data=not has_batch)
 
 
 def _slice_values(node: gs.Node, position: int) -> list[float]:

@@ -14,6 +14,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
+from halp_trt.graphs.literal import REFUSED
+from halp_trt.graphs.probe_values import given_attributes, given_values
 from halp_trt.runtimes import CONSUMER, MARKER, SPEC_KEY
 from halp_trt.specs import LayerSpec, Operand
 from halp_trt.store import encode
@@ -22,6 +24,8 @@ __all__ = ["make_probe"]
 
 _OPSETS = ((18, 8), (20, 9), (22, 10))
 """``(opset, IR version)`` to try; the first one with the operator is taken."""
+_STANDING_OPSETS = ((20, 9), (22, 10), (18, 8))
+"""The same for a layer as it stands: its attributes are of the exporter's opset, which is the first."""
 _MARKER_WIDTHS = (4, 17)
 """Channels read by a marker: the first if the layer's input width divides by 4, else the second. In a network, a writer
 of ragged widths mostly reads ragged ones, and has their memory layout."""
@@ -43,8 +47,8 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
     Raises:
         UnsupportedLayerError: no valid ONNX model of one such layer can be made.
     """
-    reasons = []
-    for opset, ir_version in _OPSETS:
+    reasons = [str(value) for name, value in spec.attributes if name == REFUSED]
+    for opset, ir_version in () if reasons else _STANDING_OPSETS if spec.outputs else _OPSETS:
         try:
             return _Drawing(spec=spec, batch_size=batch_size, opset=opset, ir_version=ir_version).model()
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
@@ -73,6 +77,8 @@ class _Drawing:
 
     def model(self) -> bytes:
         spec = self.spec
+        if spec.outputs:
+            return self._as_it_stands()
         operands, attributes = self._operator()
         result = self._node(spec.operator, operands, attributes)
         if spec.operator == "MatMul" and spec.bias:
@@ -85,6 +91,29 @@ class _Drawing:
             result = self._node("Conv", [result, kernel], {"kernel_shape": [1, 1]}, name=CONSUMER)
         self.outputs.insert(0, result)
         return self._finish()
+
+    def _as_it_stands(self) -> bytes:
+        """The model of a layer whose shapes are all written down, with all of its outputs."""
+        spec = self.spec
+        inputs = [self._standing(operand, index) for index, operand in enumerate(spec.operands)]
+        results = [
+            gs.Variable.empty() if operand.values == () else gs.Variable(f"layer_output_{index}", None)
+            for index, operand in enumerate(spec.outputs)
+        ]
+        self.nodes.append(gs.Node(spec.operator, "layer", given_attributes(spec), inputs, results))
+        self.outputs[:0] = [result for result in results if not result.is_empty()]
+        return self._finish()
+
+    def _standing(self, operand: Operand, index: int) -> gs.Tensor:
+        if operand.values == ():
+            return gs.Variable.empty()
+        values = given_values(self.spec, index, self.random)
+        if values is not None:
+            return self._constant(f"constant_{index}", values)
+        kind = np.dtype(operand.dtype)
+        if operand.is_data or kind != _FLOAT:
+            return self._data(operand.shape, kind=kind)
+        return self._weight(f"parameter_{index}", operand.shape)
 
     # ---- the operator
 
@@ -129,7 +158,8 @@ class _Drawing:
         attributes |= {"transA": 0, "transB": 1}
         bias = [self._weight("bias", (spec.out_channels,))] if spec.bias else []
         weight = self._weight("weight", (spec.out_channels, spec.in_channels))
-        return [self._data((self.batch_size, spec.in_channels)), weight, *bias]
+        rows = self.batch_size * math.prod(spec.in_size)
+        return [self._data((rows, spec.in_channels)), weight, *bias]
 
     def _given_operands(self) -> list[gs.Tensor]:
         if not self.spec.operands:
@@ -144,9 +174,11 @@ class _Drawing:
         kind = np.dtype(operand.dtype)
         if operand.values is not None:
             values = self._constant_values(index, operand.values)
+            if self.spec.operator == "Gather" and len(values) < math.prod(shape):
+                values = tuple(np.resize(values, math.prod(shape)).tolist())  # a spec keeps the first ones alone
             shape = shape if math.prod(shape) == len(values) else (len(values),)
             return self._constant(f"constant_{index}", np.array(values).astype(kind).reshape(shape))
-        if 0 in operand.shape:
+        if operand.is_data or 0 in operand.shape:
             is_image = len(operand.shape) == 4 and operand.shape[1] == -1
             return self._data(shape, is_image=is_image, kind=kind)
         if kind == _FLOAT:
@@ -159,24 +191,40 @@ class _Drawing:
             shared = [i for i, other in enumerate(self.spec.operands) if -1 in other.shape]
             if index in shared:
                 width = _share(width, len(shared))[shared.index(index)]
-        return tuple(self.batch_size if n == 0 else width if n == -1 else n for n in operand.shape)
+        widths = {0: self.batch_size, -1: width, -2: self.spec.out_channels}
+        return tuple(widths.get(n, n) for n in operand.shape)
 
     def _constant_values(self, index: int, values: tuple[float, ...]) -> tuple[float, ...]:
         """The values of a constant, with widths and batch replaced by this spec's."""
         spec = self.spec
-        if spec.operator == "Split" and index == 1 and sum(values) != spec.in_channels:
-            return tuple(_share(spec.in_channels, len(values)))
+        if spec.operator == "Split" and index == 1:
+            data = self._operand_shape(spec.operands[0], 0)
+            width = data[int(self._attribute("axis")) % len(data)]
+            return values if sum(values) == width else tuple(_share(width, len(values)))
+        if spec.operator == "Gather" and index == 1 and self._picks_channels():
+            num_picked = spec.out_channels if len(spec.operands[1].shape) == 1 else len(values)
+            return tuple(float(n % spec.in_channels) for n in range(num_picked))
         if spec.operator == "Slice" and index == 2:
             return tuple(spec.out_channels if value == -1 else value for value in values)
         if spec.operator == "Resize" and index == 3 and len(values) > 2:
             return (self.batch_size, spec.in_channels, *values[2:])
         if spec.operator == "Expand" and index == 1 and len(values) > 1:
-            return (self.batch_size, spec.in_channels if values[1] == -1 else values[1], *values[2:])
+            first = values[0] if spec.operands[0].is_data else self.batch_size
+            return (first, spec.in_channels if values[1] == -1 else values[1], *values[2:])
         if spec.operator == "Reshape" and index == 1 and spec.operands[0].values is None:
             total = math.prod(self._operand_shape(spec.operands[0], 0))
             if -1 not in values and math.prod(values) != total:
                 return (self.batch_size, -1)
         return values
+
+    def _picks_channels(self) -> bool:
+        dims = self.spec.operands[0].shape
+        return bool(dims) and dims[int(self._attribute("axis")) % len(dims)] == -1
+
+    def _attribute(self, name: str) -> float:
+        """A number among the layer's attributes; 0 where it has none of that name."""
+        value = dict(self.spec.attributes).get(name, 0)
+        return value if isinstance(value, int | float) else 0
 
     def _main_shape(self) -> tuple[int, ...]:
         return (self.batch_size, self.spec.in_channels, *self.spec.in_size)

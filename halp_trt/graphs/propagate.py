@@ -1,4 +1,4 @@
-"""Follows channels through a dense ONNX graph: one rule per family of operators, an error for every other operator."""
+"""Follows channels through a dense ONNX graph: one rule per family of operators, a fence at every other operator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
+from halp_trt.graphs.fences import fence, seal
+from halp_trt.graphs.gathers import gather
 from halp_trt.graphs.labels import Ids, Labels
 from halp_trt.graphs.operators import (
     NARY,
@@ -28,26 +30,25 @@ from halp_trt.graphs.products import conv, matmul, need, state
 
 
 def propagate(graph: gs.Graph) -> Labels:
-    """Labels of every tensor of a dense graph.
+    """Labels of every tensor of a dense graph; what cannot be followed is fenced in.
 
     Raises:
-        UnsupportedLayerError: an operator is not understood; the message names the node.
+        UnsupportedLayerError: an input of the network has no static shape.
     """
     labels = Labels()
     for tensor in graph.inputs:
         if len(shape(tensor)) > 1:
             labels.put(tensor.name, 1, labels.fresh(shape(tensor)[1], "it is the network's input"))
-    fixed = fixed_tensors(graph)
     for node in graph.nodes:
-        rule = RULES.get(node.op)
-        if rule is None and all(tensor.name in fixed for tensor in node.outputs):
-            continue  # whatever meets it is frozen
-        if rule is None or node.domain not in (None, "", "ai.onnx"):
-            raise UnsupportedLayerError(
-                f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; "
-                "write that part of the network with other operators"
-            )
-        rule(labels, node)
+        rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
+        if rule is None:
+            fence(labels, node, f"{node.name} ({node.op}) reads it, and channels cannot be followed through that")
+            continue
+        try:
+            rule(labels, node)
+        except UnsupportedLayerError as error:
+            fence(labels, node, str(error).partition(";")[0])
+    seal(labels, graph, fixed_tensors(graph))
     for tensor in graph.outputs:
         for ids in labels.axes(tensor.name).values():
             labels.freeze(ids, "it is the network's output")
@@ -193,21 +194,6 @@ def _equal_slices(data: gs.Tensor, axis: int, size: int) -> list[slice]:
     return [cut for cut in cuts if cut.stop - cut.start == size]
 
 
-def _gather(labels: Labels, node: gs.Node) -> None:
-    data, output = node.inputs[0], node.outputs[0]
-    picked = int(node.attrs.get("axis", 0)) % len(shape(data))
-    added = len(shape(output)) - len(shape(data))
-    for axis, ids in labels.axes(data.name).items():
-        if axis == picked:
-            indices = constant(node, 1)
-            if added != 0 or indices is None:
-                labels.freeze(ids, f"{node.name} picks single channels of it")
-            else:
-                labels.put(output.name, axis, ids[np.array(indices)])
-        else:
-            labels.put(output.name, axis + (added if axis > picked else 0), ids)
-
-
 def _transpose(labels: Labels, node: gs.Node) -> None:
     if isinstance(node.inputs[0], gs.Constant):
         return
@@ -336,7 +322,8 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": conv,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
-    "Gather": _gather,
+    "Gather": gather,
+    "GatherND": gather,
     "Gemm": matmul,
     "GroupNormalization": _mixing,
     "Hardmax": _mixing,

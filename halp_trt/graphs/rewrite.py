@@ -12,8 +12,9 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import BuildError, GraphMismatchError
 from halp_trt.graphs.channels import alive, mask_of
 from halp_trt.graphs.folding import fold_batch_norms, fold_constants
+from halp_trt.graphs.gathers import mend_gather
 from halp_trt.graphs.labels import Ids, Labels
-from halp_trt.graphs.operators import constant, shape, slice_ranges, split_sizes
+from halp_trt.graphs.operators import shape, slice_ranges, split_sizes
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.propagate import propagate
 from halp_trt.graphs.removed import absorb_additions, fold_removed
@@ -65,13 +66,14 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
     for node in graph.nodes:
         mend = _MENDS.get(node.op)
-        if mend is not None:
+        if mend is not None and node.name not in labels.fences:
             mend(cut, node)
     _slice_constants(graph, cut)
     additions = fold_removed(graph, cut.new_shape) if plan.removed_blocks else []
     graph.cleanup(remove_unused_graph_inputs=False)
+    known = {t.name for t in graph.inputs} | {t.name for n in graph.nodes if n.name in labels.fences for t in n.outputs}
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable) and tensor.name not in {t.name for t in graph.inputs}:
+        if isinstance(tensor, gs.Variable) and tensor.name not in known:
             tensor.shape = None
     fold_batch_norms(graph)
     fold_constants(graph)
@@ -165,13 +167,7 @@ def _mend_slice(cut: _Cut, node: gs.Node) -> None:
 
 
 def _mend_gather(cut: _Cut, node: gs.Node) -> None:
-    axis = int(node.attrs.get("axis", 0)) % len(shape(node.inputs[0]))
-    keep = cut.axis(node.inputs[0].name, axis)
-    indices = constant(node, 1) if isinstance(node.inputs[1], gs.Constant) else None
-    if keep is None or indices is None or len(shape(node.inputs[1])) != 1:
-        return
-    moved = np.cumsum(keep) - 1
-    _replace_constant(node, 1, [int(moved[i]) for i in indices if keep[i]])
+    mend_gather(cut.axis, node)
 
 
 def _mend_resize(cut: _Cut, node: gs.Node) -> None:
@@ -186,6 +182,7 @@ _MENDS: dict[str, Callable[[_Cut, gs.Node], None]] = {
     "ConvTranspose": _mend_conv,
     "Expand": _mend_view,
     "Gather": _mend_gather,
+    "GatherND": _mend_gather,
     "Reshape": _mend_view,
     "Resize": _mend_resize,
     "Slice": _mend_slice,

@@ -12,7 +12,9 @@ from pathlib import Path
 from halp_trt.errors import MissingLatencyError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.graphs.typed_probe import make_typed_probe
+from halp_trt.graphs.unprobed import probe_refusal
 from halp_trt.latency import LatencyTable, Surface, check_target
+from halp_trt.planning.estimates import estimate
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, Unit, traits_of
 from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
@@ -131,11 +133,26 @@ class Measurer:
                 f"{self._path} lacks {len(missing)} of the layers, first {next(iter(missing))}; run build-lut again "
                 "with a smaller step, or allow measuring while planning"
             )
+        refused = {spec: reason for spec in missing if (reason := self._refusal(spec, missing[spec]))}
+        missing = {spec: model for spec, model in missing.items() if spec not in refused}
         if missing:
             report = partial(_report_of, self._progress, len(missing))
             bench = replace(self._bench, speed_us=speed_of(self._known))
             self._known.update(bench.measure_rows(missing, self._path, report))
+        if refused:
+            self._estimate(refused)
         return {spec: self._known[spec] for spec in wanted}
+
+    def _refusal(self, spec: LayerSpec, model: bytes | None) -> str:
+        """The reason why a layer cannot be measured alone; empty for one that can, or that has a model of its own."""
+        return "" if model is not None else probe_refusal(spec, self._bench.target.batch_size)
+
+    def _estimate(self, refused: Mapping[LayerSpec, str]) -> None:
+        """Adds estimated rows, with a doubt, of layers that cannot be measured alone."""
+        rows, batch_size = dict(self._known), self._bench.target.batch_size
+        found = {spec: estimate(spec, reason, rows, batch_size) for spec, reason in refused.items()}
+        append_rows(self._path, found.items())
+        self._known.update(found)
 
     def _interpolated(
         self, missing: Mapping[LayerSpec, bytes | None]

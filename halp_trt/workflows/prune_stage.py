@@ -26,6 +26,7 @@ from halp_trt.workflows.request import Subject
 from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.unprobed import warn_unprobed
 
 __all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run"]
 
@@ -88,6 +89,7 @@ def prune_run(
     runtime, target = find_target(settings.place)
     request = check_prunable(settings, runtime, target)
     path = table_of(settings.table, target)
+    warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
     asked = settings.changed(lut=str(path), runtime=runtime.name)
     engine, give_types = dense or dense_engine(prepared, runtime, target)

@@ -17,6 +17,7 @@ from halp_trt.workflows.prunable import prunable_part
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.survey import Survey, survey_lut
 from halp_trt.workflows.target import find_target
+from halp_trt.workflows.unprobed import warn_unprobed
 
 __all__ = ["measure_alone", "measure_table"]
 
@@ -37,6 +38,7 @@ def measure_table(
         ArtefactError: the table exists and ``resume`` is not set, or it cannot be written.
         TargetMismatchError: it is of another target.
     """
+    warn_unprobed(graph, target)
     whole = resume and path.exists()
     return path, survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=whole, progress=progress)
 

@@ -1,0 +1,56 @@
+"""Latencies of layers that cannot be measured alone, estimated from the bytes they move."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+import numpy as np
+
+from halp_trt.errors import MissingLatencyError
+from halp_trt.planning.resources import flops, footprint_of
+from halp_trt.specs import LayerSpec, Measurement, Operand
+
+__all__ = ["estimate"]
+
+
+def estimate(spec: LayerSpec, reason: str, rows: Mapping[LayerSpec, Measurement], batch_size: int = 1) -> Measurement:
+    """A latency in the shape of a row, with a doubt that names the reason and the way it was found.
+
+    The bytes that the layer reads and writes are charged at the median rate of the measured layers that do no products
+    (of all where there is none of these), and at least the quickest measured latency.
+
+    Args:
+        spec: the layer.
+        reason: reason why it was not measured, in words.
+        rows: rows of the same table.
+        batch_size: pictures in one run.
+
+    Raises:
+        MissingLatencyError: no layer of the table was measured.
+    """
+    measured = {known: row for known, row in rows.items() if row.is_trusted and row.latency_us > 0}
+    moving = {known: row for known, row in measured.items() if not flops(known, batch_size)} or measured
+    if not measured:
+        raise MissingLatencyError(f"{spec} cannot be measured ({reason}), and no other layer is to estimate it from")
+    rate = statistics.median(row.latency_us / _bytes(known, batch_size) for known, row in moving.items())
+    least = min(row.latency_us for row in measured.values())
+    latency_us = max(least, rate * _bytes(spec, batch_size))
+    return Measurement(
+        latency_us=latency_us,
+        p10_us=latency_us,
+        p90_us=latency_us,
+        num_samples=1,
+        doubt=f"not measured ({reason}); estimated from the bytes it moves",
+    )
+
+
+def _bytes(spec: LayerSpec, batch_size: int) -> int:
+    if spec.outputs:
+        return max(1, sum(map(_operand_bytes, (*spec.operands, *spec.outputs))))
+    return max(1, footprint_of((spec,), batch_size).num_bytes)
+
+
+def _operand_bytes(operand: Operand) -> int:
+    return 0 if operand.dtype == "none" else math.prod(operand.shape) * np.dtype(operand.dtype).itemsize
