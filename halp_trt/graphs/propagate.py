@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
+from halp_trt.graphs.fixed import is_fixed, settle, state
 from halp_trt.graphs.labels import Ids, Labels
 from halp_trt.graphs.operators import (
     NARY,
@@ -21,10 +21,10 @@ from halp_trt.graphs.operators import (
     permutation,
     shape,
     slice_ranges,
-    source,
     split_sizes,
+    view_blocks,
 )
-from halp_trt.graphs.products import conv, matmul, need, state
+from halp_trt.graphs.products import conv, matmul, need
 
 
 def propagate(graph: gs.Graph) -> Labels:
@@ -33,21 +33,22 @@ def propagate(graph: gs.Graph) -> Labels:
     Raises:
         UnsupportedLayerError: an operator is not understood; the message names the node.
     """
-    labels = Labels()
+    fixed = fixed_tensors(graph)
+    labels = Labels(fixed)
     for tensor in graph.inputs:
         if len(shape(tensor)) > 1:
             labels.put(tensor.name, 1, labels.fresh(shape(tensor)[1], "it is the network's input"))
-    fixed = fixed_tensors(graph)
     for node in graph.nodes:
+        if all(tensor.name in fixed for tensor in node.outputs):
+            continue  # what uses it states its channels
         rule = RULES.get(node.op)
-        if rule is None and all(tensor.name in fixed for tensor in node.outputs):
-            continue  # whatever meets it is frozen
         if rule is None or node.domain not in (None, "", "ai.onnx"):
             raise UnsupportedLayerError(
                 f"node {node.name!r} has operator {node.op!r}, through which channels cannot be followed; "
                 "write that part of the network with other operators"
             )
         rule(labels, node)
+    settle(labels)
     for tensor in graph.outputs:
         for ids in labels.axes(tensor.name).values():
             labels.freeze(ids, "it is the network's output")
@@ -76,7 +77,7 @@ def _nary(labels: Labels, node: gs.Node) -> None:
         for (tensor, own), theirs in zip(sized, found, strict=True):
             if theirs is not None:
                 labels.couple(ids, theirs)
-            elif source(tensor, own) is not None:
+            elif is_fixed(labels, tensor):
                 state(labels, tensor, own, ids)
             elif shape(tensor)[own] > 1:
                 labels.freeze(ids, f"{node.name} combines it with data that has no channels")
@@ -89,7 +90,7 @@ def _channelwise(labels: Labels, node: gs.Node) -> None:
     ids = need(labels, data, 1)
     for parameter in node.inputs[1:]:
         if not parameter.is_empty():
-            labels.put(parameter.name, 0, ids)
+            state(labels, parameter, 0, ids)
     for axis, others in labels.axes(data.name).items():
         if axis > 1 and node.op == "InstanceNormalization":
             labels.freeze(others, f"{node.name} normalises it together with other channels")
@@ -152,6 +153,13 @@ def _concat(labels: Labels, node: gs.Node) -> None:
         for axis, ids in labels.axes(tensor.name).items():
             if axis != joined:
                 labels.put(output.name, axis, ids)
+    for axis, ids in labels.axes(output.name).items():
+        for tensor in node.inputs:
+            if axis != joined and labels.get(tensor.name, axis) is None:
+                if is_fixed(labels, tensor):
+                    state(labels, tensor, axis, ids)
+                else:
+                    labels.freeze(ids, f"{node.name} joins it with data that has no channels")
 
 
 def _split(labels: Labels, node: gs.Node) -> None:
@@ -209,8 +217,6 @@ def _gather(labels: Labels, node: gs.Node) -> None:
 
 
 def _transpose(labels: Labels, node: gs.Node) -> None:
-    if isinstance(node.inputs[0], gs.Constant):
-        return
     for new, old in enumerate(permutation(node)):
         ids = labels.get(node.inputs[0].name, old)
         if ids is not None:
@@ -220,10 +226,8 @@ def _transpose(labels: Labels, node: gs.Node) -> None:
 def _view(labels: Labels, node: gs.Node) -> None:
     """Reshape and its kind: axes are matched in blocks of equal size; within a block channels repeat or are tied."""
     data, output = node.inputs[0], node.outputs[0]
-    if isinstance(data, gs.Constant):
-        return
     before, after = shape(data), shape(output)
-    for olds, news in _blocks(before, after):
+    for olds, news in view_blocks(before, after):
         marked = [a for a in olds if labels.get(data.name, a) is not None]
         if not marked:
             continue
@@ -252,20 +256,6 @@ def _tie(labels: Labels, tensor: str, grid: Ids, news: list[int]) -> None:
     for column in rows.T[1:]:
         labels.couple(rows[:, 0], column)
     labels.put(tensor, news[widest], rows[:, 0].copy())
-
-
-def _blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Smallest runs of axes with equal products, ones attached to the run they stand in."""
-    cuts, i, j, left, right = [(0, 0)], 0, 0, 1, 1
-    while i < len(before) or j < len(after):
-        if (left <= right and i < len(before)) or j >= len(after):
-            left, i = left * before[i], i + 1
-        else:
-            right, j = right * after[j], j + 1
-        if left == right and not (j < len(after) and after[j] == 1 and i == len(before)):
-            cuts.append((i, j))
-    blocks = [(list(range(a, c)), list(range(b, d))) for (a, b), (c, d) in pairwise(cuts)]
-    return [(olds, news) for olds, news in blocks if olds and news]
 
 
 def _expand(labels: Labels, node: gs.Node) -> None:
