@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,12 +92,18 @@ def multiplicities(labels: Labels, channels: Channels, ids: Ids | None) -> tuple
     )
 
 
-def parameter_axes(labels: Labels, channels: Channels, parameters: set[str]) -> tuple[ParameterAxis, ...]:
-    """The axes of parameters and buffers that follow a group."""
+def parameter_axes(labels: Labels, channels: Channels, masked: Set[tuple[str, int]]) -> tuple[ParameterAxis, ...]:
+    """The axes of parameters and buffers that follow a group.
+
+    Args:
+        labels: labels of the dense graph.
+        channels: its groups.
+        masked: names and axes of parameters that are zero at removed channels.
+    """
     return tuple(
         ParameterAxis(parameter=tensor, axis=axis, runs=runs(labels, channels, ids))
         for tensor, axis, ids in labels.labelled()
-        if tensor in parameters
+        if (tensor, axis) in masked
     )
 
 

@@ -7,7 +7,7 @@ region are. Two positions with one root live or die together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,19 @@ class Labels:
     """Channel ids along axes of tensors, and the couplings between channels found so far.
 
     Attributes:
+        fixed: names of the tensors computed from constants alone.
+        partial: channels of parameters' axes of which expressions use some positions; -1 at the others.
         fences: names of the nodes through which channels are not followed, with the reason; they stay as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fixed: Set[str] = frozenset()) -> None:
+        """No labels yet.
+
+        Args:
+            fixed: names of the tensors computed from constants alone.
+        """
+        self.fixed = fixed
+        self.partial: dict[tuple[str, int], Ids] = {}
         self.fences: dict[str, str] = {}
         self._parent: list[int] = []
         self._frozen: dict[int, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,10 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import UsageError
 from halp_trt.graphs.channels import form_groups, parameter_axes
 from halp_trt.graphs.labels import Labels
-from halp_trt.graphs.operators import PRODUCTS, fixed_tensors, shape, source
+from halp_trt.graphs.masking import maskable
+from halp_trt.graphs.operators import shape
 from halp_trt.graphs.partition import find_units, make_layers
+from halp_trt.graphs.products import weighting
 from halp_trt.graphs.propagate import propagate
 from halp_trt.specs import ChannelGraph
 
@@ -55,18 +57,19 @@ def channel_graph(
     graph = gs.import_onnx(model)
     labels = propagate(graph)
     _couple(labels, couplings)
-    writers = _writers(graph)
+    writers = _writers(graph, labels.fixed)
     _freeze(labels, writers, frozen or {})
+    masked = maskable(graph, labels, set(parameters))
     channels = form_groups(labels, writers)
     inputs = {tensor.name for tensor in graph.inputs}
     batch_size = next((shape(tensor)[0] for tensor in graph.inputs if shape(tensor)), 1)
-    layers = make_layers(find_units(graph, labels.fences), labels, channels, inputs, fixed_tensors(graph), batch_size)
+    layers = make_layers(find_units(graph, labels.fences), labels, channels, inputs, labels.fixed, batch_size)
     return ChannelGraph(
         model=source_name,
         input_shapes=tuple(shape(tensor) for tensor in graph.inputs),
         groups=channels.groups,
         layers=layers,
-        parameters=parameter_axes(labels, channels, set(parameters)),
+        parameters=parameter_axes(labels, channels, masked),
         fingerprint=fingerprint(graph),
     )
 
@@ -94,19 +97,10 @@ def _couple(labels: Labels, couplings: Sequence[Coupling]) -> None:
             labels.couple(first[inside[:, 0]], second[inside[:, 1]])
 
 
-def _writers(graph: gs.Graph) -> list[tuple[str, str, int]]:
+def _writers(graph: gs.Graph, fixed: Set[str]) -> list[tuple[str, str, int]]:
     """``(layer, parameter, output axis)`` of every convolution and linear layer."""
-    writers = []
-    for node in graph.nodes:
-        if node.op not in PRODUCTS or source(node.inputs[1], 0) is None:
-            continue
-        transposed = node.op == "ConvTranspose" or node.op == "MatMul" or (
-            node.op == "Gemm" and not int(node.attrs.get("transB", 0))
-        )  # fmt: skip
-        place = source(node.inputs[1], 1 if transposed else 0)
-        assert place is not None
-        writers.append((node.name, *place))
-    return writers
+    found = [(node.name, weighting(node, fixed)) for node in graph.nodes]
+    return [(name, f.weight.name, f.out_axis) for name, f in found if f is not None and f.out_axis is not None]
 
 
 def _freeze(labels: Labels, writers: Sequence[tuple[str, str, int]], frozen: Mapping[str, str]) -> None:

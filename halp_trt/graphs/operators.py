@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -102,3 +104,17 @@ def permutation(node: gs.Node) -> list[int]:
     """The axes of a Transpose."""
     rank = len(shape(node.inputs[0]))
     return [int(a) for a in node.attrs.get("perm", list(range(rank))[::-1])]
+
+
+def view_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Smallest runs of axes with equal products, ones attached to the run they stand in."""
+    cuts, i, j, left, right = [(0, 0)], 0, 0, 1, 1
+    while i < len(before) or j < len(after):
+        if (left <= right and i < len(before)) or j >= len(after):
+            left, i = left * before[i], i + 1
+        else:
+            right, j = right * after[j], j + 1
+        if left == right and not (j < len(after) and after[j] == 1 and i == len(before)):
+            cuts.append((i, j))
+    blocks = [(list(range(a, c)), list(range(b, d))) for (a, b), (c, d) in pairwise(cuts)]
+    return [(olds, news) for olds, news in blocks if olds and news]

@@ -13,6 +13,7 @@ from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.literal import is_static, literal_spec
 from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, slice_ranges, source
+from halp_trt.graphs.products import weighting
 from halp_trt.specs import Attribute, Layer, LayerSpec, Operand
 
 FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"})
@@ -134,7 +135,7 @@ def make_layers(
             layers.append(Layer(name=unit.node.name, spec=spec, in_groups=(), out_groups=(), nodes=names))
             continue
         data = _data_inputs(unit.node, fixed)
-        in_axis, out_axis = _channel_axis(unit, data[0]), _channel_axis(unit, unit.output)
+        in_axis, out_axis = _channel_axes(unit, data[0], fixed)
         ins = _input_groups(unit, labels, channels, data, in_axis)
         outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
         spec = _spec(unit, data, network_inputs, in_axis, out_axis, batch_size)
@@ -161,9 +162,14 @@ def _data_inputs(node: gs.Node, fixed: Set[str]) -> list[gs.Tensor]:
     return sorted(data, key=lambda t: -int(np.prod(shape(t)))) if node.op not in ("Concat", *PRODUCTS) else data
 
 
-def _channel_axis(unit: Unit, tensor: gs.Tensor) -> int:
-    rank = len(shape(tensor))
-    return rank - 1 if unit.node.op == "MatMul" or rank < 2 else 1
+def _channel_axes(unit: Unit, data: gs.Tensor, fixed: Set[str]) -> tuple[int, int]:
+    """The channel axes of a unit's first input and of its output."""
+    found = weighting(unit.node, fixed)
+    ranks = [len(shape(tensor)) for tensor in (data, unit.output)]
+    plain = [rank - 1 if unit.node.op == "MatMul" or rank < 2 else 1 for rank in ranks]
+    if found is None or found.written is None or unit.node.op != "MatMul":
+        return plain[0], plain[1]
+    return found.data_axis, found.written
 
 
 def _input_groups(

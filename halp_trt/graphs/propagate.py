@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.fences import fence, seal
+from halp_trt.graphs.fixed import is_fixed, settle, state
 from halp_trt.graphs.gathers import gather
 from halp_trt.graphs.labels import Ids, Labels
 from halp_trt.graphs.operators import (
@@ -23,10 +23,10 @@ from halp_trt.graphs.operators import (
     permutation,
     shape,
     slice_ranges,
-    source,
     split_sizes,
+    view_blocks,
 )
-from halp_trt.graphs.products import conv, matmul, need, state
+from halp_trt.graphs.products import conv, matmul, need
 
 
 def propagate(graph: gs.Graph) -> Labels:
@@ -35,11 +35,14 @@ def propagate(graph: gs.Graph) -> Labels:
     Raises:
         UnsupportedLayerError: an input of the network has no static shape.
     """
-    labels = Labels()
+    fixed = fixed_tensors(graph)
+    labels = Labels(fixed)
     for tensor in graph.inputs:
         if len(shape(tensor)) > 1:
             labels.put(tensor.name, 1, labels.fresh(shape(tensor)[1], "it is the network's input"))
     for node in graph.nodes:
+        if all(tensor.name in fixed for tensor in node.outputs):
+            continue  # what uses it states its channels
         rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
         if rule is None:
             fence(labels, node, f"{node.name} ({node.op}) reads it, and channels cannot be followed through that")
@@ -48,7 +51,8 @@ def propagate(graph: gs.Graph) -> Labels:
             rule(labels, node)
         except UnsupportedLayerError as error:
             fence(labels, node, str(error).partition(";")[0])
-    seal(labels, graph, fixed_tensors(graph))
+    settle(labels)
+    seal(labels, graph, fixed)
     for tensor in graph.outputs:
         for ids in labels.axes(tensor.name).values():
             labels.freeze(ids, "it is the network's output")
@@ -77,7 +81,7 @@ def _nary(labels: Labels, node: gs.Node) -> None:
         for (tensor, own), theirs in zip(sized, found, strict=True):
             if theirs is not None:
                 labels.couple(ids, theirs)
-            elif source(tensor, own) is not None:
+            elif is_fixed(labels, tensor):
                 state(labels, tensor, own, ids)
             elif shape(tensor)[own] > 1:
                 labels.freeze(ids, f"{node.name} combines it with data that has no channels")
@@ -90,7 +94,7 @@ def _channelwise(labels: Labels, node: gs.Node) -> None:
     ids = need(labels, data, 1)
     for parameter in node.inputs[1:]:
         if not parameter.is_empty():
-            labels.put(parameter.name, 0, ids)
+            state(labels, parameter, 0, ids)
     for axis, others in labels.axes(data.name).items():
         if axis > 1 and node.op == "InstanceNormalization":
             labels.freeze(others, f"{node.name} normalises it together with other channels")
@@ -153,6 +157,13 @@ def _concat(labels: Labels, node: gs.Node) -> None:
         for axis, ids in labels.axes(tensor.name).items():
             if axis != joined:
                 labels.put(output.name, axis, ids)
+    for axis, ids in labels.axes(output.name).items():
+        for tensor in node.inputs:
+            if axis != joined and labels.get(tensor.name, axis) is None:
+                if is_fixed(labels, tensor):
+                    state(labels, tensor, axis, ids)
+                else:
+                    labels.freeze(ids, f"{node.name} joins it with data that has no channels")
 
 
 def _split(labels: Labels, node: gs.Node) -> None:
@@ -195,8 +206,6 @@ def _equal_slices(data: gs.Tensor, axis: int, size: int) -> list[slice]:
 
 
 def _transpose(labels: Labels, node: gs.Node) -> None:
-    if isinstance(node.inputs[0], gs.Constant):
-        return
     for new, old in enumerate(permutation(node)):
         ids = labels.get(node.inputs[0].name, old)
         if ids is not None:
@@ -206,10 +215,8 @@ def _transpose(labels: Labels, node: gs.Node) -> None:
 def _view(labels: Labels, node: gs.Node) -> None:
     """Reshape and its kind: axes are matched in blocks of equal size; within a block channels repeat or are tied."""
     data, output = node.inputs[0], node.outputs[0]
-    if isinstance(data, gs.Constant):
-        return
     before, after = shape(data), shape(output)
-    for olds, news in _blocks(before, after):
+    for olds, news in view_blocks(before, after):
         marked = [a for a in olds if labels.get(data.name, a) is not None]
         if not marked:
             continue
@@ -238,20 +245,6 @@ def _tie(labels: Labels, tensor: str, grid: Ids, news: list[int]) -> None:
     for column in rows.T[1:]:
         labels.couple(rows[:, 0], column)
     labels.put(tensor, news[widest], rows[:, 0].copy())
-
-
-def _blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Smallest runs of axes with equal products, ones attached to the run they stand in."""
-    cuts, i, j, left, right = [(0, 0)], 0, 0, 1, 1
-    while i < len(before) or j < len(after):
-        if (left <= right and i < len(before)) or j >= len(after):
-            left, i = left * before[i], i + 1
-        else:
-            right, j = right * after[j], j + 1
-        if left == right and not (j < len(after) and after[j] == 1 and i == len(before)):
-            cuts.append((i, j))
-    blocks = [(list(range(a, c)), list(range(b, d))) for (a, b), (c, d) in pairwise(cuts)]
-    return [(olds, news) for olds, news in blocks if olds and news]
 
 
 def _expand(labels: Labels, node: gs.Node) -> None:

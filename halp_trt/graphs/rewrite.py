@@ -18,6 +18,7 @@ from halp_trt.graphs.operators import shape, slice_ranges, split_sizes
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.propagate import propagate
 from halp_trt.graphs.removed import absorb_additions, fold_removed
+from halp_trt.graphs.values import evaluate_fixed
 from halp_trt.specs import PruningPlan
 
 Keep = npt.NDArray[np.bool_]
@@ -64,6 +65,7 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     _check_same_network(graph, plan)
     labels = propagate(graph)
     cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
+    evaluate_fixed(graph, labels.fixed)
     for node in graph.nodes:
         mend = _MENDS.get(node.op)
         if mend is not None and node.name not in labels.fences:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from halp_trt.errors import GraphMismatchError
 from halp_trt.specs import ChannelGraph, ParameterAxis
@@ -31,8 +32,8 @@ class Member:
     Attributes:
         axis: the axis.
         parameter: the parameter of its name.
-        rank: 0 for a normalisation's scale or shift, 1 for the output side of a convolution or linear layer, 2 for
-            anything else.
+        rank: 0 for a normalisation's scale or shift, 1 for the output side of a convolution or linear layer or of what
+            it is computed from, 2 for anything else.
     """
 
     axis: ParameterAxis
@@ -72,6 +73,8 @@ def _rank(owner: nn.Module, name: str, axis: int) -> int:
     if isinstance(owner, _NORMS):
         return 0
     if isinstance(owner, _WEIGHTED) and (name == "bias" or axis == _out_axis(owner)):
+        return 1
+    if isinstance(owner, parametrize.ParametrizationList) and axis == 0:
         return 1
     return 2
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from halp_trt.errors import NonFiniteError
-from halp_trt.models.saliency.members import members_of, scored_members, sum_along, sum_per_channel
+from halp_trt.models.saliency.members import Member, members_of, scored_members, sum_along, sum_per_channel
 from halp_trt.specs import ChannelGraph, Saliency
 
 __all__ = ["Magnitude", "magnitude"]
@@ -39,11 +39,12 @@ def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
         NonFiniteError: a weight is NaN or infinite.
     """
     scores = {}
-    for group, members in scored_members(members_of(module, graph), graph, order=(1, 0, 2)).items():
+    members_with_weights = _without_biases(members_of(module, graph))
+    for group, members in scored_members(members_with_weights, graph, order=(1, 0, 2)).items():
         total = np.zeros(graph.group(group).num_channels)
         for member in members:
-            if member.parameter.ndim == 1 and member.rank == 1:
-                continue  # biases
+            if _is_bias(member):
+                continue
             squares = member.parameter.detach().double().pow(2)
             norms = np.sqrt(sum_per_channel(sum_along(squares, member.axis.axis), member.axis, group, len(total)))
             if not np.isfinite(norms).all():
@@ -51,3 +52,14 @@ def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
             total += norms / norms.sum() if norms.sum() > 0 else norms
         scores[group] = tuple(total.tolist())
     return Saliency(scores=scores)
+
+
+def _is_bias(member: Member) -> bool:
+    return member.parameter.ndim == 1 and member.rank == 1
+
+
+def _without_biases(members: list[Member]) -> list[Member]:
+    """All members but the biases of groups that other parameters follow."""
+    others = [member for member in members if not _is_bias(member)]
+    followed = {run.group for member in others for run in member.axis.runs}
+    return [m for m in members if not _is_bias(m) or any(run.group not in followed for run in m.axis.runs)]
