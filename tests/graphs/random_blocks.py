@@ -197,6 +197,17 @@ BLOCKS = (
 """Makers of blocks: each takes the channels that it reads and a way to draw, and gives a block and what it writes."""
 
 
+class Bundle(nn.Module):
+    """Networks side by side: one export of all takes a fraction of the time of as many exports."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(network(x) for network in self.networks)
+
+
 class Network(nn.Module):
     """A stem, blocks, and a linear head behind a mean over positions."""
 
