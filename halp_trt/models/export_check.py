@@ -146,6 +146,8 @@ def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[_Array]:
             f"forward returns a {type(outputs).__name__}, in which no tensors are found; return tensors, or tuples, "
             "lists or dictionaries of them"
         )
+    if any(tensor.is_complex() for tensor in tensors):
+        raise ModelError("forward returns complex numbers, which engines have not; return torch.view_as_real of them")
     return [tensor.detach().cpu().to(torch.float64).numpy() for tensor in tensors]
 
 

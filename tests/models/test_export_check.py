@@ -164,6 +164,15 @@ def test_outputs_in_a_class_of_its_own_are_refused() -> None:
     assert "forward returns a Answer, in which no tensors are found" in refusal(net, export(net, EXAMPLE))
 
 
+def test_complex_outputs_are_refused() -> None:
+    class Complex(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.complex(super().forward(x), super().forward(x))
+
+    net = Complex()
+    assert "forward returns complex numbers" in refusal(net, export(net, EXAMPLE))
+
+
 # ---- what does not --------------------------------------------------------------------------------------------------
 
 
