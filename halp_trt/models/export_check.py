@@ -68,14 +68,25 @@ def check_export(module: nn.Module, example: Sequence[torch.Tensor], model: onnx
             f"the network reads {len(example)} inputs and its export {len(names)} ({', '.join(names)}); "
             "give forward one argument for each tensor"
         )
+    _check_kinds(module, example)
     with _own_randomness(module, example), torch.no_grad():
         twin, example = _twin(module, example)
+        _run(twin, example)
         run = _loaded(model)
         _check(twin, example, model, run)
         if any(x.is_floating_point() for x in example):
             drawn = _drawn(example)
             if _runs(twin, drawn):  # other numbers may be out of its domain
                 _check(twin, drawn, model, run)
+
+
+def _check_kinds(module: nn.Module, example: Sequence[torch.Tensor]) -> None:
+    """Checks that weights and inputs are in number formats that the export can be run in."""
+    tensors = [x for x in (*module.parameters(), *example) if x.is_floating_point()]
+    odd = {x.dtype for x in tensors} - {torch.float32, torch.float16}
+    if odd:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in odd))
+        raise ModelError(f"the network or its example is in {found}, expected fp32; call float() on both")
 
 
 def _check(module: nn.Module, inputs: Sequence[torch.Tensor], model: onnx.ModelProto, run: Executor) -> None:

@@ -173,6 +173,22 @@ def test_complex_outputs_are_refused() -> None:
     assert "forward returns complex numbers" in refusal(net, export(net, EXAMPLE))
 
 
+def test_a_network_without_outputs_is_refused() -> None:
+    class Silent(Net):
+        def forward(self, x: Tensor) -> None:  # type: ignore[override]
+            super().forward(x)
+
+    net = Silent()
+    assert "forward returns a NoneType, in which no tensors are found" in refusal(net, export(net, EXAMPLE))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_number_formats_are_refused(dtype: torch.dtype) -> None:
+    _, model = net_and_model()
+    kind = str(dtype).removeprefix("torch.")
+    assert f"is in {kind}, expected fp32" in refusal(Net().to(dtype), model, EXAMPLE[0].to(dtype))
+
+
 # ---- what does not --------------------------------------------------------------------------------------------------
 
 
