@@ -189,6 +189,33 @@ def test_other_number_formats_are_refused(dtype: torch.dtype) -> None:
     assert f"is in {kind}, expected fp32" in refusal(Net().to(dtype), model, EXAMPLE[0].to(dtype))
 
 
+def test_a_network_that_runs_once_or_cannot_be_copied_is_one_sentence() -> None:
+    class Once(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.spent:
+                raise RuntimeError("spent")
+            return super().forward(x)
+
+    class Holding(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.held
+
+    _, model = net_and_model()
+    once, holding = Once(), Holding()
+    once.spent = True
+    holding.held = nn.Parameter(torch.ones(1)) * 2
+    assert "does not run a second time: spent" in refusal(once, model)
+    assert "cannot be copied" in refusal(holding, model)
+
+
+def test_a_whole_number_without_axes_may_be_an_input() -> None:
+    class Scaled(Net):
+        def forward(self, x: Tensor, by: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x) * by
+
+    checked_export(Scaled().eval(), (*EXAMPLE, torch.tensor(3)))
+
+
 # ---- what does not --------------------------------------------------------------------------------------------------
 
 
