@@ -126,7 +126,10 @@ def _pad(_: gs.Graph, node: gs.Node) -> None:
 
 
 def _resize(_: gs.Graph, node: gs.Node) -> None:
-    """Scales or sizes of some axes become those of all; what antialiasing does not change loses it."""
+    """Scales or sizes of some axes become those of all; antialiasing goes where it changes nothing.
+
+    Linear antialiasing is interpolation where nothing gets smaller, its outside then that of interpolation.
+    """
     dims = shape(node.inputs[0])
     if "axes" in node.attrs:
         axes = [int(a) % len(dims) for a in node.attrs.pop("axes")]
@@ -135,6 +138,7 @@ def _resize(_: gs.Graph, node: gs.Node) -> None:
                 node.inputs[position] = _of_all_axes(node, position, axes, fill)
     if node.attrs.get("antialias") and node.attrs.get("mode") == "linear" and _grows(node):
         node.attrs.pop("antialias")
+        node.attrs.pop("exclude_outside", None)
 
 
 def _grows(node: gs.Node) -> bool:

@@ -34,6 +34,10 @@ _AMPLIFIED = 3.0
 _Array = npt.NDArray[Any]
 
 
+class _NotRunError(ModelError):
+    """Forward raised an error."""
+
+
 def checked_export(module: nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
     """The dense network as ONNX (``halp_trt.graphs.export``), compared with the module.
 
@@ -68,18 +72,34 @@ def check_export(module: nn.Module, example: Sequence[torch.Tensor], model: onnx
             f"the network reads {len(example)} inputs and its export {len(names)} ({', '.join(names)}); "
             "give forward one argument for each tensor"
         )
+    _check_kinds(module, example)
     with _own_randomness(module, example), torch.no_grad():
         twin, example = _twin(module, example)
+        expected = _run(twin, example)
         run = _loaded(model)
-        _check(twin, example, model, run)
+        _check(twin, example, expected, model, run)
         if any(x.is_floating_point() for x in example):
             drawn = _drawn(example)
-            if _runs(twin, drawn):  # other numbers may be out of its domain
-                _check(twin, drawn, model, run)
+            with contextlib.suppress(_NotRunError):  # other numbers may be out of its domain
+                _check(twin, drawn, _run(twin, drawn), model, run)
 
 
-def _check(module: nn.Module, inputs: Sequence[torch.Tensor], model: onnx.ModelProto, run: Executor) -> None:
-    expected = _run(module, inputs)
+def _check_kinds(module: nn.Module, example: Sequence[torch.Tensor]) -> None:
+    """Checks that weights and inputs are in number formats that the export can be run in."""
+    tensors = [x for x in (*module.parameters(), *example) if x.is_floating_point()]
+    odd = {x.dtype for x in tensors} - {torch.float32, torch.float16}
+    if odd:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in odd))
+        raise ModelError(f"the network or its example is in {found}, expected fp32; call float() on both")
+
+
+def _check(
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    expected: Sequence[_Array],
+    model: onnx.ModelProto,
+    run: Executor,
+) -> None:
     found = _computed(run, [given.name for given in model.graph.input], inputs)
     if len(expected) != len(found):
         raise ModelError(
@@ -107,18 +127,22 @@ def _own_randomness(module: nn.Module, example: Sequence[torch.Tensor]) -> Itera
 
 def _twin(module: nn.Module, example: Sequence[torch.Tensor]) -> tuple[nn.Module, list[torch.Tensor]]:
     """A copy of the module in eval mode and its example, on the processor if it runs there: a GPU may round to TF32."""
-    still, moved = copy.deepcopy(module).eval().cpu(), [x.detach().cpu() for x in example]
-    if _runs(still, moved):
-        return still, moved
-    return copy.deepcopy(module).eval(), [x.detach() for x in example]
-
-
-def _runs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    tensors = [x.detach() for x in example]
     try:
-        module(*(x.clone() for x in inputs))
-    except Exception:  # user code
-        return False
-    return True
+        twin = copy.deepcopy(module).eval()
+        if all(x.device.type == "cpu" for x in (*module.parameters(), *module.buffers(), *tensors)):
+            return twin, tensors
+        still = copy.deepcopy(twin).cpu()
+    except Exception as error:  # user code
+        raise ModelError(
+            f"the network cannot be copied ({error}); make tensors that it computes once buffers or parameters"
+        ) from error
+    moved = [x.cpu() for x in tensors]
+    try:
+        _run(still, moved)
+    except _NotRunError:
+        return twin, tensors
+    return still, moved
 
 
 def _drawn(example: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -126,10 +150,11 @@ def _drawn(example: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     inputs = []
     for x in example:
-        finite = x[torch.isfinite(x)].double() if x.is_floating_point() else x[:0]
         if not x.is_floating_point():
             inputs.append(x)
-        elif finite.numel() and float(finite.min()) < float(finite.max()):
+            continue
+        finite = x[torch.isfinite(x)].double()
+        if finite.numel() and float(finite.min()) < float(finite.max()):
             low, high = float(finite.min()), float(finite.max())
             inputs.append((low + (high - low) * torch.rand(x.shape, generator=generator)).to(x))
         else:
@@ -139,13 +164,18 @@ def _drawn(example: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[_Array]:
     """The outputs of a module as float64; it may write into its arguments."""
-    outputs = module(*(x.clone() for x in inputs))
+    try:
+        outputs = module(*(x.clone() for x in inputs))
+    except Exception as error:  # user code
+        raise _NotRunError(f"the network does not run a second time: {error}; make forward repeatable") from error
     tensors = flatten(outputs)
     if not tensors:
         raise ModelError(
             f"forward returns a {type(outputs).__name__}, in which no tensors are found; return tensors, or tuples, "
             "lists or dictionaries of them"
         )
+    if any(tensor.is_complex() for tensor in tensors):
+        raise ModelError("forward returns complex numbers, which engines have not; return torch.view_as_real of them")
     return [tensor.detach().cpu().to(torch.float64).numpy() for tensor in tensors]
 
 
@@ -212,7 +242,7 @@ def _explained(
             x * (1 + _ROUNDING * torch.randn(x.shape, generator=generator).to(x)) if x.is_floating_point() else x
             for x in inputs
         ]
-        if _runs(module, moved):
+        with contextlib.suppress(_NotRunError):
             outputs = _run(module, moved)
             if len(outputs) == len(expected) and difference <= _AMPLIFIED * _compare(expected, outputs):
                 return True

@@ -131,9 +131,10 @@ def test_cropping_while_resizing_names_all_axes() -> None:
     assert len(found.input) == 4
 
 
-def test_antialiasing_that_changes_nothing_is_dropped() -> None:
+@pytest.mark.parametrize("outside", [0, 1])
+def test_antialiasing_that_changes_nothing_is_dropped(outside: int) -> None:
     scales = np.array([1, 1, 2, 1.5], np.float32)
-    old_of(node("Resize", "", "scales", mode="linear", antialias=1), scales=scales)
+    old_of(node("Resize", "", "scales", mode="linear", antialias=1, exclude_outside=outside), scales=scales)
 
 
 @pytest.mark.parametrize("kind", ["AveragePool", "LpPool"])

@@ -164,6 +164,58 @@ def test_outputs_in_a_class_of_its_own_are_refused() -> None:
     assert "forward returns a Answer, in which no tensors are found" in refusal(net, export(net, EXAMPLE))
 
 
+def test_complex_outputs_are_refused() -> None:
+    class Complex(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.complex(super().forward(x), super().forward(x))
+
+    net = Complex()
+    assert "forward returns complex numbers" in refusal(net, export(net, EXAMPLE))
+
+
+def test_a_network_without_outputs_is_refused() -> None:
+    class Silent(Net):
+        def forward(self, x: Tensor) -> None:  # type: ignore[override]
+            super().forward(x)
+
+    net = Silent()
+    assert "forward returns a NoneType, in which no tensors are found" in refusal(net, export(net, EXAMPLE))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_number_formats_are_refused(dtype: torch.dtype) -> None:
+    _, model = net_and_model()
+    kind = str(dtype).removeprefix("torch.")
+    assert f"is in {kind}, expected fp32" in refusal(Net().to(dtype), model, EXAMPLE[0].to(dtype))
+
+
+def test_a_network_that_runs_once_or_cannot_be_copied_is_one_sentence() -> None:
+    class Once(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.spent:
+                raise RuntimeError("spent")
+            return super().forward(x)
+
+    class Holding(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.held
+
+    _, model = net_and_model()
+    once, holding = Once(), Holding()
+    once.spent = True
+    holding.held = nn.Parameter(torch.ones(1)) * 2
+    assert "does not run a second time: spent" in refusal(once, model)
+    assert "cannot be copied" in refusal(holding, model)
+
+
+def test_a_whole_number_without_axes_may_be_an_input() -> None:
+    class Scaled(Net):
+        def forward(self, x: Tensor, by: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x) * by
+
+    checked_export(Scaled().eval(), (*EXAMPLE, torch.tensor(3)))
+
+
 # ---- what does not --------------------------------------------------------------------------------------------------
 
 
