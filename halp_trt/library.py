@@ -59,9 +59,9 @@ def export(module: nn.Module, example: torch.Tensor | Sequence[torch.Tensor]) ->
     Raises:
         ModelError: the network does not run on the example, or PyTorch's exporter refuses it.
     """
-    from halp_trt.graphs.export import export
+    from halp_trt.models.entry import export_network
 
-    return export(module, _tuple(example))
+    return export_network(module, _tuple(example))
 
 
 def trace(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import onnx
 
 from halp_trt.errors import RuntimeUnavailableError
-from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
+from halp_trt.models.entry import export_network
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.trace import trace
 from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Runtime, Session
@@ -49,10 +49,11 @@ def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str]
     """Exports and traces a network.
 
     Raises:
+        ModelError: the network cannot be exported; the message names the layer where it is one's fault.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
     """
-    model = export(network.module, network.example)
+    model = export_network(network.module, network.example)
     graph = trace(network.module, network.example, frozen=frozen, source=network.source, model=model)
     return Prepared(network=network, data=data, model=model, graph=graph)
 
