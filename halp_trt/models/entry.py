@@ -26,7 +26,7 @@ _INSTEAD: Mapping[str, str] = MappingProxyType(
         "rrelu": "use LeakyReLU with the mean of its two slopes, which is what it computes in evaluation",
     }
 )
-"""What to use in place of operators that ONNX lacks, by the beginning of their names."""
+"""Advice for operators that ONNX lacks, by the beginning of their names."""
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
