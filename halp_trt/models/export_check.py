@@ -16,7 +16,7 @@ from torch import nn
 
 from halp_trt.errors import BuildError, ModelError, RuntimeUnavailableError
 from halp_trt.graphs.execute import Executor
-from halp_trt.graphs.export import export
+from halp_trt.models.entry import export_network
 from halp_trt.models.export_fault import first_fault
 from halp_trt.models.reference import flatten
 
@@ -39,13 +39,13 @@ class _NotRunError(ModelError):
 
 
 def checked_export(module: nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
-    """The dense network as ONNX (``halp_trt.graphs.export``), compared with the module.
+    """The dense network as ONNX (:func:`halp_trt.models.entry.export_network`), compared with the module.
 
     Raises:
         ModelError: the network cannot be exported, or its export computes something else.
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
-    model = export(module, example)
+    model = export_network(module, example)
     check_export(module, example, model)
     return model
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import HalpError, ModelError
+from halp_trt.models.entry import check_outputs, materialise, unwrapped
 from halp_trt.models.factories import import_factory, is_factory
 from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights
@@ -98,6 +99,8 @@ def load_model(
             if not example_shape:
                 raise ModelError(f"{source!r} returned a module alone; set the input shape or return (module, example)")
             example = (torch.randn(1, *example_shape),)
+        module = unwrapped(module)
+        materialise(module, example, source)
     if weights is not None:
         load_weights(module, weights, drop=_AUXILIARY.get(name, ()))
     _check_single_precision(module, source)
@@ -215,6 +218,7 @@ def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: 
             f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
             f"input shape"
         ) from cause
+    check_outputs(output, source)
     names = tuple(named(output))
     if not names:
         raise ModelError(f"the network returned {type(output).__name__}; expected a tensor, or tensors in order")

@@ -1,4 +1,4 @@
-"""What can be pruned of a network, in two lines."""
+"""The prunable part of a network, in two lines."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str]
     """Exports a network, compares the export with it, and traces it.
 
     Raises:
-        ModelError: the network cannot be exported, or its export computes something else.
+        ModelError: the network cannot be exported (the message names the layer where it is one's fault), or its export
+            computes something else.
         UnsupportedLayerError: a layer is not understood.
         UsageError: a frozen layer does not exist.
     """

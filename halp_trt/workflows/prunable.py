@@ -1,4 +1,4 @@
-"""What can be pruned of a network, by its graph and the latency table where there is one."""
+"""The prunable part of a network, by its graph and the latency table where there is one."""
 
 from __future__ import annotations
 
