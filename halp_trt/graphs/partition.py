@@ -262,6 +262,8 @@ def _operand(node: gs.Node, position: int, is_data: bool) -> Operand:
         dims[0] = 0
         if len(dims) > 1 and dims[1] > 1:
             dims[1] = -1
+    elif node.op == "InstanceNormalization":
+        dims[0] = -1
     elif rank - len(dims) <= 1 < rank:
         dims[1 - (rank - len(dims))] = -1
     return Operand(shape=tuple(dims), dtype=dtype)

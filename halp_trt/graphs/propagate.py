@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.fixed import is_fixed, settle, state
 from halp_trt.graphs.labels import Ids, Labels
+from halp_trt.graphs.norms import regroup
 from halp_trt.graphs.operators import (
     NARY,
     POOLS,
@@ -232,6 +233,8 @@ def _view(labels: Labels, node: gs.Node) -> None:
         if not marked:
             continue
         if len(marked) > 1 or min(_num_wide(before, olds), _num_wide(after, news)) > 1:
+            if regroup(labels, node, olds, news):
+                continue
             for axis in marked:
                 labels.freeze(labels.axes(data.name)[axis], f"{node.name} ({node.op}) mixes it with other axes")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def evaluate_fixed(graph: gs.Graph, fixed: frozenset[str]) -> None:
+def evaluate_fixed(graph: gs.Graph, fixed: Set[str]) -> None:
     """Replaces fixed tensors by constants of the same names, in place, wherever other nodes read them.
 
     Expressions are computed at their dense widths: a weight that is divided by its norm has the norm of all its
