@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from halp_trt.graphs.affine import is_affine
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.literal import is_static, literal_spec
@@ -47,9 +48,9 @@ class Unit:
 def find_units(graph: gs.Graph, fences: Container[str] = ()) -> tuple[Unit, ...]:
     """All kernels of a dense graph in execution order.
 
-    A convolution or matrix product takes along a batch norm, one residual addition (if its branch is the one ready
-    last) and an activation, as long as nothing else reads the tensors between. A lone batch norm takes its activation.
-    Views cost nothing; constant sub-graphs are folded. Nodes named in ``fences`` stand alone.
+    A convolution or matrix product takes along a batch norm and constants of its channels, one residual addition (if
+    its branch is the one ready last) and an activation, as long as nothing else reads the tensors between. A lone batch
+    norm takes its activation. Views cost nothing; constant sub-graphs are folded. Nodes named in ``fences`` stand alone.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
@@ -59,13 +60,16 @@ def find_units(graph: gs.Graph, fences: Container[str] = ()) -> tuple[Unit, ...]
     for node in graph.nodes:
         if id(node) in covered or node.op in NO_KERNEL or all(t.is_empty() or t.name in fixed for t in node.outputs):
             continue
-        nodes, epilogue = [node], []
+        nodes, epilogue = [node], list[str]()
         if node.name not in fences and (node.op in PRODUCTS or node.op == "BatchNormalization"):
             wanted = ["BatchNormalization", "Add", "activation"] if node.op in PRODUCTS else ["activation"]
             if node.op == "Gemm":
                 wanted.remove("Add")
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
+                if following is not None and not epilogue and is_affine(following, node, nodes[-1].outputs[0], fixed):
+                    nodes.append(following)
+                    continue
                 kind = _kind(following)
                 if following is None or kind not in wanted or id(following) in covered or id(following) not in rank:
                     break
@@ -214,7 +218,8 @@ def _spec(
         plain_input=any(t.name in network_inputs for t in data),
     )
     epilogue = tuple(a for extra in unit.nodes[1:] for a in _activation_attributes(extra))
-    bias = len(node.inputs) > 2 or any(n.op == "BatchNormalization" for n in unit.nodes)
+    folded = unit.nodes[1 : len(unit.nodes) - len(unit.epilogue)]
+    bias = len(node.inputs) > 2 or any(n.op in ("Add", "BatchNormalization") for n in folded)
     if node.op in ("Conv", "ConvTranspose"):
         return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
     if node.op in PRODUCTS and len(data) == 1:
@@ -294,7 +299,9 @@ def _operand(node: gs.Node, position: int, is_data: bool, batch_size: int) -> Op
         if len(dims) > 1 and dims[1] > 1:
             dims[1] = -1
         return Operand(shape=tuple(dims), dtype=dtype, is_data=not has_batch)
-    if rank - len(dims) <= 1 < rank:
+    if node.op == "InstanceNormalization":
+        dims[0] = -1
+    elif rank - len(dims) <= 1 < rank:
         dims[1 - (rank - len(dims))] = -1
     return Operand(shape=tuple(dims), dtype=dtype)
 

@@ -12,6 +12,7 @@ from halp_trt.graphs.fences import fence, seal
 from halp_trt.graphs.fixed import is_fixed, settle, state
 from halp_trt.graphs.gathers import gather
 from halp_trt.graphs.labels import Ids, Labels
+from halp_trt.graphs.norms import regroup
 from halp_trt.graphs.operators import (
     NARY,
     POOLS,
@@ -221,6 +222,8 @@ def _view(labels: Labels, node: gs.Node) -> None:
         if not marked:
             continue
         if len(marked) > 1 or min(_num_wide(before, olds), _num_wide(after, news)) > 1:
+            if regroup(labels, node, olds, news):
+                continue
             for axis in marked:
                 labels.freeze(labels.axes(data.name)[axis], f"{node.name} ({node.op}) mixes it with other axes")
             continue

@@ -14,11 +14,14 @@ from halp_trt.graphs.products import Weighting, weighting
 __all__ = ["zero_tensors"]
 
 IsZero = Callable[[gs.Tensor, int], bool]
-_KEEPS_ZERO = (UNARY - {"Cos", "DequantizeLinear", "Exp", "HardSigmoid", "Log", "QuantizeLinear", "Reciprocal",
-                        "Sigmoid", "Softplus"}) | POOLS | VIEWS | (REDUCTIONS - {"ReduceLogSum", "ReduceLogSumExp"}) | {
-    "Concat", "DepthToSpace", "Expand", "Gather", "InstanceNormalization", "Resize", "Slice", "SpaceToDepth", "Split",
-    "Tile", "Transpose",
-}  # fmt: skip
+_MOVES_ZERO = frozenset(
+    """Cos DequantizeLinear Exp HardSigmoid Log QuantizeLinear Reciprocal ReduceLogSum ReduceLogSumExp Sigmoid
+    Softplus""".split()  # noqa: SIM905 (many names are easier to read as one text)
+)
+_KEEPS_ZERO = (UNARY | POOLS | VIEWS | REDUCTIONS) - _MOVES_ZERO | frozenset(
+    """Concat DepthToSpace Expand Gather InstanceNormalization Resize Slice SpaceToDepth Split Tile
+    Transpose""".split()  # noqa: SIM905
+)
 """Operators that write zero for a channel that is zero in all their data."""
 
 

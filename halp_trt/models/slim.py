@@ -159,6 +159,9 @@ def _mend_attributes(child: nn.Module) -> None:
     elif isinstance(child, nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm):
         sized = next((t for t in (weight, child.running_mean) if t is not None), None)
         child.num_features = child.num_features if sized is None else sized.shape[0]
+    elif isinstance(child, nn.GroupNorm) and isinstance(weight, torch.Tensor):
+        child.num_groups = child.num_groups * weight.shape[0] // child.num_channels
+        child.num_channels = weight.shape[0]
     elif isinstance(child, nn.Linear):
         child.out_features, child.in_features = child.weight.shape
     elif isinstance(child, nn.PReLU):

@@ -155,7 +155,7 @@ EXPECTED_GROUPS = {
     "multi-output": {"stem.0": 8, "deep.0": 12},
     "shared": {"a.0": 8, "tower": 12},
     "shuffle": {"stem.0": 4, "a.0": 4, "b.0": 8},
-    "layer-scale": {"stem": 8, "c": 12},
+    "layer-scale": {"stem": 8, "a": 2, "c": 12},
     "computed-slices": {"stem.0": 6, "a": 6, "b": 8},
     "attention": {"up/MatMul": 24},
     "u-net": {"a.0": 8, "b.0": 16, "up": 6, "mix.0": 10},
