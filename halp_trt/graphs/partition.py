@@ -50,7 +50,7 @@ def find_units(graph: gs.Graph, fences: Container[str] = ()) -> tuple[Unit, ...]
 
     A convolution or matrix product takes along a batch norm and constants of its channels, one residual addition (if
     its branch is the one ready last) and an activation, as long as nothing else reads the tensors between. A lone batch
-    norm takes its activation. Views cost nothing; constant sub-graphs are folded. Nodes named in ``fences`` stand alone.
+    norm takes its activation. Nodes named in ``fences`` stand alone. Views cost nothing; constants are folded.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     rank = {id(node): place for place, node in enumerate(graph.nodes)}
