@@ -13,11 +13,12 @@ from torch import nn
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.inputs import example_inputs
-from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 
 __all__ = ["Device", "bisect_share"]

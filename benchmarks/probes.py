@@ -21,10 +21,11 @@ from halp_trt.graphs.export import export
 from halp_trt.latency import Surface
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
+from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import Footprint, LayerSpec
 from halp_trt.store import encode, write_json
-from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.survey import Survey, survey_lut
 
 RESULT = Path(__file__).resolve().parent / "results" / "probes.json"

@@ -21,11 +21,12 @@ from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.graphs.export import export
 from halp_trt.latency import LatencyTable
 from halp_trt.models.trace import trace
+from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import get_runtime
 from halp_trt.specs import Budget, ChannelGraph, LayerSpec, PruningPlan
 from halp_trt.store import load, read_table
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.measurer import Measurer, network_footprint
+from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.prune import prune
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.settings import Settings
