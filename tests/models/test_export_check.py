@@ -130,6 +130,19 @@ def test_what_torch_export_does_not_see_is_said() -> None:
     assert "each node computes what torch.export traced" in found
 
 
+def test_a_fault_whose_tensors_have_other_names_is_not_blamed_on_forward() -> None:
+    net, model = net_and_model()
+    node_of(model, "Sigmoid").op_type = "Tanh"
+    for node in model.graph.node:
+        node.output[0] += "_renamed"
+        node.input[0] += "_renamed" * (node.input[0] != "x")
+    model.graph.output[0].name += "_renamed"
+    del model.graph.value_info[:]
+    found = refusal(net, model)
+    assert "look for a layer that PyTorch's ONNX exporter translates wrongly" in found
+    assert "torch.export traced" not in found
+
+
 def test_a_model_that_cannot_run_is_one_sentence() -> None:
     net, model = net_and_model()
     node_of(model, "Sigmoid").op_type = "Sigmoidal"
