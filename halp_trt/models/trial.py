@@ -129,7 +129,7 @@ def _scale(output: torch.Tensor) -> float:
 
 def _outputs(module: nn.Module, inputs: Tensors) -> list[torch.Tensor]:
     with torch.no_grad():
-        return flatten(module(*inputs))
+        return flatten(module(*(x.clone() for x in inputs)))  # forward may write into its arguments
 
 
 def _noise_like(example: Tensors) -> tuple[torch.Tensor, ...] | None:
