@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -34,11 +34,16 @@ def is_affine(node: gs.Node | None, layer: gs.Node, data: gs.Tensor, fixed: Set[
     return len(sizes) == rank and sizes[1] in (1, width) and max([1, sizes[0], *sizes[2:]]) == 1
 
 
-def fold_affine(graph: gs.Graph) -> None:
-    """Folds every such node whose layer nothing else reads, in float64: ``W' = W * k``, ``b' = b * k`` or ``b + k``."""
-    outputs = {tensor.name for tensor in graph.outputs}
+def fold_affine(graph: gs.Graph, others: Sequence[gs.Node] = ()) -> None:
+    """Folds every such node whose layer nothing else reads, in float64: ``W' = W * k``, ``b' = b * k`` or ``b + k``.
+
+    Args:
+        graph: the network with its expressions of parameters computed; it is changed.
+        others: nodes to leave as they are, such as the additions that removed blocks leave behind.
+    """
+    outputs, left = {tensor.name for tensor in graph.outputs}, {id(node) for node in others}
     for node in list(graph.nodes):
-        for data in node.inputs if node.op in ("Add", "Mul") else ():
+        for data in node.inputs if node.op in ("Add", "Mul") and id(node) not in left else ():
             layer = data.inputs[0] if isinstance(data, gs.Variable) and data.inputs else None
             if (
                 layer is None

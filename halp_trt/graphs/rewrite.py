@@ -78,9 +78,9 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.name not in known:
             tensor.shape = None
-    fold_affine(graph)
+    fold_affine(graph, additions)
     fold_batch_norms(graph)
-    fold_affine(graph)
+    fold_affine(graph, additions)
     fold_constants(graph)
     absorb_additions(graph, additions)
     graph.cleanup(remove_unused_graph_inputs=False).toposort()

@@ -304,3 +304,13 @@ def test_constants_of_the_channels_become_part_of_the_layer_before(kind: str) ->
     assert [node.op_type for node in rewritten.graph.node] == [operator, "Relu"]
     x = {"x": numbers(*((2, 4) if kind == "linear" else (2, 4, 3, 3)), seed=5)}
     np.testing.assert_allclose(execute(rewritten, x)["r"], execute(model, x)["r"], atol=1e-5)
+
+
+@slow
+def test_a_whole_block_with_frozen_batch_norms_can_go() -> None:
+    torch.manual_seed(0)
+    net = Residual(lambda conv: nn.Sequential(conv, Frozen(conv.out_channels))).eval()
+    model, graph = traced(net, example())
+    inner = next(name for name, count in prunable(graph).items() if count == 8)
+    kept = {**PruningPlan.dense(graph).kept, inner: ()}
+    assert_cut_equals_masked_for(net, model, PruningPlan(graph=graph, kept=kept), example())
