@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from halp_trt.graphs.affine import is_affine
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, slice_ranges, source
@@ -44,8 +45,9 @@ class Unit:
 def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     """All kernels of a dense graph in execution order.
 
-    A convolution or matrix product takes along a batch norm, one residual addition (if its branch is the one ready
-    last) and an activation, as long as nothing else reads the tensors between. A lone batch norm takes its activation.
+    A convolution or matrix product takes along a batch norm and constants of its channels, one residual addition (if
+    its branch is the one ready last) and an activation, as long as nothing else reads the tensors between. A lone batch
+    norm takes its activation.
     Views cost nothing; constant sub-graphs are folded.
     """
     outputs = {tensor.name for tensor in graph.outputs}
@@ -56,13 +58,16 @@ def find_units(graph: gs.Graph) -> tuple[Unit, ...]:
     for node in graph.nodes:
         if id(node) in covered or node.op in NO_KERNEL or node.outputs[0].name in fixed:
             continue
-        nodes, epilogue = [node], []
+        nodes, epilogue = [node], list[str]()
         if node.op in PRODUCTS or node.op == "BatchNormalization":
             wanted = ["BatchNormalization", "Add", "activation"] if node.op in PRODUCTS else ["activation"]
             if node.op == "Gemm":
                 wanted.remove("Add")
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
+                if following is not None and not epilogue and is_affine(following, node, nodes[-1].outputs[0], fixed):
+                    nodes.append(following)
+                    continue
                 kind = _kind(following)
                 if following is None or kind not in wanted or id(following) in covered:
                     break
@@ -188,7 +193,8 @@ def _spec(unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: 
         plain_input=any(t.name in network_inputs for t in data),
     )
     epilogue = tuple(a for extra in unit.nodes[1:] for a in _activation_attributes(extra))
-    bias = len(node.inputs) > 2 or any(n.op == "BatchNormalization" for n in unit.nodes)
+    folded = unit.nodes[1 : len(unit.nodes) - len(unit.epilogue)]
+    bias = len(node.inputs) > 2 or any(n.op in ("Add", "BatchNormalization") for n in folded)
     if node.op in ("Conv", "ConvTranspose"):
         return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
     if node.op in PRODUCTS and len(data) == 1:

@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from halp_trt.errors import BuildError, GraphMismatchError
+from halp_trt.graphs.affine import fold_affine
 from halp_trt.graphs.channels import alive, mask_of
 from halp_trt.graphs.folding import fold_batch_norms, fold_constants
 from halp_trt.graphs.labels import Ids, Labels
@@ -75,7 +76,9 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.name not in {t.name for t in graph.inputs}:
             tensor.shape = None
+    fold_affine(graph, additions)
     fold_batch_norms(graph)
+    fold_affine(graph, additions)
     fold_constants(graph)
     absorb_additions(graph, additions)
     graph.cleanup(remove_unused_graph_inputs=False).toposort()

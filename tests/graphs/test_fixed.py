@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
+from halp_trt.graphs.execute import execute
 from halp_trt.graphs.fixed import settle
 from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.saliency.weight_norms import magnitude
 from halp_trt.specs import PruningPlan
+from tests.graphs.drawing import draw, numbers
 from tests.graphs.masked import assert_cut_equals_masked, assert_cut_equals_masked_for, prunable, reasons, traced
 
 slow = pytest.mark.slow
@@ -276,3 +280,37 @@ def test_positions_that_no_slice_meets_have_a_fixed_width() -> None:
     found = labels.get("table", 0)
     assert found is not None
     assert [bool(labels.frozen_reason(int(i))) for i in found] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["conv", "grouped", "transposed", "linear"])
+def test_constants_of_the_channels_become_part_of_the_layer_before(kind: str) -> None:
+    constants = {
+        "conv": {"w": numbers(8, 4, 1, 1)}, "grouped": {"w": numbers(8, 2, 1, 1)},
+        "transposed": {"w": numbers(4, 4, 1, 1)}, "linear": {"w": numbers(8, 4)},
+    }[kind] | {"b": numbers(8, seed=1)}  # fmt: skip
+    sizes = (1, 8) if kind == "linear" else (1, 8, 1, 1)
+    constants |= {"k": numbers(*sizes, seed=2), "s": numbers(*sizes, seed=3), "half": numbers()}
+    operator = {"linear": "Gemm", "transposed": "ConvTranspose"}.get(kind, "Conv")
+    attributes: dict[str, Any] = {"linear": {"transB": 1}, "conv": {}}.get(kind, {"group": 2})
+    nodes = [
+        helper.make_node(operator, ["x", "w", "b"], ["y"], "y", **attributes),
+        helper.make_node("Mul", ["y", "k"], ["mul"]), helper.make_node("Add", ["s", "mul"], ["add"]),
+        helper.make_node("Mul", ["half", "add"], ["z"]), helper.make_node("Relu", ["z"], ["r"]),
+    ]  # fmt: skip
+    model = draw(nodes, constants, inputs={"x": (2, 4) if kind == "linear" else (2, 4, 3, 3)}, outputs=["r"])
+    graph = channel_graph(model, set(constants))
+    assert [layer.nodes for layer in graph.layers] == [("y", "mul", "add", "z", "r")]
+    rewritten = rewrite(model, PruningPlan.dense(graph))
+    assert [node.op_type for node in rewritten.graph.node] == [operator, "Relu"]
+    x = {"x": numbers(*((2, 4) if kind == "linear" else (2, 4, 3, 3)), seed=5)}
+    np.testing.assert_allclose(execute(rewritten, x)["r"], execute(model, x)["r"], atol=1e-5)
+
+
+@slow
+def test_a_whole_block_with_frozen_batch_norms_can_go() -> None:
+    torch.manual_seed(0)
+    net = Residual(lambda conv: nn.Sequential(conv, Frozen(conv.out_channels))).eval()
+    model, graph = traced(net, example())
+    inner = next(name for name, count in prunable(graph).items() if count == 8)
+    kept = {**PruningPlan.dense(graph).kept, inner: ()}
+    assert_cut_equals_masked_for(net, model, PruningPlan(graph=graph, kept=kept), example())

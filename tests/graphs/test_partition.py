@@ -60,11 +60,18 @@ def test_additions_that_are_no_residual_stand_alone() -> None:
     twice = [conv("a", "x"), op("Add", "a", "a", to="add")]
     assert units(twice, ["add"]) == [["a"], ["add"]]
     constant = [conv("a", "x"), op("Add", "a", "k", to="add")]
-    assert units(constant, ["add"], k=numbers(1, 4, 1, 1)) == [["a"], ["add"]]
+    assert units(constant, ["add"], k=numbers(1, 4, 6, 6)) == [["a"], ["add"]]
     broadcast = [conv("a", "x"), op("GlobalAveragePool", "x", to="g"), conv("b", "g"), op("Add", "a", "b", to="add")]
     assert units(broadcast, ["add"]) == [["a"], ["g"], ["b"], ["add"]]
     after = [conv("a", "x"), op("Relu", "a", to="r"), op("Add", "r", "x", to="add")]
     assert units(after, ["add"]) == [["a", "r"], ["add"]]
+
+
+def test_constants_of_the_channels_are_folded_into_the_convolution_before() -> None:
+    nodes = [conv("a", "x"), op("Mul", "k", "a", to="mul"), op("Add", "mul", "s", to="add"), op("Relu", "add", to="r")]
+    assert units(nodes, ["r"], k=numbers(4, 1, 1), s=numbers(1, 4, 1, 1)) == [["a", "mul", "add", "r"]]
+    assert units(nodes, ["r", "mul"], k=numbers(), s=numbers(1, 4, 1, 1)) == [["a", "mul"], ["add"], ["r"]]
+    assert units(nodes, ["r"], k=numbers(6), s=numbers(1, 1, 1, 1)) == [["a"], ["mul"], ["add"], ["r"]]
 
 
 def test_of_three_branches_every_addition_has_one_kernel() -> None:
