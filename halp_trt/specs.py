@@ -54,17 +54,19 @@ class Operand:
 
     Attributes:
         shape: the tensor's shape; the channel axis holds -1 (the layer's ``in_channels``; an equal share of it for
-            ``Concat``), the last axis of a product's second factor -2 (its ``out_channels``), every other axis its
-            size, the batch axis 0 (the target's batch size).
+            ``Concat``), every other axis its size, the batch axis 0 (the target's batch size).
         values: the flattened numbers of a small constant (``Clip`` bounds, ``Resize`` scales), or None for data.
         dtype: numpy name of the element type.
-        is_data: True if it is data of which no axis is the batch, or one of a layer described as it stands.
+        is_data: True if it is data, though its shape alone does not show that.
+        layout: the shape where the batch does not stand first or the channels do not stand second, with the same marks,
+            and -2 for the layer's ``out_channels``; empty elsewhere.
     """
 
     shape: tuple[int, ...]
     values: tuple[float, ...] | None = None
     dtype: str = "float32"
     is_data: bool = field(default=False, repr=False)
+    layout: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,11 +67,13 @@ def find_units(graph: gs.Graph, fences: Container[str] = ()) -> tuple[Unit, ...]
                 wanted.remove("Add")
             while wanted:
                 following = _only_reader(nodes[-1], outputs)
-                if following is not None and not epilogue and is_affine(following, node, nodes[-1].outputs[0], fixed):
+                if following is None or following.name in fences or id(following) not in rank:
+                    break  # the latter stands in a sub-graph
+                if not epilogue and is_affine(following, node, nodes[-1].outputs[0], fixed):
                     nodes.append(following)
                     continue
                 kind = _kind(following)
-                if following is None or kind not in wanted or id(following) in covered or id(following) not in rank:
+                if kind not in wanted or id(following) in covered:
                     break
                 if kind == "Add" and not _ready_last(nodes[-1], following, rank):
                     break
@@ -290,15 +292,11 @@ def _operand(node: gs.Node, position: int, is_data: bool, batch_size: int) -> Op
             values = _slice_values(node, position)
         return Operand(shape=tuple(dims), values=tuple(values), dtype=dtype)
     rank = len(shape(node.outputs[0]))
-    if is_data and node.op == "MatMul":
-        return _factor(dims, dtype, position, batch_size)
     if is_data:
-        has_batch = bool(dims) and dims[0] == batch_size
-        if has_batch:
-            dims[0] = 0
-        if len(dims) > 1 and dims[1] > 1:
-            dims[1] = -1
-        return Operand(shape=tuple(dims), dtype=dtype, is_data=not has_batch)
+        layout = _layout(node, position, batch_size)
+        usual = tuple(0 if axis == 0 else -1 if axis == 1 and n > 1 else n for axis, n in enumerate(dims))
+        is_usual = bool(dims) and layout == usual
+        return Operand(shape=usual, dtype=dtype, is_data=not is_usual, layout=() if is_usual else layout)
     if node.op == "InstanceNormalization":
         dims[0] = -1
     elif rank - len(dims) <= 1 < rank:
@@ -306,16 +304,22 @@ def _operand(node: gs.Node, position: int, is_data: bool, batch_size: int) -> Op
     return Operand(shape=tuple(dims), dtype=dtype)
 
 
-def _factor(dims: list[int], dtype: str, position: int, batch_size: int) -> Operand:
-    """A factor of a product of two computed matrices: -1 on the axis that is summed, -2 on the product's last axis."""
-    has_batch = len(dims) > 2 and dims[0] == batch_size
-    if has_batch:
+def _layout(node: gs.Node, position: int, batch_size: int) -> tuple[int, ...]:
+    """The shape of an input that carries data: 0 for the batch, -1 for the layer's input width, -2 for its output's.
+
+    A product sums over the last axis of its first factor and the last but one of its second.
+    """
+    dims = list(shape(node.inputs[position]))
+    is_product = node.op == "MatMul"
+    if dims and dims[0] == batch_size and not (is_product and len(dims) < 3):
         dims[0] = 0
-    if len(dims) > 1:
+    if is_product and len(dims) > 1:
         dims[-1 - position] = -1
-    if position and len(dims) > 1:
-        dims[-1] = -2
-    return Operand(shape=tuple(dims), dtype=dtype, is_data=not has_batch)
+        if position:
+            dims[-1] = -2
+    elif len(dims) > 1 and dims[1] > 1:
+        dims[1] = -1
+    return tuple(dims)
 
 
 def _slice_values(node: gs.Node, position: int) -> list[float]:

@@ -172,14 +172,18 @@ class _Drawing:
             return gs.Variable.empty()
         shape = self._operand_shape(operand, index)
         kind = np.dtype(operand.dtype)
-        if operand.values is not None:
-            values = self._constant_values(index, operand.values)
-            if self.spec.operator == "Gather" and len(values) < math.prod(shape):
+        known = operand.values
+        if known is None and self.spec.operator == "Gather" and index == 1 and not operand.is_data:
+            known = (0.0,) * math.prod(shape)  # indices made of constants
+        if known is not None:
+            values = self._constant_values(index, known)
+            if self.spec.operator == "Gather" and not self._picks_channels() and len(values) < math.prod(shape):
                 values = tuple(np.resize(values, math.prod(shape)).tolist())  # a spec keeps the first ones alone
             shape = shape if math.prod(shape) == len(values) else (len(values),)
             return self._constant(f"constant_{index}", np.array(values).astype(kind).reshape(shape))
         if operand.is_data or 0 in operand.shape:
-            is_image = len(operand.shape) == 4 and operand.shape[1] == -1
+            marks = operand.layout or operand.shape
+            is_image = len(marks) == 4 and marks[1] == -1
             return self._data(shape, is_image=is_image, kind=kind)
         if kind == _FLOAT:
             return self._weight(f"parameter_{index}", shape, low=0.5)
@@ -192,7 +196,7 @@ class _Drawing:
             if index in shared:
                 width = _share(width, len(shared))[shared.index(index)]
         widths = {0: self.batch_size, -1: width, -2: self.spec.out_channels}
-        return tuple(widths.get(n, n) for n in operand.shape)
+        return tuple(widths.get(n, n) for n in operand.layout or operand.shape)
 
     def _constant_values(self, index: int, values: tuple[float, ...]) -> tuple[float, ...]:
         """The values of a constant, with widths and batch replaced by this spec's."""
@@ -209,7 +213,7 @@ class _Drawing:
         if spec.operator == "Resize" and index == 3 and len(values) > 2:
             return (self.batch_size, spec.in_channels, *values[2:])
         if spec.operator == "Expand" and index == 1 and len(values) > 1:
-            first = values[0] if spec.operands[0].is_data else self.batch_size
+            first = values[0] if spec.operands[0].layout else self.batch_size
             return (first, spec.in_channels if values[1] == -1 else values[1], *values[2:])
         if spec.operator == "Reshape" and index == 1 and spec.operands[0].values is None:
             total = math.prod(self._operand_shape(spec.operands[0], 0))
@@ -218,7 +222,7 @@ class _Drawing:
         return values
 
     def _picks_channels(self) -> bool:
-        dims = self.spec.operands[0].shape
+        dims = self.spec.operands[0].layout or self.spec.operands[0].shape
         return bool(dims) and dims[int(self._attribute("axis")) % len(dims)] == -1
 
     def _attribute(self, name: str) -> float:

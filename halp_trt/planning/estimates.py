@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,8 +17,8 @@ __all__ = ["estimate"]
 def estimate(spec: LayerSpec, reason: str, rows: Mapping[LayerSpec, Measurement], batch_size: int = 1) -> Measurement:
     """A latency in the shape of a row, with a doubt that names the reason and the way it was found.
 
-    The bytes that the layer reads and writes are charged at the median rate of the measured layers that do no products
-    (of all where there is none of these), and at least the quickest measured latency.
+    The quickest measured latency, for the call, and on top the bytes that the layer reads and writes, at the rate of
+    the measured layers that do no products (of all where there is none of these).
 
     Args:
         spec: the layer.
@@ -34,9 +33,9 @@ def estimate(spec: LayerSpec, reason: str, rows: Mapping[LayerSpec, Measurement]
     moving = {known: row for known, row in measured.items() if not flops(known, batch_size)} or measured
     if not measured:
         raise MissingLatencyError(f"{spec} cannot be measured ({reason}), and no other layer is to estimate it from")
-    rate = statistics.median(row.latency_us / _bytes(known, batch_size) for known, row in moving.items())
     least = min(row.latency_us for row in measured.values())
-    latency_us = max(least, rate * _bytes(spec, batch_size))
+    rate = sum(row.latency_us - least for row in moving.values()) / sum(_bytes(known, batch_size) for known in moving)
+    latency_us = least + rate * _bytes(spec, batch_size)
     return Measurement(
         latency_us=latency_us,
         p10_us=latency_us,

@@ -137,11 +137,6 @@ CASES = {
         "loss nan at step 0",
     ),
     "missing weights": (_nothing, ("prune", *TINY, "--weights", "no.safetensors"), "no.safetensors"),
-    "operator not understood": (
-        _nothing,
-        ("build-lut", "--model", "tiny:strange", "--data", "none", "--runtime", "synthetic"),
-        "CumSum",
-    ),
     "several inputs and pictures": (
         _nothing,
         ("prune", "--model", "tiny:two_inputs", *TINY[2:], *QUICK),

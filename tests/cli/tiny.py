@@ -33,21 +33,6 @@ def pictures() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return pixels[:64], labels[:64], pixels[64:], labels[64:]
 
 
-class Sorted(nn.Module):
-    """Ends in an operator through which channels cannot be followed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 8, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cumsum(self.conv(x), dim=1).mean(dim=(2, 3))
-
-
-def strange() -> tuple[nn.Module, torch.Tensor]:
-    return Sorted(), torch.zeros(1, 1, 8, 8)
-
-
 class Summed(nn.Module):
     """Takes two pictures."""
 
