@@ -66,7 +66,7 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     _check_same_network(graph, plan)
     labels = propagate(graph)
     cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
-    evaluate_fixed(graph, labels.fixed)
+    evaluate_fixed(graph, labels)
     for node in graph.nodes:
         mend = _MENDS.get(node.op)
         if mend is not None and node.name not in labels.fences:

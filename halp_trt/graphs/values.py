@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
 
-from halp_trt.graphs.operators import VIEWS, constant, permutation, shape
+from halp_trt.graphs.fixed import expression
+from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.operators import NARY, VIEWS, constant, permutation, shape
 
 __all__ = ["Array", "evaluate_fixed", "values_of"]
 
@@ -41,35 +43,41 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def evaluate_fixed(graph: gs.Graph, fixed: Set[str]) -> None:
+def evaluate_fixed(graph: gs.Graph, labels: Labels) -> None:
     """Replaces fixed tensors by constants of the same names, in place, wherever other nodes read them.
 
     Expressions are computed at their dense widths: a weight that is divided by its norm has the norm of all its
-    channels, whichever of them are cut afterwards.
+    channels, whichever of them are cut afterwards. A table without channels that could be cut, a relative position bias
+    say, stays as the exporter wrote it: it may be far larger than what it is gathered from.
 
     Args:
         graph: the dense graph with its weights.
-        fixed: names of the tensors computed from constants alone.
+        labels: its labels.
     """
+    readers = [node for node in graph.nodes if not all(output.name in labels.fixed for output in node.outputs)]
+    needed = {
+        t.name: t for node in readers for t in node.inputs if t.name in labels.fixed and _is_needed(labels, node, t)
+    }
     held: dict[str, Array] = {}
-    for node in graph.nodes:
-        if all(output.name in fixed for output in node.outputs):
-            held.update(values_of(graph, node, held))
-    constants = {name: gs.Constant(name, np.ascontiguousarray(value)) for name, value in held.items()}
-    kept = []
-    for node in list(graph.nodes):
-        if all(output.name in fixed for output in node.outputs):
-            node.inputs.clear()
-            node.outputs.clear()
-        else:
-            node.inputs = [constants.get(tensor.name, tensor) for tensor in node.inputs]
-            kept.append(node)
-    for tensor in graph.outputs:
-        if tensor.name in held:
-            whole = gs.Constant(f"{tensor.name}@whole", constants[tensor.name].values)
-            kept.append(gs.Node(op="Identity", name=whole.name, inputs=[whole], outputs=[tensor]))
-    graph.nodes.clear()
-    graph.nodes.extend(kept)
+    for tensor in needed.values():
+        for node in expression(tensor)[0]:
+            if node.outputs[0].name not in held:
+                held.update(values_of(graph, node, held))
+    constants = {name: gs.Constant(name, np.ascontiguousarray(held[name])) for name in needed}
+    for node in readers:
+        node.inputs = [constants.get(tensor.name, tensor) for tensor in node.inputs]
+    for tensor in needed.values():
+        tensor.name = f"{tensor.name}@expression"  # the constant has its name now
+    graph.cleanup(remove_unused_graph_inputs=False)
+
+
+def _is_needed(labels: Labels, node: gs.Node, tensor: gs.Tensor) -> bool:
+    """True if a node wants a fixed tensor as a constant: as its parameter, or since channels of it could be cut."""
+    if node.op not in NARY or sum(size > 1 for size in shape(tensor)) <= 1:
+        return True
+    names = [tensor.name, *(constant.name for constant in expression(tensor)[1])]
+    carried = {int(i) for name in names for ids in labels.axes(name).values() for i in ids}
+    return any(not labels.frozen_reason(i) for i in carried)
 
 
 def values_of(graph: gs.Graph, node: gs.Node, held: Mapping[str, Array]) -> dict[str, Array]:
