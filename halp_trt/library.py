@@ -87,8 +87,7 @@ def trace(
     """
     from halp_trt.models.trace import trace
 
-    model = export(module, example) if model is None else model
-    return trace(module, _tuple(example), frozen=frozen, model=model)
+    return trace(module, _tuple(example), frozen=frozen, model=export(module, example) if model is None else model)
 
 
 def scorer(module: nn.Module, graph: ChannelGraph, kind: str = "taylor") -> Scorer:

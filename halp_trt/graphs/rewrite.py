@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
     _check_same_network(graph, plan)
     labels = propagate(graph)
     cut = _Cut(labels, alive(labels, plan.graph.parameters, plan.kept))
+    _mask_expressions(graph, plan, labels.fixed)
     evaluate_fixed(graph, labels)
     for node in graph.nodes:
         mend = _MENDS.get(node.op)
@@ -109,6 +110,22 @@ def _check_same_network(graph: gs.Graph, plan: PruningPlan) -> None:
                 f"the plan was made for another network: it wants {axis.parameter!r} with {length} channels on axis "
                 f"{axis.axis}, here it is {found}; make a new plan for this network"
             )
+
+
+def _mask_expressions(graph: gs.Graph, plan: PruningPlan, fixed: Set[str]) -> None:
+    """Sets removed channels to zero in the parameters that expressions read, as masking does in the module.
+
+    A weight that is divided by its norm, say, then has the norm of the masked network, whatever weights the export has.
+    """
+    read = {t.name for node in graph.nodes if all(out.name in fixed for out in node.outputs) for t in node.inputs}
+    tensors = graph.tensors()
+    for axis in plan.graph.parameters:
+        tensor = tensors[axis.parameter]
+        dead = np.setdiff1d(np.arange(shape(tensor)[axis.axis]), plan.kept_positions(axis))
+        if axis.parameter in read and len(dead):
+            values = np.array(tensor.values)
+            values[(slice(None),) * axis.axis + (dead,)] = 0
+            tensor.values = values
 
 
 def _slice_constants(graph: gs.Graph, cut: _Cut) -> None:

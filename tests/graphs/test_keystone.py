@@ -36,7 +36,7 @@ QUICK = settings(
 )
 
 
-WRITTEN = {"split-sizes", "written-flatten"}
+WRITTEN = {"split-sizes", "written-flatten", "attention"}
 """Networks whose forward() writes widths down, so that it cannot run with fewer channels."""
 EVERY_NET = [pytest.param(name, marks=[] if name == "residual" else pytest.mark.slow) for name in NETS]
 
@@ -157,7 +157,7 @@ EXPECTED_GROUPS = {
     "shuffle": {"stem.0": 4, "a.0": 4, "b.0": 8},
     "layer-scale": {"stem": 8, "a": 2, "c": 12},
     "computed-slices": {"stem.0": 6, "a": 6, "b": 8},
-    "attention": {"up/MatMul": 24},
+    "attention": {"qkv/MatMul": 4, "up/MatMul": 24},
     "u-net": {"a.0": 8, "b.0": 16, "up": 6, "mix.0": 10},
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from halp_trt.store import save_tensors
 
 FACTORIES = """
 import torch
+from torch import nn
 def plain():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 def with_example():
