@@ -149,9 +149,12 @@ def _quantise(
     own = onnx.ModelProto()
     own.CopyFrom(model)  # the quantiser moves the weights of the model it is given into a file
     outputs = list(model.graph.output)
-    inputs = {value.name for value in own.graph.input}
-    del own.graph.output[:]  # an input that is an output as well would be made to depend on itself
-    own.graph.output.extend(value for value in outputs if value.name not in inputs)
+    handed_on = _handed_on(own)
+    aside = {value.name for value in own.graph.input} | {node.output[0] for node in handed_on}
+    for node in handed_on:
+        own.graph.node.remove(node)
+    del own.graph.output[:]  # an input that is an output as well would be quantised, or made to depend on itself
+    own.graph.output.extend(value for value in outputs if value.name not in aside)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "quantised.onnx"
         try:
@@ -174,9 +177,20 @@ def _quantise(
                 f"ONNX Runtime's quantiser refuses the network: {reason}; choose another precision"
             ) from error
         quantised = onnx.load(path)
+    quantised.graph.node.extend(handed_on)
     del quantised.graph.output[:]
     quantised.graph.output.extend(outputs)
     return quantised
+
+
+def _handed_on(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that only hand an input on to an output."""
+    inputs, outputs = ({value.name for value in values} for values in (model.graph.input, model.graph.output))
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "Identity" and node.input[0] in inputs and node.output[0] in outputs
+    ]
 
 
 def _thin_out(quantised: onnx.ModelProto) -> onnx.ModelProto:

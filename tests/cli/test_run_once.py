@@ -15,6 +15,7 @@ import torch
 from click.testing import Result
 
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.models import entry
 from halp_trt.models import trace as trace_module
 from halp_trt.runtimes import RUNTIMES, get_runtime
 from halp_trt.specs import PruningPlan
@@ -44,7 +45,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(owner, name, counting)
 
     count(network, "load_model")
-    count(prepared, "export")
+    count(entry, "export")
     count(trace_module, "export")
     count(prepared, "trace")
     return calls

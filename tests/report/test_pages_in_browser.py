@@ -160,6 +160,7 @@ def test_the_checks_find_what_is_wrong(browser: Any, tmp_path: Path) -> None:
 def test_a_point_tells_its_numbers(browser: Any, pages: Callable[[str], Path], name: str, expected: str) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
 
     lay_out(browser, 1280, "light")
     browser.get(pages(name).as_uri())
@@ -168,20 +169,20 @@ def test_a_point_tells_its_numbers(browser: Any, pages: Callable[[str], Path], n
     mark = browser.find_elements("css selector", "svg .tip")[-1]
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(browser).move_to_element(mark).perform()
-    assert expected in tip.text
+    wait = WebDriverWait(browser, 10)
+    assert wait.until(lambda _: expected in tip.text)
     assert tip.rect["x"] >= 0
     assert tip.rect["x"] + tip.rect["width"] <= 1280
     figure = browser.execute_script("return arguments[0].ownerSVGElement", mark)
     browser.execute_script(
         "arguments[0].dispatchEvent(new PointerEvent('pointerleave', {pointerType: 'mouse'}))", figure
     )
-    assert not tip.is_displayed()
+    assert wait.until(lambda _: not tip.is_displayed())
     browser.execute_script("arguments[0].focus()", figure)
     ActionChains(browser).send_keys(Keys.END).perform()
+    assert wait.until(lambda _: expected in tip.text)
     last = tip.text
-    assert expected in last
     ActionChains(browser).send_keys(Keys.ARROW_LEFT).perform()
-    assert expected in tip.text
-    assert tip.text != last
+    assert wait.until(lambda _: expected in tip.text and tip.text != last)
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
-    assert not tip.is_displayed()
+    assert wait.until(lambda _: not tip.is_displayed())

@@ -154,8 +154,11 @@ class Compiling(Synthetic):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "sentence"),
-    [(("--model", "tiny:strange"), "node 'CumSum' has operator"), (("--frozen", "nothing"), "no layer 'nothing'")],
-    ids=["an operator", "a frozen layer"],
+    [
+        (("--model", "tiny:deciding"), "remove data-dependent control flow"),
+        (("--frozen", "nothing"), "no layer 'nothing'"),
+    ],
+    ids=["an export", "a frozen layer"],
 )
 def test_a_network_that_cannot_be_pruned_is_not_trained_first(
     asked: tuple[str, ...],
