@@ -41,6 +41,12 @@ class VerbGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""
+        try:
+            return self._invoke(ctx)
+        finally:
+            _forget_interrupt()
+
+    def _invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", module=r"halp_trt\b")
@@ -59,6 +65,16 @@ class VerbGroup(click.Group):
                 if error.errno == errno.EPIPE:
                     raise
                 _fail(ctx, f"{error}; check the path and the disk")
+
+
+def _forget_interrupt() -> None:
+    """Has the process end with the exit code that it is given.
+
+    CPython, started with ``-m``, kills itself by SIGINT at its end if an interrupt has passed through code that was run
+    from a text, as the methods of a dataclass are while its module is imported, even where the interrupt was caught.
+    Running another text resets that.
+    """
+    exec("")
 
 
 def _fail(ctx: click.Context, sentence: str) -> None:

@@ -135,3 +135,18 @@ def test_a_disk_too_small_for_weights_ends_pruning_in_one_sentence(folder: Path)
     with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))) as process:
         assert "cannot write" in _refusal(process)
     assert not [path for path in folder.rglob("*.tmp") if path.name.startswith(".")]
+
+
+def test_ctrl_c_inside_code_run_from_a_text_ends_with_the_exit_code_too(tmp_path: Path) -> None:
+    """Ctrl-C while a dataclass is being made, in a module imported late: Python would end by SIGINT after all."""
+    (tmp_path / "verb.py").write_text(
+        "import click\nfrom halp_trt.cli.output import VerbGroup, stops_with\n"
+        "@click.group(cls=VerbGroup)\ndef verbs(): pass\n"
+        "@verbs.command()\ndef plain(): exec('raise KeyboardInterrupt')\n"
+        "@verbs.command()\ndef saved():\n    with stops_with('all is saved'): exec('raise KeyboardInterrupt')\n"
+        "verbs()\n"
+    )
+    for name, sentence in (("plain", "stopped by Ctrl-C; nothing was"), ("saved", "stopped by Ctrl-C; all is saved")):
+        done = subprocess.run([sys.executable, "-m", "verb", name], cwd=tmp_path, capture_output=True, text=True)
+        assert sentence in done.stderr
+        assert done.returncode == 2
