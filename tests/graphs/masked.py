@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 
 import numpy as np
 import onnx
@@ -19,17 +18,9 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.models.reference import flatten
 from halp_trt.models.trace import half_plan, uneven_plan
 from halp_trt.specs import ChannelGraph, PruningPlan
+from tests.graphs.agreement import random_plan
 
 TOLERANCE = 1e-5
-
-
-def random_plan(graph: ChannelGraph, seed: int) -> PruningPlan:
-    chance = random.Random(seed)
-    kept = {}
-    for group in graph.groups:
-        count = chance.randint(1, group.num_channels) if group.prunable else group.num_channels
-        kept[group.name] = tuple(sorted(chance.sample(range(group.num_channels), count)))
-    return PruningPlan(graph=graph, kept=kept)
 
 
 def one_left(graph: ChannelGraph) -> PruningPlan:
