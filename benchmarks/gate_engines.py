@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,12 @@ from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import PruningPlan
 from halp_trt.workflows.compare import Certainty, compare
 
-WIDTHS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
-"""Widths of the further convolutions among which calibration chooses."""
+Size = tuple[int, int]
+NARROW, WIDE = (1, 4, 8, 16, 24, 32), (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
+SIZES = tuple((width, 1) for width in NARROW) + tuple((width, 3) for width in WIDE)
+"""Widths and kernel sizes of the further convolutions among which calibration chooses."""
+NUM_GROUPS, NUM_PROCESSES = 6, 12
+"""Groups in which sizes are tried, and fresh processes over which a true ratio is the mean: they differ by 1 %."""
 
 
 def network(source: str) -> bytes:
@@ -30,7 +35,7 @@ def network(source: str) -> bytes:
     return bytes(rewrite(model, PruningPlan.dense(graph)).SerializeToString())
 
 
-def with_layers(model: bytes, width: int) -> bytes:
+def with_layers(model: bytes, width: int, kernel: int = 3) -> bytes:
     """A model with two more convolutions in front: to ``width`` channels and back, at the input's size."""
     changed = onnx.load_from_string(model)
     graph = changed.graph
@@ -40,39 +45,58 @@ def with_layers(model: bytes, width: int) -> bytes:
     for node in graph.node:
         node.input[:] = ["extra_out" if one == name else one for one in node.input]
     random = np.random.default_rng(0)
-    for key, shape in {"extra_w0": (width, channels, 3, 3), "extra_w1": (channels, width, 3, 3)}.items():
-        values = random.normal(size=shape, scale=0.1).astype(np.float32)
+    for key, shape in {"extra_w0": (width, channels), "extra_w1": (channels, width)}.items():
+        values = random.normal(size=(*shape, kernel, kernel), scale=0.1).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(values, key))
-    first = helper.make_node("Conv", [name, "extra_w0"], ["extra_mid"], "extra_0", pads=[1] * 4)
-    second = helper.make_node("Conv", ["extra_mid", "extra_w1"], ["extra_out"], "extra_1", pads=[1] * 4)
+    first = helper.make_node("Conv", [name, "extra_w0"], ["extra_mid"], "extra_0", pads=[kernel // 2] * 4)
+    second = helper.make_node("Conv", ["extra_mid", "extra_w1"], ["extra_out"], "extra_1", pads=[kernel // 2] * 4)
     for node in (second, first):
         graph.node.insert(0, node)
     assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     return bytes(changed.SerializeToString())
 
 
-def calibrated(model: bytes, wanted: Sequence[float], *, seconds: float, widths: Sequence[int] = WIDTHS) -> Any:
+def calibrated(model: bytes, wanted: Sequence[float], *, seconds: float, sizes: Sequence[Size] = SIZES) -> Any:
     """For each wanted ratio the model with further layers that comes nearest, with its measured ratio.
 
-    A coarse comparison of all widths chooses; a second, longer one of the chosen alone says the true ratios.
+    Every comparison has a fresh process. First the sizes are compared few at a time, since many engines in turns find
+    the caches cold; of those that come nearest, comparisons alone then say the true ratios: their mean, with the
+    standard error over processes.
 
     Returns:
-        Rows with ``wanted``, ``width``, ``ratio``, ``error`` and ``model``.
+        Rows with ``wanted``, ``width``, ``kernel``, ``ratio``, ``error`` and ``model``.
     """
-    models = {str(width): with_layers(model, width) for width in widths}
-    coarse = _ratios(model, models, seconds / 2)
-    chosen = {one: min(coarse, key=lambda name: abs(coarse[name][0] - one)) for one in wanted}
-    fine = _ratios(model, {name: models[name] for name in set(chosen.values())}, seconds)
-    return [
-        {"wanted": one, "width": int(name), "ratio": fine[name][0], "error": fine[name][1], "model": models[name]}
-        for one, name in chosen.items()
-    ]
+    models = {size: with_layers(model, *size) for size in sizes}
+    rounds = [list(sizes[start::NUM_GROUPS]) for start in range(NUM_GROUPS)] * 2
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+
+        def compared(groups: Sequence[Sequence[Size]], seconds: float) -> dict[Size, list[float]]:
+            tasks = [(model, {size: models[size] for size in group}, seconds / len(groups)) for group in groups]
+            logs: dict[Size, list[float]] = {}
+            for ratios in pool.starmap(_ratios, tasks, chunksize=1):
+                for size, ratio in ratios.items():
+                    logs.setdefault(size, []).append(float(np.log(ratio)))
+            return logs
+
+        coarse = {size: np.exp(np.mean(logs)) for size, logs in compared(rounds, seconds / 2).items()}
+        chosen = {one: min(coarse, key=lambda size: abs(coarse[size] - one)) for one in wanted}
+        fine = compared([sorted(set(chosen.values()))] * NUM_PROCESSES, seconds)
+    rows = []
+    for one, size in chosen.items():
+        ratio, error = float(np.exp(np.mean(fine[size]))), float(np.std(fine[size], ddof=1) / NUM_PROCESSES**0.5)
+        width, kernel = size
+        rows.append({
+            "wanted": one, "width": width, "kernel": kernel, "ratio": ratio, "error": error, "model": models[size]
+        })  # fmt: skip
+    return rows
 
 
-def _ratios(model: bytes, others: Mapping[str, bytes], seconds: float) -> dict[str, tuple[float, float]]:
-    """Each engine's latency over the model's, with its standard error, from one comparison in turns."""
+def _ratios(model: bytes, others: Mapping[Size, bytes], seconds: float) -> dict[Size, float]:
+    """Each engine's latency over the model's, from one comparison in turns."""
     runtime = get_runtime("onnxruntime")
     target = runtime.target("fp32", 1)
-    sessions = {name: runtime.load(data, target) for name, data in {"base": model, **others}.items()}
+    names = {f"{width}, {kernel} x {kernel}": (width, kernel) for width, kernel in others}
+    models = {"base": model, **{name: others[size] for name, size in names.items()}}
+    sessions = {name: runtime.load(data, target) for name, data in models.items()}
     found = compare(sessions, random_inputs(sessions["base"].input_shapes), until=Certainty.lasting(seconds))
-    return {name: (found.ratio_of(name), found.error_of(name)) for name in others}
+    return {size: found.ratio_of(name) for name, size in names.items()}
