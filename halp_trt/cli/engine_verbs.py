@@ -13,6 +13,7 @@ from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.texts import one_line
 
 __all__ = ["deploy", "verify"]
 
@@ -62,6 +63,7 @@ def deploy(
     settings = settings_of_run(folder, given)
     with progress_bars() as bar:
         options = BuildOptions(
+    from halp_trt.workflows.network import own_code
             version_compatible=portable in ("versions", "both"),
             hardware_compatible=portable in ("gpus", "both"),
             workspace_bytes=workspace << 20 if workspace else None,
@@ -70,12 +72,17 @@ def deploy(
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_run(folder, settings.place, settings.data, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
-    parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
+    named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
+    parts = [
+        *(describe(record) for record in records),
+        one_line(built.note),
+        one_line(" ".join(["next: halp-trt verify", str(run), *named])),
+    ]
     text = "\n\n".join(part for part in parts if part)
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
 
 
-@click.command(cls=SettingsCommand, takes=(*_PLACE, "table.lut"), of_run=True)
+@click.command(cls=SettingsCommand, takes=("network.model", "data.data", *_PLACE, "table.lut"), of_run=True)
 @config_option
 @_run
 @engines_option
@@ -117,3 +124,6 @@ def verify(
     print_result(with_verdict(result), describe(result), as_json=as_json)
     if not result.passed:
         ctx.exit(EXIT_CHECK_FAILED)
+    A network or pictures of one's own (module:factory) have to be named again with --model and --data, or in halp.toml:
+    a run's folder may be anybody's, and its code is not run.
+

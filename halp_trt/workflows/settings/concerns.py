@@ -61,12 +61,17 @@ class NetworkSettings:
 class DataSettings:
     """The pictures that the network is trained and scored on."""
 
-    data: str = option("digits", "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.")
+    data: str = option(
+        "digits",
+        "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.",
+        may_be_code=True,
+    )
     task: str = option("", "The task of the data; by default the data set's own.", choices=TASKS)
     on_bad_picture: str = option("refuse", "Reaction to a picture that cannot be read.", choices=("refuse", "skip"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+        may_be_code=True,
 class PlaceSettings:
     """The engine's runtime and number format; without a named runtime, the installed ones decide."""
 
