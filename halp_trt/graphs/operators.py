@@ -39,6 +39,12 @@ def shape(tensor: gs.Tensor) -> tuple[int, ...]:
     return tuple(int(d) for d in dims)
 
 
+def is_static(tensor: gs.Tensor) -> bool:
+    """True if a tensor's element type and shape are known before the network runs."""
+    dims = tensor.shape
+    return tensor.dtype is not None and dims is not None and all(isinstance(d, int | np.integer) for d in dims)
+
+
 def constant(node: gs.Node, position: int, name: str | None = None) -> list[int] | None:
     """An integer list that newer opsets take as an input and older ones as an attribute; None where it is absent."""
     if position < len(node.inputs) and not node.inputs[position].is_empty():

@@ -12,10 +12,10 @@ import onnx_graphsurgeon as gs
 from halp_trt.graphs.affine import is_affine
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
-from halp_trt.graphs.literal import is_static, literal_spec
+from halp_trt.graphs.literal import literal_spec
 from halp_trt.graphs.norms import COUNT, NORMS, counted_axes
 from halp_trt.graphs.operands import ANY_AXIS, operand
-from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, source
+from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, is_static, shape, source
 from halp_trt.graphs.products import weighting
 from halp_trt.specs import Attribute, Layer, LayerSpec
 
