@@ -19,7 +19,9 @@ def prunability_facts(found: Prunability) -> dict[str, str]:
         return {"prunable": sentence}
     share = units.percent(found.num_prunable / found.num_channels, 1)
     text = f"{units.count(found.num_prunable)} of {units.count(found.num_channels)} channels ({share})"
-    if found.latency_fraction is not None:
+    if found.latency_fraction is None:
+        text += "; their share of the latency is unknown without a latency table"
+    else:
         text += f", in layers that take {units.percent(found.latency_fraction, 1)} of the dense latency"
     facts = {"prunable": text}
     if found.fences:
