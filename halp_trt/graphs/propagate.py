@@ -136,7 +136,7 @@ def _mixing(labels: Labels, node: gs.Node) -> None:
     """Softmax and its kind: the axis that they mix cannot lose channels."""
     data = node.inputs[0]
     mixed = {int(node.attrs.get("axis", -1)) % len(shape(data))}
-    if node.op in ("LRN", "GroupNormalization", "LpNormalization"):
+    if node.op in ("LRN", "LpNormalization"):
         mixed = {1}
     for axis, ids in labels.axes(data.name).items():
         if axis in mixed:
@@ -343,7 +343,6 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherND": gather,
     "Gemm": matmul,
-    "GroupNormalization": _mixing,
     "Hardmax": _mixing,
     "InstanceNormalization": _channelwise,
     "LRN": _mixing,
