@@ -88,6 +88,36 @@ def _budgets(found: Result) -> str:
     return _table(head, rows) + _made(found, next(iter(found["cells"].values()))["target"])
 
 
+def _chains(found: Result) -> str:
+    """Of every network what the whole chain made of it, and how long that took on one core."""
+    head = (
+        "network, input",
+        "dense",
+        "pruned",
+        "of dense, timed",
+        "predicted",
+        "outputs differ by",
+        "channels",
+        "parameters",
+        "minutes",
+    )
+    rows = [
+        (
+            f"{name}, {'×'.join(map(str, row['input'][0][1:]))}",
+            latency(row["dense_us"]),
+            latency(row["pruned_us"]),
+            f"{percent(row['share'], 1)} ± {100 * row['share_error']:.1f}",
+            percent(row["share_predicted"], 1),
+            f"{row['difference']:.0e}",
+            f"{count(row['channels']['left'])} of {count(row['channels']['dense'])}",
+            percent(row["parameters"]["pruned"] / row["parameters"]["dense"], 0),
+            f"{sum(row['seconds'].values()) / 60:.1f}",
+        )
+        for name, row in found["chains"].items()
+    ]
+    return _table(head, rows) + _made(found, next(iter(found["chains"].values()))["target"])
+
+
 def _reproducibility(found: Result) -> str:
     """Two tables, and the plans made from either."""
     rows, level = found["row_difference"], found["row_difference_at_equal_speed"]
@@ -247,6 +277,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/prediction": _prediction,
         "halp-trt/probes": _probes,
         "halp-trt/budgets": _budgets,
+        "halp-trt/chains": _chains,
         "halp-trt/reproducibility": _reproducibility,
         "halp-trt/duel": _duel,
         "halp-trt/planning-benchmark": _planning,
