@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from halp_trt.errors import DataError, ModelError
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["import_factory", "is_factory"]
 
@@ -47,6 +48,7 @@ def import_factory(source: str, error: type[ModelError] | type[DataError]) -> Ca
         try:
             module = importlib.import_module(module_name)
         except Exception as cause:
+            raise_if_stopped(cause)
             raise error(
                 f"{source!r}: module {module_name!r} cannot be imported ({type(cause).__name__}: {cause}); run from "
                 f"the folder that holds it or install it"

@@ -14,6 +14,7 @@ import torch
 from torch import serialization
 
 from halp_trt.errors import ArtefactError
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["Husk", "read_pickle"]
 
@@ -74,6 +75,7 @@ def read_pickle(path: Path) -> Any:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as cause:
+            raise_if_stopped(cause)
             fresh = _stands_for(str(cause))
             if (
                 not fresh
@@ -100,7 +102,8 @@ def _unknown_names(path: Path) -> set[str]:
     """The classes and functions that a file names and PyTorch's reader does not know; empty for an old file."""
     try:
         return set(serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # old or damaged: reading it tells
+    except Exception as error:  # old or damaged: reading it tells
+        raise_if_stopped(error)
         return set()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from halp_trt.errors import DataError, HalpError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.factories import import_factory
 from halp_trt.store import sha256_bytes
 from halp_trt.tasks import augment
@@ -128,6 +129,7 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
     except HalpError:
         raise
     except Exception as cause:
+        raise_if_stopped(cause)
         raise DataError(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause

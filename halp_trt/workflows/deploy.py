@@ -10,6 +10,7 @@ import onnx
 
 from halp_trt.errors import ArtefactError, HalpError
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.workflows.build import DeployOptions, build_engine
@@ -115,6 +116,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's own errors have no common root with the system's
+        raise_if_stopped(error)
         raise ArtefactError(f"cannot read the model {path} ({error}); run prune again") from error
     if not model.opset_import:  # an empty file is a sound protobuf message
         raise ArtefactError(f"{path} holds no ONNX model; run prune again")
