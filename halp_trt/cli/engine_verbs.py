@@ -56,7 +56,7 @@ def deploy(
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
     from halp_trt.workflows.deploy import DeployOptions
-    from halp_trt.workflows.deploy_stage import deploy_run
+    from halp_trt.workflows.deploy_stage import deploy_alone
 
     folder = RunFolder(path=run)
     settings = settings_of_run(folder, given)
@@ -68,7 +68,7 @@ def deploy(
             progress=bar("deploy"),
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
-        built = deploy_run(folder, settings.place, settings.data, order)
+        built = deploy_alone(folder, settings, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
     text = "\n\n".join(part for part in parts if part)

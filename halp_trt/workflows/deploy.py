@@ -13,6 +13,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
 from halp_trt.specs import EngineRecord, PruningPlan, Target
+from halp_trt.store import check_writable, hold
 from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
 
@@ -57,8 +58,17 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
         PrecisionError: an engine does not compute in the number formats it was given.
         UsageError: the runtime lacks what is asked for, there is nothing to calibrate on, or an engine of another run
             would be overwritten.
+        InUseError: another process writes these engines.
     """
     order = order or DeployOptions()
+    places = [engine_path(order.engines, run, role, target, runtime.suffix) for role in ROLES]
+    with hold(*places):
+        for place in places:
+            check_writable(place, run.dense_model, run.pruned_model)
+        return _deployed(run, runtime, target, order)
+
+
+def _deployed(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions) -> Deployment:
     if not order.overwrite:
         check_places(run, runtime, target, order.engines)
     plan = run.read_plan()
