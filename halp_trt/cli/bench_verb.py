@@ -177,15 +177,14 @@ def _write_reports(
 ) -> None:
     from halp_trt.report.junit import junit_xml
     from halp_trt.report.markdown import markdown
-    from halp_trt.store import write_text
+    from halp_trt.store import append_text, write_text
 
     if junit is not None:
         write_text(junit, junit_xml(result, cannot_tell=cannot_tell))
     if markdown_file is not None:
         write_text(markdown_file, markdown(result))
     if summary:
-        with open(summary, "a", encoding="utf-8") as file:
-            file.write(markdown(result))
+        append_text(summary, markdown(result))
 
 
 def _exit_code(answer: str, cannot_tell: str) -> int:

@@ -62,7 +62,7 @@ def deploy(
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
     from halp_trt.workflows.deploy import DeployOptions
-    from halp_trt.workflows.deploy_stage import deploy_run
+    from halp_trt.workflows.deploy_stage import deploy_alone
     from halp_trt.workflows.network import own_code
 
     folder = RunFolder(path=run)
@@ -75,7 +75,7 @@ def deploy(
             progress=bar("deploy"),
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
-        built = deploy_run(folder, settings.place, settings.data, order)
+        built = deploy_alone(folder, settings, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
     parts = [

@@ -20,6 +20,7 @@ from halp_trt.texts import one_line
 from halp_trt.workflows.settings import Settings
 
 if TYPE_CHECKING:
+    from halp_trt.solvers.answer import Sweep
     from halp_trt.workflows.plan import PlanRequest
 
 __all__ = ["plan"]
@@ -134,11 +135,8 @@ def _others(values: Mapping[str, Any]) -> dict[str, str]:
 def _print_frontier(
     request: PlanRequest, sweep_range: str, *, plot: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    from halp_trt.report.planning import describe_sweep
-    from halp_trt.report.run_plots import frontier_figure
-    from halp_trt.store import write_text
+    from halp_trt.store import check_writable, hold
     from halp_trt.workflows.plan import parse_range, sweep
-    from halp_trt.workflows.show import Opened, page_of
 
     if out is not None:
         raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
@@ -148,7 +146,18 @@ def _print_frontier(
         raise UsageError(
             f"the frontier is a picture (.svg) or a page (.html), {plot} is named otherwise; end it in .svg or .html"
         )
-    found = sweep(request, *parse_range(sweep_range))
+    check_writable(plot, *request.files)
+    with hold(plot):
+        found = sweep(request, *parse_range(sweep_range))
+        _show_frontier(found, request.source.name, plot, kind, as_json=as_json)
+
+
+def _show_frontier(found: Sweep, source: str, plot: Path, kind: str, *, as_json: bool) -> None:
+    from halp_trt.report.planning import describe_sweep
+    from halp_trt.report.run_plots import frontier_figure
+    from halp_trt.store import write_text
+    from halp_trt.workflows.show import Opened, page_of
+
     summary = {
         "solver": found.solver,
         "dense_us": found.dense_us,
@@ -158,22 +167,24 @@ def _print_frontier(
     }
     word = "page" if kind == ".html" else "picture"
     print_result(summary, "\n\n".join([describe_sweep(found), one_line(f"{word}: {plot}")]), as_json=as_json)
-    title = f"Frontier of {request.source.name}"
+    title = f"Frontier of {source}"
     page = page_of(Opened(title=title, value=found)) if kind == ".html" else frontier_figure(found)
     write_text(plot, page)  # the plans are not lost where it cannot be written
 
 
 def _print_plan(request: PlanRequest, *, plot: Path | None, out: Path | None, as_json: bool) -> None:
     from halp_trt.report.planning import describe_answer
+    from halp_trt.store import check_writable, hold, save
     from halp_trt.workflows.plan import make_plan
 
     if plot is not None:
         raise UsageError("only a frontier has a picture; add --sweep 20%..90%, or leave out --plot")
-    answer, solution, pruning_plan, dense_us = make_plan(request)
     if out is not None:
-        from halp_trt.store import save
-
-        if pruning_plan is None:
-            raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
-        save(pruning_plan, out)
+        check_writable(out, *request.files)
+    with hold(out):
+        answer, solution, pruning_plan, dense_us = make_plan(request)
+        if out is not None:
+            if pruning_plan is None:
+                raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
+            save(pruning_plan, out)
     print_result(answer, describe_answer(answer, solution, dense_us), as_json=as_json)

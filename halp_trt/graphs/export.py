@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from halp_trt.errors import ModelError
 from halp_trt.graphs.mended import drop_misshapen_biases, own_outputs, separate_names, without_first_name
 from halp_trt.graphs.mended_pools import mend_divisors, mend_last_windows
+from halp_trt.interrupts import raise_if_stopped
 
 _CONSTANT_DTYPES = {
     "value_float": np.float32,
@@ -55,6 +56,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
     except ModelError:
         raise
     except Exception as error:  # the exporter's model is at fault, and each of the packages here has errors of its own
+        raise_if_stopped(error)
         raise ModelError(
             f"PyTorch's ONNX exporter writes a model that cannot be read ({_reason(error)}); please report the network"
         ) from error
@@ -77,6 +79,7 @@ def exported_program(module: torch.nn.Module, example: Sequence[torch.Tensor]) -
             with torch.no_grad():
                 outputs = module(*(x.clone() for x in example))  # forward may write into its arguments
         except Exception as error:
+            raise_if_stopped(error)
             shapes = [tuple(x.shape) for x in example]
             raise ModelError(
                 f"the network does not run on an input of shape {shapes}: {error}; give --input"
@@ -86,6 +89,7 @@ def exported_program(module: torch.nn.Module, example: Sequence[torch.Tensor]) -
             with quiet():
                 program = torch.onnx.export(around, tuple(example), dynamo=True, optimize=False, verbose=False)
         except Exception as error:
+            raise_if_stopped(error)
             others = {type(leaf).__name__ for leaf in tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)}
             advice = (
                 f"forward must return tensors alone, not {' or '.join(sorted(others))}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from halp_trt.errors import DataError, HalpError, ModelError, UsageError
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["Recorded", "check_named", "faults_of", "import_factory", "is_factory"]
 
@@ -78,6 +79,7 @@ def faults_of(source: str, error: Fault) -> Iterator[None]:
     except (HalpError, KeyboardInterrupt):
         raise
     except BaseException as cause:
+        raise_if_stopped(cause)
         raise error(
             f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
         ) from cause
@@ -103,6 +105,7 @@ def import_factory(source: str, error: Fault) -> Callable[..., Any]:
         except KeyboardInterrupt:
             raise
         except BaseException as cause:
+            raise_if_stopped(cause)
             raise error(
                 f"{source!r}: module {module_name!r} cannot be imported ({type(cause).__name__}: {cause}); run from "
                 f"the folder that holds it or install it"

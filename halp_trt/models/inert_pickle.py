@@ -15,6 +15,7 @@ import torch
 from torch import serialization
 
 from halp_trt.errors import ArtefactError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.pickle_forms import UnknownPickleError, in_default_form
 
 __all__ = ["Husk", "read_pickle"]
@@ -87,6 +88,7 @@ def read_pickle(path: Path) -> Any:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
                 return torch.load(source(), map_location="cpu", weights_only=True)
         except Exception as cause:
+            raise_if_stopped(cause)
             fresh = _stands_for(str(cause))
             if (
                 not fresh
@@ -118,7 +120,8 @@ def _unknown_names(source: str | io.BytesIO) -> set[str]:
     """The classes and functions that a file names and PyTorch's reader does not know; empty for an old file."""
     try:
         return set(serialization.get_unsafe_globals_in_checkpoint(source))
-    except Exception:  # old or damaged: reading it tells
+    except Exception as error:  # old or damaged: reading it tells
+        raise_if_stopped(error)
         return set()
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import ModelError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
 from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
@@ -134,6 +135,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tu
     try:
         module: nn.Module = models.get_model(name, weights=None, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
     return module, _TORCHVISION_INPUT_SHAPES.get(name, (3, 224, 224))
 
@@ -153,6 +155,7 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
     try:
         module: nn.Module = timm.create_model(name, pretrained=False, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"timm cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     return module, tuple(config.get("input_size", (3, 224, 224)))
@@ -217,6 +220,7 @@ def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: 
         with torch.no_grad():
             output = module(*example)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(
             f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
             f"input shape"
@@ -257,6 +261,7 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot be imported ({cause}); install the one that fits torch") from cause
 
 

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "saliency.json"
 
     @property
+    def checkpoint(self) -> Path:
+        """Checkpoint from which a killed run goes on; removed when the run is whole."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
     def plan(self) -> Path:
         """The last plan."""
         return self.path / "plan.json"
@@ -96,6 +101,26 @@ class RunFolder:
     def page(self) -> Path:
         """The report as an HTML page."""
         return self.path / "report.html"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run may have, there or not."""
+        dense = (self.trained, self.dense_checkpoint, self.dense_model, self.graph, self.saliency)
+        pruned = (self.checkpoint, self.log, self.weights, self.pruned_model, self.plan)
+        return (self.settings, *dense, *pruned, self.verification, self.page)
+
+    def check_own(self) -> None:
+        """Refuses a folder in which a run's file is a link, a pipe or a device: whoever made it chose what is written.
+
+        Raises:
+            ArtefactError: the message names the first of them.
+        """
+        for path in self.files:
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise ArtefactError(
+                    f"{path} is {'a link' if path.is_symlink() else 'no regular file'}, and a run's files are its own; "
+                    "put the file itself there, or name another folder"
+                )
 
     def read_settings(self) -> Settings:
         """The run's settings.

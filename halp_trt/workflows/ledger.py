@@ -49,7 +49,7 @@ _REQUEST = "request"
 
 def checkpoint_path(folder: RunFolder) -> Path:
     """Path of the checkpoint from which a killed run goes on; the file is removed when the run is whole."""
-    return folder.path / "checkpoint.safetensors"
+    return folder.checkpoint
 
 
 def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
@@ -63,7 +63,8 @@ def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
     done = folder.read_plan()
     if done.parents.get(_REQUEST) != fingerprint:
         raise ArtefactError(
-            f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
+            f"{folder.path} holds a finished run with other settings; repeat them, name another folder with --out, or "
+            "start over with --force"
         )
     check_plan(folder.plan, done, advice="restore it, or start without --resume")
     return done

@@ -56,6 +56,16 @@ class PlanRequest:
     limits: Limits = field(default_factory=lambda: Limits(least={}))
     step: int = 8
 
+    @property
+    def graph_path(self) -> Path | None:
+        """The file of the graph, named or beside the saliency; None without either."""
+        return self.graph or (self.saliency and self.saliency.with_name("graph.json"))
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """The files that a plan rests on, None for those that are not named."""
+        return self.source, self.saliency, self.graph_path
+
     def __post_init__(self) -> None:
         if not (self.gap >= 0 and (self.seconds is None or self.seconds > 0)):
             raise UsageError(
@@ -207,11 +217,10 @@ def _is_table(path: Path) -> bool:
 
 
 def _of_network(request: PlanRequest) -> Opened:
-    if request.saliency is None:
+    if request.saliency is None or request.graph_path is None:
         raise UsageError(f"{request.source} is a latency table; name the network's saliency with --saliency, too")
-    graph_path = request.graph or request.saliency.with_name("graph.json")
     table = _load(LatencyTable, request.source)
-    saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, graph_path)
+    saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, request.graph_path)
     dense = PruningPlan.dense(graph)
     steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))

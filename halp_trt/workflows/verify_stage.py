@@ -15,7 +15,7 @@ from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
-from halp_trt.store import load_tensors, read_table, save
+from halp_trt.store import check_writable, hold, load_tensors, read_table, save
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.deploy import read_model
@@ -107,6 +107,7 @@ def verify_alone(
         ArtefactError: a file of the run, or its weights, is not what the plan was made from.
         UsageError: the tolerances limit the score's drop, and there are no data to score on; or the run's file names
             code that the user does not.
+        InUseError: another process has the run.
     """
     check_code(settings.network, settings.data)
     check_plan(run.plan, run.read_plan(), weights_of(run.trained, settings.network.weights))
@@ -116,16 +117,19 @@ def verify_alone(
     def network() -> tuple[LoadedModel, DataSet | None]:
         return network_of(settings, trained=run.trained)
 
-    return verify_run(
-        run,
-        network,
-        settings.place,
-        settings.table,
-        budget=settings.prune.budget,
-        engines=engines,
-        tolerances=tolerances,
-        with_witness=with_witness,
-    )
+    with hold(run.path):
+        run.check_own()
+        check_writable(run.verification)
+        return verify_run(
+            run,
+            network,
+            settings.place,
+            settings.table,
+            budget=settings.prune.budget,
+            engines=engines,
+            tolerances=tolerances,
+            with_witness=with_witness,
+        )
 
 
 def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from halp_trt.device.identity import identity, other_users
 from halp_trt.errors import HalpError, UsageError
 from halp_trt.gate import ProcessTiming, Setup
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, BuildOptions, Compiler, Entry, Runtime, Session, Traits, get_runtime, traits_of
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import Target
@@ -126,6 +127,7 @@ def _build(runtime: Runtime, target: Target, model: bytes) -> bytes:
     try:
         network = onnx.load_from_string(model)
     except Exception as error:  # protobuf's own errors have no common root
+        raise_if_stopped(error)
         raise UsageError("the file is no ONNX model; export the network again") from error
     typed = preparer(target, no_examples, ())(network).model.SerializeToString()
     if isinstance(runtime, Compiler):
@@ -165,7 +167,8 @@ def _fixed(model: bytes, shapes: Mapping[str, tuple[int, ...]], path: str) -> by
 
     try:
         network = onnx.load_from_string(model)
-    except Exception:  # the runtime says what is wrong with it
+    except Exception as error:  # the runtime says what is wrong with it
+        raise_if_stopped(error)
         return model
     weights = {weight.name for weight in network.graph.initializer}
     inputs = {value.name: value for value in network.graph.input if value.name not in weights}
