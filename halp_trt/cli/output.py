@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from halp_trt.cli.interrupts import forget_interrupt, ignore_further, noticing, was_interrupted
-from halp_trt.cli.streams import open_streams, say
+from halp_trt.cli.streams import open_streams, say, silence
 from halp_trt.errors import HalpError
 from halp_trt.interrupts import lack_of_memory
 from halp_trt.store import encode
@@ -71,6 +71,9 @@ class VerbGroup(click.Group):
             say(_error(_STOPPED), err=True)
             forget_interrupt()
             sys.exit(EXIT_USAGE)
+        except OSError as error:  # while help is printed
+            code = _told(error)
+            raise click.exceptions.Exit(code) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""
@@ -102,9 +105,7 @@ class VerbGroup(click.Group):
             except ModuleNotFoundError as error:
                 _fail(ctx, _missing_module(error))
             except OSError as error:
-                if error.errno == errno.EPIPE:
-                    raise
-                _fail(ctx, f"{error}; check the path and the disk")
+                ctx.exit(_told(error))
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -121,6 +122,15 @@ def _fail(ctx: click.Context, message: str) -> None:
     ignore_further()
     say(_error(message), err=True)
     ctx.exit(EXIT_USAGE)
+
+
+def _told(error: OSError) -> int:
+    """Says what the system refused, and gives the exit code; a reader that has left wants to hear nothing."""
+    if error.errno == errno.EPIPE:
+        silence(sys.stdout)
+        return 0
+    say(_error(f"{error}; check the path and the disk"), err=True)
+    return EXIT_USAGE
 
 
 def _error(message: str) -> str:
