@@ -16,6 +16,7 @@ from halp_trt.cli.kinds import OneOf
 from halp_trt.cli.output import EXIT_CANNOT_TELL, EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, json_option
 from halp_trt.cli.settings import SettingsCommand
+from halp_trt.cli.streams import say
 from halp_trt.errors import UsageError
 from halp_trt.gate import CANNOT_TELL, REFUSED, SLOWER, Rule
 
@@ -164,7 +165,7 @@ def bench(
     print_result(told, describe(result), as_json=as_json)
     if summary:
         for line in github_lines(result):
-            click.echo(line, err=as_json)
+            say(line, err=as_json)
     ctx.exit(_exit_code(result.answer, values["cannot_tell"] or ""))
 
 

@@ -9,7 +9,9 @@ import click
 from halp_trt.cli.config import CONFIG_NAME, example_toml
 from halp_trt.cli.output import print_result
 from halp_trt.cli.parameters import PATH, json_option
+from halp_trt.cli.streams import say
 from halp_trt.errors import UsageError
+from halp_trt.texts import one_line
 
 __all__ = ["init", "show"]
 
@@ -31,8 +33,9 @@ def show(artefact: Path, html: Path | None, as_json: bool) -> None:
         from halp_trt.store import write_text
 
         write_text(html, page_of(opened))
-        click.echo(f"written to {html}", err=True)
-        return
+        say(one_line(f"written to {html}"), err=True)
+        if not as_json:
+            return
     print_result(opened.values, text_of(opened), as_json=as_json)
 
 
@@ -47,4 +50,4 @@ def init(out: Path, force: bool, as_json: bool) -> None:
     if out.exists() and not force:
         raise UsageError(f"{out} is there already; edit it, or overwrite it with --force")
     write_text(out, example_toml())
-    print_result({"file": str(out)}, f"written to {out}", as_json=as_json)
+    print_result({"file": str(out)}, one_line(f"written to {out}"), as_json=as_json)

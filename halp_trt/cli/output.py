@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
+from halp_trt.cli.streams import open_streams, say
 from halp_trt.errors import HalpError
 from halp_trt.store import encode
+from halp_trt.texts import one_line, sentence
 
 __all__ = [
     "EXIT_CANNOT_TELL",
@@ -39,6 +41,19 @@ _SECONDS_BETWEEN_LINES = 10.0
 class VerbGroup(click.Group):
     """A group whose verbs end in one sentence and exit code 2 when something is wrong that the user can mend."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the program, on streams that can be written to."""
+        open_streams()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the options before the verb."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            say(_error(_usage(error)), err=True)
+            raise click.exceptions.Exit(EXIT_USAGE) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""
         try:
@@ -59,8 +74,14 @@ class VerbGroup(click.Group):
                 _fail(ctx, _usage(error))
             except KeyboardInterrupt:
                 _fail(ctx, "stopped by Ctrl-C; nothing was half-written, run the same command again")
+            except SystemExit as error:
+                _fail(ctx, f"code that was run for this ended the program (exit code {error.code}); mend it")
             except ModuleNotFoundError as error:
                 _fail(ctx, _missing_module(error))
+            except (MemoryError, RuntimeError) as error:
+                if not _is_lack_of_memory(error):
+                    raise
+                _fail(ctx, f"there is not enough memory ({error}); ask for a smaller batch, input or network")
             except OSError as error:
                 if error.errno == errno.EPIPE:
                     raise
@@ -77,9 +98,23 @@ def _forget_interrupt() -> None:
     exec("")
 
 
-def _fail(ctx: click.Context, sentence: str) -> None:
-    click.echo(f"error: {' '.join(line.strip() for line in sentence.splitlines())}", err=True)
+def _fail(ctx: click.Context, message: str) -> None:
+    say(_error(message), err=True)
     ctx.exit(EXIT_USAGE)
+
+
+def _error(message: str) -> str:
+    return sentence(f"error: {message}")
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """True if Python, PyTorch or another library could not have the memory that it asked for."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(one in words for one in _LACKS)
+
+
+_LACKS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
+"""Words of libraries for a lack of memory."""
 
 
 def _usage(error: click.UsageError) -> str:
@@ -97,7 +132,7 @@ def _missing_module(error: ModuleNotFoundError) -> str:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"warning: {message}", err=True)
+    say(sentence(f"warning: {message}"), err=True)
 
 
 @contextlib.contextmanager
@@ -111,7 +146,7 @@ def stops_with(sentence: str) -> Iterator[None]:
 
 def print_result(value: object, text: str, *, as_json: bool) -> None:
     """Prints a verb's result: its text, or the value as JSON."""
-    click.echo(json.dumps(encode(value), indent=2) if as_json else text)
+    say(json.dumps(encode(value), indent=2).replace("\x7f", "\\u007f") if as_json else text)
 
 
 class Progress:
@@ -128,7 +163,7 @@ class Progress:
         now = time.monotonic()
         if now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            click.echo(f"{self._label}: {done}/{total} {note}".rstrip(), err=True)
+            say(one_line(f"{self._label}: {done}/{total} {note}".rstrip()), err=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from halp_trt.cli.kinds import kind_of
+from halp_trt.cli.streams import say
 from halp_trt.runtimes import choose_runtime
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import CONCERNS, Declared, Settings, declared, value_text
@@ -116,5 +117,5 @@ def _with_runtime(settings: Settings) -> Settings:
     if settings.place.runtime:
         return settings
     choice = choose_runtime()
-    click.echo(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
+    say(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
     return settings.changed(runtime=choice.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halp_trt.planning.prunability import Prunability, why_nothing
 from halp_trt.report import units
+from halp_trt.report.shown import shown
 
 __all__ = ["describe_prunability", "prunability_facts"]
 
@@ -12,6 +13,7 @@ _MOST_REASONS = 3
 
 def prunability_facts(found: Prunability) -> dict[str, str]:
     """The shares that can be pruned and the biggest reasons why the rest cannot, each as one text by its name."""
+    found = shown(found)
     if not found.num_prunable:
         sentence = why_nothing(found)
         return {"prunable": sentence}

@@ -11,7 +11,7 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.store import load, read_json, sha256_file, write_json
+from halp_trt.store import load, read_json, sha256_bytes, sha256_file, write_json
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
 __all__ = [
@@ -21,9 +21,13 @@ __all__ = [
     "engine_path",
     "load_engine",
     "origin_of",
+    "slug",
     "table_path",
     "timings_path",
 ]
+
+_MOST_NAME = 200
+"""Characters of a file name without its suffix; file systems take 255 bytes in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +129,17 @@ def table_path(target: Target, folder: Path = Path("luts")) -> Path:
     """Path of the latency table of a target."""
     words = (target.device, target.runtime, target.runtime_version, target.precision, f"b{target.batch_size}")
     level = "" if target.optimization_level is None else f"o{target.optimization_level}"
-    return folder / f"{_slug(*words, target.power_mode, level)}.jsonl"
+    return folder / f"{slug(*words, target.power_mode, level)}.jsonl"
 
 
 def timings_path(folder: Path, target: Target) -> Path:
     """Path of TensorRT's kernel timings for a target, of all precisions and batch sizes together."""
-    return folder / f"{_slug(target.device, target.runtime, target.runtime_version)}.timings"
+    return folder / f"{slug(target.device, target.runtime, target.runtime_version)}.timings"
 
 
 def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix: str) -> Path:
     """Path of an engine of a run; its record lies beside it with the suffix ``.json``."""
-    name = _slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
+    name = slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
     return folder / f"{name}{suffix}"
 
 
@@ -203,6 +207,12 @@ def _load_as(kind: type[Any], path: Path) -> Any:
     return value
 
 
-def _slug(*words: str) -> str:
-    """Words as a file name: lower case, nothing but letters, digits, dots and dashes."""
-    return re.sub(r"[^a-z0-9.]+", "-", " ".join(word for word in words if word).lower()).strip("-")
+def slug(*words: str) -> str:
+    """Words as a file name: lower case, nothing but letters, digits, dots and dashes.
+
+    A long one is cut, and ends in a digest of the whole, so that it has room for suffixes and stays a name of its own.
+    """
+    name = re.sub(r"[^a-z0-9.]+", "-", " ".join(word for word in words if word).lower()).strip("-")
+    if len(name) <= _MOST_NAME:
+        return name
+    return f"{name[: _MOST_NAME - 9]}-{sha256_bytes(name.encode())[:8]}"

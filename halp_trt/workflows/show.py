@@ -16,6 +16,7 @@ from halp_trt.latency import LatencyTable, Surface
 from halp_trt.planning.prunability import Prunability, prunability
 from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
+from halp_trt.report.shown import shown
 from halp_trt.specs import ChannelGraph, PruningPlan, Verification
 from halp_trt.store import encode, load, read_table
 from halp_trt.workflows.folder import RunFolder
@@ -164,7 +165,7 @@ def text_of(opened: Opened) -> str:
     """The artefact or the folder as plain text."""
     if opened.value is not None:
         return describe(opened.value)
-    parts = [opened.title, describe_log(opened.log)]
+    parts = [shown(opened.title), describe_log(opened.log)]
     parts += [describe(opened.plan)] if opened.plan is not None else []
     parts += [describe_prunability(opened.prunability)] if opened.prunability is not None else []
     parts += [describe(opened.verification)] if opened.verification is not None else []
@@ -201,7 +202,7 @@ def page_of(opened: Opened) -> str:
         facts = {name.replace("_", " "): value_text(values[name]) for name in _FACTS}
     if opened.prunability is not None:
         facts |= prunability_facts(opened.prunability)
-    return render(
+    page = render(
         Evidence(
             title=opened.title,
             verification=value if isinstance(value, Verification) else opened.verification,
@@ -213,3 +214,4 @@ def page_of(opened: Opened) -> str:
             value=None if isinstance(value, Verification) else value,
         )
     )
+    return page.encode("utf-8", "backslashreplace").decode()  # half a pair of surrogates has no UTF-8
