@@ -12,6 +12,7 @@ from halp_trt.cli.config import config_option
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
+from halp_trt.texts import one_line
 from halp_trt.workflows.folder import RunFolder
 
 __all__ = ["deploy", "verify"]
@@ -57,6 +58,7 @@ def deploy(
     from halp_trt.runtimes import BuildOptions
     from halp_trt.workflows.deploy import DeployOptions
     from halp_trt.workflows.deploy_stage import deploy_run
+    from halp_trt.workflows.network import own_code
 
     folder = RunFolder(path=run)
     settings = settings_of_run(folder, given)
@@ -70,12 +72,17 @@ def deploy(
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_run(folder, settings.place, settings.data, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
-    parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
+    named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
+    parts = [
+        *(describe(record) for record in records),
+        one_line(built.note),
+        one_line(" ".join(["next: halp-trt verify", str(run), *named])),
+    ]
     text = "\n\n".join(part for part in parts if part)
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
 
 
-@click.command(cls=SettingsCommand, takes=(*_PLACE, "table.lut"), of_run=True)
+@click.command(cls=SettingsCommand, takes=("network.model", "data.data", *_PLACE, "table.lut"), of_run=True)
 @config_option
 @_run
 @engines_option
@@ -103,6 +110,9 @@ def verify(
     Exit code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder
     that prune wrote. For another runtime or precision than it was pruned for, predictions come from that target's own
     latency table, if there is one.
+
+    A network or pictures of one's own (module:factory) have to be named again with --model and --data, or in halp.toml:
+    a run's folder may be anybody's, and its code is not run.
 
     A setting comes from the command line, else from halp.toml, else from the run, else it has its default.
     """

@@ -6,24 +6,24 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from halp_trt.errors import HalpError, ModelError
+from halp_trt.errors import ModelError
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
-from halp_trt.models.factories import import_factory, is_factory
+from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "is_own_network", "load_model"]
 
 _EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
 """Forms of a source string, for errors."""
@@ -86,11 +86,9 @@ def load_model(
         if source in ZOO:
             shape = input_shape or ZOO_INPUT_SHAPES[source]
             module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
-        elif kind == "torchvision" and name:
-            module, shape = _from_torchvision(name, num_classes)
-        elif kind == "timm" and name:
-            module, shape = _from_timm(name, num_classes)
-        elif is_factory(source):
+        elif kind in _PACKAGES and name:
+            module, shape = _PACKAGES[kind](name, num_classes)
+        elif is_own_network(source):
             module, example = _from_factory(source, num_classes)
         else:
             raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
@@ -108,6 +106,11 @@ def load_model(
     module.eval()
     names = _output_names(module, example, source)
     return LoadedModel(module=module, example=example, source=source, output_names=names)
+
+
+def is_own_network(source: str) -> bool:
+    """True if a source string names a factory of the user's, and no network of a package."""
+    return is_factory(source) and source.partition(":")[0] not in _PACKAGES
 
 
 def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -155,6 +158,12 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
     return module, tuple(config.get("input_size", (3, 224, 224)))
 
 
+_PACKAGES: Mapping[str, Callable[[str, int | None], tuple[nn.Module, tuple[int, ...]]]] = MappingProxyType(
+    {"torchvision": _from_torchvision, "timm": _from_timm}
+)
+"""The packages whose networks a source string names: ``timm:NAME``."""
+
+
 def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
     """The network of a user's factory, and its example inputs; None if the factory returns a module alone."""
     factory = import_factory(source, ModelError)
@@ -163,14 +172,8 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
         if "num_classes" not in inspect.signature(factory).parameters:
             raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
         options["num_classes"] = num_classes
-    try:
+    with faults_of(source, ModelError):
         result = factory(**options)
-    except HalpError:
-        raise
-    except Exception as cause:
-        raise ModelError(
-            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
-        ) from cause
     module, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(example, torch.Tensor):
         example = (example,)

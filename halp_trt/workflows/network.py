@@ -7,13 +7,28 @@ from pathlib import Path
 from typing import Literal, cast
 
 from halp_trt.errors import DataError, UsageError
-from halp_trt.models.factories import is_factory
-from halp_trt.models.sources import LoadedModel, load_model
-from halp_trt.tasks.data import load_data
+from halp_trt.models.factories import check_named, is_factory
+from halp_trt.models.sources import LoadedModel, is_own_network, load_model
+from halp_trt.tasks.data import is_own_data, load_data
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
-__all__ = ["load_network", "load_pictures", "network_of"]
+__all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code"]
+
+
+def own_code(network: NetworkSettings, pictures: DataSettings) -> dict[str, str]:
+    """The user's own factories that settings name, by their option."""
+    sources = {"--model": (network.model, is_own_network), "--data": (pictures.data, is_own_data)}
+    return {option: source for option, (source, is_own) in sources.items() if is_own(source)}
+
+
+def check_code(network: NetworkSettings, pictures: DataSettings) -> None:
+    """Refuses factories that a run's file names and the user does not, before anything is loaded for them.
+
+    Raises:
+        UsageError: there are some; the sentence says what to type.
+    """
+    check_named(*own_code(network, pictures).values())
 
 
 def load_pictures(settings: DataSettings, input_shape: tuple[int, ...] = ()) -> DataSet | None:
@@ -55,9 +70,10 @@ def load_network(
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
-        UsageError: the network has several inputs, and there are pictures.
+        UsageError: the network has several inputs, and there are pictures; or as :func:`check_code`.
         DataError: as :func:`load_pictures`.
     """
+    check_code(settings, pictures)
     data = load_pictures(pictures, settings.input)
     if settings.weights:
         trained = Path(settings.weights)

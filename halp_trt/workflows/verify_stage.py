@@ -22,7 +22,7 @@ from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
-from halp_trt.workflows.network import network_of
+from halp_trt.workflows.network import check_code, network_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
@@ -103,8 +103,10 @@ def verify_alone(
     """Verifies the engines of a run by the settings alone; raises the errors of :func:`verify_run`.
 
     Raises:
-        UsageError: the tolerances limit the score's drop, and there are no data to score on.
+        UsageError: the tolerances limit the score's drop, and there are no data to score on; or the run's file names
+            code that the user does not.
     """
+    check_code(settings.network, settings.data)
     if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
         raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
 

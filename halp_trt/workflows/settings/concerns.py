@@ -47,6 +47,7 @@ class NetworkSettings:
         "demo",
         "The network: demo, resnet20, resnet32, resnet56, mobilenetv2-cifar, torchvision:NAME, timm:NAME or "
         "module:factory.",
+        may_be_code=True,
     )
     weights: str = option("", "The network's trained weights: safetensors, or a PyTorch state dict.", is_path=True)
     input: tuple[int, ...] = option(
@@ -61,7 +62,11 @@ class NetworkSettings:
 class DataSettings:
     """The pictures that the network is trained and scored on."""
 
-    data: str = option("digits", "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.")
+    data: str = option(
+        "digits",
+        "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.",
+        may_be_code=True,
+    )
     task: str = option("", "The task of the data; by default the data set's own.", choices=TASKS)
     on_bad_picture: str = option("refuse", "Reaction to a picture that cannot be read.", choices=("refuse", "skip"))
 

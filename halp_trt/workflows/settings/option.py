@@ -32,6 +32,7 @@ class Option:
             converted.
         parse: converts a text to the value; raises UsageError for a text without sense.
         is_path: whether the text is a path.
+        may_be_code: whether the text may name code of the user's, ``module:factory``.
     """
 
     help: str
@@ -41,6 +42,7 @@ class Option:
     choices: Collection[str] | Callable[[], Collection[str]] | None = None
     parse: Callable[[str], Any] | None = None
     is_path: bool = False
+    may_be_code: bool = False
 
 
 def option(default: Any, help: str, **kind: Any) -> Any:
