@@ -14,6 +14,7 @@ from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
+from halp_trt.workflows.parents import check_plan
 
 __all__ = [
     "ROLES",
@@ -50,7 +51,7 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
     """Builds both engines of a run, and the pruned one for TensorRT too where it is installed.
 
     Raises:
-        ArtefactError: the run has no plan or models, or a file cannot be written.
+        ArtefactError: the run has no plan or models, one is not what the plan names, or a file cannot be written.
         GraphMismatchError: the plan is not the models'.
         BuildError: the runtime refuses a model.
         PrecisionError: an engine does not compute in the number formats it was given.
@@ -58,9 +59,10 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
             would be overwritten.
     """
     order = order or DeployOptions()
+    plan = run.read_plan()
+    check_plan(run.plan, plan)
     if not order.overwrite:
         check_places(run, runtime, target, order.engines)
-    plan = run.read_plan()
     dense = rewrite(read_model(run.dense_model), PruningPlan.dense(plan.graph))
     pruned = read_model(run.pruned_model)
     records = {}

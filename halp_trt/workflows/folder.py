@@ -12,6 +12,7 @@ from typing import Any
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import EngineRecord, PruningPlan, Target
 from halp_trt.store import load, read_json, sha256_bytes, sha256_file, write_json
+from halp_trt.workflows.parents import check_engine
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
 __all__ = [
@@ -190,13 +191,12 @@ def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
     Raises:
         ArtefactError: a file is missing, damaged, or belongs to another network.
     """
-    if not path.with_suffix(".json").exists():
+    if not (path.is_file() and path.with_suffix(".json").exists()):
         raise ArtefactError(f"there is no engine {path} with a record beside it; run deploy for this target first")
     record = _load_as(EngineRecord, path.with_suffix(".json"))
-    if sha256_file(path) != record.sha256:
+    if path.stat().st_size != record.num_bytes or sha256_file(path) != record.sha256:
         raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")
-    if record.parents.get(parent.name) != sha256_file(parent):
-        raise ArtefactError(f"{path} was not built from {parent} as it is now; run deploy again")
+    check_engine(path, record, parent)
     return record, path.read_bytes()
 
 

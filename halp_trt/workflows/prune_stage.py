@@ -13,11 +13,13 @@ from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import BuildOptions, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
+from halp_trt.store import sha256_file
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import network_of
+from halp_trt.workflows.parents import weights_of
 from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prepare
 from halp_trt.workflows.prune import prune
@@ -92,6 +94,7 @@ def prune_run(
     warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
     asked = settings.changed(lut=str(path), runtime=runtime.name)
+    weights = weights_of(run.trained, settings.network.weights)
     engine, give_types = dense or dense_engine(prepared, runtime, target)
     return prune(
         Subject(
@@ -100,6 +103,7 @@ def prune_run(
             graph=prepared.graph,
             model=prepared.model,
             data=prepared.data,
+            parents={weights.name: sha256_file(weights)} if weights.exists() else {},
         ),
         request,
         run,

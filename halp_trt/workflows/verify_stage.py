@@ -23,6 +23,7 @@ from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import check_code, network_of
+from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
@@ -103,10 +104,12 @@ def verify_alone(
     """Verifies the engines of a run by the settings alone; raises the errors of :func:`verify_run`.
 
     Raises:
+        ArtefactError: a file of the run, or its weights, is not what the plan was made from.
         UsageError: the tolerances limit the score's drop, and there are no data to score on; or the run's file names
             code that the user does not.
     """
     check_code(settings.network, settings.data)
+    check_plan(run.plan, run.read_plan(), weights_of(run.trained, settings.network.weights))
     if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
         raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
 
