@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_option
+from halp_trt.cli.kinds import Finite, Number, Whole
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
@@ -19,6 +20,10 @@ __all__ = ["deploy", "verify"]
 
 _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of median latency is kept."
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
+_MOST_BUILDS = 100
+_MOST_MIB = 2**24
+_MOST_SECONDS = 86_400.0
+"""A day."""
 _PLACE = ("place.runtime", "place.precision")
 
 _MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
@@ -31,9 +36,9 @@ _run = click.argument("run", type=PATH)
 @_run
 @click.option("--out", type=PATH, default=Path("engines"), show_default=True, help="Folder of the engines.")
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
-@click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)
+@click.option("--builds", default=1, show_default=True, type=Whole(1, _MOST_BUILDS), help=_BUILDS)
 @click.option("--portable", type=click.Choice(["versions", "gpus", "both"]), help=_PORTABLE)
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Memory for kernels; by default all.")
+@click.option("--workspace", type=Whole(1, _MOST_MIB), metavar="MIB", help="Memory for kernels; by default all.")
 @click.option("--force", is_flag=True, help="Overwrite engines of another run whose folder has the same name.")
 @json_option
 def deploy(
@@ -86,9 +91,17 @@ def deploy(
 @config_option
 @_run
 @engines_option
-@click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
-@click.option("--seconds", default=10.0, show_default=True, help="Time for timing the engines, about.")
-@click.option("--max-drop", type=float, metavar="POINTS", help=_MAX_DROP)
+@click.option(
+    "--tolerance", type=Finite(), default=5.0, show_default=True, help="Percent above the budget that still pass."
+)
+@click.option(
+    "--seconds",
+    type=Number(0, _MOST_SECONDS),
+    default=10.0,
+    show_default=True,
+    help="Time for timing the engines, about.",
+)
+@click.option("--max-drop", type=Finite(), metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option
 @click.pass_context

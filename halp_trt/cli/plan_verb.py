@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.kinds import OneOf
+from halp_trt.cli.kinds import Number, OneOf
 from halp_trt.cli.output import print_result
 from halp_trt.cli.parameters import PATH, json_option
 from halp_trt.cli.settings import SettingsCommand
 from halp_trt.errors import UsageError
 from halp_trt.planning import SOLVERS
+from halp_trt.texts import one_line
 from halp_trt.workflows.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _RESOURCES: Mapping[str, str] = MappingProxyType(
     {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
 )
 """Resources with an option of their own, by the option."""
+_MOST_SECONDS = 86_400.0
+"""A day."""
 _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 
 
@@ -49,12 +52,12 @@ _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 @click.option("--least", multiple=True, help="Least width of a layer's group as LAYER=WIDTH; WIDTH alone is for all.")
 @click.option(
     "--gap",
-    type=click.FloatRange(min=0),
+    type=Number(0, 1000),
     default=1e-4,
     show_default=True,
     help="Largest distance of the bound above the plan, as a fraction of the plan's saliency.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
+@click.option("--seconds", type=Number(0, _MOST_SECONDS, min_open=True), help="Time that the solver may take.")
 @click.option(
     "--sweep",
     "sweep_range",
@@ -154,7 +157,7 @@ def _print_frontier(
         "plot": str(plot),
     }
     word = "page" if kind == ".html" else "picture"
-    print_result(summary, f"{describe_sweep(found)}\n\n{word}: {plot}", as_json=as_json)
+    print_result(summary, "\n\n".join([describe_sweep(found), one_line(f"{word}: {plot}")]), as_json=as_json)
     title = f"Frontier of {request.source.name}"
     page = page_of(Opened(title=title, value=found)) if kind == ".html" else frontier_figure(found)
     write_text(plot, page)  # the plans are not lost where it cannot be written

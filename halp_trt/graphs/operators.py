@@ -35,7 +35,7 @@ def shape(tensor: gs.Tensor) -> tuple[int, ...]:
     """
     dims = tensor.shape
     if dims is None or not all(isinstance(d, int | np.integer) for d in dims):
-        raise UnsupportedLayerError(f"tensor {tensor.name!r} has no static shape ({dims}); give a fixed --input-shape")
+        raise UnsupportedLayerError(f"tensor {tensor.name!r} has no static shape ({dims}); give a fixed --input")
     return tuple(int(d) for d in dims)
 
 

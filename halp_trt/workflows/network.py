@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
@@ -14,6 +17,9 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
 __all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code"]
+
+_BYTES = 4
+"""Bytes of a number of an input."""
 
 
 def own_code(network: NetworkSettings, pictures: DataSettings) -> dict[str, str]:
@@ -70,10 +76,12 @@ def load_network(
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
-        UsageError: the network has several inputs, and there are pictures; or as :func:`check_code`.
+        UsageError: the network has several inputs, and there are pictures; its inputs do not fit into memory; or as
+            :func:`check_code`.
         DataError: as :func:`load_pictures`.
     """
     check_code(settings, pictures)
+    _check_memory([batch_size, *settings.input])
     data = load_pictures(pictures, settings.input)
     if settings.weights:
         trained = Path(settings.weights)
@@ -89,10 +97,27 @@ def load_network(
         )
     if data is not None and data.input_shape != network.input_shape:
         data = load_pictures(pictures, network.input_shape)
+    for tensor in network.example:
+        _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:
         example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in network.example)
         network = replace(network, example=example)
     return network, data
+
+
+def _check_memory(shape: Sequence[int]) -> None:
+    """Refuses an input, batch first, that this machine cannot hold, before it is made.
+
+    Raises:
+        UsageError: names what it would need and what there is.
+    """
+    num_bytes = _BYTES * math.prod(shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > there:
+        raise UsageError(
+            f"a batch of {shape[0]:,} inputs of {'x'.join(map(str, shape[1:]))} would need {num_bytes / 1e9:,.1f} GB, "
+            f"this machine has {there / 1e9:,.1f} GB; choose a smaller --batch or --input"
+        )
 
 
 def network_of(settings: Settings, *, trained: Path | None = None) -> tuple[LoadedModel, DataSet | None]:

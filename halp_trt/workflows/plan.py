@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import load, read_json
+from halp_trt.texts import number_in
 
 __all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
 
@@ -244,11 +244,8 @@ def _budgeted(problem: Problem, request: PlanRequest) -> Problem:
 
 def _amount(name: str, text: str, dense: float) -> float:
     share = text.strip().endswith("%")
-    try:
-        number = float(text.strip().removesuffix("%"))
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0 and not (share and number > 100)):
+    number = number_in(text.strip().removesuffix("%"))
+    if number is None or number <= 0 or (share and number > 100):
         raise UsageError(
             f"budget {text!r} for {name} is neither a share of up to 100 % of the dense network's nor a number above "
             "0; try '60%'"
