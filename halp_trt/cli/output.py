@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from halp_trt.cli.streams import open_streams, say
+from halp_trt.cli.streams import open_streams, say, silence
 from halp_trt.errors import HalpError
 from halp_trt.store import encode
 from halp_trt.texts import one_line, sentence
@@ -53,6 +54,9 @@ class VerbGroup(click.Group):
         except click.UsageError as error:
             say(_error(_usage(error)), err=True)
             raise click.exceptions.Exit(EXIT_USAGE) from error
+        except OSError as error:  # while help is printed
+            code = _told(error)
+            raise click.exceptions.Exit(code) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""
@@ -83,9 +87,7 @@ class VerbGroup(click.Group):
                     raise
                 _fail(ctx, f"there is not enough memory ({error}); ask for a smaller batch, input or network")
             except OSError as error:
-                if error.errno == errno.EPIPE:
-                    raise
-                _fail(ctx, f"{error}; check the path and the disk")
+                ctx.exit(_told(error))
 
 
 def _forget_interrupt() -> None:
@@ -101,6 +103,15 @@ def _forget_interrupt() -> None:
 def _fail(ctx: click.Context, message: str) -> None:
     say(_error(message), err=True)
     ctx.exit(EXIT_USAGE)
+
+
+def _told(error: OSError) -> int:
+    """Says what the system refused, and gives the exit code; a reader that has left wants to hear nothing."""
+    if error.errno == errno.EPIPE:
+        silence(sys.stdout)
+        return 0
+    say(_error(f"{error}; check the path and the disk"), err=True)
+    return EXIT_USAGE
 
 
 def _error(message: str) -> str:

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from halp_trt.texts import printable
 
-__all__ = ["open_streams", "say"]
+__all__ = ["open_streams", "say", "silence"]
 
 _IN_PLAIN_LETTERS = "halp_trt.plain"
 """Name of the error handler that writes what an encoding lacks in letters that it has."""
@@ -29,7 +29,11 @@ _LETTERS: Mapping[str, str] = MappingProxyType(
 def say(text: str, *, err: bool = False) -> None:
     """Writes text and a line end to stdout, or to stderr; control characters in it come out as escapes.
 
-    All text for people goes through here. Where nobody reads a pipe any more, it is lost and the work goes on.
+    All text for people goes through here. Where nobody reads a pipe any more, it is lost and the work goes on; so it is
+    where stderr takes nothing, a full disk behind it, say.
+
+    Raises:
+        OSError: stdout takes nothing: a result that is lost is an error.
     """
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed, in a program that is not ours
@@ -37,8 +41,10 @@ def say(text: str, *, err: bool = False) -> None:
     try:
         stream.write(_fitting(f"{printable(text)}\n", stream))
         stream.flush()
-    except BrokenPipeError:
-        _silence(stream)
+    except OSError as error:
+        if not (err or isinstance(error, BrokenPipeError)):
+            raise
+        silence(stream)
 
 
 def open_streams() -> None:
@@ -77,7 +83,7 @@ def _fitting(text: str, stream: TextIO) -> str:
     return text.encode(encoding, _IN_PLAIN_LETTERS).decode(encoding)
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Leads a stream that nobody reads to the null device, where what is left in its buffer goes, too."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

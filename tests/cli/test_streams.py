@@ -99,6 +99,22 @@ def test_a_reader_that_leaves_stops_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "code").read_text() == "2\n"
 
 
+@pytest.mark.slow
+def test_a_full_disk_behind_a_stream(artefact: Path) -> None:
+    for command, code in (
+        ("show verification.json >/dev/full", 2),
+        ("--help >/dev/full", 2),
+        ("show nothing.json 2>/dev/full", 2),
+        ("show verification.json --html page.html 2>/dev/full", 0),
+    ):
+        done = shell(f"{PROGRAM} {command}", artefact.parent)
+        assert done.returncode == code, command
+        assert b"Traceback" not in done.stderr
+        if "2>" not in command:
+            assert done.stderr.startswith(b"error: [Errno 28] No space left on device")
+    assert (artefact.parent / "page.html").exists()
+
+
 def test_a_page_and_json_are_both_given(halp_trt: Callable[..., Result], folder: Path) -> None:
     save(VERIFICATION, folder / "verification.json")
     done = halp_trt("show", "verification.json", "--json", "--html", "page.html")
