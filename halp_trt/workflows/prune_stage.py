@@ -27,6 +27,7 @@ from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.unprobed import warn_unprobed
+from halp_trt.workflows.world import world_of
 
 __all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run"]
 
@@ -81,17 +82,18 @@ def prune_run(
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
         TargetMismatchError: the latency table is of another target.
         MissingLatencyError: it lacks a layer that may not be measured.
+        RuntimeUnavailableError: the device that is to train is not there.
     """
     if prepared.data is not None and not settings.network.weights and not run.trained.exists():
         warnings.warn(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
     runtime, target = find_target(settings.place)
-    request = check_prunable(settings, runtime, target)
+    request, world = check_prunable(settings, runtime, target), world_of(settings.tune)
     path = table_of(settings.table, target)
     warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
-    asked = settings.changed(lut=str(path), runtime=runtime.name)
+    asked = settings.changed(lut=str(path), runtime=runtime.name, train_device=world.device)
     engine, give_types = dense or dense_engine(prepared, runtime, target)
     return prune(
         Subject(
@@ -107,6 +109,7 @@ def prune_run(
         stopwatch=_stopwatch(
             engine, runtime, prepared, give_types, Certainty(max_seconds=settings.prune.timing_seconds)
         ),
+        world=world,
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
