@@ -13,6 +13,8 @@ from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import PRECISIONS, Budget
 from halp_trt.tasks import TASKS
+from halp_trt.training.devices import AUTO as ANY_DEVICE
+from halp_trt.training.settings import STEP_PRECISIONS
 from halp_trt.training.updates import UPDATES
 from halp_trt.workflows.settings.option import Concern, option
 
@@ -185,6 +187,17 @@ class FineTuningSettings(Concern):
     update: str = option(
         "sgd", "The rule by which gradients change the weights, in every training of a run.", choices=UPDATES
     )
+    train_device: str = option(
+        ANY_DEVICE,
+        "The device that trains: auto takes a GPU that is there, else the CPU; or cpu, cuda, cuda:1, any of PyTorch's. "
+        "Engines run where --runtime says.",
+    )
+    train_precision: str = option(
+        "auto",
+        "Number format of training steps; auto is bf16 where the device computes in it natively, else fp32.",
+        choices=STEP_PRECISIONS,
+    )
+    compile: bool = option(False, "Compile the forward pass of training steps with torch.compile.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
