@@ -14,18 +14,19 @@ from halp_trt.runtimes.noise import random_inputs
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.network import load_pictures
+from halp_trt.workflows.network import load_pictures, seen_by
 from halp_trt.workflows.settings import NO_DATA, DataSettings
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
 
 
 def pictures_of(settings: DataSettings, run: RunFolder) -> DataSet | None:
-    """The pictures of a run, in the shape its dense model reads."""
+    """The pictures of a run, in the shape its dense model reads, prepared as for the run's network."""
     if settings.data == NO_DATA:
         return None
     shape = _image_shape(read_model(run.dense_model))
-    return load_pictures(settings, shape[1:])
+    seen = seen_by(run.read_settings().network, settings) if run.settings.exists() else None
+    return load_pictures(settings, shape[1:], seen=seen)
 
 
 def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_pictures: int = 256) -> list[dict[str, Array]]:

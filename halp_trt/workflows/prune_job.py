@@ -65,7 +65,7 @@ def prepare(
         NonFiniteError: a weight is NaN or infinite.
         UsageError: the saliency is asked for without data.
     """
-    scoring = choose_scoring(request.saliency, has_data=subject.data is not None)
+    scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
     check_finite(dict(subject.module.state_dict()), "the network")
     return PruneJob(
         subject=subject,

@@ -10,7 +10,7 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.specs import PruningPlan, Saliency
 from halp_trt.store import save
 from halp_trt.tasks import lesson_of
-from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.loop import Saving, train
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.step import train_step
@@ -31,7 +31,7 @@ def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Ca
             job.masking.after_backward(job.subject.module, plan, job.optimizer)
             scorer.after_backward()
 
-        if job.subject.data is not None:
+        if job.subject.data is not None and job.subject.data.is_labelled:
             losses[number + 1] = _train_between(job, plan, number, after_backward)
         saliency = scorer.finish()
         if number == 0:
@@ -47,17 +47,20 @@ def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward:
     assert data is not None
     assert optimizer is not None
     loss, first = float("nan"), index * request.num_minibatches
-    for number in range(first, first + request.num_minibatches):
-        settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
-        loss = train_step(
-            module,
-            optimizer,
-            lesson_of(data, settings),
-            step=number,
-            total=num_steps(data, settings),
-            after_backward=after_backward,
-        )
-        job.masking.after_update(module, plan, optimizer)
+    numbers = range(first, first + request.num_minibatches)
+    is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    with prefetched(data, request.train, numbers, pinned=is_on_gpu) as source:
+        for number in numbers:
+            settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
+            loss = train_step(
+                module,
+                optimizer,
+                replace(lesson_of(data, settings), data=source),
+                step=number,
+                total=num_steps(data, settings),
+                after_backward=after_backward,
+            )
+            job.masking.after_update(module, plan, optimizer)
     return loss
 
 
