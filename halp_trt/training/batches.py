@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -84,8 +85,16 @@ def num_steps(data: Source, settings: TrainSettings) -> int:
 
 def batch_indices(num: int, batch_size: int, *, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], ...]:
     """The training batches of one epoch, a pure function of its arguments; examples that fill no batch are left out."""
-    order = np.random.default_rng((seed, epoch)).permutation(num).astype(np.int64)
+    order = _order(num, seed, epoch)
     return tuple(order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches(num, batch_size)))
+
+
+@lru_cache(maxsize=2)
+def _order(num: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The examples of an epoch in the order in which they are trained on."""
+    order = np.random.default_rng((seed, epoch)).permutation(num).astype(np.int64)
+    order.flags.writeable = False
+    return order
 
 
 def training_batch(data: Source, settings: TrainSettings, step: int, world: World = ALONE) -> Batch:
@@ -97,8 +106,9 @@ def training_batch(data: Source, settings: TrainSettings, step: int, world: Worl
     """
     if isinstance(data, _Prefetched):
         return data.batch_of(settings, step, world)
-    epoch, position = divmod(step, num_batches(data.num_train, settings.batch_size))
-    indices = batch_indices(data.num_train, settings.batch_size, seed=settings.seed, epoch=epoch)[position]
+    size = settings.batch_size
+    epoch, position = divmod(step, num_batches(data.num_train, size))
+    indices = _order(data.num_train, settings.seed, epoch)[position * size : (position + 1) * size]
     return data.train_batch(
         indices,
         augment_seed=step_seed(settings, step) if settings.augment else None,
