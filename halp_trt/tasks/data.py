@@ -106,10 +106,7 @@ def load_data(
         UsageError: no task has this name, or the source's pictures cannot be prepared in this way.
     """
     kind, _, rest = source.partition(":")
-    if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):
-        raise DataError(
-            f"pictures have 1 or 3 channels, a height and a width; the network's input shape is {input_shape}"
-        )
+    _check_shape(input_shape)
     row = DATA_SOURCES.get(kind)
     if row is not None:
         if bool(rest) != row.takes_path:
@@ -138,6 +135,18 @@ def load_data(
     )
     task_of(data)  # says at once what does not suit
     return data
+
+
+def _check_shape(input_shape: InputShape | None) -> None:
+    """Refuses an input shape that no picture has.
+
+    Raises:
+        DataError: it has other axes than channels (1 or 3), height and width.
+    """
+    if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):
+        raise DataError(
+            f"pictures have 1 or 3 channels, a height and a width; the network's input shape is {input_shape}"
+        )
 
 
 def _prepared_in_memory(data: DataSet, how: Preparation) -> DataSet:
