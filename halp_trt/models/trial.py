@@ -18,6 +18,7 @@ from halp_trt.errors import HalpError
 from halp_trt.graphs.execute import Executor
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.moving import move
 from halp_trt.models.positions import named_tensors
@@ -108,7 +109,8 @@ def can_slim(module: nn.Module, example: Tensors, plan: PruningPlan) -> bool:
     mask(masked, plan)
     try:
         found = _outputs(slim(slimmed, plan), example)
-    except Exception:  # user code fails in its own ways
+    except Exception as error:  # user code fails in its own ways
+        raise_if_stopped(error)
         return False
     return _agree(_outputs(masked, example), found)
 
@@ -145,5 +147,6 @@ def _runs(module: nn.Module, inputs: Tensors) -> bool:
     """True if a network takes these inputs and its outputs are finite."""
     try:
         return all(bool(torch.isfinite(output).all()) for output in _outputs(module, inputs))
-    except Exception:  # user code: it may refuse whatever is not a picture
+    except Exception as error:  # user code: it may refuse whatever is not a picture
+        raise_if_stopped(error)
         return False

@@ -15,7 +15,7 @@ from halp_trt.tasks.labelled import load_factory
 from halp_trt.tasks.pictures import OnBadPicture
 from halp_trt.tasks.source import SourceOptions
 
-__all__ = ["DATA_SOURCES", "DataSet", "DataSource", "SourceOptions", "load_data"]
+__all__ = ["DATA_SOURCES", "DataSet", "DataSource", "SourceOptions", "is_own_data", "load_data"]
 
 _EXPECTED = "digits, cifar10:PATH, imagefolder:PATH or package.module:factory"
 """Forms of a source string, for errors."""
@@ -40,6 +40,11 @@ DATA_SOURCES: dict[str, DataSource] = {
     "imagefolder": DataSource(load="halp_trt.tasks.labelled:load_imagefolder"),
 }
 """The data sources by name."""
+
+
+def is_own_data(source: str) -> bool:
+    """True if a source string names a factory of the user's."""
+    return is_factory(source) and source.partition(":")[0] not in DATA_SOURCES
 
 
 def load_data(
@@ -78,7 +83,7 @@ def load_data(
         load: Callable[[SourceOptions], DataSet] = load_row(row.load)
         path = Path(rest).expanduser()
         data = load(SourceOptions(path=path, input_shape=input_shape, on_bad_picture=on_bad_picture, cache=cache))
-    elif is_factory(source):
+    elif is_own_data(source):
         data = load_factory(source, input_shape)
     else:
         raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import DataError
+from halp_trt.interrupts import raise_if_stopped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,6 +122,7 @@ def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> 
         with Image.open(source) as opened:
             picture = _eight_bit(opened).convert("L" if shape[0] == 1 else "RGB")
     except Exception as cause:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
+        raise_if_stopped(cause)
         raise DataError(
             f"picture {name} cannot be read ({type(cause).__name__}: {cause}); replace it, or skip bad pictures"
         ) from cause

@@ -29,6 +29,7 @@ from halp_trt.workflows.checkpoint import (
     words_of,
 )
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.parents import check_plan
 from halp_trt.workflows.request import Subject, arrays_of
 
 __all__ = [
@@ -49,22 +50,24 @@ _REQUEST = "request"
 
 def checkpoint_path(folder: RunFolder) -> Path:
     """Path of the checkpoint from which a killed run goes on; the file is removed when the run is whole."""
-    return folder.path / "checkpoint.safetensors"
+    return folder.checkpoint
 
 
 def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
     """The plan of a run that is whole, None where there is none.
 
     Raises:
-        ArtefactError: the plan is of another request.
+        ArtefactError: the plan is of another request, or a file is not what it was made from.
     """
     if not folder.plan.exists() or checkpoint_path(folder).exists():
         return None
     done = folder.read_plan()
     if done.parents.get(_REQUEST) != fingerprint:
         raise ArtefactError(
-            f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
+            f"{folder.path} holds a finished run with other settings; repeat them, name another folder with --out, or "
+            "start over with --force"
         )
+    check_plan(folder.plan, done, advice="restore it, or start without --resume")
     return done
 
 
@@ -204,6 +207,7 @@ def write_result(
     rewritten = rewrite(with_weights(subject.model, arrays_of(widened)), plan).SerializeToString()
     write_bytes(folder.pruned_model, rewritten)
     parents = {
+        **subject.parents,
         "dense.onnx": sha256_bytes(subject.model.SerializeToString()),
         "pruned.onnx": sha256_bytes(rewritten),
         _REQUEST: fingerprint,
