@@ -26,7 +26,7 @@ class World:
     """One process among those that train a network together, and what it computes with.
 
     All processes take the same steps in the same order, each with its own share of every batch. A training may go on in
-    another world than it began in: its numbers then differ in their last digits.
+    another world than it began in, though not with the same bits.
 
     Attributes:
         rank: number of this process, counted from 0.

@@ -35,8 +35,8 @@ _OPTIMIZER = "optimizer."
 """Prefix of the optimiser's tensors in a checkpoint."""
 _PASSES = "passes."
 """Prefix of the loss scale in a checkpoint."""
-_DEVICE = "device"
-"""Key of the device that the network lay on."""
+_PLACE = "place"
+"""Key of the device that the network lay on, and of the precision that it was trained in."""
 _PLAN_NUMBERS = ("latency_us", "budget_us", "saliency", "bound")
 """Fields of a plan that a checkpoint holds beside its widths."""
 
@@ -113,7 +113,7 @@ def save_checkpoint(
                     tensors[f"{_OPTIMIZER}{key}:{names[id(parameter)]}"] = value
     if passes is not None:
         tensors |= {f"{_PASSES}{name}": value for name, value in passes.state().items()}
-    save_tensors(path, tensors, {"checkpoint": json.dumps(words), _DEVICE: str(device_of(module))})
+    save_tensors(path, tensors, {"checkpoint": json.dumps(words), _PLACE: _place(module, passes)})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -138,17 +138,16 @@ def load_checkpoint(
 ) -> None:
     """Puts a checkpoint's tensors back, each on the device of its parameter.
 
-    The module must be slim already if they are. A change of the device since the checkpoint is warned of.
+    The module must be slim already if they are. A change of device or precision since the checkpoint is warned of.
 
     Raises:
         ArtefactError: it is damaged, or of another network.
     """
     tensors = load_tensors(path)
-    then, now = load_tensor_metadata(path).get(_DEVICE), str(device_of(module))
+    then, now = load_tensor_metadata(path).get(_PLACE), _place(module, passes)
     if then not in (None, now):
         warnings.warn(
-            f"the training began on {then} and goes on on {now}: its numbers differ in their last digits from those "
-            f"of one device, and more where training precision auto stands for another format there",
+            f"the training began {then} and goes on {now}: it will not end with the numbers of an undisturbed one",
             stacklevel=2,
         )
     try:
@@ -166,3 +165,8 @@ def load_checkpoint(
             parameter = parameters[owner]
             is_count = value.ndim == 0  # as Adam's step, which PyTorch keeps on the CPU
             optimizer.state[parameter][key] = value if is_count else value.to(parameter.device)
+
+
+def _place(module: nn.Module, passes: Passes | None) -> str:
+    """The device of a network and the precision of its training, in words."""
+    return f"on {device_of(module)}" + (f" in {passes.precision}" if passes is not None else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -90,9 +91,9 @@ def train_resumably(
 
 
 def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
-    """A digest of all that must be equal for a training to go on: initial network, data and settings."""
+    """A digest of all that must be equal for a training to go on: initial network, data, settings but for precision."""
     rows = [
-        encode(settings),
+        encode(replace(settings, precision="auto")),
         {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
         [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
     ]

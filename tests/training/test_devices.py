@@ -15,6 +15,14 @@ def test_a_device_is_named_in_full() -> None:
     assert find_device(lazy_device()) == "lazy:0"
 
 
+def test_auto_takes_an_accelerator_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device(lazy_device())
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: device)
+    assert find_device("auto") == "lazy:0"
+    assert find_device("cpu") == "cpu"
+
+
 def test_auto_is_the_processor_only_where_there_is_nothing_else() -> None:
     assert (find_device("auto") == "cpu") is not torch.accelerator.is_available()
 

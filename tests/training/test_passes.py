@@ -184,7 +184,8 @@ def test_the_loss_scale_survives_in_a_checkpoint(digits: DataSet, tmp_path: Path
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     exact = passes_of(other, SETTINGS, ALONE)
-    load_checkpoint(tmp_path / "c.safetensors", other, make_optimizer(other, SETTINGS), exact)
+    with pytest.warns(UserWarning, match="began on cpu in fp16 and goes on on cpu in fp32"):
+        load_checkpoint(tmp_path / "c.safetensors", other, make_optimizer(other, SETTINGS), exact)
     assert (exact.scale, exact.state()) == (1.0, {}), "without a scale there is nothing to put back"
 
 
@@ -213,11 +214,30 @@ def failing(graph: Any, inputs: Any) -> Any:
 
 def steps_of(module: nn.Module, digits: DataSet, settings: TrainSettings, world: World) -> list[float]:
     lesson, optimizer = lesson_of(digits, settings, world=world), make_optimizer(module, settings)
-    passes = passes_of(module, settings, world)
-    return [train_step(module, optimizer, lesson, step=step, total=11, passes=passes) for step in range(3)]
+    passes, losses = passes_of(module, settings, world), list[float]()
+    for step in range(4):
+        if step == 2:
+            narrow(module, optimizer)
+        losses.append(train_step(module, optimizer, lesson, step=step, total=11, passes=passes))
+    return losses
 
 
-def test_a_compiled_pass_computes_the_same_and_leaves_the_network_as_it_is(
+def narrow(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Every other channel is taken away, as slimming does: parameters become new tensors."""
+    with torch.no_grad():
+        for place, name, kept in ((0, "weight", module[0].weight[::2]), (1, "weight", module[1].weight[::2]),
+                                  (1, "bias", module[1].bias[::2]),
+                                  (6, "weight", module[6].weight.view(10, 8, 16)[:, ::2].reshape(10, 64))):  # fmt: skip
+            old, new = getattr(module[place], name), nn.Parameter(kept.clone())
+            setattr(module[place], name, new)
+            optimizer.state.pop(old)
+            for group in optimizer.param_groups:
+                group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
+    module[1].running_mean, module[1].running_var = module[1].running_mean[::2], module[1].running_var[::2]
+
+
+@pytest.mark.slow
+def test_a_compiled_pass_computes_the_same_through_slimming_and_leaves_the_network_as_it_is(
     digits: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes_module, "BACKEND", "aot_eager")
