@@ -41,7 +41,7 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool,
     from halp_trt.workflows.prune_stage import prune_alone
     from halp_trt.workflows.show import open_artefact
 
-    settings = settings_from(given)
+    settings = _with_device(settings_from(given))
     run = _run_folder(out, settings)
     with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
         plan = prune_alone(settings, run, bar("prune"), resume=resume, force=force)
@@ -76,7 +76,7 @@ def run(
     from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.run import run_all
 
-    settings = settings_from(given)
+    settings = _with_device(settings_from(given))
     folder = _run_folder(out, settings)
     network, data, budget = settings.network.model, settings.data.data, settings.prune.budget.text
     _say(f"{network} on {data} to {budget}, in {folder.path}")
@@ -87,6 +87,21 @@ def run(
     print_result(summary, text, as_json=as_json)
     if not result.verification.passed:
         ctx.exit(EXIT_CHECK_FAILED)
+
+
+def _with_device(settings: Settings) -> Settings:
+    """The settings with the device that trains; one that was picked is said, unless it is the CPU.
+
+    Raises:
+        UsageError, RuntimeUnavailableError: the device is unknown or not there.
+    """
+    from halp_trt.training.devices import AUTO, CPU, find_device
+
+    asked = settings.tune.train_device
+    found = find_device(asked)
+    if asked == AUTO and found != CPU:
+        click.echo(f"training on {found}; name another device with --train-device", err=True)
+    return settings.changed(train_device=found)
 
 
 def _say(line: str) -> None:

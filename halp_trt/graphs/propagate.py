@@ -136,7 +136,7 @@ def _mixing(labels: Labels, node: gs.Node) -> None:
     """Softmax and its kind: the axis that they mix cannot lose channels."""
     data = node.inputs[0]
     mixed = {int(node.attrs.get("axis", -1)) % len(shape(data))}
-    if node.op in ("LRN", "LpNormalization"):
+    if node.op == "LRN":
         mixed = {1}
     for axis, ids in labels.axes(data.name).items():
         if axis in mixed:

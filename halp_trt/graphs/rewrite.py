@@ -205,7 +205,9 @@ def _mend_resize(cut: _Cut, node: gs.Node) -> None:
 
 
 def _shortened(cut: _Cut, node: gs.Node) -> list[Shortened]:
-    """The axes over which a node sums and of which some channels are removed."""
+    """The axes over which a node on data goes and of which some channels are removed."""
+    if all(output.name in cut.labels.fixed for output in node.outputs):
+        return []
     keeps = {axis: cut.axis(node.inputs[0].name, axis) for axis in sorted(counted_axes(node))}
     return [
         Shortened(axis=axis, keep=keep)

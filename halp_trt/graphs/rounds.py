@@ -16,8 +16,8 @@ __all__ = ["num_rounds", "work_inside"]
 def work_inside(node: gs.Node) -> tuple[int, int]:
     """The nodes that run in one round of a node's sub-graph, and the bytes that they read and write.
 
-    Of two branches the one that moves more counts. A node in it that has sub-graphs itself counts with all of its
-    rounds, with one where their number is not known. Tensors whose shape is known at run time alone have no bytes.
+    The larger of two branches counts. A node in it that has sub-graphs itself counts with all of its rounds, with one
+    where their number is not known. Tensors whose shape is known at run time alone have no bytes.
     """
     return max((_work(graph.nodes) for graph in node.subgraphs()), key=lambda work: work[1], default=(0, 0))
 

@@ -16,7 +16,7 @@ from torch import serialization
 
 from halp_trt.errors import ArtefactError
 from halp_trt.interrupts import raise_if_stopped
-from halp_trt.models.pickle_forms import UnknownPickleError, in_default_form
+from halp_trt.models.pickle_forms import CLASS_OF_MODULE, UnknownPickleError, in_default_form
 
 __all__ = ["Husk", "read_pickle"]
 
@@ -82,7 +82,7 @@ def read_pickle(path: Path) -> Any:
         return str(path) if rewritten is None else io.BytesIO(rewritten)
 
     stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(source())}
-    stands[_STORAGE] = _storage
+    stands |= {_STORAGE: _storage, ".".join(CLASS_OF_MODULE): _class_of_module}
     while True:
         try:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
@@ -102,6 +102,11 @@ def read_pickle(path: Path) -> Any:
 def _storage(content: bytes) -> Any:
     """The numbers of one tensor in a plain pickle, which holds them as a file of their own."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _class_of_module(word: str, husk: type[Husk], *source: object) -> type[Husk]:
+    """The class of a network in an old file, which stores its source code, too."""
+    return husk
 
 
 def _husk(name: str) -> type[Husk]:

@@ -20,6 +20,7 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.masks.hard import mask
+from halp_trt.models.moving import move
 from halp_trt.models.positions import named_tensors
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
@@ -100,11 +101,11 @@ def can_slim(module: nn.Module, example: Tensors, plan: PruningPlan) -> bool:
     across channels.
 
     Args:
-        module: the dense network, masked or not; it is not changed.
+        module: the dense network, masked or not, on any device; it is not changed.
         example: example inputs, batch included.
         plan: the channels that stay.
     """
-    masked, slimmed = copy.deepcopy(module).eval(), copy.deepcopy(module).eval()
+    masked, slimmed = (move(copy.deepcopy(module), example[0].device).eval() for _ in range(2))
     mask(masked, plan)
     try:
         found = _outputs(slim(slimmed, plan), example)

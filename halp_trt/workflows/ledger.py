@@ -19,6 +19,7 @@ from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import save, save_tensors, sha256_bytes, write_bytes, write_text
+from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import (
     Progress,
     not_ours,
@@ -145,6 +146,7 @@ def write_progress(
     num_rows: int,
     module: nn.Module,
     optimizer: torch.optim.Optimizer | None,
+    passes: Passes | None = None,
 ) -> None:
     """Writes a checkpoint.
 
@@ -154,9 +156,10 @@ def write_progress(
         fingerprint: fingerprint of the request; another request cannot go on from here.
         num_rows: number of rows in the latency table.
         module, optimizer: the network and its optimiser, whose tensors are kept.
+        passes: the passes of its training, whose loss scale is kept; None without pictures.
     """
     words = {"fingerprint": fingerprint, "num_rows": num_rows, **words_of(progress)}
-    save_checkpoint(checkpoint_path(folder), words, module, optimizer)
+    save_checkpoint(checkpoint_path(folder), words, module, optimizer, passes)
 
 
 def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -> tuple[Progress, int]:

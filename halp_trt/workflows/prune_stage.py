@@ -30,6 +30,7 @@ from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.unprobed import warn_unprobed
+from halp_trt.workflows.world import world_of
 
 __all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run", "recorded"]
 
@@ -84,13 +85,14 @@ def prune_run(
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
         TargetMismatchError: the latency table is of another target.
         MissingLatencyError: it lacks a layer that may not be measured.
+        RuntimeUnavailableError: the device that is to train is not there.
     """
     if prepared.data is not None and not settings.network.weights and not run.trained.exists():
         warnings.warn(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
     runtime, target = find_target(settings.place)
-    request = check_prunable(settings, runtime, target)
+    request, world = check_prunable(settings, runtime, target), world_of(settings.tune)
     path = table_of(settings.table, target)
     warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
@@ -112,6 +114,7 @@ def prune_run(
         stopwatch=_stopwatch(
             engine, runtime, prepared, give_types, Certainty(max_seconds=settings.prune.timing_seconds)
         ),
+        world=world,
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
@@ -119,13 +122,13 @@ def prune_run(
 
 
 def recorded(settings: Settings) -> Settings:
-    """The settings as a run's folder records them, with the runtime and the latency table that are taken.
+    """The settings as a run's folder records them: with the runtime, latency table and training device that are taken.
 
     Raises:
-        UsageError, BuildError, RuntimeUnavailableError: as ``find_target`` and ``table_of``.
+        UsageError, BuildError, RuntimeUnavailableError: as ``find_target``, ``table_of`` and ``world_of``.
     """
-    runtime, target = find_target(settings.place)
-    return settings.changed(lut=str(table_of(settings.table, target)), runtime=runtime.name)
+    (runtime, target), device = find_target(settings.place), world_of(settings.tune).device
+    return settings.changed(lut=str(table_of(settings.table, target)), runtime=runtime.name, train_device=device)
 
 
 def prune_alone(

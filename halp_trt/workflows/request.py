@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 import torch
@@ -70,10 +70,13 @@ class PruneRequest:
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
-        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures."""
+        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
+
+        The precision of training may change, as the device may: fp16 may overflow in the middle of a run.
+        """
         graph, data = subject.graph, subject.data
         rows = [
-            encode(self),
+            encode(replace(self, train=replace(self.train, precision="auto"))),
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},

@@ -228,6 +228,15 @@ def test_a_group_norm_that_is_one_node_keeps_its_channels_alone() -> None:
     assert list(unprobed(channel_graph(model, {"a.weight", "b.weight"}), 1)) == ["n"]
 
 
+@pytest.mark.parametrize(("axis", "is_frozen"), [(1, True), (2, False), (-1, False)])
+def test_a_normalisation_over_one_axis_keeps_that_axis_alone(axis: int, is_frozen: bool) -> None:
+    norm = helper.make_node("LpNormalization", ["b"], ["n"], axis=axis)
+    weight = {"c.weight": numbers(5, 6, 1, 1, seed=6)}
+    reasons = halved(drawn(norm, conv("c", "n"), helper.make_node("Relu", ["c"], ["o"]), **weight))
+    assert ("LpNormalization" in reasons["b"]) == is_frozen
+    assert reasons["a"] == ""
+
+
 def test_a_scan_over_the_trunk_is_a_fence() -> None:
     body = helper.make_graph(
         [helper.make_node("Add", ["state", "row"], ["sum"], "sum"), helper.make_node("Relu", ["sum"], ["now"], "now")],

@@ -217,7 +217,7 @@ def test_whatever_lies_beside_the_state_dict_stays_a_husk(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("form", ["new", "plain"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_whole_network_gives_its_parameters_and_persistent_buffers(tmp_path: Path, form: str, protocol: int) -> None:
     module = network(1).half()
     module.get_submodule("body").register_buffer("grid", torch.ones(2), persistent=False)
