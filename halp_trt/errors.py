@@ -18,7 +18,18 @@ __all__ = [
     "TargetMismatchError",
     "UnsupportedLayerError",
     "UsageError",
+    "brief",
 ]
+
+
+def brief(text: str, most: int = 200) -> str:
+    """A text in one line, cut to a number of characters and without any that a terminal would obey.
+
+    What a file or another program says may be of any length, and anything may be in it.
+    """
+    line = " ".join(text[: 4 * most].split())
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line)
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 class ArtefactError(HalpError):

@@ -6,40 +6,54 @@ the old one or the new one. Tables grow line by line. Nothing here unpickles.
 
 from halp_trt.store.artefacts import SCHEMAS, load, save
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import (
+from halp_trt.store.files import update_bytes, write_bytes, write_json, write_text
+from halp_trt.store.history import append_history, read_history
+from halp_trt.store.json_text import parse_json, shown
+from halp_trt.store.reading import (
+    LINES_BYTES,
+    MODEL_BYTES,
+    TENSORS_BYTES,
+    check_file,
+    open_file,
     read_bytes,
     read_json,
+    read_text,
     sha256_bytes,
     sha256_file,
-    update_bytes,
-    write_bytes,
-    write_json,
-    write_text,
 )
-from halp_trt.store.history import append_history, read_history
 from halp_trt.store.schema import upgraded
+from halp_trt.store.steps import read_steps
 from halp_trt.store.tables import append_rows, append_surfaces, create_table, read_table
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
 __all__ = [
+    "LINES_BYTES",
+    "MODEL_BYTES",
     "SCHEMAS",
+    "TENSORS_BYTES",
     "append_history",
     "append_rows",
     "append_surfaces",
+    "check_file",
     "create_table",
     "decode",
     "encode",
     "load",
     "load_tensor_metadata",
     "load_tensors",
+    "open_file",
+    "parse_json",
     "read_bytes",
     "read_history",
     "read_json",
+    "read_steps",
     "read_table",
+    "read_text",
     "save",
     "save_tensors",
     "sha256_bytes",
     "sha256_file",
+    "shown",
     "update_bytes",
     "upgraded",
     "write_bytes",

@@ -1,52 +1,26 @@
-"""Files, written whole or not at all; every failure is one sentence."""
+"""Files as they are written: whole or not at all; every failure is one sentence."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from halp_trt.errors import ArtefactError
 
 __all__ = [
     "file_error",
-    "read_bytes",
-    "read_json",
-    "sha256_bytes",
-    "sha256_file",
     "update_bytes",
     "write_bytes",
     "write_durably",
     "write_json",
     "write_text",
 ]
-
-
-def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        ArtefactError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise file_error(path, "read", error) from error
-    return digest.hexdigest()
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -98,32 +72,6 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Writes JSON that a person can read and a diff can follow, like :func:`write_bytes`."""
     write_text(path, _pretty(value) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        ArtefactError: it is missing, truncated or not JSON.
-    """
-    try:
-        return json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{path} is not whole JSON ({error}); it was cut off or is another kind of file, make it again"
-        ) from error
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        ArtefactError: it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise file_error(path, "read", error) from error
 
 
 def write_durably(file: IO[bytes], data: bytes) -> None:

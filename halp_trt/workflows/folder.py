@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.store import load, read_json, sha256_file, write_json
+from halp_trt.specs import EngineRecord, PruningPlan, Target, Verification
+from halp_trt.store import load, read_bytes, read_json, sha256_file, write_json
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
 __all__ = [
@@ -120,6 +120,15 @@ class RunFolder:
         plan: PruningPlan = _load_as(PruningPlan, self.plan)
         return plan
 
+    def read_verification(self) -> Verification:
+        """The comparison of the run's engines.
+
+        Raises:
+            ArtefactError: it is missing, damaged or something else.
+        """
+        verification: Verification = _load_as(Verification, self.verification)
+        return verification
+
 
 def table_path(target: Target, folder: Path = Path("luts")) -> Path:
     """Path of the latency table of a target."""
@@ -193,7 +202,7 @@ def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
         raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")
     if record.parents.get(parent.name) != sha256_file(parent):
         raise ArtefactError(f"{path} was not built from {parent} as it is now; run deploy again")
-    return record, path.read_bytes()
+    return record, read_bytes(path)
 
 
 def _load_as(kind: type[Any], path: Path) -> Any:

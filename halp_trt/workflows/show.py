@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import halp_trt
-from halp_trt.errors import ArtefactError, RuntimeUnavailableError
+from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable, Surface
 from halp_trt.planning.prunability import Prunability, prunability
 from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
 from halp_trt.specs import ChannelGraph, PruningPlan, Verification
-from halp_trt.store import encode, load, read_table
+from halp_trt.store import encode, load, read_steps, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.prunable import prunable_part
 from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
@@ -126,7 +125,7 @@ def open_artefact(path: Path) -> Opened:
         return Opened(title=path.name, value=load(path))
     run = RunFolder(path=path)
     settings = run.read_settings()
-    verification = load(run.verification) if run.verification.exists() else None
+    verification = run.read_verification() if run.verification.exists() else None
     model, data, lut = settings.network.model, settings.data.data, Path(settings.table.lut)
     plan = run.read_plan() if run.plan.exists() else None
     table = read_table(lut) if settings.table.lut and lut.exists() else None
@@ -142,22 +141,12 @@ def open_artefact(path: Path) -> Opened:
 
 
 def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The records of a run's log; a torn last line, which an interrupted run may leave, is left out.
+    """The records of a run's log; none where there is no log.
 
     Raises:
-        ArtefactError: a line before the last is damaged.
+        ArtefactError: a line is damaged.
     """
-    if not path.exists():
-        return ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ArtefactError(f"{path} is damaged in line {number}; run prune again") from error
-    return tuple(record for record in records if isinstance(record, dict))
+    return read_steps(path) if path.exists() else ()
 
 
 def text_of(opened: Opened) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import Budget
-from halp_trt.store import decode, encode
+from halp_trt.store import decode, encode, shown
 from halp_trt.workflows.settings.concerns import (
     DataSettings,
     DenseTrainingSettings,
@@ -117,8 +118,29 @@ def settings_from_json(data: object) -> Settings:
     if schema == _FIRST_SCHEMA:
         value = _from_first(value)
     if unknown := sorted(value.keys() - CONCERNS.keys()):
-        raise ArtefactError(f"Settings has no field {unknown[0]!r}; a newer halp-trt wrote it, upgrade")
-    return Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
+        raise ArtefactError(f"Settings has no field {shown(unknown[0])}; a newer halp-trt wrote it, upgrade")
+    settings = Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
+    _check_bounds(settings)
+    return settings
+
+
+def _check_bounds(settings: Settings) -> None:
+    """Refuses numbers beyond the bounds of their options.
+
+    Raises:
+        ArtefactError: there is one; the sentence names its setting.
+    """
+    values = settings.by_name()
+    for one in all_settings().values():
+        value, option = values[one.name], one.option
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least = -math.inf if option.least is None else option.least
+        most = math.inf if option.most is None else option.most
+        if not least <= value <= most or (option.is_above_least and value == least):
+            raise ArtefactError(
+                f"Settings.{one.name} is {shown(value)}, beyond the bounds of --{one.key}; run prune again"
+            )
 
 
 _FIRST_DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -151,5 +173,5 @@ def _from_first(value: Mapping[str, Any]) -> dict[str, Any]:
         for concern, cls in CONCERNS.items()
     }
     if renamed:
-        raise ArtefactError(f"Settings has no field {min(renamed)!r}; a newer halp-trt wrote it, upgrade")
+        raise ArtefactError(f"Settings has no field {shown(min(renamed))}; a newer halp-trt wrote it, upgrade")
     return found
