@@ -69,10 +69,16 @@ class CpuSession:
         kept = {key: np.array(value, order="C") for key, value in inputs.items()}
         kept |= {f"output {key}": value for key, value in self.run(inputs).items()}
         binding = self._session.io_binding()
-        for key in inputs:
-            _bind(binding.bind_input, key, kept[key], kept[key].shape)
-        for key in self.output_names:
-            _bind(binding.bind_output, key, kept[f"output {key}"], kept[f"output {key}"].shape)
+        try:
+            for key in inputs:
+                _bind(binding.bind_input, key, kept[key], kept[key].shape)
+            for key in self.output_names:
+                _bind(binding.bind_output, key, kept[f"output {key}"], kept[f"output {key}"].shape)
+        except Exception as error:  # ONNX Runtime's own classes have no common root but this
+            raise_if_stopped(error)
+            raise UsageError(
+                f"the engine's inputs and outputs are no plain tensors: {_first_line(error)}; export the network again"
+            ) from error
         return _runner(self._session, binding, kept)
 
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:

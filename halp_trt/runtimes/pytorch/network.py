@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import fx
 
-from halp_trt.errors import BuildError
+from halp_trt.errors import BuildError, HalpError
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.pytorch.call import Call
 from halp_trt.runtimes.pytorch.operators import OPERATORS
@@ -36,7 +36,15 @@ def make_module(model: bytes) -> fx.GraphModule:
         raise BuildError(f"PyTorch cannot read the model ({_line(error)}); export it again") from error
     if not graph.output:
         raise BuildError("PyTorch finds no network in these bytes; export the model again")
-    return _Drawing(graph).module()
+    try:
+        return _Drawing(graph).module()
+    except HalpError:
+        raise
+    except Exception as error:  # an operator's inputs or attributes are not those of its definition
+        raise_if_stopped(error)
+        raise BuildError(
+            f"PyTorch cannot make calls of the model ({type(error).__name__}: {_line(error)}); export it again"
+        ) from error
 
 
 class _Drawing:
