@@ -231,8 +231,8 @@ def _reason(message: str, model: bytes) -> str:
         if line.startswith(_NO_RULE):
             operators = {word.partition("-")[0] for word in line.removeprefix(_NO_RULE).split(", ")}
             nodes = [node for node in onnx.load_from_string(model).graph.node if node.op_type in operators]
-            return "it has no " + ", ".join(f"{node.op_type} (node {node.name!r})" for node in nodes[:3])
+            return brief("it has no " + ", ".join(f"{node.op_type} (node {node.name!r})" for node in nodes[:3]), 300)
     detail = [line for line in lines if not line.startswith(("Exception from", "Check ", "While ", "Summary", "Conv"))]
-    reason = (detail or lines or ["no reason given"])[-1].removesuffix(".")[:300]
+    reason = brief((detail or lines or ["no reason given"])[-1].removesuffix("."), 300)
     found = _NODE.search(message)
-    return f"node {found[2]!r} ({found[1]}): {reason}" if found else reason
+    return f"node {brief(found[2])!r} ({found[1]}): {reason}" if found else reason

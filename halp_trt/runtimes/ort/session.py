@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from halp_trt.errors import BuildError, UsageError
+from halp_trt.errors import BuildError, UsageError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 
@@ -164,4 +164,4 @@ def _runner(session: ort.InferenceSession, binding: ort.IOBinding, memory: objec
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return brief((str(error).strip().splitlines() or [type(error).__name__])[0], 300)

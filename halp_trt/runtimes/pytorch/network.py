@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import fx
 
-from halp_trt.errors import BuildError, HalpError
+from halp_trt.errors import BuildError, HalpError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.pytorch.call import Call
 from halp_trt.runtimes.pytorch.operators import OPERATORS
@@ -79,7 +79,8 @@ class _Drawing:
             return
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             raise BuildError(
-                f"node {name} ({node.op_type}) has no counterpart in the torch runtime; choose another runtime"
+                f"node {brief(name)} ({brief(node.op_type)}) has no counterpart in the torch runtime; choose another "
+                "runtime"
             )
         is_constant = all(not key or key in self._constants for key in node.input)
         num_drawn = len(self._graph.nodes)
@@ -111,7 +112,7 @@ class _Drawing:
         if key in self._values:
             return self._values[key]
         if key not in self._constants:
-            raise BuildError(f"tensor {key!r} is read before anything writes it; export the model again")
+            raise BuildError(f"tensor {brief(key)!r} is read before anything writes it; export the model again")
         if key not in self._attributes:
             name = f"constant_{len(self._attributes)}"
             self._root.register_buffer(name, self._constants[key])
@@ -138,7 +139,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return brief(str(error))
 
 
 def input_shapes(model: bytes) -> Mapping[str, tuple[int, ...]]:
