@@ -91,30 +91,20 @@ def load_data(
         DataError: the source is unknown or empty, a picture is bad, or the data do not suit the task.
         UsageError: no task has this name, or the source's pictures cannot be prepared in this way.
     """
-    kind, _, rest = source.partition(":")
     if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):
         raise DataError(
             f"pictures have 1 or 3 channels, a height and a width; the network's input shape is {input_shape}"
         )
-    row = DATA_SOURCES.get(kind)
-    if row is not None:
-        if bool(rest) != row.takes_path:
-            raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
-        load: Callable[[SourceOptions], DataSet] = load_row(row.load)
-        reading = SourceOptions(
-            path=Path(rest).expanduser(),
-            input_shape=input_shape,
-            on_bad_picture=on_bad_picture,
-            cache=cache,
-            preparation=preparation if row.takes_preparation else None,
-            is_glance=is_glance,
-        )
-        data = load(reading)
-    elif is_factory(source):
-        data = load_factory(source, input_shape)
-    else:
-        raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")
-    if preparation is not None and (row is None or not row.takes_preparation):
+    reading = SourceOptions(
+        path=Path(source.partition(":")[2]).expanduser(),
+        input_shape=input_shape,
+        on_bad_picture=on_bad_picture,
+        cache=cache,
+        preparation=preparation if takes_preparation(source) else None,
+        is_glance=is_glance,
+    )
+    data = _loaded(source, reading)
+    if preparation is not None and not takes_preparation(source):
         data = _prepared_in_memory(data, preparation)
     data = replace(
         data,
@@ -124,6 +114,24 @@ def load_data(
     )
     task_of(data)  # says at once what does not suit
     return data
+
+
+def _loaded(source: str, reading: SourceOptions) -> DataSet:
+    """The data set of a source string, as its row or its factory makes it.
+
+    Raises:
+        DataError: as :func:`load_data`.
+    """
+    kind, _, rest = source.partition(":")
+    if kind in DATA_SOURCES:
+        row = DATA_SOURCES[kind]
+        if bool(rest) != row.takes_path:
+            raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
+        load: Callable[[SourceOptions], DataSet] = load_row(row.load)
+        return load(reading)
+    if is_factory(source):
+        return load_factory(source, reading.input_shape)
+    raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")
 
 
 def _prepared_in_memory(data: DataSet, how: Preparation) -> DataSet:
