@@ -71,8 +71,8 @@ def main() -> None:
         "command": f"python benchmarks/loader.py --pictures {arguments.pictures.name} --work WORK"
         f" --workers {arguments.workers} --rounds {arguments.rounds} --batches {arguments.batches}",
         "cores": len(os.sched_getaffinity(0)),
-        "torch_version": torch.__version__,
-        "torchvision_version": import_torchvision().__version__,
+        "pytorch": torch.__version__,
+        "torchvision": import_torchvision().__version__,
         "side": SIDE,
         "batch": arguments.batch,
         "workers": arguments.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 import zipfile
@@ -14,9 +15,13 @@ import torch
 from torch import serialization
 
 from halp_trt.errors import ArtefactError
+from halp_trt.interrupts import raise_if_stopped
+from halp_trt.models.pickle_forms import CLASS_OF_MODULE, UnknownPickleError, in_default_form
 
 __all__ = ["Husk", "read_pickle"]
 
+_STORAGE = "torch.storage._load_from_bytes"
+"""The function that a plain pickle names for the numbers of a tensor."""
 _MOST_NAMES = 200
 """Largest number of unknown classes in a file; more are no checkpoint's."""
 
@@ -59,7 +64,7 @@ _CONTAINERS = MappingProxyType({"SETITEM": OrderedDict, "SETITEMS": OrderedDict,
 
 
 def read_pickle(path: Path) -> Any:
-    """The value in a file of ``torch.save``, new or old; nothing that the file names is imported or called.
+    """The value in a file of ``torch.save``, new or old, or in a plain pickle; nothing that it names is called.
 
     PyTorch's restricted reader knows tensors and plain containers. Every other name gets a class of husks, or where it
     turns out to be a container of its own kind, a plain one.
@@ -68,12 +73,22 @@ def read_pickle(path: Path) -> Any:
         ArtefactError: the file is missing, of another kind, or names functions of the operating system.
     """
     _check_kind(path)
-    stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(path)}
+    try:
+        rewritten = in_default_form(path)
+    except Exception as cause:  # a damaged file may hold anything
+        raise _unreadable(path, cause) from cause
+
+    def source() -> str | io.BytesIO:
+        return str(path) if rewritten is None else io.BytesIO(rewritten)
+
+    stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(source())}
+    stands |= {_STORAGE: _storage, ".".join(CLASS_OF_MODULE): _class_of_module}
     while True:
         try:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(source(), map_location="cpu", weights_only=True)
         except Exception as cause:
+            raise_if_stopped(cause)
             fresh = _stands_for(str(cause))
             if (
                 not fresh
@@ -82,6 +97,16 @@ def read_pickle(path: Path) -> Any:
             ):
                 raise _unreadable(path, cause) from cause
             stands |= fresh
+
+
+def _storage(content: bytes) -> Any:
+    """The numbers of one tensor in a plain pickle, which holds them as a file of their own."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _class_of_module(word: str, husk: type[Husk], *source: object) -> type[Husk]:
+    """The class of a network in an old file, which stores its source code, too."""
+    return husk
 
 
 def _husk(name: str) -> type[Husk]:
@@ -96,11 +121,12 @@ def _stands_for(message: str) -> dict[str, object]:
     return {filled[2]: _Maker(_CONTAINERS[filled[1]])} if filled else {}
 
 
-def _unknown_names(path: Path) -> set[str]:
+def _unknown_names(source: str | io.BytesIO) -> set[str]:
     """The classes and functions that a file names and PyTorch's reader does not know; empty for an old file."""
     try:
-        return set(serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # old or damaged: reading it tells
+        return set(serialization.get_unsafe_globals_in_checkpoint(source))
+    except Exception as error:  # old or damaged: reading it tells
+        raise_if_stopped(error)
         return set()
 
 
@@ -109,10 +135,10 @@ def _unreadable(path: Path, cause: Exception) -> ArtefactError:
         return ArtefactError(f"weights {path} are not there; name a file of weights")
     if blocked := re.search(r"unsupported GLOBAL (\S+) whose module", str(cause)):
         return ArtefactError(f"weights {path} call {blocked[1]}, which no weights need; do not open them anywhere")
-    if re.search(r"Unsupported operand|pickle protocol", str(cause)):
+    if isinstance(cause, UnknownPickleError) or re.search(r"Unsupported operand", str(cause)):
         return ArtefactError(
-            f"weights {path} are unreadable: a pickle, but not in the form of torch.save; save model.state_dict() with "
-            "torch.save and its default protocol"
+            f"weights {path} are unreadable: a pickle with instructions that no weights need; save model.state_dict() "
+            "with torch.save"
         )
     return ArtefactError(
         f"weights {path} are unreadable ({type(cause).__name__}); expected a .safetensors file or a state dict of "

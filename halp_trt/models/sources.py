@@ -6,24 +6,25 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from halp_trt.errors import HalpError, ModelError
+from halp_trt.errors import ModelError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
-from halp_trt.models.factories import import_factory, is_factory
+from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "is_own_network", "load_model"]
 
 _EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
 """Forms of a source string, for errors."""
@@ -84,11 +85,9 @@ def load_model(
         if source in ZOO:
             shape = input_shape or ZOO_INPUT_SHAPES[source]
             module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
-        elif kind == "torchvision" and name:
-            module, shape = _from_torchvision(name, num_classes)
-        elif kind == "timm" and name:
-            module, shape = _from_timm(name, num_classes)
-        elif is_factory(source):
+        elif kind in _PACKAGES and name:
+            module, shape = _PACKAGES[kind](name, num_classes)
+        elif is_own_network(source):
             module, example = _from_factory(source, num_classes)
         else:
             raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
@@ -106,6 +105,11 @@ def load_model(
     module.eval()
     names = _output_names(module, example, source)
     return LoadedModel(module=module, example=example, source=source, output_names=names)
+
+
+def is_own_network(source: str) -> bool:
+    """True if a source string names a factory of the user's, and no network of a package."""
+    return is_factory(source) and source.partition(":")[0] not in _PACKAGES
 
 
 def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -129,6 +133,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tu
     try:
         module: nn.Module = models.get_model(name, weights=None, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
     side = getattr(module, "image_size", None) or _side_of(models, name)
     return module, (3, side, side)
@@ -159,9 +164,16 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
     try:
         module: nn.Module = timm.create_model(name, pretrained=False, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"timm cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     return module, tuple(config.get("input_size", (3, 224, 224)))
+
+
+_PACKAGES: Mapping[str, Callable[[str, int | None], tuple[nn.Module, tuple[int, ...]]]] = MappingProxyType(
+    {"torchvision": _from_torchvision, "timm": _from_timm}
+)
+"""The packages whose networks a source string names: ``timm:NAME``."""
 
 
 def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
@@ -172,14 +184,8 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
         if "num_classes" not in inspect.signature(factory).parameters:
             raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
         options["num_classes"] = num_classes
-    try:
+    with faults_of(source, ModelError):
         result = factory(**options)
-    except HalpError:
-        raise
-    except Exception as cause:
-        raise ModelError(
-            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
-        ) from cause
     module, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(example, torch.Tensor):
         example = (example,)
@@ -223,6 +229,7 @@ def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: 
         with torch.no_grad():
             output = module(*example)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(
             f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
             f"input shape"
@@ -263,6 +270,7 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot be imported ({cause}); install the one that fits torch") from cause
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.specs import Score
+from halp_trt.training.world import ALONE, World
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,9 @@ def task_of(data: DataSet) -> Task:
     return task
 
 
-def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None) -> Lesson:
+def lesson_of(
+    data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None, world: World = ALONE
+) -> Lesson:
     """The lesson for a training on a data set, with the loss of its task.
 
     Raises:
@@ -105,4 +108,4 @@ def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | No
     """
     from halp_trt.training.step import Lesson
 
-    return Lesson(data=data, settings=settings, loss=task_of(data).loss, teacher=teacher)
+    return Lesson(data=data, settings=settings, loss=task_of(data).loss, teacher=teacher, world=world)

@@ -17,7 +17,16 @@ from halp_trt.tasks.pictures import OnBadPicture
 from halp_trt.tasks.preparation import PLAIN, Preparation
 from halp_trt.tasks.source import SourceOptions
 
-__all__ = ["DATA_SOURCES", "DataSet", "DataSource", "SourceOptions", "is_labelled", "load_data", "takes_preparation"]
+__all__ = [
+    "DATA_SOURCES",
+    "DataSet",
+    "DataSource",
+    "SourceOptions",
+    "is_labelled",
+    "is_own_data",
+    "load_data",
+    "takes_preparation",
+]
 
 _EXPECTED = "digits, cifar10:PATH, imagefolder:PATH, pictures:PATH or package.module:factory"
 """Forms of a source string, for errors."""
@@ -47,6 +56,11 @@ DATA_SOURCES: dict[str, DataSource] = {
     "pictures": DataSource(load="halp_trt.tasks.folders:load_unlabelled", takes_preparation=True, is_labelled=False),
 }
 """The data sources by name."""
+
+
+def is_own_data(source: str) -> bool:
+    """True if a source string names a factory of the user's."""
+    return is_factory(source) and source.partition(":")[0] not in DATA_SOURCES
 
 
 def is_labelled(source: str) -> bool:
@@ -91,20 +105,27 @@ def load_data(
         DataError: the source is unknown or empty, a picture is bad, or the data do not suit the task.
         UsageError: no task has this name, or the source's pictures cannot be prepared in this way.
     """
-    if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):
-        raise DataError(
-            f"pictures have 1 or 3 channels, a height and a width; the network's input shape is {input_shape}"
+    kind, _, rest = source.partition(":")
+    _check_shape(input_shape)
+    row = DATA_SOURCES.get(kind)
+    if row is not None:
+        if bool(rest) != row.takes_path:
+            raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
+        load: Callable[[SourceOptions], DataSet] = load_row(row.load)
+        reading = SourceOptions(
+            path=Path(rest).expanduser(),
+            input_shape=input_shape,
+            on_bad_picture=on_bad_picture,
+            cache=cache,
+            preparation=preparation if row.takes_preparation else None,
+            is_glance=is_glance,
         )
-    reading = SourceOptions(
-        path=Path(source.partition(":")[2]).expanduser(),
-        input_shape=input_shape,
-        on_bad_picture=on_bad_picture,
-        cache=cache,
-        preparation=preparation if takes_preparation(source) else None,
-        is_glance=is_glance,
-    )
-    data = _loaded(source, reading)
-    if preparation is not None and not takes_preparation(source):
+        data = load(reading)
+    elif is_own_data(source):
+        data = load_factory(source, input_shape)
+    else:
+        raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")
+    if preparation is not None and (row is None or not row.takes_preparation):
         data = _prepared_in_memory(data, preparation)
     data = replace(
         data,
@@ -116,22 +137,16 @@ def load_data(
     return data
 
 
-def _loaded(source: str, reading: SourceOptions) -> DataSet:
-    """The data set of a source string, as its row or its factory makes it.
+def _check_shape(input_shape: InputShape | None) -> None:
+    """Refuses an input shape that no picture has.
 
     Raises:
-        DataError: as :func:`load_data`.
+        DataError: it has other axes than channels (1 or 3), height and width.
     """
-    kind, _, rest = source.partition(":")
-    if kind in DATA_SOURCES:
-        row = DATA_SOURCES[kind]
-        if bool(rest) != row.takes_path:
-            raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
-        load: Callable[[SourceOptions], DataSet] = load_row(row.load)
-        return load(reading)
-    if is_factory(source):
-        return load_factory(source, reading.input_shape)
-    raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")
+    if input_shape is not None and tuple(input_shape)[:-2] not in ((1,), (3,)):
+        raise DataError(
+            f"pictures have 1 or 3 channels, a height and a width; the network's input shape is {input_shape}"
+        )
 
 
 def _prepared_in_memory(data: DataSet, how: Preparation) -> DataSet:

@@ -93,7 +93,7 @@ def module_predict(module: nn.Module) -> Predict:
         modes = {part: part.training for part in module.modules()}
         module.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 batch = torch.from_numpy(pictures).to(device).contiguous(memory_format=torch.channels_last)
                 outputs = named(module(batch))
                 return {name: np.asarray(tensor.float().cpu().numpy()) for name, tensor in outputs.items()}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from halp_trt.errors import DataError, HalpError
-from halp_trt.models.factories import import_factory
+from halp_trt.errors import DataError
+from halp_trt.models.factories import faults_of, import_factory
 from halp_trt.store import sha256_bytes
 from halp_trt.tasks import augment
 from halp_trt.tasks.dataset import DataSet, InputShape
@@ -61,14 +61,8 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
         DataError: the factory fails, or returns something else.
     """
     factory = import_factory(source, DataError)
-    try:
+    with faults_of(source, DataError):
         result = factory()
-    except HalpError:
-        raise
-    except Exception as cause:
-        raise DataError(
-            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
-        ) from cause
     if isinstance(result, DataSet):
         return result
     if not isinstance(result, tuple) or len(result) != 4:

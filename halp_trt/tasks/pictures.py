@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import DataError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.tasks.preparation import PLAIN, Preparation, as_pixels, fitted
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def _opened(source: Path | IO[bytes], name: str, channels: int) -> Image.Image:
         with Image.open(source) as opened:
             return _eight_bit(opened).convert("L" if channels == 1 else "RGB")
     except Exception as cause:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
+        raise_if_stopped(cause)
         raise DataError(
             f"picture {name} cannot be read ({type(cause).__name__}: {cause}); replace it, or skip bad pictures"
         ) from cause

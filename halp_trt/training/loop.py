@@ -11,6 +11,7 @@ from torch import nn
 
 from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.step import Lesson, train_step
 
 __all__ = ["Saving", "train"]
@@ -39,6 +40,7 @@ def train(
     after_backward: Callable[[], None] | None = None,
     after_step: Callable[[int, float], None] | None = None,
     saving: Saving | None = None,
+    passes: Passes | None = None,
 ) -> torch.optim.Optimizer:
     """Trains ``module`` in place from ``start_step`` to the end and leaves it in evaluation mode.
 
@@ -53,14 +55,16 @@ def train(
         after_backward: as in ``halp_trt.training.step.train_step``.
         after_step: function called after each update with the steps done and the loss, to apply masks or show progress.
         saving: schedule of saving, which follows ``after_step``; the first process alone saves.
+        passes: the training's passes, with their loss scale; None makes fresh ones.
 
     Returns:
         The optimiser, with its state.
 
     Raises:
-        NonFiniteError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
+        NonFiniteError, UsageError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
     """
     optimizer = optimizer or make_optimizer(module, lesson.settings)
+    passes = passes or passes_of(module, lesson.settings, lesson.world)
     total = num_steps(lesson.data, lesson.settings) if total is None else total
     per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
     saved, steps = time.monotonic(), range(start_step, total)
@@ -68,7 +72,9 @@ def train(
     with prefetched(lesson.data, lesson.settings, steps, lesson.world, pinned=is_on_gpu) as data:
         lesson = replace(lesson, data=data)
         for step in steps:
-            loss = train_step(module, optimizer, lesson, step=step, total=total, after_backward=after_backward)
+            loss = train_step(
+                module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
+            )
             done = step + 1
             if after_step is not None:
                 after_step(done, loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from halp_trt.errors import ArtefactError
+from halp_trt.models.moving import device_of
 from halp_trt.planning import Step, Timed
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import load_tensor_metadata, load_tensors, save_tensors
+from halp_trt.training.passes import Passes
 
 __all__ = [
     "Progress",
@@ -30,6 +33,10 @@ _MODULE = "module."
 """Prefix of the network's tensors in a checkpoint."""
 _OPTIMIZER = "optimizer."
 """Prefix of the optimiser's tensors in a checkpoint."""
+_PASSES = "passes."
+"""Prefix of the loss scale in a checkpoint."""
+_PLACE = "place"
+"""Key of the device that the network lay on, and of the precision that it was trained in."""
 _PLAN_NUMBERS = ("latency_us", "budget_us", "saliency", "bound")
 """Fields of a plan that a checkpoint holds beside its widths."""
 
@@ -90,9 +97,13 @@ def progress_from(words: Mapping[str, Any], graph: ChannelGraph) -> Progress:
 
 
 def save_checkpoint(
-    path: Path, words: Mapping[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer | None
+    path: Path,
+    words: Mapping[str, Any],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    passes: Passes | None = None,
 ) -> None:
-    """Writes words, weights and optimiser state atomically: a kill leaves the previous checkpoint."""
+    """Writes words, weights, optimiser state and loss scale atomically: a kill leaves the previous checkpoint."""
     tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
     if optimizer is not None:
         names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -100,7 +111,9 @@ def save_checkpoint(
             for key, value in values.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"{_OPTIMIZER}{key}:{names[id(parameter)]}"] = value
-    save_tensors(path, tensors, {"checkpoint": json.dumps(words)})
+    if passes is not None:
+        tensors |= {f"{_PASSES}{name}": value for name, value in passes.state().items()}
+    save_tensors(path, tensors, {"checkpoint": json.dumps(words), _PLACE: _place(module, passes)})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -120,21 +133,40 @@ def not_ours(path: Path, error: Exception) -> ArtefactError:
     return ArtefactError(f"{path} is not a checkpoint of this version ({error}); start without --resume")
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Puts a checkpoint's tensors back; the module must be slim already if they are.
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, passes: Passes | None = None
+) -> None:
+    """Puts a checkpoint's tensors back, each on the device of its parameter.
+
+    The module must be slim already if they are. A change of device or precision since the checkpoint is warned of.
 
     Raises:
         ArtefactError: it is damaged, or of another network.
     """
     tensors = load_tensors(path)
+    then, now = load_tensor_metadata(path).get(_PLACE), _place(module, passes)
+    if then not in (None, now):
+        warnings.warn(
+            f"the training began {then} and goes on {now}: it will not end with the numbers of an undisturbed one",
+            stacklevel=2,
+        )
     try:
         module.load_state_dict({k[len(_MODULE) :]: v for k, v in tensors.items() if k.startswith(_MODULE)})
     except RuntimeError as error:
         raise ArtefactError(f"{path} is of another network ({error}); start without --resume") from error
+    if passes is not None:
+        passes.restore({k[len(_PASSES) :]: v for k, v in tensors.items() if k.startswith(_PASSES)})
     if optimizer is None:
         return
     parameters = dict(module.named_parameters())
     for name, value in tensors.items():
         if name.startswith(_OPTIMIZER):
-            key, _, parameter = name[len(_OPTIMIZER) :].partition(":")
-            optimizer.state[parameters[parameter]][key] = value
+            key, _, owner = name[len(_OPTIMIZER) :].partition(":")
+            parameter = parameters[owner]
+            is_count = value.ndim == 0  # as Adam's step, which PyTorch keeps on the CPU
+            optimizer.state[parameter][key] = value if is_count else value.to(parameter.device)
+
+
+def _place(module: nn.Module, passes: Passes | None) -> str:
+    """The device of a network and the precision of its training, in words."""
+    return f"on {device_of(module)}" + (f" in {passes.precision}" if passes is not None else "")

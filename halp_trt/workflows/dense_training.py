@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,7 +16,9 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.batches import num_steps
 from halp_trt.training.loop import Saving, train
 from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.passes import passes_of
 from halp_trt.training.settings import TrainSettings
+from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import load_checkpoint, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.request import arrays_of
 
@@ -34,6 +37,7 @@ def train_resumably(
     resume: bool,
     progress: Callable[[int, int, float], None],
     save_seconds: float = SAVE_SECONDS,
+    world: World = ALONE,
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
@@ -41,19 +45,21 @@ def train_resumably(
     checkpoint stays until the caller has saved the weights and removes it.
 
     Args:
-        module: the network, with its initial weights; left in evaluation mode.
+        module: the network, with its initial weights, on the device that trains; left in evaluation mode.
         data: training pictures.
         settings: settings of the training.
         checkpoint: file of the checkpoint.
         resume: whether to go on from the checkpoint, where there is one; else it is replaced.
         progress: called with (steps done, steps in total, loss).
         save_seconds: longest time between two checkpoints.
+        world: this process among those that train.
 
     Raises:
         ArtefactError: the checkpoint is damaged, or belongs to another training.
-        NonFiniteError, ModelError, DataError: as ``halp_trt.training.loop.train``.
+        NonFiniteError, UsageError, ModelError, DataError: as ``halp_trt.training.loop.train``.
     """
-    lesson, optimizer = lesson_of(data, settings), make_optimizer(module, settings)
+    lesson, optimizer = lesson_of(data, settings, world=world), make_optimizer(module, settings)
+    passes = passes_of(module, settings, world)
     fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
     if resume and checkpoint.exists():
         words = read_checkpoint(checkpoint)
@@ -66,12 +72,12 @@ def train_resumably(
                 f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
                 f"them, or start without --resume"
             )
-        load_checkpoint(checkpoint, module, optimizer)
+        load_checkpoint(checkpoint, module, optimizer, passes)
     else:
         checkpoint.unlink(missing_ok=True)
 
     def write(done: int) -> None:
-        save_checkpoint(checkpoint, {"fingerprint": fingerprint, "num_trained": done}, module, optimizer)
+        save_checkpoint(checkpoint, {"fingerprint": fingerprint, "num_trained": done}, module, optimizer, passes)
 
     train(
         module,
@@ -80,13 +86,14 @@ def train_resumably(
         start_step=start,
         after_step=lambda done, loss: progress(done, total, loss),
         saving=Saving(write=write, seconds=save_seconds),
+        passes=passes,
     )
 
 
 def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
-    """A digest of all that must be equal for a training to go on: initial network, data and settings."""
+    """A digest of all that must be equal for a training to go on: initial network, data, settings but for precision."""
     rows = [
-        encode(settings),
+        encode(replace(settings, precision="auto")),
         {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
         [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
     ]

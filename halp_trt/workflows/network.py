@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 from halp_trt.errors import DataError, UsageError
-from halp_trt.models.factories import is_factory
+from halp_trt.models.factories import check_named, is_factory
 from halp_trt.models.seen import Seen, pictures_seen
-from halp_trt.models.sources import LoadedModel, load_model
-from halp_trt.tasks.data import load_data, takes_preparation
+from halp_trt.models.sources import LoadedModel, is_own_network, load_model
+from halp_trt.tasks.data import is_own_data, load_data, takes_preparation
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.preparation import AUTO, Preparation, choose_preparation
 from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
-__all__ = ["load_network", "load_pictures", "network_of", "seen_by"]
+__all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code", "seen_by"]
+
+_BYTES = 4
+"""Bytes of a number of an input."""
+
+
+def own_code(network: NetworkSettings, pictures: DataSettings) -> dict[str, str]:
+    """The user's own factories that settings name, by their option."""
+    sources = {"--model": (network.model, is_own_network), "--data": (pictures.data, is_own_data)}
+    return {option: source for option, (source, is_own) in sources.items() if is_own(source)}
+
+
+def check_code(network: NetworkSettings, pictures: DataSettings) -> None:
+    """Refuses factories that a run's file names and the user does not, before anything is loaded for them.
+
+    Raises:
+        UsageError: there are some; the sentence says what to type.
+    """
+    check_named(*own_code(network, pictures).values())
 
 
 def load_pictures(
@@ -85,9 +106,12 @@ def load_network(
 
     Raises:
         ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
-        UsageError: the network has several inputs, and there are pictures.
+        UsageError: the network has several inputs, and there are pictures; its inputs do not fit into memory; or as
+            :func:`check_code`.
         DataError: as :func:`load_pictures`.
     """
+    check_code(settings, pictures)
+    _check_memory([batch_size, *settings.input])
     data = load_pictures(pictures, settings.input, is_glance=True)
     if settings.weights:
         trained = Path(settings.weights)
@@ -105,10 +129,27 @@ def load_network(
         seen = seen_by(settings, pictures)
         _say(_preparation(pictures, seen), network.input_shape)
         data = load_pictures(pictures, network.input_shape, seen=seen)
+    for tensor in network.example:
+        _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:
         example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in network.example)
         network = replace(network, example=example)
     return network, data
+
+
+def _check_memory(shape: Sequence[int]) -> None:
+    """Refuses an input, batch first, that this machine cannot hold, before it is made.
+
+    Raises:
+        UsageError: names what it would need and what there is.
+    """
+    num_bytes = _BYTES * math.prod(shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > there:
+        raise UsageError(
+            f"a batch of {shape[0]:,} inputs of {'x'.join(map(str, shape[1:]))} would need {num_bytes / 1e9:,.1f} GB, "
+            f"this machine has {there / 1e9:,.1f} GB; choose a smaller --batch or --input"
+        )
 
 
 def seen_by(network: NetworkSettings, pictures: DataSettings) -> Seen | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
+
 from halp_trt import planning
 from halp_trt.errors import UsageError
 from halp_trt.models.masks import get_masking
@@ -10,12 +14,14 @@ from halp_trt.planning import Lookup, get_method
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Target
 from halp_trt.tasks.data import is_labelled
+from halp_trt.training.passes import Passes
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.updates import get_update
 from halp_trt.workflows.precision import check_measurable, check_preparable
 from halp_trt.workflows.request import PruneRequest
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.show import require_pages
+from halp_trt.workflows.world import world_of
 
 __all__ = ["check_prunable", "check_reachable", "check_runnable", "request_of"]
 
@@ -46,8 +52,8 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
         The request that the settings spell out.
 
     Raises:
-        UsageError: the settings do not make sense, their precision, saliency or fine-tuning lacks what it needs, or a
-            row that they name is not of its kind.
+        UsageError: the settings do not make sense, their precision, saliency or fine-tuning lacks what it needs, a row
+            that they name is not of its kind, or the device that trains does not compute in the precision of training.
         RuntimeUnavailableError: a device or a package is missing.
     """
     has_pictures = settings.data.data != NO_DATA
@@ -62,6 +68,7 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
             f"network, or --epochs 0"
         )
     get_method(request.method), get_masking(request.mask), get_update(request.train.update)
+    Passes(request.train, torch.device(world_of(settings.tune).device))  # refuses what it cannot compute in
     return request
 
 
@@ -107,6 +114,7 @@ def request_of(settings: Settings) -> PruneRequest:
             learning_rate=tune.tune_rate,
             distillation=tune.distillation,
             update=tune.update,
+            precision=cast(Any, tune.train_precision),
             seed=settings.random.seed,
         ),
         method=prune.method,

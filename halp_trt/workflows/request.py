@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 import torch
@@ -69,10 +70,13 @@ class PruneRequest:
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
-        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures."""
+        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
+
+        The precision of training may change, as the device may: fp16 may overflow in the middle of a run.
+        """
         graph, data = subject.graph, subject.data
         rows = [
-            encode(self),
+            encode(replace(self, train=replace(self.train, precision="auto"))),
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},
@@ -91,6 +95,7 @@ class Subject:
         graph: its channel graph.
         model: its dense export.
         data: pictures, None for none.
+        parents: names and SHA-256 of the files that the weights came from.
     """
 
     module: nn.Module
@@ -98,6 +103,7 @@ class Subject:
     graph: ChannelGraph
     model: onnx.ModelProto
     data: DataSet | None
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 def arrays_of(module: nn.Module) -> dict[str, Array]:

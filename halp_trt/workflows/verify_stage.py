@@ -15,7 +15,7 @@ from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
-from halp_trt.store import load_tensors, read_table, save
+from halp_trt.store import check_writable, hold, load_tensors, read_table, save
 from halp_trt.tasks.data import is_labelled
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
@@ -23,7 +23,8 @@ from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
-from halp_trt.workflows.network import network_of
+from halp_trt.workflows.network import check_code, network_of
+from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
@@ -104,8 +105,13 @@ def verify_alone(
     """Verifies the engines of a run by the settings alone; raises the errors of :func:`verify_run`.
 
     Raises:
-        UsageError: the tolerances limit the score's drop, and there are no labelled data to score on.
+        ArtefactError: a file of the run, or its weights, is not what the plan was made from.
+        UsageError: the tolerances limit the score's drop, and there are no labelled data to score on; or the run's file
+            names code that the user does not.
+        InUseError: another process has the run.
     """
+    check_code(settings.network, settings.data)
+    check_plan(run.plan, run.read_plan(), weights_of(run.trained, settings.network.weights))
     if tolerances is not None and tolerances.max_drop is not None:
         if settings.data.data == NO_DATA:
             raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
@@ -117,16 +123,19 @@ def verify_alone(
     def network() -> tuple[LoadedModel, DataSet | None]:
         return network_of(settings, trained=run.trained)
 
-    return verify_run(
-        run,
-        network,
-        settings.place,
-        settings.table,
-        budget=settings.prune.budget,
-        engines=engines,
-        tolerances=tolerances,
-        with_witness=with_witness,
-    )
+    with hold(run.path):
+        run.check_own()
+        check_writable(run.verification)
+        return verify_run(
+            run,
+            network,
+            settings.place,
+            settings.table,
+            budget=settings.prune.budget,
+            engines=engines,
+            tolerances=tolerances,
+            with_witness=with_witness,
+        )
 
 
 def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:

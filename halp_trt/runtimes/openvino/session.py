@@ -12,6 +12,7 @@ import onnx
 import openvino as ov
 
 from halp_trt.errors import BuildError, PrecisionError, UsageError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.openvino.counters import Counters
 
@@ -124,6 +125,7 @@ def compile_model(model: bytes, num_threads: int, *, counts: bool = False) -> ov
             network.reshape({port: [_fixed(size) for size in port.partial_shape] for port in network.inputs})
         compiled = core.compile_model(network, "CPU", settings)
     except Exception as error:  # OpenVINO raises plain RuntimeErrors
+        raise_if_stopped(error)
         raise BuildError(
             f"OpenVINO refuses the model: {_reason(str(error), model)}; check the node it names"
         ) from error
@@ -155,6 +157,7 @@ def make_request(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> ov.
         try:
             request.set_tensor(name, ov.Tensor(np.array(value, order="C")))
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
             found = f"{name!r} of shape {np.shape(value)} and type {np.asarray(value).dtype}"
             raise UsageError(f"the engine refuses its input {found}; feed {shapes}") from error
     return request

@@ -1,7 +1,7 @@
 """The work of a fresh process: load engines, let them take turns, write down what was found, and end.
 
-It is started as a module, with the path of a job as its one argument. A process is the unit of the gate: the layout of
-memory, the state of caches and the moment differ from one to the next, and are the same for all engines inside.
+It is started by :func:`work`, with the path of a job as its one argument. A process is the unit of the gate: the layout
+of memory, the state of caches and the moment differ from one to the next, and are the same for all engines inside.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from halp_trt.device.identity import identity, other_users
 from halp_trt.errors import HalpError, UsageError
 from halp_trt.gate import ProcessTiming, Setup
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, BuildOptions, Compiler, Entry, Runtime, Session, Traits, get_runtime, traits_of
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import Target
@@ -126,6 +127,7 @@ def _build(runtime: Runtime, target: Target, model: bytes) -> bytes:
     try:
         network = onnx.load_from_string(model)
     except Exception as error:  # protobuf's own errors have no common root
+        raise_if_stopped(error)
         raise UsageError("the file is no ONNX model; export the network again") from error
     typed = preparer(target, no_examples, ())(network).model.SerializeToString()
     if isinstance(runtime, Compiler):
@@ -165,7 +167,8 @@ def _fixed(model: bytes, shapes: Mapping[str, tuple[int, ...]], path: str) -> by
 
     try:
         network = onnx.load_from_string(model)
-    except Exception:  # the runtime says what is wrong with it
+    except Exception as error:  # the runtime says what is wrong with it
+        raise_if_stopped(error)
         return model
     weights = {weight.name for weight in network.graph.initializer}
     inputs = {value.name: value for value in network.graph.input if value.name not in weights}
@@ -242,6 +245,7 @@ def main(path: Path) -> None:
     write_json(path.with_suffix(".out"), encode(findings))
 
 
-if __name__ == "__main__":
+def work() -> None:
+    """The whole of a fresh process: does the job that its one argument names."""
     with suppress(KeyboardInterrupt):
         main(Path(sys.argv[1]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.models.factories import Recorded
 from halp_trt.specs import Budget
 from halp_trt.store import decode, encode
 from halp_trt.tasks.preparation import PLAIN
@@ -72,6 +73,12 @@ class Settings:
             concerns[one.name] = replace(concern, **changes)
         return Settings(**concerns)
 
+    def recorded(self, names: Iterable[str]) -> Settings:
+        """These settings, with the named ones marked as not the user's, where they may name code."""
+        values, asked = self.by_name(), set(names)
+        may_be_code = [one for one in all_settings().values() if one.option.may_be_code and one.name in asked]
+        return self.changed(**{one.name: Recorded(values[one.name], f"--{one.key}") for one in may_be_code})
+
     def by_name(self) -> dict[str, Any]:
         """All values by the name of their setting."""
         concerns = [getattr(self, one.name) for one in fields(self)]
@@ -104,7 +111,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_json(data: object) -> Settings:
-    """The settings in a ``run.json``, also in one by an earlier version.
+    """The settings in a ``run.json``, also in one by an earlier version; code that they name is not run.
 
     Raises:
         ArtefactError: it is another file, damaged, or a newer version's.
@@ -121,7 +128,8 @@ def settings_from_json(data: object) -> Settings:
         raise ArtefactError(f"Settings has no field {unknown[0]!r}; a newer halp-trt wrote it, upgrade")
     if isinstance(pictures := value.get("data", {}), dict):
         value = {**value, "data": {**_EARLIER_DATA, **pictures}}
-    return Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
+    found = Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
+    return found.recorded(found.by_name())
 
 
 _EARLIER_DATA: Mapping[str, Any] = MappingProxyType({"preparation": PLAIN.name})
