@@ -14,12 +14,14 @@ import argparse
 import copy
 import json
 import shlex
-import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,6 +53,11 @@ TOLERANCE = 1e-4
 """Largest difference between rewritten graph and masked module, relative to the largest output."""
 LIMIT_S = 900.0
 """Longest time that one network may take, in seconds."""
+_FORKS = get_context("forkserver")
+"""Processes that start with PyTorch and its exporter imported."""
+_FORKS.set_forkserver_preload(["zoo_warm"])
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 BARS = {"wrong": 0, "crashed": 0, "refused": 3, "median_share": 0.95}
 
 
@@ -62,12 +69,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "zoo.json")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     known = {candidate.source: candidate for candidate in candidates()}
-    if arguments.one:
-        print(json.dumps(examine(known[arguments.one])))
-        return
     wanted = [known[source] for source in (TWELVE if arguments.twelve else arguments.only or known)]
     if arguments.twelve:
         rows = _run(wanted, arguments.workers, None)
@@ -104,17 +107,32 @@ def _run(wanted: list[Candidate], num_workers: int, lines: Path | None) -> list[
 
 
 def _in_its_process(candidate: Candidate) -> dict[str, Any]:
-    """What a fresh process says of a network; a crash and a time-out are outcomes."""
+    """What a process of its own says of a network; a crash and a time-out are outcomes."""
     row: dict[str, Any] = {"source": candidate.source, "kind": candidate.kind}
-    command = [sys.executable, __file__, "--one", candidate.source]
+    ours, theirs = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=_answer, args=(candidate, theirs), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if not ours.poll(LIMIT_S):
+            return row | {"outcome": "crashed", "error": f"took more than {LIMIT_S:.0f} s"}
+        found: dict[str, Any] = ours.recv()
         return row | found
-    except subprocess.TimeoutExpired:
-        return row | {"outcome": "crashed", "error": f"took more than {LIMIT_S:.0f} s"}
-    except (IndexError, ValueError):
-        return row | {"outcome": "crashed", "error": done.stderr.strip().splitlines()[-1][:300] if done.stderr else ""}
+    except EOFError:
+        process.join()
+        return row | {"outcome": "crashed", "error": f"its process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(candidate: Candidate, pipe: Connection) -> None:
+    try:
+        pipe.send(examine(candidate))
+    except Exception as error:
+        lines = traceback.format_exception_only(error)
+        pipe.send({"outcome": "crashed", "error": lines[-1].strip()[:300]})
+        raise
 
 
 # ---- one network ----------------------------------------------------------------------------------------------------
@@ -163,11 +181,11 @@ def lively(module: nn.Module) -> nn.Module:
     """The module in evaluation mode with norms that do something: seeded statistics, scales and shifts, in place."""
     torch.manual_seed(0)
     for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm):
-            if child.running_mean is not None and child.running_var is not None:
-                child.running_mean.uniform_(-0.5, 0.5)
-                child.running_var.uniform_(0.5, 2.0)
-            for tensor, low in ((child.weight, 0.5), (child.bias, -0.5)):
+        if isinstance(child, _BATCH_NORMS) and child.running_mean is not None and child.running_var is not None:
+            child.running_mean.uniform_(-0.5, 0.5)
+            child.running_var.uniform_(0.5, 2.0)
+        if isinstance(child, _NORMS):
+            for tensor, low in ((child.weight, 0.5), (getattr(child, "bias", None), -0.5)):
                 if tensor is not None:
                     nn.init.uniform_(tensor, low, low + 1)
     return module.eval()

@@ -1,7 +1,7 @@
 """Latency-aware pruning: a trained network, a latency budget and a device in; a faster engine and the proof out.
 
-Values, their files and errors need numpy alone. The functions below need further packages (torch, onnx, a runtime) and
-are imported on first use::
+Values, their files and errors need numpy alone. The functions below need further packages (torch, onnx, a runtime).
+Everything is imported on first use::
 
     graph = halp_trt.trace(model, example)
     table = halp_trt.lookup(graph, "luts/mine.jsonl", runtime="tensorrt", precision="fp16")
@@ -19,22 +19,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from halp_trt import errors, specs
-from halp_trt.latency import LatencyTable
-from halp_trt.specs import (
-    Budget,
-    ChannelGraph,
-    EngineRecord,
-    LayerSpec,
-    Measurement,
-    PruningPlan,
-    Saliency,
-    Score,
-    Target,
-    Verification,
-)
-
 if TYPE_CHECKING:
+    from halp_trt import errors, specs
+    from halp_trt.latency import LatencyTable
     from halp_trt.library import (
         build,
         export,
@@ -48,6 +35,18 @@ if TYPE_CHECKING:
         slim,
         trace,
         verify,
+    )
+    from halp_trt.specs import (
+        Budget,
+        ChannelGraph,
+        EngineRecord,
+        LayerSpec,
+        Measurement,
+        PruningPlan,
+        Saliency,
+        Score,
+        Target,
+        Verification,
     )
 
 __version__ = "0.1.0"
@@ -81,11 +80,19 @@ __all__ = [
 ]
 
 
+_MODULES = ("errors", "specs")
+"""The public names that are modules."""
+_HOMES = {name: "halp_trt.specs" for name in __all__ if name[0].isupper()} | {"LatencyTable": "halp_trt.latency"}
+"""The modules of the public values; functions are in ``halp_trt.library``."""
+
+
 def __getattr__(name: str) -> Any:
-    """The function of that name, imported now (PEP 562)."""
+    """The function, value or module of that name, imported now (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("halp_trt.library"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"halp_trt.{name}")
+    return getattr(importlib.import_module(_HOMES.get(name, "halp_trt.library")), name)
 
 
 def __dir__() -> list[str]:

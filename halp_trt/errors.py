@@ -8,6 +8,7 @@ __all__ = [
     "DataError",
     "GraphMismatchError",
     "HalpError",
+    "InUseError",
     "InfeasibleBudgetError",
     "MeasurementError",
     "MissingLatencyError",
@@ -34,6 +35,10 @@ def brief(text: str, most: int = 200) -> str:
 
 class ArtefactError(HalpError):
     """A file is missing, truncated, of another schema or does not hold what its name promises."""
+
+
+class InUseError(HalpError):
+    """Another process is writing what this one is asked to write; the message names it."""
 
 
 class ModelError(HalpError):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 from halp_trt.errors import GraphMismatchError, UsageError
+from halp_trt.texts import number_in
 
 __all__ = [
     "PRECISIONS",
@@ -511,7 +512,7 @@ class Budget:
         if not math.isfinite(value) or value <= 0:
             raise UsageError(f"a budget must be positive, got {self}; try '60%' or '4.2ms'")
         if self.fraction is not None and self.fraction > 1:
-            raise UsageError(f"a budget above 100 % prunes nothing, got {self.fraction:.0%}; try '60%' or '4.2ms'")
+            raise UsageError(f"a budget above 100 % prunes nothing, got {self.fraction * 100:.15g} %; try '60%'")
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -521,14 +522,15 @@ class Budget:
             UsageError: the text is none of these, or not above zero, or above 100 %.
         """
         units = {"%": 0.01, "us": 1.0, "ms": 1e3, "s": 1e6}
-        stripped = text.strip().lower().replace(" ", "")
+        lower = text.strip().lower()
         for unit in ("%", "us", "ms", "s"):
-            if stripped.endswith(unit):
-                try:
-                    value = float(stripped.removesuffix(unit)) * units[unit]
-                except ValueError:
+            if lower.endswith(unit):
+                number = number_in(lower.removesuffix(unit))
+                if number is None:
                     break
-                return cls(fraction=value) if unit == "%" else cls(limit_us=value)
+                if unit == "%" and number > 100:  # said as it was written, not as it is rounded
+                    raise UsageError(f"a budget above 100 % prunes nothing, got {text!r}; try '60%' or '4.2ms'")
+                return cls(fraction=number * units[unit]) if unit == "%" else cls(limit_us=number * units[unit])
         raise UsageError(f"budget {text!r} is not a share of the dense latency or a time; try '60%' or '4.2ms'")
 
     def latency_us(self, dense_us: float) -> float:

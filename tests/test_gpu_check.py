@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tools import gpu_check
 
@@ -25,6 +26,7 @@ def test_without_a_gpu_everything_is_absent_and_said(tmp_path: Path, capsys: pyt
     assert record["schema"] == gpu_check.SCHEMA
     assert record["gpu"] == {"absent": "there is no GPU here"}
     assert record["runtimes"] == {name: {"absent": "there is no GPU here"} for name in gpu_check.ON_GPU}
+    assert set(record["training"]) == {"absent"} or torch.cuda.is_available()
     assert "no GPU: nothing was checked on one; 0 failures" in capsys.readouterr().out
     assert gpu_check.main(["--out", str(out), "--require-gpu"]) == 1
 
@@ -46,6 +48,19 @@ def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     assert found["fp32"]["network"]["difference"] < 1e-5
     assert found["fp32"]["network"]["trtexec"] == "not a plan"
     assert found["fp32"]["chain"]["verification"]["dense"]["measurement"]["latency_us"] > 0
+    trained = record["training"]
+    assert all(trained[precision]["steps"]["difference"] < 0.01 for precision in ("fp32", "bf16", "fp16"))
+    assert trained["fp16"]["steps"]["loss_scale"] > 1
+    assert len(trained["cpu"]["steps"]["losses"]) == 2 * gpu_check.NUM_STEPS
+
+
+def test_a_training_that_differs_from_the_processor_s_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {"losses": [2.0, 1.0]}
+    monkeypatch.setattr(gpu_check, "train_and_cut", lambda graph, device, precision: {"losses": [2.0, 1.5]})
+    found = gpu_check.compare_training(None, "cuda:0", "fp32", losses, 0.1)
+    assert found["difference"] == 0.5
+    assert "differ from fp32 on the CPU by 0.5, more than 0.1" in found["failed"]
+    assert gpu_check.failures({"training": {"device": "cuda:0", "fp32": {"steps": found}}}) == ["training fp32 steps"]
 
 
 def test_a_check_that_fails_is_recorded_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from halp_trt.runtimes.cpu.settled_bench import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
-PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench"))]
+PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing"))]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
     pytest.param(line.strip().removeprefix("$ halp-trt "), id=f"{name}: {line.strip()[11:50]}")

@@ -218,7 +218,7 @@ def test_the_numbers_of_run_json_obey_the_bounds_of_their_options(tmp_path: Path
         changed = json.loads(json.dumps(value))
         changed["value"][concern][name] = number
         store.write_json(run.settings, changed)
-        with pytest.raises(ArtefactError, match=rf"Settings\.{name} is .*, beyond the bounds of --"):
+        with pytest.raises(ArtefactError, match=rf"setting '{name.replace('_', '-')}' is .*; expected"):
             run.read_settings()
 
 

@@ -290,6 +290,8 @@ def test_missing_files_and_wrong_places_are_one_sentence(tmp_path: Path) -> None
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_one_sentence() -> None:
     with pytest.raises(ArtefactError, match="the disk is full"):
+        store.save(TARGET, "/dev/full")
+    with pytest.raises(ArtefactError, match="it is no regular file"):
         store.append_rows("/dev/full", [ROW])
 
 

@@ -2,7 +2,7 @@
 
 Made: docs/cli.md from every verb's --help; the README's tables and picture from the committed results that its markers
 name: ``<!-- table: VERIFICATION.json -->`` and ``<!-- comparison: benchmarks/results/NAME.json -->``, both up to
-``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md and docs/duel.md,
+``<!-- end -->``, and ``<!-- picture: luts/TABLE.jsonl -->``; the tables of docs/measured.md and of the pages in _PAGES,
 by ``<!-- figures: benchmarks/results/NAME.json -->`` up to ``<!-- end -->``; and the sentence with the one number, by
 ``<!-- number: VERIFICATION.json -->`` up to ``<!-- end -->``.
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -41,7 +42,8 @@ from halp_trt.store import decode, load, read_json, upgraded
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
-_MEASURED, _DUEL = _ROOT / "docs/measured.md", _ROOT / "docs/duel.md"
+_MEASURED = _ROOT / "docs/measured.md"
+_PAGES = [_ROOT / "docs" / name for name in ("duel.md", "bench.md", "decisions/26-a-norm-counts-removed-channels.md")]
 _PYTHON = _ROOT / "docs/python.md"
 _MARKED = re.compile(r"(<!-- table: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPARED = re.compile(r"(<!-- comparison: (?P<source>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -106,6 +108,10 @@ def _number(source: Path) -> str:
 def with_figures(text: str) -> str:
     """A page with the tables of the benchmark results that its markers name."""
     return _FIGURES.sub(lambda match: match[1] + figures(_ROOT / match["source"]) + match[3], text)
+
+
+def _page(page: Path) -> str:
+    return with_figures(page.read_text(encoding="utf-8"))
 
 
 def _comparison(source: Path) -> str:
@@ -195,7 +201,7 @@ def main() -> None:
         _ROOT / "docs/cli.md": cli_reference,
         _README: lambda: with_tables(_README.read_text(encoding="utf-8")),
         _MEASURED: lambda: with_tables(with_figures(_MEASURED.read_text(encoding="utf-8"))),
-        _DUEL: lambda: with_figures(_DUEL.read_text(encoding="utf-8")),
+        **{page: partial(_page, page) for page in _PAGES},
         _PICTURE: lambda: picture(_README.read_text(encoding="utf-8")),
     }
     problems = []

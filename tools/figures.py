@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import Any
 
@@ -85,6 +86,36 @@ def _budgets(found: Result) -> str:
         for name, cell in found["cells"].items()
     ]
     return _table(head, rows) + _made(found, next(iter(found["cells"].values()))["target"])
+
+
+def _chains(found: Result) -> str:
+    """Of every network what the whole chain made of it, and how long that took on one core."""
+    head = (
+        "network, input",
+        "dense",
+        "pruned",
+        "of dense, timed",
+        "predicted",
+        "outputs differ by",
+        "channels",
+        "parameters",
+        "minutes",
+    )
+    rows = [
+        (
+            f"{name}, {'×'.join(map(str, row['input'][0][1:]))}",
+            latency(row["dense_us"]),
+            latency(row["pruned_us"]),
+            f"{percent(row['share'], 1)} ± {100 * row['share_error']:.1f}",
+            percent(row["share_predicted"], 1),
+            f"{row['difference']:.0e}",
+            f"{count(row['channels']['left'])} of {count(row['channels']['dense'])}",
+            percent(row["parameters"]["pruned"] / row["parameters"]["dense"], 0),
+            f"{sum(row['seconds'].values()) / 60:.1f}",
+        )
+        for name, row in found["chains"].items()
+    ]
+    return _table(head, rows) + _made(found, next(iter(found["chains"].values()))["target"])
 
 
 def _reproducibility(found: Result) -> str:
@@ -176,14 +207,83 @@ def _planning_instance(found: Result) -> str:
     return _table(head, rows) + f"\n<sub>{made}. {remarks}</sub>\n"
 
 
+def _gate(found: Result) -> str:
+    """Answers of the gate at known slowdowns, and beside it how often each rival's rule is red."""
+    rivals = list(found["rows"][0]["rivals"])
+    head = ("machine, slowed by", "in truth", "slower", "within", "cannot tell", "processes", "seconds")
+    rows = [
+        (
+            f"{row['load']}, {row['kind']}",
+            f"×{row['true']:.3f}",
+            *(str(row[answer]) for answer in ("red", "green", "cannot_tell")),
+            f"{row['mean_processes']:.1f}",
+            f"{row['mean_seconds']:.0f}",
+            *(f"{row['rivals'][rival].get('red', 0)}" for rival in rivals),
+        )
+        for row in found["rows"]
+    ]
+    limit = f"{found['rows'][0]['gates']} gates a row, limit {percent(found['limit_fraction'])}"
+    return _table((*head, *(f"{rival}: red" for rival in rivals)), rows) + _made(
+        {**found, "remarks": limit}, found["target"]
+    )
+
+
+def _zoo(found: Result) -> str:
+    """What can be pruned of real networks, by kind; then everything that is not right or not wholly prunable."""
+    head = (
+        "networks",
+        "right",
+        "refused",
+        "prunable channels: median",
+        "least",
+        "of the latency: median",
+        "trace, most",
+    )
+    rows = []
+    for kind in dict.fromkeys(row["kind"] for row in found["rows"]):
+        of_kind = [row for row in found["rows"] if row["kind"] == kind]
+        examined = [row for row in of_kind if "channels" in row]
+        shares = [row["channels"]["share"] for row in examined]
+        rows.append((
+            f"{len(of_kind)} {kind}",
+            str(sum(row["outcome"] == "right" for row in of_kind)),
+            str(sum(row["outcome"] == "refused" for row in of_kind)),
+            percent(median(shares)),
+            f"{percent(min(shares))} ({min(examined, key=lambda row: row['channels']['share'])['source']})",
+            percent(median(row["latency"]["share"] for row in examined)),
+            f"{max(row['seconds']['trace'] for row in examined):.0f} s",
+        ))  # fmt: skip
+    refused = [f"{row['source']}: {row['error']}" for row in found["rows"] if row["outcome"] == "refused"]
+    words = f"Made by `{found['command']}`" + (f"; refused are {'; '.join(refused)}" if refused else "")
+    return _table(head, rows) + f"\n<sub>{words}.</sub>\n"
+
+
+def _norm_forms(found: Result) -> str:
+    """Exact forms of a layer norm on fewer channels, in shares of the dense norm."""
+    names = list(found["rows"][0]["ratios"])
+    rows = [
+        (
+            f"{row['positions']:,} × {row['left']} of {row['channels']}",
+            latency(row["dense_us"]),
+            *(f"{row['ratios'][name]:.2f}" for name in names),
+        )
+        for row in found["rows"]
+    ]
+    return _table(("positions × channels", "dense", *names), rows) + _made(found, found["target"])
+
+
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {
         "halp-trt/prediction": _prediction,
         "halp-trt/probes": _probes,
         "halp-trt/budgets": _budgets,
+        "halp-trt/chains": _chains,
         "halp-trt/reproducibility": _reproducibility,
         "halp-trt/duel": _duel,
         "halp-trt/planning-benchmark": _planning,
+        "halp-trt/gate": _gate,
+        "halp-trt/zoo": _zoo,
+        "halp-trt/norm-forms": _norm_forms,
     }
 )
 

@@ -2,7 +2,8 @@
 
 For every runtime that is here (TensorRT, TensorRT for RTX, PyTorch) and every precision it has: single layers and a
 staircase are measured, a network is built, compared with ONNX Runtime and timed, beside trtexec where that is on PATH,
-and a small network goes all the way from table to verified engine. What is absent is said in one line each.
+and a small network goes all the way from table to verified engine. A small network is trained, cut and trained on by
+PyTorch on the GPU in every precision of training. What is absent is said in one line each.
 
 Exit codes: 0 nothing that is here failed (a machine without a GPU has nothing that could), 1 something failed, or
 nothing was checked on a GPU and --require-gpu was given, 2 wrong usage.
@@ -24,11 +25,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 
 from halp_trt import __version__
 from halp_trt.device.conditions import power_mode, watch
@@ -37,14 +38,29 @@ from halp_trt.errors import BuildError, HalpError, MeasurementError, RuntimeUnav
 from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.latency import noise_us, staircase_step
+from halp_trt.models.masks.hard import HARD
+from halp_trt.models.moving import move
+from halp_trt.models.saliency.taylor import Taylor
+from halp_trt.models.slim import slim
 from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
+from halp_trt.models.trial import half_plan
+from halp_trt.models.zoo import ResidualNet
 from halp_trt.report.units import latency
 from halp_trt.runtimes import RUNTIMES, Runtime, get_runtime
 from halp_trt.runtimes.noise import random_inputs
-from halp_trt.specs import Budget, LayerSpec, Measurement, PruningPlan, Target
+from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement, PruningPlan, Target
 from halp_trt.store import create_table, encode, write_bytes, write_json
+from halp_trt.tasks import lesson_of
+from halp_trt.tasks.data import load_data
+from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.timing import conditions_of
+from halp_trt.training.devices import CPU, find_device
+from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.passes import passes_of
+from halp_trt.training.settings import TrainSettings
+from halp_trt.training.step import train_step
+from halp_trt.training.world import World
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.measurer import Measurer
@@ -93,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: absent: {missing}", flush=True)
     slug = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-") if gpu else "none"
     out = options.out or Path(__file__).resolve().parent.parent / f"benchmarks/results/gpu-check-{slug}.json"
-    record["failures"] = list(failures(record["runtimes"]))
+    record["training"] = check_training(is_rehearsal=bool(options.rehearse))
+    record["failures"] = list(failures({**record["runtimes"], "training": record["training"]}))
     write_json(out, record)
     checked = [name for name in ON_GPU if "absent" not in record["runtimes"][name]]
     found = f"checked on {gpu.name}: {', '.join(checked) or 'nothing'}" if gpu else "no GPU: nothing was checked on one"
@@ -110,14 +127,11 @@ def find_gpu() -> tuple[CudaDevice | None, str]:
         return require_device(), ""
     except RuntimeUnavailableError as error:
         reason = str(error)
-    if find_spec("torch") is not None:
-        import torch
-
-        if torch.cuda.is_available():
-            found: Any = torch.cuda.get_device_properties(0)
-            capability = f"{found.major}.{found.minor}"
-            memory, driver = int(found.total_memory), str(torch.version.cuda)
-            return CudaDevice(name=found.name, compute_capability=capability, num_bytes=memory, driver=driver), reason
+    if torch.cuda.is_available():
+        found: Any = torch.cuda.get_device_properties(0)
+        capability = f"{found.major}.{found.minor}"
+        memory, driver = int(found.total_memory), str(torch.version.cuda)
+        return CudaDevice(name=found.name, compute_capability=capability, num_bytes=memory, driver=driver), reason
     return None, reason
 
 
@@ -166,8 +180,6 @@ def why_absent(name: str, cuda_absence: str, *, is_rehearsal: bool) -> str:
     traits = RUNTIMES[name].traits
     if traits.needs_gpu or not traits.can_use_gpu:  # PyTorch brings a CUDA of its own
         return cuda_absence
-    import torch
-
     return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} sees no GPU"
 
 
@@ -327,6 +339,77 @@ def whole_chain(name: str, precision: str, seconds: float) -> dict[str, Any]:
         found = done.verification
         result = {"verification": encode(found), "seconds": dict(done.seconds), "meets_budget": found.meets_budget}
         return result if found.is_faithful else result | {"failed": "the engine differs from the masked model"}
+
+
+TOLERANCES = {"fp32": 0.01, "bf16": 0.03, "fp16": 0.02}
+"""Difference between losses on the device and in fp32 on the CPU that passes; a GPU convolves in TF32."""
+NUM_STEPS = 3
+"""Steps of training before the network is cut, and after."""
+
+
+def check_training(*, is_rehearsal: bool) -> dict[str, Any]:
+    """A small network trained on the GPU in every precision, beside fp32 on the CPU; a rehearsal takes the CPU."""
+    device = CPU
+    try:
+        device = find_device("cuda")
+    except HalpError as error:
+        if not is_rehearsal:
+            print(f"training: absent: {error}", flush=True)
+            return {"absent": str(error)}
+    graph = attempt("training: the network", lambda: trace(*_learner()))
+    expected = attempt("training fp32 on the CPU", lambda: train_and_cut(graph, CPU, "fp32"))
+    found: dict[str, Any] = {"device": device, "cpu": {"steps": expected}}
+    for precision, tolerance in TOLERANCES.items():
+        work = partial(compare_training, graph, device, precision, expected, tolerance)
+        found[precision] = {"steps": attempt(f"training {precision} on {device}", work)}
+    return found
+
+
+def compare_training(
+    graph: ChannelGraph, device: str, precision: str, expected: Mapping[str, Any], tolerance: float
+) -> dict[str, Any]:
+    """A training on a device, and how far its losses are from those expected."""
+    found = train_and_cut(graph, device, precision)
+    pairs = zip(found["losses"], expected["losses"], strict=True)
+    found["difference"] = max(abs(loss - other) / max(1.0, abs(other)) for loss, other in pairs)
+    if not found["difference"] <= tolerance:
+        found["failed"] = f"losses differ from fp32 on the CPU by {found['difference']:.3g}, more than {tolerance}"
+    return found
+
+
+def train_and_cut(graph: ChannelGraph, device: str, precision: str) -> dict[str, Any]:
+    """Trains a small network, scores it, cuts half of its channels, trains on and evaluates it, all on one device."""
+    data = load_data("digits", input_shape=(1, 16, 16))
+    module, how = move(_learner()[0], device), cast(Any, precision)
+    settings = TrainSettings(num_epochs=1, batch_size=32, learning_rate=0.05, augment=False, precision=how)
+    lesson, optimizer = lesson_of(data, settings, world=World(device=device)), make_optimizer(module, settings)
+    passes, scorer, plan = passes_of(module, settings, lesson.world), Taylor(module, graph), half_plan(graph)
+
+    def trained(steps: range, read: Callable[[], None] | None) -> list[float]:
+        return [
+            train_step(module, optimizer, lesson, step=step, total=2 * NUM_STEPS, after_backward=read, passes=passes)
+            for step in steps
+        ]
+
+    started = time.perf_counter()
+    losses = trained(range(NUM_STEPS), scorer.after_backward)
+    saliency = scorer.finish()
+    HARD.apply(module, plan, optimizer)
+    slim(module, plan, optimizer)
+    losses += trained(range(NUM_STEPS, 2 * NUM_STEPS), None)
+    return {
+        "losses": losses,
+        "loss_scale": passes.scale,
+        "saliency": {group: float(np.sum(scores)) for group, scores in saliency.scores.items()},
+        "score": encode(evaluate(module_predict(module), data)),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _learner() -> tuple[ResidualNet, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    module = ResidualNet(widths=(8, 16), num_blocks=1, in_channels=1, num_classes=10)
+    return module.eval(), (torch.zeros(1, 1, 16, 16),)
 
 
 def failures(runtimes: Mapping[str, Any]) -> Sequence[str]:

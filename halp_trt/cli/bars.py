@@ -23,6 +23,8 @@ from rich.progress import Progress as Display
 from rich.table import Column
 from rich.text import Text
 
+from halp_trt.texts import one_line
+
 __all__ = ["Bar", "Screen", "live_screen"]
 
 _REFRESHES_PER_SECOND = 4  # few, as layers are timed on the same processor
@@ -39,20 +41,20 @@ class Screen:
     def begin(self, label: str) -> Bar:
         """The bar of work that begins now, in the place of the one before: a spinner until it has a total."""
         self._clear()
-        self._bar = self._display.add_task(label, total=None, note="")
+        self._bar = self._display.add_task(one_line(label), total=None, note="")
         return Bar(self, self._bar)
 
     def move(self, bar: TaskID, done: int, total: int, note: str) -> None:
         """Shows how far a bar has come, if it is still the one on the screen: its beginning and its end at once."""
         if bar == self._bar:
             begins = self._display.tasks[0].total is None
-            self._display.update(bar, completed=done, total=total, note=note, refresh=begins or done >= total)
+            self._display.update(bar, completed=done, total=total, note=one_line(note), refresh=begins or done >= total)
 
     def write_line(self, line: str) -> None:
         """Writes a line above the bar; a full bar is removed."""
         if any(task.finished for task in self._display.tasks):
             self._clear()
-        self._display.console.print(Text(line), soft_wrap=True)
+        self._display.console.print(Text(one_line(line.expandtabs())), soft_wrap=True)
 
     def _clear(self) -> None:
         if self._bar is not None:
@@ -84,7 +86,11 @@ def live_screen() -> Iterator[Screen | None]:
         return
     columns = (
         TextColumn("{task.description:<12}", markup=False),
-        _Counted(SpinnerColumn(), BarColumn(bar_width=None), Column(max_width=_BAR_WIDTH)),
+        _Counted(
+            SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
+            BarColumn(bar_width=None),
+            Column(max_width=_BAR_WIDTH),
+        ),
         _Counted(TextColumn(""), MofNCompleteColumn(), Column(no_wrap=True)),
         TimeElapsedColumn(),
         _Note(Column()),

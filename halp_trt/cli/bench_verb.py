@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.kinds import OneOf
+from halp_trt.cli.kinds import Number, OneOf, Whole
 from halp_trt.cli.output import EXIT_CANNOT_TELL, EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, json_option
 from halp_trt.cli.settings import SettingsCommand
+from halp_trt.cli.streams import say
 from halp_trt.errors import UsageError
 from halp_trt.gate import CANNOT_TELL, REFUSED, SLOWER, Rule
+from halp_trt.texts import number_in
 
 if TYPE_CHECKING:
     from halp_trt.gate import BenchResult
@@ -28,6 +30,11 @@ _LIMIT = "Largest slowdown that passes, in percent of the baseline's latency."
 _MODEL = "ONNX model to build engines of and to judge by their mean, instead of ENGINE."
 _SHAPE = "Shape of an input that the engine leaves open, such as x=1x3x224x224; several times."
 _ALLOW = "A difference that does not forbid the comparison and is named as suspect; several times."
+_MOST_NUMBERS = 2**31
+"""Numbers in one input, batch included."""
+_MOST_BUILDS = 100
+_MOST_SECONDS = 7 * 86_400.0
+"""A week."""
 _SECONDS = "Time for the whole; what cannot be told by then is exit code 3. By default as long as it takes."
 
 
@@ -44,14 +51,10 @@ class _Percent(click.ParamType[float]):
         """
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"\s*([0-9.]+)\s*%\s*", str(value))
-        try:
-            number = float(found[1]) / 100 if found else math.nan
-        except ValueError:
-            number = math.nan
-        if not 0 <= number <= 10:
+        number = number_in(str(value).strip().removesuffix("%")) if str(value).strip().endswith("%") else None
+        if number is None or not 0 <= number <= 1000:
             self.fail(f"{value!r} is no percentage from 0% to 1000%; write it like 3%", param, ctx)
-        return number
+        return number / 100
 
 
 class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -73,7 +76,10 @@ class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
         sizes = text.split("x")
         if not name or not all(re.fullmatch(r"[1-9][0-9]{0,8}", size) for size in sizes):
             self.fail(f"{value!r} is no input with a shape; write it like x=1x3x224x224", param, ctx)
-        return name, tuple(map(int, sizes))
+        shape = tuple(map(int, sizes))
+        if math.prod(shape) > _MOST_NUMBERS:
+            self.fail(f"{value!r} has {math.prod(shape):,} numbers; expected at most {_MOST_NUMBERS:,}", param, ctx)
+        return name, shape
 
 
 @click.command(cls=SettingsCommand, takes=("place.runtime", "place.precision", "place.batch"), of_run=True)
@@ -86,10 +92,10 @@ class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
 @click.option("--accept", metavar="REASON", default="", help="Make the engines baselines whatever the answer; say why.")
 @click.option("--allow", type=OneOf(REFUSED), multiple=True, help=_ALLOW)
 @click.option("--cannot-tell", type=click.Choice(["pass", "fail"]), help="Exit code 0 or 1 instead of 3.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help=_SECONDS)
+@click.option("--seconds", type=Number(0, _MOST_SECONDS, min_open=True), help=_SECONDS)
 @click.option(
     "--process-seconds",
-    type=click.FloatRange(min=0, min_open=True, max=600),
+    type=Number(0, 600, min_open=True),
     default=1.0,
     show_default=True,
     help="Time for timing in each process, without its start.",
@@ -97,7 +103,7 @@ class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
 @click.option(
     "--onnx", "model", default="", metavar="MODEL", help="Judge this ONNX model: build it and time the builds."
 )
-@click.option("--builds", type=click.IntRange(min=1), default=1, show_default=True, help="Builds of --onnx.")
+@click.option("--builds", type=Whole(1, _MOST_BUILDS), default=1, show_default=True, help="Builds of --onnx.")
 @click.option("--shape", "shapes", type=_Shape(), multiple=True, help=_SHAPE)
 @click.option(
     "--engines", "engines_folder", type=PATH, default=Path("engines"), show_default=True, help="Folder of engines."
@@ -133,8 +139,6 @@ def bench(
     from halp_trt.workflows.bench.gate import Terms
     from halp_trt.workflows.bench.stage import BenchRequest, run_bench
 
-    if not math.isfinite(values["seconds"] or 0.0):
-        raise UsageError("--seconds is a number of seconds; leave it out for as long as it takes")
     if values["accept"] and not values["accept"].strip():
         raise UsageError("--accept wants a reason in words")
     summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
@@ -164,7 +168,7 @@ def bench(
     print_result(told, describe(result), as_json=as_json)
     if summary:
         for line in github_lines(result):
-            click.echo(line, err=as_json)
+            say(line, err=as_json)
     ctx.exit(_exit_code(result.answer, values["cannot_tell"] or ""))
 
 
@@ -173,15 +177,14 @@ def _write_reports(
 ) -> None:
     from halp_trt.report.junit import junit_xml
     from halp_trt.report.markdown import markdown
-    from halp_trt.store import write_text
+    from halp_trt.store import append_text, write_text
 
     if junit is not None:
         write_text(junit, junit_xml(result, cannot_tell=cannot_tell))
     if markdown_file is not None:
         write_text(markdown_file, markdown(result))
     if summary:
-        with open(summary, "a", encoding="utf-8") as file:
-            file.write(markdown(result))
+        append_text(summary, markdown(result))
 
 
 def _exit_code(answer: str, cannot_tell: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -22,7 +22,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CONFIG_NAME", "config_argument", "config_option", "example_toml", "read_config"]
+__all__ = [
+    "CONFIG_NAME",
+    "config_argument",
+    "config_option",
+    "example_toml",
+    "is_found_below",
+    "names_from_file",
+    "read_config",
+]
 
 CONFIG_NAME = "halp.toml"
 """Name of the settings file in the working folder."""
@@ -30,6 +38,8 @@ _MOST_SHOWN = 80
 """Characters of a value that an error repeats."""
 _LARGEST = 2.0**63
 """Numbers have to lie below."""
+_FOUND = "halp_trt.found"
+"""Key of a settings file that was found and not named, among what a verb's context knows."""
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _GONE: Mapping[str, str] = MappingProxyType(
@@ -65,7 +75,21 @@ def _read_defaults(context: click.Context, _: click.Parameter, path: Path | None
     if context.resilient_parsing:
         return
     values = read_config(path or Path(CONFIG_NAME), required=path is not None)
+    context.meta[_FOUND] = CONFIG_NAME if path is None else None
     context.default_map = {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def is_found_below(folder: Path) -> bool:
+    """True if the settings file of the present verb was found in a folder, or below it, without being named."""
+    context = click.get_current_context(silent=True)
+    found = context.meta.get(_FOUND) if context is not None else None
+    return found is not None and Path(found).resolve().is_relative_to(folder.resolve())
+
+
+def names_from_file(names: Iterable[str]) -> list[str]:
+    """Those settings that the present verb has from its settings file and not from the command line."""
+    context = click.get_current_context()
+    return [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP]
 
 
 def read_config(path: Path, *, required: bool) -> dict[str, Any]:

@@ -9,15 +9,21 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_option
+from halp_trt.cli.kinds import Finite, Number, Whole
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
+from halp_trt.texts import one_line
 from halp_trt.workflows.folder import RunFolder
 
 __all__ = ["deploy", "verify"]
 
 _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of median latency is kept."
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
+_MOST_BUILDS = 100
+_MOST_MIB = 2**24
+_MOST_SECONDS = 86_400.0
+"""A day."""
 _PLACE = ("place.runtime", "place.precision")
 
 _MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
@@ -30,9 +36,9 @@ _run = click.argument("run", type=PATH)
 @_run
 @click.option("--out", type=PATH, default=Path("engines"), show_default=True, help="Folder of the engines.")
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
-@click.option("--builds", default=1, show_default=True, type=click.IntRange(min=1), help=_BUILDS)
+@click.option("--builds", default=1, show_default=True, type=Whole(1, _MOST_BUILDS), help=_BUILDS)
 @click.option("--portable", type=click.Choice(["versions", "gpus", "both"]), help=_PORTABLE)
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Memory for kernels; by default all.")
+@click.option("--workspace", type=Whole(1, _MOST_MIB), metavar="MIB", help="Memory for kernels; by default all.")
 @click.option("--force", is_flag=True, help="Overwrite engines of another run whose folder has the same name.")
 @json_option
 def deploy(
@@ -56,7 +62,8 @@ def deploy(
     from halp_trt.report import describe
     from halp_trt.runtimes import BuildOptions
     from halp_trt.workflows.deploy import DeployOptions
-    from halp_trt.workflows.deploy_stage import deploy_run
+    from halp_trt.workflows.deploy_stage import deploy_alone
+    from halp_trt.workflows.network import own_code
 
     folder = RunFolder(path=run)
     settings = settings_of_run(folder, given)
@@ -68,20 +75,33 @@ def deploy(
             progress=bar("deploy"),
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
-        built = deploy_run(folder, settings.place, settings.data, order)
+        built = deploy_alone(folder, settings, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
-    parts = [*(describe(record) for record in records), built.note, f"next: halp-trt verify {run}"]
+    named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
+    parts = [
+        *(describe(record) for record in records),
+        one_line(built.note),
+        one_line(" ".join(["next: halp-trt verify", str(run), *named])),
+    ]
     text = "\n\n".join(part for part in parts if part)
     print_result({"engines": records, "note": built.note}, text, as_json=as_json)
 
 
-@click.command(cls=SettingsCommand, takes=(*_PLACE, "table.lut"), of_run=True)
+@click.command(cls=SettingsCommand, takes=("network.model", "data.data", *_PLACE, "table.lut"), of_run=True)
 @config_option
 @_run
 @engines_option
-@click.option("--tolerance", default=5.0, show_default=True, help="Percent above the budget that still pass.")
-@click.option("--seconds", default=10.0, show_default=True, help="Time for timing the engines, about.")
-@click.option("--max-drop", type=float, metavar="POINTS", help=_MAX_DROP)
+@click.option(
+    "--tolerance", type=Finite(), default=5.0, show_default=True, help="Percent above the budget that still pass."
+)
+@click.option(
+    "--seconds",
+    type=Number(0, _MOST_SECONDS),
+    default=10.0,
+    show_default=True,
+    help="Time for timing the engines, about.",
+)
+@click.option("--max-drop", type=Finite(), metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option
 @click.pass_context
@@ -103,6 +123,9 @@ def verify(
     Exit code 1 if the budget is missed, the outputs differ, or the score falls by more than --max-drop. RUN is a folder
     that prune wrote. For another runtime or precision than it was pruned for, predictions come from that target's own
     latency table, if there is one.
+
+    A network or pictures of one's own (module:factory) have to be named again with --model and --data, or in halp.toml:
+    a run's folder may be anybody's, and its code is not run.
 
     A setting comes from the command line, else from halp.toml, else from the run, else it has its default.
     """

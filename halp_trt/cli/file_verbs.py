@@ -9,7 +9,9 @@ import click
 from halp_trt.cli.config import CONFIG_NAME, example_toml
 from halp_trt.cli.output import print_result
 from halp_trt.cli.parameters import PATH, json_option
+from halp_trt.cli.streams import say
 from halp_trt.errors import UsageError
+from halp_trt.texts import one_line
 
 __all__ = ["init", "show"]
 
@@ -28,11 +30,16 @@ def show(artefact: Path, html: Path | None, as_json: bool) -> None:
 
     opened = open_artefact(artefact)
     if html is not None:
-        from halp_trt.store import write_text
+        from halp_trt.store import check_writable, hold, write_text
+        from halp_trt.workflows.folder import RunFolder
 
-        write_text(html, page_of(opened))
-        click.echo(f"written to {html}", err=True)
-        return
+        run = RunFolder(path=artefact)
+        check_writable(html, artefact, *(path for path in run.files if path != run.page))
+        with hold(html):
+            write_text(html, page_of(opened))
+        say(one_line(f"written to {html}"), err=True)
+        if not as_json:
+            return
     print_result(opened.values, text_of(opened), as_json=as_json)
 
 
@@ -42,9 +49,11 @@ def show(artefact: Path, html: Path | None, as_json: bool) -> None:
 @json_option
 def init(out: Path, force: bool, as_json: bool) -> None:
     """Write a halp.toml that names every setting."""
-    from halp_trt.store import write_text
+    from halp_trt.store import create_bytes, hold, write_text
 
-    if out.exists() and not force:
-        raise UsageError(f"{out} is there already; edit it, or overwrite it with --force")
-    write_text(out, example_toml())
-    print_result({"file": str(out)}, f"written to {out}", as_json=as_json)
+    with hold(out):
+        if force:
+            write_text(out, example_toml())
+        elif not create_bytes(out, example_toml().encode()):
+            raise UsageError(f"{out} is there already; edit it, or overwrite it with --force")
+    print_result({"file": str(out)}, one_line(f"written to {out}"), as_json=as_json)

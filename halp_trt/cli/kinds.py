@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from halp_trt.errors import UsageError
+from halp_trt.texts import number_in, whole_number_in
 from halp_trt.workflows.settings import Declared, Option
 
-__all__ = ["OneOf", "converted", "expected_of", "kind_of"]
+__all__ = ["Finite", "Number", "OneOf", "Whole", "converted", "expected_of", "kind_of"]
 
 
 class OneOf(click.ParamType[str]):
@@ -38,6 +39,48 @@ class OneOf(click.ParamType[str]):
         if value not in self._choices:
             self.fail(f"{value!r} is not one of {', '.join(map(repr, self._choices))}.", param, ctx)
         return str(value)
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds, in the digits 0 to 9."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number.
+
+        Raises:
+            click.BadParameter: the text is no such number, or it is out of bounds.
+        """
+        number = whole_number_in(value) if isinstance(value, str) else value
+        if number is None:
+            self.fail(f"{value!r} is no whole number; write one in the digits 0 to 9", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+class Finite(click.types.FloatParamType):
+    """A finite number, in the digits 0 to 9."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: the text is no such number.
+        """
+        number = number_in(value if isinstance(value, str) else repr(value))
+        if number is None:
+            self.fail(f"{value!r} is no finite number; write one in the digits 0 to 9", param, ctx)
+        return number
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds, in the digits 0 to 9."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: the text is no such number, or it is out of bounds.
+        """
+        return super().convert(Finite().convert(value, param, ctx), param, ctx)
 
 
 class _Parsed(click.ParamType[Any]):
@@ -69,9 +112,10 @@ def kind_of(setting: Declared) -> Any:
     if setting.kind is bool:
         return bool
     if setting.kind is int:
-        return click.IntRange(*_bounds(option)) if option.least is not None or option.most is not None else int
+        return Whole(*_bounds(option))
     if setting.kind is float:
-        return click.FloatRange(option.least, option.most, min_open=option.is_above_least)
+        is_bounded = option.least is not None or option.most is not None
+        return Number(option.least, option.most, min_open=option.is_above_least) if is_bounded else Finite()
     if setting.kind is str or setting.is_list:
         return str
     raise UsageError(f"setting {setting.key!r} is a {setting.kind}, which no option can hold; declare how to parse it")
@@ -103,12 +147,5 @@ def expected_of(setting: Declared) -> str:
     if setting.kind is bool:
         return "true or false"
     if setting.kind in (int, float):
-        return ("a whole number" if setting.kind is int else "a number") + _range(option)
+        return setting.range_text
     return "a text" if option.parse is None else "one text or number"
-
-
-def _range(option: Option) -> str:
-    if option.least is None or option.most is None:
-        return "" if option.least is None else f" of at least {option.least}"
-    least = f"above {option.least} and up to" if option.is_above_least else f"from {option.least} to"
-    return f" {least} {option.most}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
+from halp_trt.cli.kinds import Whole
 from halp_trt.cli.output import print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, json_option, resume_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.errors import UsageError
+from halp_trt.texts import number_in, one_line
 
 if TYPE_CHECKING:
     from halp_trt.latency import LatencyTable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_lut", "merge_luts"]
 
+_MOST_PROBES = 10**7
 _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "random")
 
 
@@ -30,7 +32,7 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
 @click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
 @click.option(
     "--max-probes",
-    type=click.IntRange(1),
+    type=Whole(1, _MOST_PROBES),
     help="Largest number of measured layers; by default 24 for every different layer, but at least 1000.",
 )
 @click.option(
@@ -104,7 +106,7 @@ def _print_table(path: Path, table: LatencyTable, part: Prunability | None, *, a
         "num_surfaces": len(table.surfaces),
         "num_entries": sum(surface.num_entries for surface in table.surfaces),
     }
-    parts = [describe(table), f"written to {path}"]
+    parts = [describe(table), one_line(f"written to {path}")]
     if part is not None:
         summary["prunability"] = part
         parts.insert(1, describe_prunability(part))
@@ -117,10 +119,7 @@ def _share(text: str) -> float:
     Raises:
         UsageError: it is not one between 0 and 100 %.
     """
-    try:
-        value = float(text.strip().removesuffix("%")) / 100
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
+    percent = number_in(text.strip().removesuffix("%"))
+    if percent is None or not 0 < percent < 100:
         raise UsageError(f"{text!r} is not a share between 0 and 100 %; try '3%'")
-    return value
+    return percent / 100

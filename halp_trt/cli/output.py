@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,14 +13,19 @@ from typing import Any
 
 import click
 
+from halp_trt.cli.interrupts import forget_interrupt, ignore_further, noticing, was_interrupted
+from halp_trt.cli.streams import open_streams, say, silence
 from halp_trt.errors import HalpError
+from halp_trt.interrupts import lack_of_memory
 from halp_trt.store import encode
+from halp_trt.texts import one_line, sentence
 
 __all__ = [
     "EXIT_CANNOT_TELL",
     "EXIT_CHECK_FAILED",
     "EXIT_USAGE",
     "Progress",
+    "StoppedError",
     "VerbGroup",
     "print_result",
     "progress_bars",
@@ -36,15 +42,46 @@ _SECONDS_BETWEEN_LINES = 10.0
 """Least time between two lines of progress."""
 
 
+_STOPPED = "stopped by Ctrl-C; nothing was half-written, run the same command again"
+"""Said of a verb that keeps nothing of what it has done."""
+_SMALLER = "take a smaller batch, input or network, or free some"
+"""Advice where memory is lacking."""
+
+
+class StoppedError(HalpError):
+    """A verb was stopped from outside; the message says what is saved."""
+
+
 class VerbGroup(click.Group):
     """A group whose verbs end in one sentence and exit code 2 when something is wrong that the user can mend."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the program, on streams that can be written to."""
+        open_streams()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the options before the verb."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            say(_error(_usage(error)), err=True)
+            raise click.exceptions.Exit(EXIT_USAGE) from error
+        except KeyboardInterrupt:
+            say(_error(_STOPPED), err=True)
+            forget_interrupt()
+            sys.exit(EXIT_USAGE)
+        except OSError as error:  # while help is printed
+            code = _told(error)
+            raise click.exceptions.Exit(code) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb."""
         try:
-            return self._invoke(ctx)
+            with noticing(ctx):
+                return self._invoke(ctx)
         finally:
-            _forget_interrupt()
+            forget_interrupt()
 
     def _invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
@@ -54,32 +91,50 @@ class VerbGroup(click.Group):
             try:
                 return super().invoke(ctx)
             except HalpError as error:
-                _fail(ctx, str(error))
+                _fail(ctx, _STOPPED if was_interrupted() and not isinstance(error, StoppedError) else str(error))
             except click.UsageError as error:
                 _fail(ctx, _usage(error))
             except KeyboardInterrupt:
-                _fail(ctx, "stopped by Ctrl-C; nothing was half-written, run the same command again")
+                _fail(ctx, _STOPPED)
+            except SystemExit as error:
+                _fail(ctx, f"code that was run for this ended the program (exit code {error.code}); mend it")
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, click.exceptions.Exit) or not (was_interrupted() or _lacks_memory(error)):
+                    raise
+                _fail(ctx, _STOPPED if was_interrupted() else f"{_no_memory(error)}; {_SMALLER}")
             except ModuleNotFoundError as error:
                 _fail(ctx, _missing_module(error))
             except OSError as error:
-                if error.errno == errno.EPIPE:
-                    raise
-                _fail(ctx, f"{error}; check the path and the disk")
+                ctx.exit(_told(error))
 
 
-def _forget_interrupt() -> None:
-    """Has the process end with the exit code that it is given.
-
-    CPython, started with ``-m``, kills itself by SIGINT at its end if an interrupt has passed through code that was run
-    from a text, as the methods of a dataclass are while its module is imported, even where the interrupt was caught.
-    Running another text resets that.
-    """
-    exec("")
+def _lacks_memory(error: BaseException) -> bool:
+    return lack_of_memory(error) is not None
 
 
-def _fail(ctx: click.Context, sentence: str) -> None:
-    click.echo(f"error: {' '.join(line.strip() for line in sentence.splitlines())}", err=True)
+def _no_memory(error: BaseException) -> str:
+    """The beginning of the sentence about a lack of memory, with what was said of it."""
+    words = lack_of_memory(error)
+    return f"there is not enough memory ({words})" if words else "there is not enough memory"
+
+
+def _fail(ctx: click.Context, message: str) -> None:
+    ignore_further()
+    say(_error(message), err=True)
     ctx.exit(EXIT_USAGE)
+
+
+def _told(error: OSError) -> int:
+    """Says what the system refused, and gives the exit code; a reader that has left wants to hear nothing."""
+    if error.errno == errno.EPIPE:
+        silence(sys.stdout)
+        return 0
+    say(_error(f"{error}; check the path and the disk"), err=True)
+    return EXIT_USAGE
+
+
+def _error(message: str) -> str:
+    return sentence(f"error: {message}")
 
 
 def _usage(error: click.UsageError) -> str:
@@ -97,21 +152,33 @@ def _missing_module(error: ModuleNotFoundError) -> str:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"warning: {message}", err=True)
+    say(sentence(f"warning: {message}"), err=True)
 
 
 @contextlib.contextmanager
 def stops_with(sentence: str) -> Iterator[None]:
-    """Turns Ctrl-C inside the context into an error whose sentence names the saved files and the way to go on."""
+    """Turns Ctrl-C or a lack of memory inside the context into an error that names what is saved and the way to go on.
+
+    Ctrl-C counts wherever it fell, whatever error a library has made of it.
+
+    Raises:
+        StoppedError: the verb was stopped; the sentence is part of its own.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
-        raise HalpError(f"stopped by Ctrl-C; {sentence}") from error
+        raise StoppedError(f"stopped by Ctrl-C; {sentence}") from error
+    except (HalpError, MemoryError, RuntimeError) as error:
+        if was_interrupted():
+            raise StoppedError(f"stopped by Ctrl-C; {sentence}") from error
+        if isinstance(error, HalpError) or not _lacks_memory(error):
+            raise
+        raise StoppedError(f"{_no_memory(error)}; {_SMALLER}; {sentence}") from error
 
 
 def print_result(value: object, text: str, *, as_json: bool) -> None:
     """Prints a verb's result: its text, or the value as JSON."""
-    click.echo(json.dumps(encode(value), indent=2) if as_json else text)
+    say(json.dumps(encode(value), indent=2).replace("\x7f", "\\u007f") if as_json else text)
 
 
 class Progress:
@@ -128,7 +195,7 @@ class Progress:
         now = time.monotonic()
         if now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            click.echo(f"{self._label}: {done}/{total} {note}".rstrip(), err=True)
+            say(one_line(f"{self._label}: {done}/{total} {note}".rstrip()), err=True)
 
 
 @contextlib.contextmanager

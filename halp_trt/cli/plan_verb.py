@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.kinds import OneOf
+from halp_trt.cli.kinds import Number, OneOf
 from halp_trt.cli.output import print_result
 from halp_trt.cli.parameters import PATH, json_option
 from halp_trt.cli.settings import SettingsCommand
 from halp_trt.errors import UsageError
 from halp_trt.planning import SOLVERS
+from halp_trt.texts import one_line
 from halp_trt.workflows.settings import Settings
 
 if TYPE_CHECKING:
+    from halp_trt.solvers.answer import Sweep
     from halp_trt.workflows.plan import PlanRequest
 
 __all__ = ["plan"]
@@ -27,6 +29,8 @@ _RESOURCES: Mapping[str, str] = MappingProxyType(
     {"memory": "memory_bytes", "parameters": "parameters", "flops": "flops"}
 )
 """Resources with an option of their own, by the option."""
+_MOST_SECONDS = 86_400.0
+"""A day."""
 _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 
 
@@ -49,12 +53,12 @@ _TAKES = ("prune.budget", "table.width_step", "prune.frozen", "prune.max_prune")
 @click.option("--least", multiple=True, help="Least width of a layer's group as LAYER=WIDTH; WIDTH alone is for all.")
 @click.option(
     "--gap",
-    type=click.FloatRange(min=0),
+    type=Number(0, 1000),
     default=1e-4,
     show_default=True,
     help="Largest distance of the bound above the plan, as a fraction of the plan's saliency.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time that the solver may take.")
+@click.option("--seconds", type=Number(0, _MOST_SECONDS, min_open=True), help="Time that the solver may take.")
 @click.option(
     "--sweep",
     "sweep_range",
@@ -131,11 +135,8 @@ def _others(values: Mapping[str, Any]) -> dict[str, str]:
 def _print_frontier(
     request: PlanRequest, sweep_range: str, *, plot: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    from halp_trt.report.planning import describe_sweep
-    from halp_trt.report.run_plots import frontier_figure
-    from halp_trt.store import write_text
+    from halp_trt.store import check_writable, hold
     from halp_trt.workflows.plan import parse_range, sweep
-    from halp_trt.workflows.show import Opened, page_of
 
     if out is not None:
         raise UsageError("a sweep gives many plans, of which none can be written with --out; leave one of them out")
@@ -145,7 +146,18 @@ def _print_frontier(
         raise UsageError(
             f"the frontier is a picture (.svg) or a page (.html), {plot} is named otherwise; end it in .svg or .html"
         )
-    found = sweep(request, *parse_range(sweep_range))
+    check_writable(plot, *request.files)
+    with hold(plot):
+        found = sweep(request, *parse_range(sweep_range))
+        _show_frontier(found, request.source.name, plot, kind, as_json=as_json)
+
+
+def _show_frontier(found: Sweep, source: str, plot: Path, kind: str, *, as_json: bool) -> None:
+    from halp_trt.report.planning import describe_sweep
+    from halp_trt.report.run_plots import frontier_figure
+    from halp_trt.store import write_text
+    from halp_trt.workflows.show import Opened, page_of
+
     summary = {
         "solver": found.solver,
         "dense_us": found.dense_us,
@@ -154,23 +166,25 @@ def _print_frontier(
         "plot": str(plot),
     }
     word = "page" if kind == ".html" else "picture"
-    print_result(summary, f"{describe_sweep(found)}\n\n{word}: {plot}", as_json=as_json)
-    title = f"Frontier of {request.source.name}"
+    print_result(summary, "\n\n".join([describe_sweep(found), one_line(f"{word}: {plot}")]), as_json=as_json)
+    title = f"Frontier of {source}"
     page = page_of(Opened(title=title, value=found)) if kind == ".html" else frontier_figure(found)
     write_text(plot, page)  # the plans are not lost where it cannot be written
 
 
 def _print_plan(request: PlanRequest, *, plot: Path | None, out: Path | None, as_json: bool) -> None:
     from halp_trt.report.planning import describe_answer
+    from halp_trt.store import check_writable, hold, save
     from halp_trt.workflows.plan import make_plan
 
     if plot is not None:
         raise UsageError("only a frontier has a picture; add --sweep 20%..90%, or leave out --plot")
-    answer, solution, pruning_plan, dense_us = make_plan(request)
     if out is not None:
-        from halp_trt.store import save
-
-        if pruning_plan is None:
-            raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
-        save(pruning_plan, out)
+        check_writable(out, *request.files)
+    with hold(out):
+        answer, solution, pruning_plan, dense_us = make_plan(request)
+        if out is not None:
+            if pruning_plan is None:
+                raise UsageError("only a plan for a network can be written with --out; SOURCE is a planning instance")
+            save(pruning_plan, out)
     print_result(answer, describe_answer(answer, solution, dense_us), as_json=as_json)

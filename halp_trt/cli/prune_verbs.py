@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import click
 
 from halp_trt.cli.config import config_argument, config_option
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars, stops_with
-from halp_trt.cli.parameters import PATH, engines_option, json_option, resume_option
+from halp_trt.cli.parameters import PATH, engines_option, force_option, json_option, resume_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
-from halp_trt.workflows.folder import RunFolder
+from halp_trt.cli.streams import say
+from halp_trt.texts import one_line
+from halp_trt.workflows.folder import RunFolder, slug
 from halp_trt.workflows.settings import Settings
 
 __all__ = ["prune", "run"]
@@ -27,8 +28,9 @@ _out = click.option("--out", type=PATH, help=_OUT)
 @config_option
 @_out
 @resume_option
+@force_option
 @json_option
-def prune(given: Mapping[str, Any], out: Path | None, resume: bool, as_json: bool) -> None:
+def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool, as_json: bool) -> None:
     """Prune a network to a latency budget.
 
     Step by step, with training in between and fine-tuning after; everything lands in the run's folder.
@@ -39,13 +41,13 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, as_json: boo
     from halp_trt.workflows.prune_stage import prune_alone
     from halp_trt.workflows.show import open_artefact
 
-    settings = settings_from(given)
+    settings = _with_device(settings_from(given))
     run = _run_folder(out, settings)
     with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
-        plan = prune_alone(settings, run, bar("prune"), resume=resume)
+        plan = prune_alone(settings, run, bar("prune"), resume=resume, force=force)
     part = open_artefact(run.path).prunability
     parts = [describe(plan), *([describe_prunability(part)] if part is not None else [])]
-    parts.append(f"written to {run.path}; next: halp-trt deploy {run.path}")
+    parts.append(one_line(f"written to {run.path}; next: halp-trt deploy {run.path}"))
     print_result({**encode(plan), "prunability": part}, "\n\n".join(parts), as_json=as_json)
 
 
@@ -54,10 +56,18 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, as_json: boo
 @_out
 @engines_option
 @resume_option
+@force_option
 @json_option
 @click.pass_context
 def run(
-    ctx: click.Context, /, given: Mapping[str, Any], out: Path | None, engines: Path, resume: bool, as_json: bool
+    ctx: click.Context,
+    /,
+    given: Mapping[str, Any],
+    out: Path | None,
+    engines: Path,
+    resume: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Do everything, from training to the report.
 
@@ -66,24 +76,38 @@ def run(
     from halp_trt.report import describe, with_verdict
     from halp_trt.workflows.run import run_all
 
-    settings = settings_from(given)
+    settings = _with_device(settings_from(given))
     folder = _run_folder(out, settings)
     network, data, budget = settings.network.model, settings.data.data, settings.prune.budget.text
-    click.echo(f"{network} on {data} to {budget}, in {folder.path}", err=True)
+    _say(f"{network} on {data} to {budget}, in {folder.path}")
     with stops_with(f"what is finished is saved in {folder.path}, add --resume to go on"), progress_bars() as bar:
-        result = run_all(settings, folder, engines=engines, resume=resume, bars=bar, say=_say)
-    text = "\n".join([describe(result.verification), "", result.note, f"report: {folder.page}"])
+        result = run_all(settings, folder, engines=engines, resume=resume, force=force, bars=bar, say=_say)
+    text = "\n".join([describe(result.verification), "", one_line(result.note), one_line(f"report: {folder.page}")])
     summary = {"verification": with_verdict(result.verification), "seconds": result.seconds, "report": str(folder.page)}
     print_result(summary, text, as_json=as_json)
     if not result.verification.passed:
         ctx.exit(EXIT_CHECK_FAILED)
 
 
+def _with_device(settings: Settings) -> Settings:
+    """The settings with the device that trains; one that was picked is said, unless it is the CPU.
+
+    Raises:
+        UsageError, RuntimeUnavailableError: the device is unknown or not there.
+    """
+    from halp_trt.training.devices import AUTO, CPU, find_device
+
+    asked = settings.tune.train_device
+    found = find_device(asked)
+    if asked == AUTO and found != CPU:
+        click.echo(f"training on {found}; name another device with --train-device", err=True)
+    return settings.changed(train_device=found)
+
+
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    say(one_line(line), err=True)
 
 
 def _run_folder(path: Path | None, settings: Settings) -> RunFolder:
-    words = f"{settings.network.model} {settings.prune.method} {settings.prune.budget.text}"
-    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
-    return RunFolder(path=path or Path("runs") / name)
+    name = slug(settings.network.model, settings.prune.method, settings.prune.budget.text)
+    return RunFolder(path=Path("runs") / name if path is None else path)

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from halp_trt.cli.config import is_found_below, names_from_file
 from halp_trt.cli.kinds import kind_of
+from halp_trt.cli.streams import say
 from halp_trt.runtimes import choose_runtime
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import CONCERNS, Declared, Settings, declared, value_text
@@ -100,13 +102,16 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
 def settings_of_run(run: RunFolder, given: Mapping[str, Any]) -> Settings:
     """The given settings, and for the rest those that the run was pruned with.
 
-    For another target the run's own latency table is forgotten.
+    For another target the run's own latency table is forgotten. A ``halp.toml`` that lies in the run's folder, and that
+    nobody named with ``--config``, is a part of the run: code that it names is not run either.
 
     Raises:
         ArtefactError: this is no run's folder, or its settings are damaged.
     """
     recorded = run.read_settings()
     settings = recorded.changed(**given)
+    if is_found_below(run.path):
+        settings = settings.recorded(names_from_file(given))
     if settings.place != recorded.place and "lut" not in given:
         settings = settings.changed(lut="")
     return _with_runtime(settings)
@@ -116,5 +121,5 @@ def _with_runtime(settings: Settings) -> Settings:
     if settings.place.runtime:
         return settings
     choice = choose_runtime()
-    click.echo(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
+    say(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
     return settings.changed(runtime=choice.name)

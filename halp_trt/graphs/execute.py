@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from halp_trt.errors import BuildError
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["Executor", "execute"]
 
@@ -45,6 +46,7 @@ class Executor:
         try:
             self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common root
+            raise_if_stopped(error)
             raise _refusal(error) from error
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -57,6 +59,7 @@ class Executor:
             fed = {given.name: np.asarray(inputs[given.name]) for given in self._session.get_inputs()}
             return dict(zip(self._names, self._session.run(self._names, fed), strict=True))
         except Exception as error:  # its errors have no common root
+            raise_if_stopped(error)
             raise _refusal(error) from error
 
 

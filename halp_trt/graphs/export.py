@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -18,8 +20,9 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from halp_trt.errors import ModelError
-from halp_trt.graphs.mended import drop_misshapen_biases, own_outputs, separate_names
+from halp_trt.graphs.mended import drop_misshapen_biases, own_outputs, separate_names, without_first_name
 from halp_trt.graphs.mended_pools import mend_divisors, mend_last_windows
+from halp_trt.interrupts import raise_if_stopped
 
 _CONSTANT_DTYPES = {
     "value_float": np.float32,
@@ -28,6 +31,8 @@ _CONSTANT_DTYPES = {
     "value_ints": np.int64,
 }
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_INSIDE = "network"
+"""Name of a network in the module around it."""
 
 
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.ModelProto:
@@ -51,6 +56,7 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
     except ModelError:
         raise
     except Exception as error:  # the exporter's model is at fault, and each of the packages here has errors of its own
+        raise_if_stopped(error)
         raise ModelError(
             f"PyTorch's ONNX exporter writes a model that cannot be read ({_reason(error)}); please report the network"
         ) from error
@@ -59,24 +65,31 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> onnx.Mod
 def exported_program(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> torch.onnx.ONNXProgram:
     """A network as PyTorch's exporter gives it, with the traced program that it was made from.
 
+    The exporter may take a parameter called ``p_scale`` for one called ``scale``. A network with such a name is
+    exported from inside another module, where no names are alike, and has its own names afterwards; those of the traced
+    program begin with the other module's.
+
     Raises:
         ModelError: the network does not run on the example, or the exporter cannot trace it.
     """
-    was_training = module.training
+    was_training, confusing = module.training, _has_confusing_names(module)
     module.eval()
     try:
         try:
             with torch.no_grad():
                 outputs = module(*(x.clone() for x in example))  # forward may write into its arguments
         except Exception as error:
+            raise_if_stopped(error)
             shapes = [tuple(x.shape) for x in example]
             raise ModelError(
                 f"the network does not run on an input of shape {shapes}: {error}; give --input"
             ) from error
         try:
+            around = _Around(module).eval() if confusing else module
             with quiet():
-                program = torch.onnx.export(module, tuple(example), dynamo=True, optimize=False, verbose=False)
+                program = torch.onnx.export(around, tuple(example), dynamo=True, optimize=False, verbose=False)
         except Exception as error:
+            raise_if_stopped(error)
             others = {type(leaf).__name__ for leaf in tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)}
             advice = (
                 f"forward must return tensors alone, not {' or '.join(sorted(others))}"
@@ -89,7 +102,24 @@ def exported_program(module: torch.nn.Module, example: Sequence[torch.Tensor]) -
     finally:
         module.train(was_training)
     assert program is not None
+    if confusing:
+        without_first_name(program.model, _INSIDE, _SCOPES)
     return program
+
+
+class _Around(torch.nn.Module):
+    """A module that only calls the network inside, with the arguments of its ``forward``."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        setattr(self, _INSIDE, network)
+        self.forward = functools.wraps(network.forward)(lambda *inputs: network(*inputs))
+
+
+def _has_confusing_names(module: torch.nn.Module) -> bool:
+    """True if a tensor at the top of a module is called like an argument that ``torch.export`` makes of another one."""
+    tensors = {**vars(module), **module._parameters, **module._buffers}
+    return any(re.match("[pbc]_", name) for name, value in tensors.items() if isinstance(value, torch.Tensor))
 
 
 def _reason(error: Exception) -> str:

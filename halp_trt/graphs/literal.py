@@ -10,10 +10,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from halp_trt.graphs.operators import reads, source
+from halp_trt.graphs.operators import is_static, reads, source
+from halp_trt.graphs.rounds import num_rounds, work_inside
+from halp_trt.planning.estimates import INSIDE, ROUNDS
 from halp_trt.specs import Attribute, LayerSpec, Operand
 
-__all__ = ["REFUSED", "TENSOR", "is_static", "literal_spec"]
+__all__ = ["REFUSED", "TENSOR", "literal_spec"]
 
 REFUSED = "probe.refused"
 """Attribute of a spec of which no probe can be made; its value is the reason in words."""
@@ -44,7 +46,7 @@ def literal_spec(node: gs.Node, fixed: Set[str], network_inputs: Set[str]) -> La
         attributes = _attributes(node)
         _check(node)
     except _Refused as reason:
-        attributes = ((REFUSED, str(reason)),)
+        attributes = ((REFUSED, str(reason)), *_work_inside(node))
     return LayerSpec(
         operator=node.op if node.domain in _STANDARD else f"{node.domain}::{node.op}",
         in_channels=_width(dims[0]),
@@ -55,11 +57,6 @@ def literal_spec(node: gs.Node, fixed: Set[str], network_inputs: Set[str]) -> La
         attributes=attributes,
         plain_input=any(tensor.name in network_inputs for tensor in data),
     )
-
-
-def is_static(tensor: gs.Tensor) -> bool:
-    """True if a tensor's element type and shape are known before the network runs."""
-    return tensor.dtype is not None and tensor.shape is not None and len(_known_sizes(tensor)) == len(tensor.shape)
 
 
 def _known_sizes(tensor: gs.Tensor) -> tuple[int, ...]:
@@ -89,6 +86,14 @@ def _check(node: gs.Node) -> None:
 
 def _attributes(node: gs.Node) -> tuple[Attribute, ...]:
     return tuple(_attribute(name, value) for name, value in sorted(node.attrs.items()) if not _is_graph(value))
+
+
+def _work_inside(node: gs.Node) -> tuple[Attribute, ...]:
+    """The work in a node's sub-graphs, by which it is estimated; none without any."""
+    if not list(node.subgraphs()):
+        return ()
+    rounds = num_rounds(node)
+    return (INSIDE, work_inside(node)), *(() if rounds is None else ((ROUNDS, rounds),))
 
 
 def _is_graph(value: object) -> bool:

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.fixed import behind, expression
 from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.norms import counted_axes
 from halp_trt.graphs.operators import VIEWS
 from halp_trt.graphs.products import weighting
 from halp_trt.graphs.values import Array, values_of
@@ -33,8 +34,8 @@ _DIVISORS = {"Div": (1,), "Mod": (1,), "Pow": (0, 1)}
 def maskable(graph: gs.Graph, labels: Labels, parameters: Set[str]) -> frozenset[Axis]:
     """Parameters' axes to set to zero at removed channels; every other labelled axis keeps its values.
 
-    Freezes channels, in ``labels``, that no mask would remove: one that its readers see although it is not zero, one
-    that no parameter follows, and one of every group that an expression divides by.
+    Freezes channels, in ``labels``, that no mask would remove: one that its readers, or a norm over channels, see
+    although it is not zero, one that no parameter follows, and one of every group that an expression divides by.
 
     Args:
         graph: the dense graph with its weights.
@@ -55,6 +56,13 @@ def maskable(graph: gs.Graph, labels: Labels, parameters: Set[str]) -> frozenset
             labels.freeze(
                 ids, f"{node.name} computes its weights from all channels, and this one is never zero before it"
             )
+    for node in graph.nodes:
+        if node.name in labels.fences or not node.inputs or node.inputs[0].name in zeros | labels.fixed:
+            continue
+        for axis, ids in labels.axes(node.inputs[0].name).items():
+            if axis in counted_axes(node):
+                reason = f"{node.name} ({node.op}) goes over it, and it is not zero there when it is removed"
+                labels.freeze(trial.prunable(ids), reason)
     covered = {int(root) for tensor, axis in trial.masked for root in labels.roots(labels.axes(tensor)[axis])}
     for _, _, ids in list(labels.labelled()):
         labels.freeze((c for c in trial.prunable(ids) if c not in covered), "no parameter follows it")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx_graphsurgeon as gs
 import onnx_ir
 
 from halp_trt.errors import ModelError
 
-__all__ = ["drop_misshapen_biases", "own_outputs", "separate_names"]
+__all__ = ["drop_misshapen_biases", "own_outputs", "separate_names", "without_first_name"]
 
 # ---- while it is PyTorch's model ------------------------------------------------------------------------------------
 
@@ -18,21 +20,9 @@ def separate_names(model: onnx_ir.Model) -> None:
 
     Parameters and buffers keep theirs. An input called like one becomes ``input_NAME``, the result of a node
     ``NAME_result``, with a number behind it where that is taken, too.
-
-    Raises:
-        ModelError: the exporter itself took one tensor for another.
     """
     graph = model.graph
-    held = {id(value) for value in (*graph.initializers.values(), *graph.inputs)}
     results = [value for node in graph.all_nodes() for value in node.outputs]
-    made = held | {id(value) for value in results}
-    for node in graph:
-        for value in node.inputs:
-            if value is not None and id(value) not in made:
-                raise ModelError(
-                    f"PyTorch's ONNX exporter takes the tensor {value.name!r} of the network for another one; rename "
-                    f"parameters and buffers that begin with p_, b_ or c_, such as {value.name!r}"
-                )
     names = {str(name) for name in graph.initializers}
     names.update(str(value.name) for value in (*graph.inputs, *results))
     taken = {str(name) for name in graph.initializers}
@@ -41,6 +31,24 @@ def separate_names(model: onnx_ir.Model) -> None:
             value.name = _free(form.format(value.name), names)
             names.add(value.name)
         taken.add(str(value.name))
+
+
+def without_first_name(model: onnx_ir.Model, first: str, scopes: str) -> None:
+    """Takes the first name off the dotted names of initialisers and of the modules that nodes come from, in place.
+
+    Args:
+        model: the export of a module that holds the network.
+        first: the network's name in that module.
+        scopes: key of the list of modules in a node's metadata.
+    """
+    held = model.graph.initializers
+    moved = {name[len(first) + 1 :]: held.pop(name) for name in list(held) if name.startswith(f"{first}.")}
+    for name, value in moved.items():
+        value.name = name
+        held[name] = value
+    for node in model.graph.all_nodes():
+        if scopes in node.metadata_props:
+            node.metadata_props[scopes] = re.sub(rf"'{first}(?:\.|(?='))", "'", node.metadata_props[scopes])
 
 
 def _free(name: str, names: set[str]) -> str:

@@ -35,8 +35,14 @@ def shape(tensor: gs.Tensor) -> tuple[int, ...]:
     """
     dims = tensor.shape
     if dims is None or not all(isinstance(d, int | np.integer) for d in dims):
-        raise UnsupportedLayerError(f"tensor {tensor.name!r} has no static shape ({dims}); give a fixed --input-shape")
+        raise UnsupportedLayerError(f"tensor {tensor.name!r} has no static shape ({dims}); give a fixed --input")
     return tuple(int(d) for d in dims)
+
+
+def is_static(tensor: gs.Tensor) -> bool:
+    """True if a tensor's element type and shape are known before the network runs."""
+    dims = tensor.shape
+    return tensor.dtype is not None and dims is not None and all(isinstance(d, int | np.integer) for d in dims)
 
 
 def constant(node: gs.Node, position: int, name: str | None = None) -> list[int] | None:

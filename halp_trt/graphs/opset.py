@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.errors import BuildError, UnsupportedLayerError
 from halp_trt.graphs.old_forms import OLD_FORMS
+from halp_trt.interrupts import raise_if_stopped
 
 OPSETS = {17: 8}
 """IR version by opset, for the opsets offered."""
@@ -48,6 +49,7 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         del old.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(old, strict_mode=True)
     except Exception as error:  # GraphSurgeon's and ONNX's errors have no common root
+        raise_if_stopped(error)
         reason = " ".join(str(error).split())[:300]
         raise BuildError(f"the network has no valid form in opset {opset}: {reason}; please report it") from error
 

@@ -12,17 +12,17 @@ import onnx_graphsurgeon as gs
 from halp_trt.graphs.affine import is_affine
 from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
-from halp_trt.graphs.literal import is_static, literal_spec
-from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, shape, slice_ranges, source
+from halp_trt.graphs.literal import literal_spec
+from halp_trt.graphs.norms import COUNT, NORMS, counted_axes
+from halp_trt.graphs.operands import ANY_AXIS, operand
+from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, is_static, shape, source
 from halp_trt.graphs.products import weighting
-from halp_trt.specs import Attribute, Layer, LayerSpec, Operand
+from halp_trt.specs import Attribute, Layer, LayerSpec
 
 FUSED_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"})
 """Activations that runtimes compute inside a convolution's kernel."""
 NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
-_KEPT_VALUES = 64
-"""Most numbers of a constant stored in an operand."""
 _STANDING = frozenset({"GatherND"})
 """Operators that mostly have their channels on another axis than the second; they are described as they stand."""
 
@@ -141,10 +141,16 @@ def make_layers(
             layers.append(Layer(name=unit.node.name, spec=spec, in_groups=(), out_groups=(), nodes=names))
             continue
         data = _data_inputs(unit.node, fixed)
-        in_axis, out_axis = _channel_axes(unit, data[0], fixed)
+        in_axis, out_axis = _channel_axes(unit, data[0], labels, fixed)
         ins = _input_groups(unit, labels, channels, data, in_axis)
         outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
         spec = _spec(unit, data, network_inputs, in_axis, out_axis, batch_size)
+        if (
+            labels.get(data[0].name, in_axis) is not None
+            and in_axis in counted_axes(unit.node)
+            and unit.node.op in NORMS
+        ):
+            spec = replace(spec, attributes=(*spec.attributes, (COUNT, spec.in_channels)))
         layers.append(
             Layer(
                 name=unit.node.name,
@@ -168,9 +174,17 @@ def _data_inputs(node: gs.Node, fixed: Set[str]) -> list[gs.Tensor]:
     return sorted(data, key=lambda t: -int(np.prod(shape(t)))) if node.op not in ("Concat", *PRODUCTS) else data
 
 
-def _channel_axes(unit: Unit, data: gs.Tensor, fixed: Set[str]) -> tuple[int, int]:
-    """The channel axes of a unit's first input and of its output."""
+def _channel_axes(unit: Unit, data: gs.Tensor, labels: Labels, fixed: Set[str]) -> tuple[int, int]:
+    """The channel axes of a unit's first input and of its output.
+
+    Norms and element-wise operators have their channels where labels say so, if it is one axis alone.
+    """
     found = weighting(unit.node, fixed)
+    if unit.node.op in ANY_AXIS and len(shape(data)) == len(shape(unit.output)):
+        both = labels.axes(data.name).keys() & labels.axes(unit.output.name).keys()
+        own = [axis for axis in both if shape(data)[axis] > 1]
+        if len(own) == 1:
+            return own[0], own[0]
     ranks = [len(shape(tensor)) for tensor in (data, unit.output)]
     plain = [rank - 1 if unit.node.op == "MatMul" or rank < 2 else 1 for rank in ranks]
     if found is None or found.written is None or unit.node.op != "MatMul":
@@ -229,7 +243,7 @@ def _spec(
         return replace(spec, bias=bias, attributes=epilogue, in_size=(rows, *sizes) if rows > 1 else sizes)
     is_data = {t.name for t in data}
     operands = (
-        tuple(_operand(node, i, t.name in is_data, batch_size) for i, t in enumerate(node.inputs))
+        tuple(operand(node, i, t.name in is_data, batch_size, in_axis) for i, t in enumerate(node.inputs))
         if node.op != "BatchNormalization"
         else ()
     )
@@ -275,61 +289,3 @@ def _activation_attributes(node: gs.Node) -> tuple[Attribute, ...]:
     if node.op in FUSED_ACTIVATIONS:
         return tuple((f"{node.op}.{name}", value) for name, value in _attributes(node))
     return ()
-
-
-def _operand(node: gs.Node, position: int, is_data: bool, batch_size: int) -> Operand:
-    """An input with its channel axis as -1 and its batch axis as 0; small constants keep their values."""
-    tensor = node.inputs[position]
-    if tensor.is_empty():
-        return Operand(shape=(), values=(), dtype="none")
-    dims, dtype = list(shape(tensor)), np.dtype(tensor.dtype).name
-    is_static = isinstance(tensor, gs.Constant) and (dtype.startswith("int") or node.op == "Resize")
-    if is_static or (isinstance(tensor, gs.Constant) and tensor.values.size <= 1):
-        values = [float(v) for v in np.atleast_1d(tensor.values).reshape(-1)[:_KEPT_VALUES].tolist()]
-        if node.op == "Expand" and len(values) > 1:
-            values[1] = -1.0
-        if node.op == "Slice":
-            values = _slice_values(node, position)
-        return Operand(shape=tuple(dims), values=tuple(values), dtype=dtype)
-    rank = len(shape(node.outputs[0]))
-    if is_data:
-        layout = _layout(node, position, batch_size)
-        usual = tuple(0 if axis == 0 else -1 if axis == 1 and n > 1 else n for axis, n in enumerate(dims))
-        is_usual = bool(dims) and layout == usual
-        return Operand(shape=usual, dtype=dtype, is_data=not is_usual, layout=() if is_usual else layout)
-    if node.op == "InstanceNormalization":
-        dims[0] = -1
-    elif rank - len(dims) <= 1 < rank:
-        dims[1 - (rank - len(dims))] = -1
-    return Operand(shape=tuple(dims), dtype=dtype)
-
-
-def _layout(node: gs.Node, position: int, batch_size: int) -> tuple[int, ...]:
-    """The shape of an input that carries data: 0 for the batch, -1 for the layer's input width, -2 for its output's.
-
-    A product sums over the last axis of its first factor and the last but one of its second.
-    """
-    dims = list(shape(node.inputs[position]))
-    is_product = node.op == "MatMul"
-    if dims and dims[0] == batch_size and not (is_product and len(dims) < 3):
-        dims[0] = 0
-    if is_product and len(dims) > 1:
-        dims[-1 - position] = -1
-        if position:
-            dims[-1] = -2
-    elif len(dims) > 1 and dims[1] > 1:
-        dims[1] = -1
-    return tuple(dims)
-
-
-def _slice_values(node: gs.Node, position: int) -> list[float]:
-    """The bounds of a Slice within its input; 0 and -1 on the channel axis (-1: the layer's output width)."""
-    columns: list[list[float]] = [[], [], [], []]
-    for axis, begin, end, step in slice_ranges(node):
-        if axis == 1 and step == 1:
-            begin, end = 0, -1
-        elif end < 0:
-            end = -(2**31)
-        for column, value in zip(columns, (begin, end, axis, step), strict=True):
-            column.append(float(value))
-    return columns[position - 1]

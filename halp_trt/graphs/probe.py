@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.literal import REFUSED
+from halp_trt.graphs.norms import COUNT
 from halp_trt.graphs.probe_values import given_attributes, given_values
 from halp_trt.runtimes import CONSUMER, MARKER, SPEC_KEY
 from halp_trt.specs import LayerSpec, Operand
@@ -80,7 +81,10 @@ class _Drawing:
         if spec.outputs:
             return self._as_it_stands()
         operands, attributes = self._operator()
-        result = self._node(spec.operator, operands, attributes)
+        if self._norm_width() > spec.in_channels:
+            result = self._widened(operands, attributes)
+        else:
+            result = self._node(spec.operator, operands, attributes)
         if spec.operator == "MatMul" and spec.bias:
             result = self._node("Add", [result, self._weight("bias", (spec.out_channels,))], {})
         for activation in spec.epilogue:
@@ -195,6 +199,7 @@ class _Drawing:
             shared = [i for i, other in enumerate(self.spec.operands) if -1 in other.shape]
             if index in shared:
                 width = _share(width, len(shared))[shared.index(index)]
+        width = max(width, self._norm_width()) if index else width  # scales of a norm stay as wide as it sums
         widths = {0: self.batch_size, -1: width, -2: self.spec.out_channels}
         return tuple(widths.get(n, n) for n in operand.layout or operand.shape)
 
@@ -232,6 +237,21 @@ class _Drawing:
 
     def _main_shape(self) -> tuple[int, ...]:
         return (self.batch_size, self.spec.in_channels, *self.spec.in_size)
+
+    def _norm_width(self) -> int:
+        """The width over which a norm divides, if it is another than it reads; 0 for other layers."""
+        return int(self._attribute(COUNT))
+
+    def _widened(self, operands: list[gs.Tensor], attributes: Mapping[str, Any]) -> gs.Variable:
+        """A norm as rewritten graphs have it: with zeros for the channels that it lost, cut off again behind it."""
+        dims = self.spec.operands[0].layout or self.spec.operands[0].shape
+        axis, width = dims.index(-1), self.spec.in_channels
+        pads = np.zeros(2 * len(dims), np.int64)
+        pads[len(dims) + axis] = self._norm_width() - width
+        wide = self._node("Pad", [operands[0], self._constant("pads", pads)], {})
+        normed = self._node(self.spec.operator, [wide, *operands[1:]], attributes)
+        bounds = [self._constant(f"bound_{i}", np.array([n], np.int64)) for i, n in enumerate((0, width, axis))]
+        return self._node("Slice", [normed, *bounds], {})
 
     # ---- its epilogue
 

@@ -12,7 +12,7 @@ from halp_trt.graphs.fences import fence, seal
 from halp_trt.graphs.fixed import is_fixed, settle, state
 from halp_trt.graphs.gathers import gather
 from halp_trt.graphs.labels import Ids, Labels
-from halp_trt.graphs.norms import regroup
+from halp_trt.graphs.norms import counted_axes, reduced_axes, regroup
 from halp_trt.graphs.operators import (
     NARY,
     POOLS,
@@ -84,9 +84,20 @@ def _nary(labels: Labels, node: gs.Node) -> None:
                 labels.couple(ids, theirs)
             elif is_fixed(labels, tensor):
                 state(labels, tensor, own, ids)
+            elif _is_repeated(tensor, own):
+                labels.put(tensor.name, own, ids)
             elif shape(tensor)[own] > 1:
                 labels.freeze(ids, f"{node.name} combines it with data that has no channels")
         labels.put(output.name, axis, ids)
+
+
+def _is_repeated(tensor: gs.Tensor, axis: int) -> bool:
+    """True for data of one channel that are expanded for one reader alone: fewer copies will do as well."""
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is None or node.op != "Expand" or len(tensor.outputs) > 1:
+        return False
+    own = axis - len(shape(tensor)) + len(shape(node.inputs[0]))
+    return own < 0 or shape(node.inputs[0])[own] == 1
 
 
 def _channelwise(labels: Labels, node: gs.Node) -> None:
@@ -96,9 +107,6 @@ def _channelwise(labels: Labels, node: gs.Node) -> None:
     for parameter in node.inputs[1:]:
         if not parameter.is_empty():
             state(labels, parameter, 0, ids)
-    for axis, others in labels.axes(data.name).items():
-        if axis > 1 and node.op == "InstanceNormalization":
-            labels.freeze(others, f"{node.name} normalises it together with other channels")
     _unary(labels, node)
 
 
@@ -115,29 +123,43 @@ def _pool(labels: Labels, node: gs.Node) -> None:
 
 def _reduce(labels: Labels, node: gs.Node) -> None:
     data, output = node.inputs[0], node.outputs[0]
-    rank = len(shape(data))
-    axes = [int(node.attrs.get("axis", 0))] if node.op in ("ArgMax", "ArgMin") else constant(node, 1, "axes")
-    reduced = {a % rank for a in axes} if axes else set(range(rank))
+    reduced, counted = reduced_axes(node), counted_axes(node)
     keep = bool(int(node.attrs.get("keepdims", 1)))
     for axis, ids in labels.axes(data.name).items():
-        if axis in reduced:
+        if axis in reduced and axis not in counted:
             labels.freeze(ids, f"{node.name} ({node.op}) reduces over it")
-        else:
+        elif axis not in reduced:
             labels.put(output.name, axis if keep else axis - sum(a < axis for a in reduced), ids)
 
 
 def _mixing(labels: Labels, node: gs.Node) -> None:
-    """Softmax, layer normalisation and their kind: the axes that they mix cannot lose channels."""
+    """Softmax and its kind: the axis that they mix cannot lose channels."""
     data = node.inputs[0]
-    rank = len(shape(data))
-    first = int(node.attrs.get("axis", -1)) % rank
-    mixed = set(range(first, rank)) if node.op == "LayerNormalization" else {first}
-    if node.op in ("LRN", "GroupNormalization", "LpNormalization"):
+    mixed = {int(node.attrs.get("axis", -1)) % len(shape(data))}
+    if node.op == "LRN":
         mixed = {1}
     for axis, ids in labels.axes(data.name).items():
         if axis in mixed:
             labels.freeze(ids, f"{node.name} ({node.op}) mixes it with other channels")
     _unary(labels, node)
+
+
+def _layer_norm(labels: Labels, node: gs.Node) -> None:
+    """Layer normalisation: a removed channel counts as zero; scale and bias follow the axes that it sums over."""
+    data, output = node.inputs[0], node.outputs[0]
+    rank, counted = len(shape(data)), counted_axes(node)
+    for axis, ids in labels.axes(data.name).items():
+        for parameter in node.inputs[1:] if axis in counted else ():
+            own = axis - rank + len(parameter.shape or ())
+            if parameter.is_empty() or own < 0 or shape(parameter)[own] == 1:
+                continue
+            if is_fixed(labels, parameter):
+                state(labels, parameter, own, ids)
+            else:
+                labels.freeze(ids, f"{node.name} computes its scale or bias at run time")
+        labels.put(output.name, axis, ids)
+        for statistic in node.outputs[1:] if axis not in counted else ():
+            labels.put(statistic.name, axis, ids)
 
 
 # ---- moving channels ------------------------------------------------------------------------------------------------
@@ -321,11 +343,10 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherND": gather,
     "Gemm": matmul,
-    "GroupNormalization": _mixing,
     "Hardmax": _mixing,
     "InstanceNormalization": _channelwise,
     "LRN": _mixing,
-    "LayerNormalization": _mixing,
+    "LayerNormalization": _layer_norm,
     "LogSoftmax": _mixing,
     "LpNormalization": _mixing,
     "MatMul": matmul,

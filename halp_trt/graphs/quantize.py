@@ -22,6 +22,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.errors import BuildError, UsageError
 from halp_trt.graphs.precision import TypedModel, compute_types
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["STYLES", "check_calibratable", "quantize"]
 
@@ -172,6 +173,7 @@ def _quantise(
                 extra_options=dict(style["extra_options"]),
             )
         except Exception as error:  # it raises whatever its parts raise
+            raise_if_stopped(error)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise BuildError(
                 f"ONNX Runtime's quantiser refuses the network: {reason}; choose another precision"

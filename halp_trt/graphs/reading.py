@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import onnx
 
 from halp_trt.errors import ArtefactError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.store import MODEL_BYTES, read_bytes
 
 __all__ = ["check_network", "parse_model", "read_model"]
@@ -51,6 +52,7 @@ def parse_model(data: bytes, name: str, *, advice: str = "export it again") -> o
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's own errors have no common root
+        raise_if_stopped(error)
         raise ArtefactError(f"cannot read the model {name} ({brief(str(error))}); {advice}") from error
     if not model.opset_import or not model.graph.output:  # an empty file is a sound protobuf message
         raise ArtefactError(f"{name} holds no ONNX model; {advice}")
@@ -141,6 +143,7 @@ def _check_tensor(tensor: onnx.TensorProto, fault: _Fault) -> None:
     try:
         onnx.numpy_helper.to_array(tensor)
     except Exception as error:  # numpy's and ONNX's errors are of several kinds
+        raise_if_stopped(error)
         reason = brief(str(error)) or type(error).__name__
         fault(f"the tensor {name!r} does not hold the numbers that it says ({reason})")
 
@@ -169,6 +172,7 @@ def check_network(model: onnx.ModelProto, name: str, *, advice: str) -> None:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # the checker's own class, and others for what it cannot serialise
+        raise_if_stopped(error)
         fault(brief(str(error)))
     for value in inferred.graph.value_info:
         numbers = _num_numbers(value)

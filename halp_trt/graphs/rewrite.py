@@ -16,7 +16,8 @@ from halp_trt.graphs.channels import alive, mask_of
 from halp_trt.graphs.folding import fold_batch_norms, fold_constants
 from halp_trt.graphs.gathers import mend_gather
 from halp_trt.graphs.labels import Ids, Labels
-from halp_trt.graphs.operators import shape, slice_ranges, split_sizes
+from halp_trt.graphs.norms import NORMS, Shortened, counted_axes, recount, widen
+from halp_trt.graphs.operators import REDUCTIONS, shape, slice_ranges, split_sizes
 from halp_trt.graphs.opset import convert_opset
 from halp_trt.graphs.propagate import propagate
 from halp_trt.graphs.removed import absorb_additions, fold_removed
@@ -32,6 +33,7 @@ class _Cut:
 
     def __init__(self, labels: Labels, state: dict[int, bool]) -> None:
         self.labels, self.state = labels, state
+        self.added: list[gs.Node] = []
 
     def of(self, ids: Ids) -> Keep:
         return mask_of(self.labels, self.state, ids)
@@ -74,6 +76,9 @@ def rewrite(model: onnx.ModelProto, plan: PruningPlan, *, opset: int | None = No
         mend = _MENDS.get(node.op)
         if mend is not None and node.name not in labels.fences:
             mend(cut, node)
+    if cut.added:
+        graph.nodes.extend(cut.added)
+        graph.toposort()
     _slice_constants(graph, cut)
     additions = fold_removed(graph, cut.new_shape) if plan.removed_blocks else []
     graph.cleanup(remove_unused_graph_inputs=False)
@@ -203,12 +208,36 @@ def _mend_resize(cut: _Cut, node: gs.Node) -> None:
         _replace_constant(node, 3, [sizes[a] for a in axes] if axes else sizes)
 
 
+def _shortened(cut: _Cut, node: gs.Node) -> list[Shortened]:
+    """The axes over which a node sums and of which some channels are removed."""
+    keeps = {axis: cut.axis(node.inputs[0].name, axis) for axis in sorted(counted_axes(node))}
+    return [
+        Shortened(axis=axis, keep=keep)
+        for axis, keep in keeps.items()
+        if keep is not None and keep.any() and not keep.all()
+    ]
+
+
+def _mend_norm(cut: _Cut, node: gs.Node) -> None:
+    lost = _shortened(cut, node)
+    if lost:
+        cut.added += widen(node, lost, cut.new_shape(node.inputs[0]))
+
+
+def _mend_reduction(cut: _Cut, node: gs.Node) -> None:
+    lost = _shortened(cut, node)
+    if lost:
+        cut.added += recount(node, lost)
+
+
 _MENDS: dict[str, Callable[[_Cut, gs.Node], None]] = {
     "Conv": _mend_conv,
     "ConvTranspose": _mend_conv,
     "Expand": _mend_view,
     "Gather": _mend_gather,
     "GatherND": _mend_gather,
+    **dict.fromkeys(NORMS, _mend_norm),
+    **dict.fromkeys(REDUCTIONS, _mend_reduction),
     "Reshape": _mend_view,
     "Resize": _mend_resize,
     "Slice": _mend_slice,

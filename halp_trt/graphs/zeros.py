@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.labels import Labels
+from halp_trt.graphs.norms import NORMS, counted_axes
 from halp_trt.graphs.operators import NARY, POOLS, REDUCTIONS, UNARY, VIEWS
 from halp_trt.graphs.products import Weighting, weighting
 
@@ -19,7 +20,7 @@ _MOVES_ZERO = frozenset(
     Softplus""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
 _KEEPS_ZERO = (UNARY | POOLS | VIEWS | REDUCTIONS) - _MOVES_ZERO | frozenset(
-    """Concat DepthToSpace Expand Gather InstanceNormalization Resize Slice SpaceToDepth Split Tile
+    """Concat DepthToSpace Expand Gather InstanceNormalization Pad Resize Slice SpaceToDepth Split Tile
     Transpose""".split()  # noqa: SIM905
 )
 """Operators that write zero for a channel that is zero in all their data."""
@@ -50,14 +51,43 @@ def _writes_zero(node: gs.Node, labels: Labels, zeros: set[str], is_zero: IsZero
         return _elementwise(node, labels, zeros, is_zero)
     if node.op == "BatchNormalization":
         return all(is_zero(tensor, 0) for tensor in node.inputs[1:3])
+    if node.op == "LayerNormalization" or not labels.axes(node.inputs[0].name).keys().isdisjoint(_normed(node)):
+        return _norm(node, labels, is_zero)
     if node.op == "InstanceNormalization" and not is_zero(node.inputs[2], 0):
         return False
-    if node.op == "Clip" and not _spans_zero(node):
+    if (node.op == "Clip" and not _spans_zero(node)) or (node.op == "Pad" and not _pads_zero(node)):
+        return False
+    if node.op == "Concat" and not all(_is_dead(tensor, labels, is_zero) for tensor in node.inputs):
         return False
     data = [t for t in node.inputs if isinstance(t, gs.Variable) and not t.is_empty() and t.name not in labels.fixed]
     if node.op == "MatMul":
         return all(tensor.name in zeros for tensor in data)
     return node.op in _KEEPS_ZERO and all(tensor.name in zeros for tensor in data)
+
+
+def _normed(node: gs.Node) -> frozenset[int]:
+    return counted_axes(node) if node.op in NORMS else frozenset()
+
+
+def _norm(node: gs.Node, labels: Labels, is_zero: IsZero) -> bool:
+    """True if a norm over channels has a scale and bias that are zero for removed ones; without, it moves zeros."""
+    rank = len(node.inputs[0].shape or ())
+    scales = [(tensor, len(tensor.shape or ())) for tensor in node.inputs[1:] if node.op == "LayerNormalization"]
+    own = [(tensor, axis - rank + size) for axis in labels.axes(node.inputs[0].name) for tensor, size in scales]
+    return bool(own) and all(axis >= 0 and tensor.shape[axis] > 1 and is_zero(tensor, axis) for tensor, axis in own)
+
+
+def _is_dead(tensor: gs.Tensor, labels: Labels, is_zero: IsZero) -> bool:
+    """True for data, and for a fixed tensor that is zero at its removed channels."""
+    is_data = isinstance(tensor, gs.Variable) and tensor.name not in labels.fixed
+    return is_data or all(is_zero(tensor, axis) for axis in labels.axes(tensor.name))
+
+
+def _pads_zero(node: gs.Node) -> bool:
+    """True if a Pad adds zeros, or copies of what is there."""
+    value = node.inputs[2] if len(node.inputs) > 2 else gs.Variable.empty()
+    is_constant = str(node.attrs.get("mode", "constant")) == "constant"
+    return not is_constant or value.is_empty() or (isinstance(value, gs.Constant) and not np.any(value.values))
 
 
 def _product(node: gs.Node, found: Weighting, labels: Labels, is_zero: IsZero) -> bool:

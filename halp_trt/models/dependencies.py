@@ -11,6 +11,7 @@ from torch import nn
 
 from halp_trt.graphs.export import quiet
 from halp_trt.graphs.network import Coupling
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["dependency_couplings"]
 
@@ -34,7 +35,8 @@ def dependency_couplings(module: nn.Module, example: Sequence[torch.Tensor]) -> 
         with quiet():
             dependencies = torch_pruning.DependencyGraph().build_dependency(twin, example_inputs=tuple(example))
             groups = list(dependencies.get_all_groups())
-    except Exception:  # a third party's tracer on user code: without it there is one witness less
+    except Exception as error:  # a third party's tracer on user code: without it there is one witness less
+        raise_if_stopped(error)
         return ()
     couplings = []
     for group in groups:

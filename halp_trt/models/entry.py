@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from halp_trt.errors import ModelError
 from halp_trt.graphs.export import export
+from halp_trt.interrupts import raise_if_stopped
 
 __all__ = ["check_outputs", "export_network", "materialise", "unwrapped"]
 
@@ -58,6 +59,7 @@ def materialise(module: nn.Module, example: Sequence[torch.Tensor], source: str)
         with torch.no_grad():
             module(*example)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(
             f"{source!r} has lazy layers, which get their sizes from the example, and does not accept it "
             f"({type(cause).__name__}: {cause}); set the input shape"

@@ -16,6 +16,7 @@ from torch import nn
 
 from halp_trt.errors import BuildError, ModelError, RuntimeUnavailableError
 from halp_trt.graphs.execute import Executor
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import export_network
 from halp_trt.models.export_fault import first_fault
 from halp_trt.models.reference import flatten
@@ -134,6 +135,7 @@ def _twin(module: nn.Module, example: Sequence[torch.Tensor]) -> tuple[nn.Module
             return twin, tensors
         still = copy.deepcopy(twin).cpu()
     except Exception as error:  # user code
+        raise_if_stopped(error)
         raise ModelError(
             f"the network cannot be copied ({error}); make tensors that it computes once buffers or parameters"
         ) from error
@@ -167,6 +169,7 @@ def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[_Array]:
     try:
         outputs = module(*(x.clone() for x in inputs))
     except Exception as error:  # user code
+        raise_if_stopped(error)
         raise _NotRunError(f"the network does not run a second time: {error}; make forward repeatable") from error
     tensors = flatten(outputs)
     if not tensors:

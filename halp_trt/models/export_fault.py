@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind
 from halp_trt.errors import HalpError
 from halp_trt.graphs.execute import Executor
 from halp_trt.graphs.export import exported_program
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.reference import flatten
 
 __all__ = ["first_fault"]
@@ -44,7 +45,8 @@ def first_fault(module: nn.Module, inputs: Sequence[torch.Tensor], model: onnx.M
         steps = _Steps(program.graph_module, values, tolerance)
         traced = flatten(steps.run(*_arguments(program, inputs)))
         expected = flatten(module(*(x.clone() for x in inputs)))
-    except (HalpError, RuntimeError, KeyError, TypeError, ValueError, AssertionError):
+    except (HalpError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
+        raise_if_stopped(error)
         return _UNKNOWN
     if steps.first is None:
         if all(_same(_array(a), _array(b), tolerance) for a, b in zip(expected, traced, strict=False)):

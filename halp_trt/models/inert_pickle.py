@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 import zipfile
@@ -14,6 +15,8 @@ import torch
 from torch import serialization
 
 from halp_trt.errors import ArtefactError, brief
+from halp_trt.interrupts import raise_if_stopped
+from halp_trt.models.pickle_forms import UnknownPickleError, in_default_form
 from halp_trt.store import TENSORS_BYTES, open_file
 
 __all__ = ["Husk", "read_pickle"]
@@ -22,6 +25,8 @@ _MOST_GROWTH = 8
 """Factor by which the entries of an archive may be larger than its file; those of torch.save are not compressed."""
 _FREE_BYTES = 64 << 20
 """Bytes of entries that are never too many."""
+_STORAGE = "torch.storage._load_from_bytes"
+"""The function that a plain pickle names for the numbers of a tensor."""
 _MOST_NAMES = 200
 """Largest number of unknown classes in a file; more are no checkpoint's."""
 
@@ -64,7 +69,7 @@ _CONTAINERS = MappingProxyType({"SETITEM": OrderedDict, "SETITEMS": OrderedDict,
 
 
 def read_pickle(path: Path) -> Any:
-    """The value in a file of ``torch.save``, new or old; nothing that the file names is imported or called.
+    """The value in a file of ``torch.save``, new or old, or in a plain pickle; nothing that it names is called.
 
     PyTorch's restricted reader knows tensors and plain containers. Every other name gets a class of husks, or where it
     turns out to be a container of its own kind, a plain one.
@@ -73,12 +78,23 @@ def read_pickle(path: Path) -> Any:
         ArtefactError: the file is missing, of another kind, or names functions of the operating system.
     """
     _check_kind(path)
-    stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(path)}
+    try:
+        rewritten = in_default_form(path)
+    except Exception as cause:  # a damaged file may hold anything
+        raise_if_stopped(cause)
+        raise _unreadable(path, cause) from cause
+
+    def source() -> str | io.BytesIO:
+        return str(path) if rewritten is None else io.BytesIO(rewritten)
+
+    stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(source())}
+    stands[_STORAGE] = _storage
     while True:
         try:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(source(), map_location="cpu", weights_only=True)
         except Exception as cause:
+            raise_if_stopped(cause)
             fresh = _stands_for(str(cause))
             if (
                 not fresh
@@ -87,6 +103,11 @@ def read_pickle(path: Path) -> Any:
             ):
                 raise _unreadable(path, cause) from cause
             stands |= fresh
+
+
+def _storage(content: bytes) -> Any:
+    """The numbers of one tensor in a plain pickle, which holds them as a file of their own."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _husk(name: str) -> type[Husk]:
@@ -101,11 +122,12 @@ def _stands_for(message: str) -> dict[str, object]:
     return {filled[2]: _Maker(_CONTAINERS[filled[1]])} if filled else {}
 
 
-def _unknown_names(path: Path) -> set[str]:
+def _unknown_names(source: str | io.BytesIO) -> set[str]:
     """The classes and functions that a file names and PyTorch's reader does not know; empty for an old file."""
     try:
-        return set(serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # old or damaged: reading it tells
+        return set(serialization.get_unsafe_globals_in_checkpoint(source))
+    except Exception as error:  # old or damaged: reading it tells
+        raise_if_stopped(error)
         return set()
 
 
@@ -116,10 +138,10 @@ def _unreadable(path: Path, cause: Exception) -> ArtefactError:
         return ArtefactError(
             f"weights {path} call {brief(blocked[1])}, which no weights need; do not open them anywhere"
         )
-    if re.search(r"Unsupported operand|pickle protocol", str(cause)):
+    if isinstance(cause, UnknownPickleError) or re.search(r"Unsupported operand", str(cause)):
         return ArtefactError(
-            f"weights {path} are unreadable: a pickle, but not in the form of torch.save; save model.state_dict() with "
-            "torch.save and its default protocol"
+            f"weights {path} are unreadable: a pickle with instructions that no weights need; save model.state_dict() "
+            "with torch.save"
         )
     return ArtefactError(
         f"weights {path} are unreadable ({type(cause).__name__}); expected a .safetensors file or a state dict of "
@@ -151,6 +173,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception as cause:  # the library raises errors of several kinds for a damaged directory
+        raise_if_stopped(cause)
         raise _unreadable(path, cause) from cause
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise ArtefactError(
@@ -163,5 +186,6 @@ def _check_archive(path: Path) -> None:
 def _is_tar(path: Path) -> bool:
     try:
         return tarfile.is_tarfile(path)
-    except Exception:  # decompressors have errors of their own; whatever it is, it is no sound archive
+    except Exception as cause:  # decompressors have errors of their own; whatever it is, it is no sound archive
+        raise_if_stopped(cause)
         return False

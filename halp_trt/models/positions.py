@@ -1,6 +1,8 @@
-"""The positions of a plan's channels in a module's tensors."""
+"""A module's tensors by name and by place, and the positions of a plan's channels in them."""
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import torch
 from torch import nn
@@ -8,13 +10,24 @@ from torch import nn
 from halp_trt.errors import GraphMismatchError
 from halp_trt.specs import ParameterAxis, PruningPlan
 
-__all__ = ["dead_positions", "named_tensors"]
+__all__ = ["dead_positions", "holders_of", "named_tensors"]
 
 
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name; a shared tensor stands under each of its names."""
     named = dict(module.named_parameters(remove_duplicate=False))
     return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def holders_of(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """The holders of every tensor by its ``id``, as ``(module, attribute)``; a shared tensor has several."""
+    holders: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for child in module.modules():
+        for own in (child._parameters, child._buffers):
+            for attribute, tensor in own.items():
+                if tensor is not None:
+                    holders[id(tensor)].append((child, attribute))
+    return holders
 
 
 def dead_positions(tensors: dict[str, torch.Tensor], axis: ParameterAxis, plan: PruningPlan) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 
 from halp_trt.errors import GraphMismatchError
 from halp_trt.models.masks.hard import mask
-from halp_trt.models.positions import dead_positions, named_tensors
+from halp_trt.models.positions import dead_positions, holders_of, named_tensors
 from halp_trt.specs import PruningPlan
 
 __all__ = ["slim", "slim_like", "with_stumps"]
@@ -54,7 +54,7 @@ def slim(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
         if len(dead):
             alive = torch.tensor(stumps.kept_positions(axis), dtype=torch.long, device=dead.device)
             cuts[axis.parameter].append((axis.axis, alive))
-    holders = _holders(module)
+    holders = holders_of(module)
     for name, places in cuts.items():
         _replace_everywhere(holders[id(tensors[name])], tensors[name], places, optimizer)
     for child in module.modules():
@@ -67,7 +67,7 @@ def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Modul
 
     Args:
         module: the dense network.
-        narrow: tensors of the same network with fewer channels.
+        narrow: tensors of the same network with fewer channels, on any device.
 
     Returns:
         The same module, physically narrow.
@@ -82,10 +82,10 @@ def slim_like(module: nn.Module, narrow: Mapping[str, torch.Tensor]) -> nn.Modul
             f"the narrow weights are of another network: {strangers[0]!r} is in one of the two alone; "
             "use the network that they were made from"
         )
-    holders = _holders(module)
+    holders = holders_of(module)
     for name, tensor in tensors.items():
         if name in narrow:
-            value = narrow[name].detach().clone()
+            value = narrow[name].detach().clone().to(tensor.device)
             is_parameter = isinstance(tensor, nn.Parameter)
             for child, attribute in holders[id(tensor)]:
                 if is_parameter:
@@ -102,17 +102,6 @@ def with_stumps(plan: PruningPlan) -> PruningPlan:
     return replace(plan, kept={group: kept or (0,) for group, kept in plan.kept.items()})
 
 
-def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """The holders of every tensor by its ``id``, as ``(module, attribute)``; a shared tensor has several."""
-    holders: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
-    for child in module.modules():
-        for own in (child._parameters, child._buffers):
-            for attribute, tensor in own.items():
-                if tensor is not None:
-                    holders[id(tensor)].append((child, attribute))
-    return holders
-
-
 def _replace_everywhere(
     places: list[tuple[nn.Module, str]],
     tensor: torch.Tensor,
@@ -123,7 +112,7 @@ def _replace_everywhere(
 
     def cut(full: torch.Tensor) -> torch.Tensor:
         for axis, alive in cuts:
-            full = full.index_select(axis, alive)
+            full = full.index_select(axis, alive.to(full.device))
         return full.clone()
 
     with torch.no_grad():

@@ -6,29 +6,28 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from halp_trt.errors import HalpError, ModelError
+from halp_trt.errors import ModelError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
-from halp_trt.models.factories import import_factory, is_factory
+from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights, oddity
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "is_own_network", "load_model"]
 
 _EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
 """Forms of a source string, for errors."""
-_TORCHVISION_INPUT_SHAPES = {"inception_v3": (3, 299, 299)}
-"""Default input shapes of torchvision's networks; the others take 3x224x224."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 """Prefixes of auxiliary classifiers, which exist for training alone; engines do not have them."""
 
@@ -86,11 +85,9 @@ def load_model(
         if source in ZOO:
             shape = input_shape or ZOO_INPUT_SHAPES[source]
             module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
-        elif kind == "torchvision" and name:
-            module, shape = _from_torchvision(name, num_classes)
-        elif kind == "timm" and name:
-            module, shape = _from_timm(name, num_classes)
-        elif is_factory(source):
+        elif kind in _PACKAGES and name:
+            module, shape = _PACKAGES[kind](name, num_classes)
+        elif is_own_network(source):
             module, example = _from_factory(source, num_classes)
         else:
             raise ModelError(f"model {source!r} is not known; {_close(source, list(ZOO))}expected {_EXPECTED}")
@@ -108,6 +105,11 @@ def load_model(
     module.eval()
     names = _output_names(module, example, source)
     return LoadedModel(module=module, example=example, source=source, output_names=names)
+
+
+def is_own_network(source: str) -> bool:
+    """True if a source string names a factory of the user's, and no network of a package."""
+    return is_factory(source) and source.partition(":")[0] not in _PACKAGES
 
 
 def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -131,8 +133,20 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tu
     try:
         module: nn.Module = models.get_model(name, weights=None, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
-    return module, _TORCHVISION_INPUT_SHAPES.get(name, (3, 224, 224))
+    side = getattr(module, "image_size", None) or _side_of(models, name)
+    return module, (3, side, side)
+
+
+def _side_of(models: ModuleType, name: str) -> int:
+    """The height and width of the pictures that torchvision's best weights were scored on, 224 if there are none."""
+    try:
+        best = getattr(models.get_model_weights(name), "DEFAULT", None)
+    except (ValueError, RuntimeError):  # a builder without weights
+        best = None
+    sides = getattr(best.transforms(), "crop_size", None) if best is not None else None
+    return int(sides[0]) if sides else 224
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
@@ -150,9 +164,16 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
     try:
         module: nn.Module = timm.create_model(name, pretrained=False, **options)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"timm cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     return module, tuple(config.get("input_size", (3, 224, 224)))
+
+
+_PACKAGES: Mapping[str, Callable[[str, int | None], tuple[nn.Module, tuple[int, ...]]]] = MappingProxyType(
+    {"torchvision": _from_torchvision, "timm": _from_timm}
+)
+"""The packages whose networks a source string names: ``timm:NAME``."""
 
 
 def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
@@ -163,14 +184,8 @@ def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tupl
         if "num_classes" not in inspect.signature(factory).parameters:
             raise ModelError(f"{source!r} takes no argument num_classes; leave the number of classes to it or add one")
         options["num_classes"] = num_classes
-    try:
+    with faults_of(source, ModelError):
         result = factory(**options)
-    except HalpError:
-        raise
-    except Exception as cause:
-        raise ModelError(
-            f"{source!r} failed ({type(cause).__name__}: {cause}); call it without arguments to see why"
-        ) from cause
     module, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(example, torch.Tensor):
         example = (example,)
@@ -219,6 +234,7 @@ def _output_names(module: nn.Module, example: tuple[torch.Tensor, ...], source: 
         with torch.no_grad():
             output = module(*example)
     except Exception as cause:
+        raise_if_stopped(cause)
         raise ModelError(
             f"{source!r} does not accept its example input {shapes} ({type(cause).__name__}: {cause}); set the "
             f"input shape"
@@ -259,6 +275,7 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as cause:
+        raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot be imported ({cause}); install the one that fits torch") from cause
 
 

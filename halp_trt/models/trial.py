@@ -18,7 +18,9 @@ from halp_trt.errors import HalpError
 from halp_trt.graphs.execute import Executor
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.masks.hard import mask
+from halp_trt.models.moving import move
 from halp_trt.models.positions import named_tensors
 from halp_trt.models.reference import flatten
 from halp_trt.models.slim import slim
@@ -99,15 +101,16 @@ def can_slim(module: nn.Module, example: Tensors, plan: PruningPlan) -> bool:
     across channels.
 
     Args:
-        module: the dense network, masked or not; it is not changed.
+        module: the dense network, masked or not, on any device; it is not changed.
         example: example inputs, batch included.
         plan: the channels that stay.
     """
-    masked, slimmed = copy.deepcopy(module).eval(), copy.deepcopy(module).eval()
+    masked, slimmed = (move(copy.deepcopy(module), example[0].device).eval() for _ in range(2))
     mask(masked, plan)
     try:
         found = _outputs(slim(slimmed, plan), example)
-    except Exception:  # user code fails in its own ways
+    except Exception as error:  # user code fails in its own ways
+        raise_if_stopped(error)
         return False
     return _agree(_outputs(masked, example), found)
 
@@ -144,5 +147,6 @@ def _runs(module: nn.Module, inputs: Tensors) -> bool:
     """True if a network takes these inputs and its outputs are finite."""
     try:
         return all(bool(torch.isfinite(output).all()) for output in _outputs(module, inputs))
-    except Exception:  # user code: it may refuse whatever is not a picture
+    except Exception as error:  # user code: it may refuse whatever is not a picture
+        raise_if_stopped(error)
         return False

@@ -23,7 +23,7 @@ def unslim(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Ten
     Args:
         module: the dense network.
         plan: the channels that were kept.
-        slimmed: the slimmed network's ``state_dict()``.
+        slimmed: the slimmed network's ``state_dict()``, on any device.
 
     Returns:
         The same module; it is now the masked network, with the outputs of the slimmed one.

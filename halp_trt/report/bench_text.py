@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from halp_trt.gate import ANSWERS, WITHIN, Against, Baseline, Baselines, BenchResult, EngineResult, Kept
 from halp_trt.report import units
+from halp_trt.texts import printable
 
 __all__ = [
     "clean",
@@ -47,11 +48,7 @@ def clean(text: str, most: int = _MOST_LINE) -> str:
         text: the text, by whomever.
         most: the largest number of characters; the rest becomes an ellipsis.
     """
-    line = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in " ".join(text.split())
-    )
-    line = _CI_COMMAND.sub("# #", line)
+    line = _CI_COMMAND.sub("# #", printable(" ".join(text.split())))
     line = f": {line[1:]}" if line.startswith("::") else line
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from halp_trt.report import units
 from halp_trt.report.parts import Figure, Parts, Table, Tile
+from halp_trt.report.shown import shown
 from halp_trt.solvers.answer import Answer, Sweep
 from halp_trt.solvers.problem import Solution
 
@@ -21,6 +22,7 @@ _PROOFS = {
 
 def describe_answer(answer: Answer, solution: Solution, dense_us: float) -> str:
     """A plan in words: its widths, latency and saliency, and its gap to the bound."""
+    answer, solution = shown(answer), shown(solution)
     share = units.percent(answer.latency_us / dense_us, 1)
     rows = [
         ("saliency", f"{answer.value:.6g}, {_PROOFS[solution.status]}: no plan keeps more than {answer.bound:.6g}"),

@@ -14,6 +14,7 @@ from halp_trt.report import units
 from halp_trt.report.bench_text import describe_baselines, describe_bench
 from halp_trt.report.history import describe_history
 from halp_trt.report.prunability import describe_prunability
+from halp_trt.report.shown import shown
 from halp_trt.report.tables import describe_table
 from halp_trt.report.trtexec import describe_profiles, describe_runs
 from halp_trt.specs import (
@@ -48,12 +49,12 @@ _PROFILE_NOTE = "in the engine: by the runtime's profiler, which itself slows sm
 
 
 def describe(value: object) -> str:
-    """A value as text of several lines.
+    """A value as text of several lines; names in it are shown as :func:`halp_trt.report.shown.shown` has them.
 
     Raises:
         KeyError: it is none of the values that have a file.
     """
-    return _TEXTS[type(value)](value)
+    return _TEXTS[type(value)](shown(value))
 
 
 def verdict(verification: Verification) -> str:
@@ -335,7 +336,7 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
 
 def describe_log(records: Iterable[Mapping[str, Any]]) -> str:
     """The steps of a run, one line each; columns are the keys that appear."""
-    records = list(records)
+    records = shown(list(records))
     names = list(dict.fromkeys(name for record in records for name in record))
     rows: list[Sequence[str]] = [names]
     rows.extend([_cell(name, record.get(name)) for name in names] for record in records)

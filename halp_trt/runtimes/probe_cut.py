@@ -5,7 +5,8 @@ ONNX Runtime computes convolutions in a blocked layout (domain ``com.microsoft.n
 stand on both sides and are charged to it: two thirds of a small depthwise convolution. A probe therefore carries
 *markers*, convolutions before the layer's inputs, and a *consumer* behind its output: the optimiser then gives both
 edges of the layer the layout that they have inside a network. Here markers and consumer are cut off again. A reorder
-left between the cuts costs time inside a network, too.
+left between the cuts costs time inside a network, too; so does one that writes channels last, for it does the work of a
+transposition behind it.
 """
 
 from __future__ import annotations
@@ -91,10 +92,14 @@ def _layer_outputs(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto])
         if name.startswith(CONSUMER):
             name = _consumer(name, producers).input[0]
         node = producers.get(name)
-        if node is not None and node.op_type == _REORDER_OUTPUT:
+        if node is not None and node.op_type == _REORDER_OUTPUT and not _writes_channels_last(node):
             name = node.input[0]
         outputs.append(name)
     return outputs
+
+
+def _writes_channels_last(reorder: onnx.NodeProto) -> bool:
+    return any(attribute.name == "channels_last" and attribute.i for attribute in reorder.attribute)
 
 
 def _consumer(output: str, producers: dict[str, onnx.NodeProto]) -> onnx.NodeProto:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import onnx
 
 from halp_trt.errors import BuildError, MeasurementError, RuntimeUnavailableError, UsageError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import SPEC_KEY, Array, Session, get_runtime
 from halp_trt.runtimes.traits import NO_CLOCK
 from halp_trt.specs import LayerSpec, Measurement, Target, TimingProtocol
@@ -71,6 +72,7 @@ class Synthetic:
         try:
             onnx.checker.check_model(model)
         except Exception as error:
+            raise_if_stopped(error)
             raise BuildError(
                 f"the model is not valid ONNX: {' '.join(str(error).split())[:300]}; export it again"
             ) from error

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import UsageError
+from halp_trt.texts import whole_number_in
 
 __all__ = [
     "LATENCY",
@@ -316,9 +317,10 @@ def limits_from(least: Sequence[str], frozen: Sequence[str], group_fraction: flo
     widths: dict[str, int] = {}
     for text in least:
         name, _, width = text.rpartition("=")
-        if not width.isdecimal() or text.startswith("="):
+        least_width = whole_number_in(width)
+        if least_width is None or least_width < 0 or text.startswith("="):
             raise UsageError(f"least width {text!r} is neither LAYER=WIDTH nor WIDTH; try 'layer1.0.conv1=8' or '8'")
-        widths[name] = max(int(width), widths.get(name, 0))
+        widths[name] = max(least_width, widths.get(name, 0))
     least_of_all = widths.pop("", 0)
     return Limits(least=widths, least_of_all=least_of_all, frozen=frozenset(frozen), group_fraction=group_fraction)
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
-import uuid
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from halp_trt.errors import ArtefactError
+from halp_trt.store.locks import hold
+from halp_trt.store.places import is_stream, open_stream, real_place
+from halp_trt.store.temporary import link_new, written_beside
 
 __all__ = [
+    "append_text",
+    "check_writable",
+    "create_bytes",
     "file_error",
     "update_bytes",
     "write_bytes",
-    "write_durably",
     "write_json",
     "write_text",
 ]
@@ -26,39 +29,97 @@ __all__ = [
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a file as a whole or not at all; makes the folders above it.
 
+    A link stays, and the file that it names is replaced; the file keeps its permissions. A terminal, a pipe and
+    ``/dev/null`` are written into. What a killed process left beside the file is removed.
+
     Raises:
-        ArtefactError: the folder is read-only or full, or the path is a folder.
+        ArtefactError: the folder is read-only or full, or the path is a folder or another thing that is no file.
     """
     path = Path(path)
-    if not path.name:  # "." or "/"
-        raise file_error(path, "write", IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                write_durably(file, data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        if is_stream(path):
+            with open(open_stream(path), "wb") as stream:
+                stream.write(data)
+            return
+        place = real_place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(place, data) as temporary:
+            os.replace(temporary, place)
     except OSError as error:
         raise file_error(path, "write", error) from error
 
 
+def create_bytes(path: str | Path, data: bytes) -> bool:
+    """Writes a file that is not there yet, as a whole or not at all, however many processes try at once.
+
+    Returns:
+        False where something is there already, which is left alone.
+
+    Raises:
+        ArtefactError: the folder is read-only or full.
+    """
+    path = Path(path)
+    try:
+        if path.exists():
+            return False
+        place = real_place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(place, data) as temporary:
+            return link_new(temporary, place)
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Adds UTF-8 text to a file, or starts it.
+
+    Raises:
+        ArtefactError: it cannot be written.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+
+
+def check_writable(path: Path, *read: Path | None) -> None:
+    """Makes sure, before any work, that a file can be written where its folder is there already.
+
+    Args:
+        path: the file.
+        *read: files that the work rests on, which it must not replace; None is left out.
+
+    Raises:
+        ArtefactError: the path is a folder or no file, its folder cannot be written to, or it is one of ``read``.
+    """
+    if is_stream(path):
+        return
+    try:
+        place = real_place(path)
+    except OSError as error:
+        raise file_error(path, "write", error) from error
+    if any(other is not None and other.exists() and place.exists() and place.samefile(other) for other in read):
+        raise ArtefactError(f"{path} is read here, and would be lost; name another file to write")
+    folder = next(one for one in place.parents if one.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot write {path}: {folder} takes no file ({error.strerror or error}); choose another path"
+        ) from error
+
+
 def update_bytes(path: str | Path, change: Callable[[bytes], bytes]) -> None:
     """Replaces a file's bytes by ``change(bytes)`` (``b""`` for a missing file), one process after the other.
-
-    The lock file beside it stays; the lock itself falls with the process holding it.
 
     Raises:
         ArtefactError: the file cannot be read or written.
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(f"{path.name}.lock"), "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with hold(path, waits=True):
             write_bytes(path, change(path.read_bytes() if path.exists() else b""))
     except OSError as error:
         raise file_error(path, "write", error) from error
@@ -74,13 +135,6 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, _pretty(value) + "\n")
 
 
-def write_durably(file: IO[bytes], data: bytes) -> None:
-    """Writes, and returns when the bytes are on the disk."""
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def file_error(path: str | Path, verb: str, error: OSError) -> ArtefactError:
     """The error for a file that cannot be read or written; its sentence ends with advice."""
     folder = Path(path).parent
@@ -89,8 +143,12 @@ def file_error(path: str | Path, verb: str, error: OSError) -> ArtefactError:
         errno.ENOSPC: "the disk is full, free some space",
         errno.EDQUOT: "your quota is used up, free some space",
         errno.EROFS: f"{folder} is read-only, choose another path",
-        errno.EACCES: f"check the permissions of {folder} or choose another path",
+        errno.EACCES: f"check the permissions of it and of {folder}, or choose another path",
         errno.EISDIR: "it is a folder, name a file",
+        errno.EINVAL: "name a regular file",
+        errno.ELOOP: "its links lead in a circle, choose another path",
+        errno.ENXIO: "nobody reads from it, start its reader first or name a file",
+        errno.ENAMETOOLONG: "choose a shorter name",
         errno.ENOTDIR: "a part of the path is a file, choose another path",
     }.get(error.errno or 0, "check the path and the disk")
     return ArtefactError(f"cannot {verb} {path}: {error.strerror or error}; {advice}")

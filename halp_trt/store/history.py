@@ -9,7 +9,6 @@ from pathlib import Path
 from halp_trt.errors import ArtefactError
 from halp_trt.gate import EngineResult, History
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import write_bytes
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes
@@ -27,12 +26,12 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
         ArtefactError: the file is something else, or cannot be written.
     """
     path = Path(path)
-    header = line_of({"schema": schema_of(HISTORY_KIND)})
-    if not path.exists() or not path.stat().st_size:
-        write_bytes(path, header)
-    elif (found := schema_in(read_bytes(path, LINES_BYTES).partition(b"\n")[0])) != schema_of(HISTORY_KIND):
-        raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
-    append_lines(path, b"".join(line_of(encode(one)) for one in results))
+    if path.is_file() and path.stat().st_size:
+        found = schema_in(read_bytes(path, LINES_BYTES).partition(b"\n")[0])
+        if found != schema_of(HISTORY_KIND):
+            raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
+    lines = b"".join(line_of(encode(one)) for one in results)
+    append_lines(path, lines, start=line_of({"schema": schema_of(HISTORY_KIND)}))
 
 
 def read_history(path: str | Path) -> History:

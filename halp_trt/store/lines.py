@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import IO, Any
 
-from halp_trt.store.files import file_error, write_durably
+from halp_trt.store.files import file_error
+from halp_trt.store.locks import wait_for
+from halp_trt.store.places import real_place
+from halp_trt.store.temporary import write_durably
 
 __all__ = ["append_lines", "is_json", "line_of", "parse_line", "schema_in"]
 
 
-def append_lines(path: str | Path, data: bytes) -> None:
-    """Adds lines to a file that is there; they are on the disk when it returns. A torn last line is cut off first.
+def append_lines(path: str | Path, data: bytes, *, start: bytes | None = None) -> None:
+    """Adds lines to a file; they are on the disk when it returns. A torn last line is cut off first.
 
     Processes that add to one file at the same time wait for each other, so that none writes into another's lines.
+
+    Args:
+        path: the file.
+        data: whole lines.
+        start: lines that a file without any begins with, which is then made if it is missing; None refuses that.
 
     Raises:
         ArtefactError: the file is missing or cannot be written.
     """
+    path = Path(path)
     try:
-        with open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process dies
+        place = real_place(path)
+        if start is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | (os.O_CREAT if start is not None else 0)
+        with open(os.open(place, flags, 0o666), "r+b") as file:
+            wait_for(file.fileno())
             end, sound = file.seek(0, os.SEEK_END), _sound_length(file)
             if file.seek(sound) < end:
                 file.truncate()
-            write_durably(file, data)
+            write_durably(file, data if sound else (start or b"") + data)
     except OSError as error:
         raise file_error(path, "write", error) from error
 

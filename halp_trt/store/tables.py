@@ -12,38 +12,78 @@ from halp_trt.latency import LatencyTable, Region, Surface
 from halp_trt.latency.cells import Cell
 from halp_trt.specs import LayerSpec, Length, Measurement, NonNegative, Size, Target
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import write_bytes
+from halp_trt.store.files import create_bytes, write_bytes
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes
 from halp_trt.store.schema import schema_of, wrong_schema
 
-__all__ = ["TABLE_KIND", "append_rows", "append_surfaces", "create_table", "read_table", "write_table"]
+__all__ = [
+    "TABLE_KIND",
+    "append_rows",
+    "append_surfaces",
+    "check_new_table",
+    "create_table",
+    "create_whole_table",
+    "read_table",
+    "write_table",
+]
 
 TABLE_KIND = "latency-table"
 _MOST_ENTRIES = 1 << 23
 """Pairs of widths that one surface covers, at most: each becomes some numbers in memory."""
 
 
-def create_table(path: str | Path, target: Target) -> None:
-    """Starts an empty latency table.
+def create_table(path: str | Path, target: Target, *, may_exist: bool = False) -> None:
+    """Starts an empty latency table; with ``may_exist`` one that is there is left as it is.
+
+    One of the processes that start it at the same moment does.
 
     Raises:
         ArtefactError: there is a file already, or it cannot be written.
     """
+    if not create_bytes(path, _header(target)) and not may_exist:
+        raise _is_there(path)
+
+
+def check_new_table(path: str | Path) -> None:
+    """Makes sure, before any work, that a table can be started at a path.
+
+    Raises:
+        ArtefactError: there is a file already.
+    """
     if Path(path).exists():
-        raise ArtefactError(f"{path} exists already; continue it with --resume or choose another path")
-    write_bytes(path, _header(target))
+        raise _is_there(path)
+
+
+def _is_there(path: str | Path) -> ArtefactError:
+    return ArtefactError(f"{path} exists already; continue it with --resume or choose another path")
+
+
+def create_whole_table(path: str | Path, table: LatencyTable) -> None:
+    """Writes a whole table to a path where nothing is.
+
+    Raises:
+        ArtefactError: there is a file already, or it cannot be written.
+    """
+    if not create_bytes(path, _lines(table)):
+        raise ArtefactError(f"{path} exists already; choose another path")
 
 
 def write_table(path: str | Path, table: LatencyTable) -> None:
     """Writes a whole table in place of what is there.
 
-    A surface rests on the rows before it in the file. If it rests on other measurements than the table's own (of the
-    layer in a network of another size, say), these are written before the surface, and the table's own follow.
-
     Raises:
         ArtefactError: the file cannot be written.
+    """
+    write_bytes(path, _lines(table))
+
+
+def _lines(table: LatencyTable) -> bytes:
+    """A whole table as it stands in a file.
+
+    A surface rests on the rows before it in the file. If it rests on other measurements than the table's own (of the
+    layer in a network of another size, say), these stand before the surface, and the table's own follow.
     """
     written = dict(table.rows)
     lines = [_header(table.target), *(_row(*row) for row in written.items())]
@@ -52,7 +92,7 @@ def write_table(path: str | Path, table: LatencyTable) -> None:
         written |= others
         lines += [*(_row(*row) for row in others.items()), _surface(surface)]
     lines += [_row(spec, row) for spec, row in table.rows.items() if written[spec] != row]
-    write_bytes(path, b"".join(lines))
+    return b"".join(lines)
 
 
 def append_surfaces(path: str | Path, surfaces: Iterable[Surface]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from halp_trt.errors import ArtefactError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.store.files import write_bytes
 from halp_trt.store.reading import TENSORS_BYTES, check_file, read_bytes
 
@@ -66,6 +67,7 @@ def _parsed(path: str | Path, parse: Callable[[], _Value]) -> _Value:
         return parse()
     except ArtefactError:
         raise
-    except Exception as error:  # its own class for the header, PyTorch's for tensors that no memory holds, and others
+    except Exception as error:  # its own class for the header, PyTorch's for tensors, and others
+        raise_if_stopped(error)
         reason = brief(str(error)) or type(error).__name__
         raise ArtefactError(f"{path} is not a whole safetensors file ({reason}); make it again") from error

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from halp_trt.errors import UsageError
 from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.specs import Score
+from halp_trt.training.world import ALONE, World
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from halp_trt.training.settings import TrainSettings
     from halp_trt.training.step import Lesson
 
-__all__ = ["CLASSIFICATION", "TASKS", "Outputs", "Task", "lesson_of", "task_of"]
+__all__ = ["CLASSIFICATION", "TASKS", "UNLABELLED", "Outputs", "Task", "lesson_of", "task_of"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 """Raw outputs of a batch by name, in the network's order. Names are keys of its mappings and positions in its tuples,
@@ -68,7 +69,12 @@ class Task(Protocol):
 
 CLASSIFICATION = "classification"
 """The name of the default task."""
-TASKS: dict[str, Callable[[DataSet], Task] | str] = {CLASSIFICATION: "halp_trt.tasks.classification:Classification"}
+UNLABELLED = "unlabelled"
+"""The name of the task of pictures without labels."""
+TASKS: dict[str, Callable[[DataSet], Task] | str] = {
+    CLASSIFICATION: "halp_trt.tasks.classification:Classification",
+    UNLABELLED: "halp_trt.tasks.unlabelled:Unlabelled",
+}
 """Makers of a data set's task by the task's name, each a function or its import path ``package.module:name``."""
 
 
@@ -92,7 +98,9 @@ def task_of(data: DataSet) -> Task:
     return task
 
 
-def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None) -> Lesson:
+def lesson_of(
+    data: DataSet, settings: TrainSettings, *, teacher: nn.Module | None = None, world: World = ALONE
+) -> Lesson:
     """The lesson for a training on a data set, with the loss of its task.
 
     Raises:
@@ -100,4 +108,4 @@ def lesson_of(data: DataSet, settings: TrainSettings, *, teacher: nn.Module | No
     """
     from halp_trt.training.step import Lesson
 
-    return Lesson(data=data, settings=settings, loss=task_of(data).loss, teacher=teacher)
+    return Lesson(data=data, settings=settings, loss=task_of(data).loss, teacher=teacher, world=world)

@@ -9,7 +9,10 @@ from typing import Literal
 from halp_trt.errors import UsageError
 from halp_trt.training.updates import UPDATES
 
-__all__ = ["TrainSettings"]
+__all__ = ["STEP_PRECISIONS", "TrainSettings"]
+
+STEP_PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+"""The number formats of training steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,8 @@ class TrainSettings:
         momentum: momentum of Nesterov's SGD.
         weight_decay: weight decay of all parameters but one-dimensional ones (batch norm, biases).
         label_smoothing: probability mass spread over all classes, if the task has classes.
-        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bfloat16 if the processor computes in it natively.
+        precision: ``bf16`` or ``fp16`` (autocast, fp16 with a scaled loss), ``fp32``, or ``auto``: bfloat16 if the
+            device computes in it natively, else fp32.
         augment: True if training pictures are augmented.
         distillation: weight of a teacher's outputs in the loss, if a teacher is given (arXiv 1503.02531).
         temperature: temperature of soft labels.
@@ -41,7 +45,7 @@ class TrainSettings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     augment: bool = True
     distillation: float = 0.0
     temperature: float = 4.0
@@ -57,6 +61,10 @@ class TrainSettings:
         if not all(0 <= f <= 1 for f in fractions) or self.momentum == 1 or self.weight_decay < 0:
             raise UsageError(
                 f"warm-up, momentum, smoothing and distillation lie in 0..1, weight decay is not negative: {self}"
+            )
+        if self.precision not in STEP_PRECISIONS:
+            raise UsageError(
+                f"training precision {self.precision!r} is not known; expected one of {', '.join(STEP_PRECISIONS)}"
             )
         if self.update not in UPDATES:
             raise UsageError(f"update {self.update!r} is not known; expected one of {', '.join(UPDATES)}")

@@ -14,14 +14,15 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from halp_trt.errors import NonFiniteError
+from halp_trt.errors import NonFiniteError, UsageError
 from halp_trt.training.batches import Batch, Source, step_seed, training_batch
+from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.schedule import learning_rate
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.updates import get_update
 from halp_trt.training.world import ALONE, World
 
-__all__ = ["Lesson", "Loss", "train_step", "uses_bfloat16"]
+__all__ = ["Lesson", "Loss", "train_step"]
 
 
 class Loss(Protocol):
@@ -65,10 +66,12 @@ def train_step(
     step: int,
     total: int,
     after_backward: Callable[[], None] | None = None,
+    passes: Passes | None = None,
 ) -> float:
     """Trains on one minibatch: sets the learning rate, computes the loss and its gradients, updates the weights.
 
-    The batch is moved to the network's device. Gradients stay on the parameters until the next step.
+    The batch is moved to the network's device. Gradients stay on the parameters until the next step. In fp16 a pass
+    whose gradients overflow is computed again with half the loss scale, and a step whose loss is not finite is skipped.
 
     Args:
         module: the network; it is put into training mode.
@@ -76,74 +79,137 @@ def train_step(
         lesson: data, loss and settings.
         step: number of the step, counted from 0 over the whole training.
         total: number of steps of the whole training, for the learning rate.
-        after_backward: function called once, between the gradients at the present weights and the update, to read them.
+        after_backward: function called once, between the gradients at the present weights and the update, to read them;
+            not called in a skipped step.
+        passes: the training's passes, with their loss scale; None makes fresh ones.
 
     Returns:
-        The loss.
+        The loss; not finite if the step was skipped.
 
     Raises:
-        NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
-        ModelError: the task cannot read the network's outputs.
+        NonFiniteError: the loss is NaN or infinite, or too many passes in a row overflowed in fp16; the weights are
+            left as they were.
+        UsageError: the network's device does not compute in the precision of the settings, or its memory is too small.
+        ModelError: the task cannot read the network's outputs, or the network cannot be compiled.
         DataError: an example cannot be read.
     """
-    settings = lesson.settings
-    batch = training_batch(lesson.data, settings, step, lesson.world)
-    device = next(module.parameters()).device
-    batch = Batch(batch.pictures.to(device).contiguous(memory_format=torch.channels_last), moved(batch.targets, device))
-    rate = learning_rate(step, total, settings)
+    rate = learning_rate(step, total, lesson.settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    is_read = after_backward is None
-
-    def gradients() -> float:
-        nonlocal is_read
-        torch.manual_seed(step_seed(settings, step))
-        module.train()
-        loss = _loss(module, batch, lesson)
-        value = float(lesson.world.mean(loss.detach()))
-        if not math.isfinite(value):
-            where = f"loss {value} at step {step} of {total} (learning rate {rate:.3g})"
-            raise NonFiniteError(f"{where}; lower the learning rate or lengthen its warm-up")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
-        for parameter in module.parameters():
-            if parameter.grad is not None:
-                parameter.grad = lesson.world.mean(parameter.grad)
-        if after_backward is not None and not is_read:
-            is_read = True
-            after_backward()
-        return value
-
-    return get_update(settings.update)(optimizer, gradients)
+    work = _Work(
+        module=module,
+        optimizer=optimizer,
+        lesson=lesson,
+        passes=passes or passes_of(module, lesson.settings, lesson.world),
+        batch=_batch(module, lesson, step),
+        seed=step_seed(lesson.settings, step),
+        place=f"step {step} of {total} (learning rate {rate:.3g})",
+    )
+    return work.update(after_backward)
 
 
-def _loss(module: nn.Module, batch: Batch, lesson: Lesson) -> torch.Tensor:
-    """The loss of a batch, its forward pass in the number format of the settings."""
-    device = batch.pictures.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(lesson.settings, device)):
-        outputs, taught = module(batch.pictures), None
-        if lesson.teacher is not None and lesson.settings.distillation > 0:
-            lesson.teacher.eval()
+def _batch(module: nn.Module, lesson: Lesson, step: int) -> Batch:
+    """The minibatch of a step on the network's device, its pictures in the channels_last layout."""
+    pictures, targets = training_batch(lesson.data, lesson.settings, step, lesson.world)
+    device = next(module.parameters()).device
+    return Batch(moved(pictures, device).contiguous(memory_format=torch.channels_last), moved(targets, device))
+
+
+class _Skipped(Exception):
+    """The end of a step that changed nothing."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(loss)
+        self.loss = loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Work:
+    """The work of one step: its minibatch, and all that computes gradients from it.
+
+    Attributes:
+        module, optimizer, lesson, passes: as in :func:`train_step`.
+        batch: the minibatch, on the network's device.
+        seed: seed of the step's random numbers.
+        place: the step in words, for errors.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    lesson: Lesson
+    passes: Passes
+    batch: Batch
+    seed: int
+    place: str
+
+    def update(self, after_backward: Callable[[], None] | None) -> float:
+        """Updates the weights by the rule of the settings, and returns the loss; raises as :func:`train_step`."""
+        is_first = True
+
+        def gradients() -> float:
+            nonlocal is_first
+            loss = self.gradients(may_skip=is_first)
+            if after_backward is not None and is_first:
+                after_backward()
+            is_first = False
+            return loss
+
+        try:
+            return get_update(self.lesson.settings.update)(self.optimizer, gradients)
+        except _Skipped as skipped:
+            return skipped.loss
+        except torch.OutOfMemoryError as error:
+            pictures = self.batch.pictures
+            raise UsageError(
+                f"the memory of {pictures.device} does not hold a training step of {len(pictures)} pictures; make "
+                f"batches smaller (--train-batch)"
+            ) from error
+
+    def gradients(self, *, may_skip: bool) -> float:
+        """Leaves the gradients at the present weights on the parameters, and returns the loss.
+
+        Raises:
+            _Skipped: the loss is not finite in fp16, and the step may be skipped; it changed nothing.
+            NonFiniteError, ModelError: as :func:`train_step`.
+        """
+        is_scaled = self.passes.is_scaled
+        before = [buffer.detach().clone() for buffer in self.module.buffers()] if is_scaled else []
+        while True:
+            torch.manual_seed(self.seed)
+            self.module.train()
+            loss = self._loss()
+            value = float(self.lesson.world.mean(loss.detach()))
+            is_finite = math.isfinite(value)
+            if not is_finite and not (is_scaled and may_skip):
+                raise NonFiniteError(f"loss {value} at {self.place}; lower the learning rate or lengthen its warm-up")
+            if is_finite and self.passes.backward(loss, self.module, self.optimizer, self.lesson.world):
+                return value
             with torch.no_grad():
-                taught = lesson.teacher(batch.pictures)
-        return lesson.loss(outputs, batch.targets, lesson.settings, taught)
+                for buffer, kept in zip(self.module.buffers(), before, strict=False):
+                    buffer.copy_(kept)  # statistics of a pass that does not count
+            if not is_finite:
+                self.passes.skip()
+                raise _Skipped(value)
 
-
-def uses_bfloat16(settings: TrainSettings, device: torch.device) -> bool:
-    """True if steps run under bfloat16 autocast; ``auto`` does so if the hardware computes in it natively."""
-    if settings.precision != "auto":
-        return settings.precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    return any(bool(getattr(torch.cpu, f, bool)()) for f in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    def _loss(self) -> torch.Tensor:
+        """The loss of the minibatch, its forward pass in the number format of the passes."""
+        lesson = self.lesson
+        with self.passes.cast():
+            outputs, taught = self.passes.forward(self.module, self.batch.pictures), None
+            if lesson.teacher is not None and lesson.settings.distillation > 0:
+                lesson.teacher.eval()
+                with torch.no_grad():
+                    taught = lesson.teacher(self.batch.pictures)
+            return lesson.loss(outputs, self.batch.targets, lesson.settings, taught)
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """The value with all tensors in nested tuples, lists and mappings moved to a device; anything else as it is."""
+    """The value with all tensors in nested tuples, lists and mappings moved to a device; anything else as it is.
+
+    From pinned memory they are copied while the processor goes on.
+    """
     if isinstance(value, torch.Tensor):
-        return value.to(device)
+        return value.to(device, non_blocking=value.device.type == "cpu" and value.is_pinned())
     if isinstance(value, Mapping):
         return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import UsageError
+from halp_trt.training.devices import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,19 +23,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """One process among those that train a network together.
+    """One process among those that train a network together, and what it computes with.
 
-    All processes take the same steps in the same order, each with its own share of every batch.
+    All processes take the same steps in the same order, each with its own share of every batch. A training may go on in
+    another world than it began in: its numbers then differ in their last digits.
 
     Attributes:
         rank: number of this process, counted from 0.
         size: number of processes.
-        device: torch's name of the device that this process computes on.
+        device: torch's name of the device that this process computes on; the network lies there while it is trained,
+            scored and evaluated.
+        compiles: True if forward passes of training steps are compiled.
     """
 
     rank: int = 0
     size: int = 1
-    device: str = "cpu"
+    device: str = CPU
+    compiles: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:

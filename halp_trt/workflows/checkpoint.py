@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from torch import nn
 
 from halp_trt.errors import ArtefactError, UsageError, brief
+from halp_trt.models.moving import device_of
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import Step, Timed
 from halp_trt.specs import ChannelGraph, Count, Length, Microseconds, NonNegative, PruningPlan
 from halp_trt.store import decode, encode, load_tensor_metadata, load_tensors, parse_json, save_tensors
+from halp_trt.training.passes import Passes
 
 __all__ = [
     "Progress",
@@ -40,6 +43,10 @@ _MODULE = "module."
 """Prefix of the network's tensors in a checkpoint."""
 _OPTIMIZER = "optimizer."
 """Prefix of the optimiser's tensors in a checkpoint."""
+_PASSES = "passes."
+"""Prefix of the loss scale in a checkpoint."""
+_DEVICE = "device"
+"""Key of the device that the network lay on."""
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
@@ -159,8 +166,14 @@ class Progress:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: Path, words: object, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Writes words, weights and optimiser state atomically: a kill leaves the previous checkpoint."""
+def save_checkpoint(
+    path: Path,
+    words: object,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    passes: Passes | None = None,
+) -> None:
+    """Writes words, weights, optimiser state and loss scale atomically: a kill leaves the previous checkpoint."""
     tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
     if optimizer is not None:
         names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -168,8 +181,10 @@ def save_checkpoint(path: Path, words: object, module: nn.Module, optimizer: tor
             for key, value in values.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"{_OPTIMIZER}{key}:{names[id(parameter)]}"] = value
-    text = json.dumps(encode(words))
-    save_tensors(path, tensors, {_WORDS: text, _SEAL: seal_of(text, tensors)})
+    if passes is not None:
+        tensors |= {f"{_PASSES}{name}": value for name, value in passes.state().items()}
+    metadata = {_WORDS: json.dumps(encode(words)), _DEVICE: str(device_of(module))}
+    save_tensors(path, tensors, {**metadata, _SEAL: seal_of(metadata, tensors)})
 
 
 def read_checkpoint(path: Path, kind: type[_Words]) -> _Words:
@@ -187,23 +202,42 @@ def read_checkpoint(path: Path, kind: type[_Words]) -> _Words:
         raise not_ours(path, error) from error
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Puts a checkpoint's tensors back; the module must be slim already if they are.
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, passes: Passes | None = None
+) -> None:
+    """Puts a checkpoint's tensors back, each on the device of its parameter.
+
+    The module must be slim already if they are. A change of the device since the checkpoint is warned of.
 
     Raises:
         ArtefactError: it is damaged, or of another network.
     """
     tensors, metadata = load_tensors(path), load_tensor_metadata(path)
-    if metadata.get(_SEAL) != seal_of(metadata.get(_WORDS, ""), tensors):
+    if metadata.pop(_SEAL, "") != seal_of(metadata, tensors):
         raise ArtefactError(f"{path} was changed since it was written; start without --resume")
     own = module.state_dict()
     given = {name[len(_MODULE) :]: value for name, value in tensors.items() if name.startswith(_MODULE)}
     if others := sorted(own.keys() ^ given.keys()) or [name for name in own if not _are_alike(own[name], given[name])]:
         raise ArtefactError(f"{path} is of another network ({brief(others[0])} differs); start without --resume")
     check_finite(given, str(path))
+    scale = {name[len(_PASSES) :]: value for name, value in tensors.items() if name.startswith(_PASSES)}
+    if not all(value.ndim == 0 and bool(torch.isfinite(value)) for value in scale.values()):
+        raise not_ours(path, ArtefactError("its loss scale is no number"))
+    _warn_of_move(metadata.get(_DEVICE), str(device_of(module)))
     module.load_state_dict(given)
+    if passes is not None:
+        passes.restore(scale)
     if optimizer is not None:
         _load_optimizer(path, tensors, dict(module.named_parameters()), optimizer)
+
+
+def _warn_of_move(then: str | None, now: str) -> None:
+    if then not in (None, now):
+        warnings.warn(
+            f"the training began on {then} and goes on on {now}: its numbers differ in their last digits from those "
+            f"of one device, and more where training precision auto stands for another format there",
+            stacklevel=3,
+        )
 
 
 def not_ours(path: Path, error: Exception) -> ArtefactError:
@@ -224,16 +258,16 @@ def _load_optimizer(
         owner = parameters.get(parameter)
         if owner is None or not (_are_alike(owner, value) or (key == _COUNTER and not value.shape)):
             raise ArtefactError(f"{path} is of another network ({brief(name)} differs); start without --resume")
-        optimizer.state[owner][key] = value
+        optimizer.state[owner][key] = value if value.ndim == 0 else value.to(owner.device)  # a count stays on the CPU
 
 
 def _are_alike(own: torch.Tensor, given: torch.Tensor) -> bool:
     return own.shape == given.shape and own.dtype == given.dtype
 
 
-def seal_of(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+def seal_of(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
     """A digest of all that a checkpoint holds: a flipped bit would be trained on otherwise."""
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

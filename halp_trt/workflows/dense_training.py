@@ -15,7 +15,9 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.batches import num_steps
 from halp_trt.training.loop import Saving, train
 from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.passes import passes_of
 from halp_trt.training.settings import TrainSettings
+from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import TrainWords, load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.request import arrays_of
 
@@ -34,6 +36,7 @@ def train_resumably(
     resume: bool,
     progress: Callable[[int, int, float], None],
     save_seconds: float = SAVE_SECONDS,
+    world: World = ALONE,
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
@@ -41,19 +44,21 @@ def train_resumably(
     checkpoint stays until the caller has saved the weights and removes it.
 
     Args:
-        module: the network, with its initial weights; left in evaluation mode.
+        module: the network, with its initial weights, on the device that trains; left in evaluation mode.
         data: training pictures.
         settings: settings of the training.
         checkpoint: file of the checkpoint.
         resume: whether to go on from the checkpoint, where there is one; else it is replaced.
         progress: called with (steps done, steps in total, loss).
         save_seconds: longest time between two checkpoints.
+        world: this process among those that train.
 
     Raises:
         ArtefactError: the checkpoint is damaged, or belongs to another training.
-        NonFiniteError, ModelError, DataError: as ``halp_trt.training.loop.train``.
+        NonFiniteError, UsageError, ModelError, DataError: as ``halp_trt.training.loop.train``.
     """
-    lesson, optimizer = lesson_of(data, settings), make_optimizer(module, settings)
+    lesson, optimizer = lesson_of(data, settings, world=world), make_optimizer(module, settings)
+    passes = passes_of(module, settings, world)
     fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
     if resume and checkpoint.exists():
         words = read_checkpoint(checkpoint, TrainWords)
@@ -63,12 +68,13 @@ def train_resumably(
                 f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
                 f"them, or start without --resume"
             )
-        load_checkpoint(checkpoint, module, optimizer)
+        load_checkpoint(checkpoint, module, optimizer, passes)
     else:
         checkpoint.unlink(missing_ok=True)
 
     def write(done: int) -> None:
-        save_checkpoint(checkpoint, TrainWords(fingerprint=fingerprint, num_trained=done), module, optimizer)
+        words = TrainWords(fingerprint=fingerprint, num_trained=done)
+        save_checkpoint(checkpoint, words, module, optimizer, passes)
 
     train(
         module,
@@ -77,6 +83,7 @@ def train_resumably(
         start_step=start,
         after_step=lambda done, loss: progress(done, total, loss),
         saving=Saving(write=write, seconds=save_seconds),
+        passes=passes,
     )
 
 

@@ -11,10 +11,13 @@ import onnx
 from halp_trt.errors import GraphMismatchError, HalpError, brief
 from halp_trt.graphs.reading import read_model
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
 from halp_trt.specs import EngineRecord, PruningPlan, Target
+from halp_trt.store import check_writable, hold
 from halp_trt.workflows.build import DeployOptions, build_engine
 from halp_trt.workflows.folder import RunFolder, check_free, engine_path, origin_of
+from halp_trt.workflows.parents import check_plan
 
 __all__ = [
     "ROLES",
@@ -51,17 +54,27 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
     """Builds both engines of a run, and the pruned one for TensorRT too where it is installed.
 
     Raises:
-        ArtefactError: the run has no plan or models, or a file cannot be written.
+        ArtefactError: the run has no plan or models, one is not what the plan names, or a file cannot be written.
         GraphMismatchError: the plan is not the models'.
         BuildError: the runtime refuses a model.
         PrecisionError: an engine does not compute in the number formats it was given.
         UsageError: the runtime lacks what is asked for, there is nothing to calibrate on, or an engine of another run
             would be overwritten.
+        InUseError: another process writes these engines.
     """
     order = order or DeployOptions()
+    plan = run.read_plan()
+    check_plan(run.plan, plan)
+    places = [engine_path(order.engines, run, role, target, runtime.suffix) for role in ROLES]
+    with hold(*places):
+        for place in places:
+            check_writable(place, run.dense_model, run.pruned_model)
+        return _deployed(run, runtime, target, order, plan)
+
+
+def _deployed(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions, plan: PruningPlan) -> Deployment:
     if not order.overwrite:
         check_places(run, runtime, target, order.engines)
-    plan = run.read_plan()
     dense = folded(run, plan)
     pruned = read_model(run.pruned_model)
     records = {}
@@ -87,6 +100,7 @@ def folded(run: RunFolder, plan: PruningPlan) -> onnx.ModelProto:
     except HalpError:
         raise
     except Exception as error:  # a sound model, but none that was exported: anything may be odd about it
+        raise_if_stopped(error)
         reason = brief(f"{type(error).__name__}: {error}")
         raise GraphMismatchError(
             f"{run.dense_model} is not the network that {run.plan} was made for ({reason}); run prune again"

@@ -6,14 +6,25 @@ from dataclasses import replace
 
 from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array
+from halp_trt.store import hold
 from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared
-from halp_trt.workflows.settings import DataSettings, PlaceSettings
+from halp_trt.workflows.settings import DataSettings, PlaceSettings, Settings
 from halp_trt.workflows.target import find_target
 
-__all__ = ["deploy_run"]
+__all__ = ["deploy_alone", "deploy_run"]
+
+
+def deploy_alone(run: RunFolder, settings: Settings, order: DeployOptions) -> Deployment:
+    """Builds the engines of a run that no other process works on; raises the errors of :func:`deploy_run`.
+
+    Raises:
+        InUseError: another process has the run, or writes its engines.
+    """
+    with hold(run.path):
+        return deploy_run(run, settings.place, settings.data, order)
 
 
 def deploy_run(

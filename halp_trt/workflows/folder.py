@@ -11,7 +11,8 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.specs import EngineRecord, PruningPlan, Target, Verification
-from halp_trt.store import load, read_bytes, read_json, sha256_file, write_json
+from halp_trt.store import load, read_bytes, read_json, sha256_bytes, sha256_file, write_json
+from halp_trt.workflows.parents import check_engine
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
 __all__ = [
@@ -21,9 +22,13 @@ __all__ = [
     "engine_path",
     "load_engine",
     "origin_of",
+    "slug",
     "table_path",
     "timings_path",
 ]
+
+_MOST_NAME = 200
+"""Characters of a file name without its suffix; file systems take 255 bytes in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,11 @@ class RunFolder:
         return self.path / "saliency.json"
 
     @property
+    def checkpoint(self) -> Path:
+        """Checkpoint from which a killed run goes on; removed when the run is whole."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
     def plan(self) -> Path:
         """The last plan."""
         return self.path / "plan.json"
@@ -91,6 +101,26 @@ class RunFolder:
     def page(self) -> Path:
         """The report as an HTML page."""
         return self.path / "report.html"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run may have, there or not."""
+        dense = (self.trained, self.dense_checkpoint, self.dense_model, self.graph, self.saliency)
+        pruned = (self.checkpoint, self.log, self.weights, self.pruned_model, self.plan)
+        return (self.settings, *dense, *pruned, self.verification, self.page)
+
+    def check_own(self) -> None:
+        """Refuses a folder in which a run's file is a link, a pipe or a device: whoever made it chose what is written.
+
+        Raises:
+            ArtefactError: the message names the first of them.
+        """
+        for path in self.files:
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise ArtefactError(
+                    f"{path} is {'a link' if path.is_symlink() else 'no regular file'}, and a run's files are its own; "
+                    "put the file itself there, or name another folder"
+                )
 
     def read_settings(self) -> Settings:
         """The run's settings.
@@ -134,17 +164,17 @@ def table_path(target: Target, folder: Path = Path("luts")) -> Path:
     """Path of the latency table of a target."""
     words = (target.device, target.runtime, target.runtime_version, target.precision, f"b{target.batch_size}")
     level = "" if target.optimization_level is None else f"o{target.optimization_level}"
-    return folder / f"{_slug(*words, target.power_mode, level)}.jsonl"
+    return folder / f"{slug(*words, target.power_mode, level)}.jsonl"
 
 
 def timings_path(folder: Path, target: Target) -> Path:
     """Path of TensorRT's kernel timings for a target, of all precisions and batch sizes together."""
-    return folder / f"{_slug(target.device, target.runtime, target.runtime_version)}.timings"
+    return folder / f"{slug(target.device, target.runtime, target.runtime_version)}.timings"
 
 
 def engine_path(folder: Path, run: RunFolder, role: str, target: Target, suffix: str) -> Path:
     """Path of an engine of a run; its record lies beside it with the suffix ``.json``."""
-    name = _slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
+    name = slug(run.path.resolve().name, role, target.runtime, target.precision, f"b{target.batch_size}")
     return folder / f"{name}{suffix}"
 
 
@@ -195,13 +225,12 @@ def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
     Raises:
         ArtefactError: a file is missing, damaged, or belongs to another network.
     """
-    if not path.with_suffix(".json").exists():
+    if not (path.is_file() and path.with_suffix(".json").exists()):
         raise ArtefactError(f"there is no engine {path} with a record beside it; run deploy for this target first")
     record = _load_as(EngineRecord, path.with_suffix(".json"))
-    if sha256_file(path) != record.sha256:
+    if path.stat().st_size != record.num_bytes or sha256_file(path) != record.sha256:
         raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")
-    if record.parents.get(parent.name) != sha256_file(parent):
-        raise ArtefactError(f"{path} was not built from {parent} as it is now; run deploy again")
+    check_engine(path, record, parent)
     return record, read_bytes(path)
 
 
@@ -212,6 +241,12 @@ def _load_as(kind: type[Any], path: Path) -> Any:
     return value
 
 
-def _slug(*words: str) -> str:
-    """Words as a file name: lower case, nothing but letters, digits, dots and dashes."""
-    return re.sub(r"[^a-z0-9.]+", "-", " ".join(word for word in words if word).lower()).strip("-")
+def slug(*words: str) -> str:
+    """Words as a file name: lower case, nothing but letters, digits, dots and dashes.
+
+    A long one is cut, and ends in a digest of the whole, so that it has room for suffixes and stays a name of its own.
+    """
+    name = re.sub(r"[^a-z0-9.]+", "-", " ".join(word for word in words if word).lower()).strip("-")
+    if len(name) <= _MOST_NAME:
+        return name
+    return f"{name[: _MOST_NAME - 9]}-{sha256_bytes(name.encode())[:8]}"

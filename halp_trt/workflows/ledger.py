@@ -19,8 +19,10 @@ from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, write_bytes, write_text
+from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.parents import check_plan
 from halp_trt.workflows.request import Subject, arrays_of
 
 __all__ = [
@@ -41,22 +43,24 @@ _REQUEST = "request"
 
 def checkpoint_path(folder: RunFolder) -> Path:
     """Path of the checkpoint from which a killed run goes on; the file is removed when the run is whole."""
-    return folder.path / "checkpoint.safetensors"
+    return folder.checkpoint
 
 
 def finished_plan(folder: RunFolder, fingerprint: str) -> PruningPlan | None:
     """The plan of a run that is whole, None where there is none.
 
     Raises:
-        ArtefactError: the plan is of another request.
+        ArtefactError: the plan is of another request, or a file is not what it was made from.
     """
     if not folder.plan.exists() or checkpoint_path(folder).exists():
         return None
     done = folder.read_plan()
     if done.parents.get(_REQUEST) != fingerprint:
         raise ArtefactError(
-            f"{folder.path} holds a finished run with other settings; repeat them, or start without --resume"
+            f"{folder.path} holds a finished run with other settings; repeat them, name another folder with --out, or "
+            "start over with --force"
         )
+    check_plan(folder.plan, done, advice="restore it, or start without --resume")
     return done
 
 
@@ -140,6 +144,7 @@ def write_progress(
     num_rows: int,
     module: nn.Module,
     optimizer: torch.optim.Optimizer | None,
+    passes: Passes | None = None,
 ) -> None:
     """Writes a checkpoint.
 
@@ -149,9 +154,10 @@ def write_progress(
         fingerprint: fingerprint of the request; another request cannot go on from here.
         num_rows: number of rows in the latency table.
         module, optimizer: the network and its optimiser, whose tensors are kept.
+        passes: the passes of its training, whose loss scale is kept; None without pictures.
     """
     words = PruneWords.of(progress, fingerprint=fingerprint, num_rows=num_rows)
-    save_checkpoint(checkpoint_path(folder), words, module, optimizer)
+    save_checkpoint(checkpoint_path(folder), words, module, optimizer, passes)
 
 
 def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -> tuple[Progress, int]:
@@ -199,6 +205,7 @@ def write_result(
     rewritten = rewrite(with_weights(subject.model, arrays_of(widened)), plan).SerializeToString()
     write_bytes(folder.pruned_model, rewritten)
     parents = {
+        **subject.parents,
         "dense.onnx": sha256_bytes(subject.model.SerializeToString()),
         "pruned.onnx": sha256_bytes(rewritten),
         _REQUEST: fingerprint,

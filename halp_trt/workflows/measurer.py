@@ -181,9 +181,7 @@ def open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
         ArtefactError: there is one and ``resume`` is not set, or it is damaged.
         TargetMismatchError: it is of another target.
     """
-    if not (resume and path.exists()):
-        create_table(path, target)
-        return LatencyTable(target=target, rows={})
+    create_table(path, target, may_exist=resume)
     table = read_table(path)
     check_target(table, target)
     return table

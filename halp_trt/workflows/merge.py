@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halp_trt.errors import ArtefactError, TargetMismatchError, UsageError
 from halp_trt.latency import LatencyTable, differences
-from halp_trt.store import read_table, save
+from halp_trt.store import create_whole_table, hold, read_table
 from halp_trt.workflows.measurer import speed_of
 
 __all__ = ["merge_luts"]
@@ -28,11 +28,20 @@ def merge_luts(paths: Sequence[str | Path], out: str | Path) -> LatencyTable:
         UsageError: there are fewer than two tables.
         ArtefactError: a table is missing or damaged, or ``out`` exists already or cannot be written.
         TargetMismatchError: the tables are not of one target.
+        InUseError: another process writes ``out``.
     """
     if len(paths) < 2:
         raise UsageError(f"merging takes two tables or more, got {len(paths)}")
-    if Path(out).exists():
-        raise ArtefactError(f"{out} exists already; choose another path")
+    with hold(Path(out)):
+        if Path(out).exists():
+            raise ArtefactError(f"{out} exists already; choose another path")
+        whole = _merged(paths)
+        create_whole_table(out, whole)
+    return whole
+
+
+def _merged(paths: Sequence[str | Path]) -> LatencyTable:
+    """The rows and surfaces of several tables in one."""
     tables = [read_table(path) for path in paths]
     whole = LatencyTable(target=tables[0].target, rows={})
     speed_us = next(filter(None, (speed_of(table.rows) for table in tables)), 0.0)
@@ -45,5 +54,4 @@ def merge_luts(paths: Sequence[str | Path], out: str | Path) -> LatencyTable:
         finer = [surface for surface in table.surfaces if len(surface.points) >= known.get(surface.key, 0)]
         whole = whole.with_rows({spec: row.at_speed(speed_us) for spec, row in table.rows.items()})
         whole = whole.with_surfaces(surface.at_speed(speed_us) for surface in finer)
-    save(whole, out)
     return whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import LINES_BYTES, load, open_file, read_json, shown
+from halp_trt.texts import number_in
 
 __all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
 
@@ -55,6 +55,16 @@ class PlanRequest:
     seconds: float | None = None
     limits: Limits = field(default_factory=lambda: Limits(least={}))
     step: int = 8
+
+    @property
+    def graph_path(self) -> Path | None:
+        """The file of the graph, named or beside the saliency; None without either."""
+        return self.graph or (self.saliency and self.saliency.with_name("graph.json"))
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """The files that a plan rests on, None for those that are not named."""
+        return self.source, self.saliency, self.graph_path
 
     def __post_init__(self) -> None:
         if not (self.gap >= 0 and (self.seconds is None or self.seconds > 0)):
@@ -208,11 +218,10 @@ def _is_table(path: Path) -> bool:
 
 
 def _of_network(request: PlanRequest) -> Opened:
-    if request.saliency is None:
+    if request.saliency is None or request.graph_path is None:
         raise UsageError(f"{request.source} is a latency table; name the network's saliency with --saliency, too")
-    graph_path = request.graph or request.saliency.with_name("graph.json")
     table = _load(LatencyTable, request.source)
-    saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, graph_path)
+    saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, request.graph_path)
     dense = PruningPlan.dense(graph)
     steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))
@@ -245,11 +254,8 @@ def _budgeted(problem: Problem, request: PlanRequest) -> Problem:
 
 def _amount(name: str, text: str, dense: float) -> float:
     share = text.strip().endswith("%")
-    try:
-        number = float(text.strip().removesuffix("%"))
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0 and not (share and number > 100)):
+    number = number_in(text.strip().removesuffix("%"))
+    if number is None or number <= 0 or (share and number > 100):
         raise UsageError(
             f"budget {text!r} for {name} is neither a share of up to 100 % of the dense network's nor a number above "
             "0; try '60%'"

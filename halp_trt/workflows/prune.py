@@ -12,6 +12,7 @@ from halp_trt.models.slim import slim
 from halp_trt.models.trial import can_slim
 from halp_trt.planning import Lookup, Measure, Step, first_step
 from halp_trt.specs import PruningPlan
+from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import Progress
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import (
@@ -52,6 +53,7 @@ def prune(
     *,
     lookup: Lookup,
     stopwatch: Stopwatch | None = None,
+    world: World = ALONE,
     resume: bool = False,
     progress: Report = _silent,
     begin: Callable[[], None] = _nothing,
@@ -66,6 +68,7 @@ def prune(
         folder: the run's folder; a killed run goes on from ``checkpoint.safetensors`` in it.
         lookup: measurements of layers, taken on demand or refused.
         stopwatch: times engines, to close the loop between prediction and measurement; None trusts the table.
+        world: this process among those that train, with the device on which the network lies afterwards.
         resume: whether to go on from a checkpoint, where there is one.
         progress: called with the work done, the work in all, and a note.
         begin: called before the first file is written, unless the run was finished already.
@@ -73,14 +76,16 @@ def prune(
     Raises:
         InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
         NonFiniteError: weights, a loss or all gradients are not finite.
-        UsageError: Taylor saliency or fine-tuning is asked for without data.
+        UsageError: Taylor saliency or fine-tuning is asked for without data, or the world's device does not compute in
+            the precision of training.
+        ModelError: the network does not run on that device.
         ArtefactError: the checkpoint belongs to another request or network.
     """
     fingerprint = request.fingerprint(subject)
     done = finished_plan(folder, fingerprint) if resume else None
     if done is not None:
         return done
-    job = prepare(subject, request, folder, fingerprint=fingerprint, lookup=lookup, report=progress)
+    job = prepare(subject, request, folder, fingerprint=fingerprint, lookup=lookup, world=world, report=progress)
     measure = None if stopwatch is None else _measure(subject, stopwatch)
     is_begun = resume and checkpoint_path(folder).exists()
     state = resumed(job) if is_begun else Progress(step=first_step(subject.graph, lookup, measure))

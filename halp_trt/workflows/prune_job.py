@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from halp_trt.models.masks import Masking, get_masking
+from halp_trt.models.moving import check_runs, move
 from halp_trt.models.saliency import Scoring, choose_scoring
 from halp_trt.models.slim import slim
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import Lookup
 from halp_trt.planning.pricing import growing
 from halp_trt.training.optimizer import make_optimizer
+from halp_trt.training.passes import Passes, passes_of
+from halp_trt.training.world import World
 from halp_trt.workflows.checkpoint import Progress, load_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import checkpoint_path, read_progress, write_progress
@@ -39,8 +42,10 @@ class PruneJob:
         lookup: measurements of layers.
         scoring: scores the channels.
         masking: masks the pruned channels.
-        dense: the network before pruning.
+        dense: the network before pruning; on the world's device if it teaches.
         optimizer: the network's optimiser; None without pictures.
+        passes: the passes of its training; None without pictures.
+        world: this process among those that train.
         report: shows the progress.
     """
 
@@ -53,20 +58,35 @@ class PruneJob:
     masking: Masking
     dense: nn.Module
     optimizer: torch.optim.Optimizer | None
+    passes: Passes | None
+    world: World
     report: Report
 
 
 def prepare(
-    subject: Subject, request: PruneRequest, folder: RunFolder, *, fingerprint: str, lookup: Lookup, report: Report
+    subject: Subject,
+    request: PruneRequest,
+    folder: RunFolder,
+    *,
+    fingerprint: str,
+    lookup: Lookup,
+    world: World,
+    report: Report,
 ) -> PruneJob:
-    """The job of a request.
+    """The job of a request; the subject's module lies on the world's device from here on.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
-        UsageError: the saliency is asked for without data.
+        ModelError: the network does not run on that device.
+        UsageError: the saliency is asked for without data, or the device lacks the precision of training.
     """
-    scoring = choose_scoring(request.saliency, has_data=subject.data is not None)
+    has_pictures = subject.data is not None
+    scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
     check_finite(dict(subject.module.state_dict()), "the network")
+    dense, module = copy.deepcopy(subject.module), subject.module
+    if request.train.distillation > 0 and has_pictures:
+        move(dense, world.device)
+    check_runs(move(module, world.device), subject.example)
     return PruneJob(
         subject=subject,
         request=request,
@@ -75,8 +95,10 @@ def prepare(
         lookup=lookup,
         scoring=scoring,
         masking=get_masking(request.mask),
-        dense=copy.deepcopy(subject.module),
-        optimizer=make_optimizer(subject.module, request.train) if subject.data is not None else None,
+        dense=dense,
+        optimizer=make_optimizer(module, request.train) if has_pictures else None,
+        passes=passes_of(module, request.train, world) if has_pictures else None,
+        world=world,
         report=report,
     )
 
@@ -93,7 +115,7 @@ def resumed(job: PruneJob) -> Progress:
         known.rewind(num_rows)
     if state.is_slim:
         slim(module, state.step.plan, job.optimizer)
-    load_checkpoint(checkpoint_path(job.folder), module, job.optimizer)
+    load_checkpoint(checkpoint_path(job.folder), module, job.optimizer, job.passes)
     return state
 
 
@@ -107,4 +129,5 @@ def save_progress(job: PruneJob, state: Progress) -> None:
         num_rows=0 if known is None else known.num_rows,
         module=job.subject.module,
         optimizer=job.optimizer,
+        passes=job.passes,
     )

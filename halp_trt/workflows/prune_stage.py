@@ -13,11 +13,14 @@ from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import BuildOptions, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
+from halp_trt.store import sha256_file
+from halp_trt.workflows.claim import claimed
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import network_of
+from halp_trt.workflows.parents import weights_of
 from halp_trt.workflows.precision import Prepare, preparer
 from halp_trt.workflows.prepared import DenseEngine, Prepared, build_dense, prepare
 from halp_trt.workflows.prune import prune
@@ -27,8 +30,9 @@ from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.unprobed import warn_unprobed
+from halp_trt.workflows.world import world_of
 
-__all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run"]
+__all__ = ["dense_engine", "lookup_of", "prune_alone", "prune_run", "recorded"]
 
 Progress = Callable[[int, int, str], None]
 """A callback that gets the work done, the work in all, and a note."""
@@ -81,17 +85,19 @@ def prune_run(
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
         TargetMismatchError: the latency table is of another target.
         MissingLatencyError: it lacks a layer that may not be measured.
+        RuntimeUnavailableError: the device that is to train is not there.
     """
     if prepared.data is not None and not settings.network.weights and not run.trained.exists():
         warnings.warn(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
     runtime, target = find_target(settings.place)
-    request = check_prunable(settings, runtime, target)
+    request, world = check_prunable(settings, runtime, target), world_of(settings.tune)
     path = table_of(settings.table, target)
     warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
-    asked = settings.changed(lut=str(path), runtime=runtime.name)
+    asked = recorded(settings)
+    weights = weights_of(run.trained, settings.network.weights)
     engine, give_types = dense or dense_engine(prepared, runtime, target)
     return prune(
         Subject(
@@ -100,6 +106,7 @@ def prune_run(
             graph=prepared.graph,
             model=prepared.model,
             data=prepared.data,
+            parents={weights.name: sha256_file(weights)} if weights.exists() else {},
         ),
         request,
         run,
@@ -107,19 +114,46 @@ def prune_run(
         stopwatch=_stopwatch(
             engine, runtime, prepared, give_types, Certainty(max_seconds=settings.prune.timing_seconds)
         ),
+        world=world,
         resume=resume,
         progress=progress,
         begin=lambda: run.write_settings(asked),
     )
 
 
-def prune_alone(settings: Settings, run: RunFolder, progress: Progress, *, resume: bool) -> PruningPlan:
-    """Prunes the network that settings name; raises the errors of :func:`prune_run`."""
+def recorded(settings: Settings) -> Settings:
+    """The settings as a run's folder records them: with the runtime, latency table and training device that are taken.
+
+    Raises:
+        UsageError, BuildError, RuntimeUnavailableError: as ``find_target``, ``table_of`` and ``world_of``.
+    """
+    (runtime, target), device = find_target(settings.place), world_of(settings.tune).device
+    return settings.changed(lut=str(table_of(settings.table, target)), runtime=runtime.name, train_device=device)
+
+
+def prune_alone(
+    settings: Settings, run: RunFolder, progress: Progress, *, resume: bool, force: bool = False
+) -> PruningPlan:
+    """Prunes the network that settings name.
+
+    Args:
+        settings: all settings.
+        run: the folder; a finished run in it stays as it is until the new one, of ``force``, is whole.
+        progress: called with the work done, the work in all, and a note.
+        resume: whether to go on from a checkpoint.
+        force: whether a finished run with other settings may be replaced.
+
+    Raises:
+        HalpError: as :func:`prune_run`, and ``halp_trt.workflows.claim.claimed``.
+    """
     runtime, target = find_target(settings.place)
     check_prunable(settings, runtime, target)
-    table_of(settings.table, target)
-    network, data = network_of(settings, trained=run.trained)
-    return prune_run(prepare(network, data, frozen=settings.prune.frozen), settings, run, progress, resume=resume)
+    with claimed(run, recorded(settings), resume=resume, force=force, keeps_weights=True) as claim:
+        network, data = network_of(settings, trained=claim.place.trained)
+        prepared = prepare(network, data, frozen=settings.prune.frozen)
+        plan = prune_run(prepared, settings, claim.place, progress, resume=claim.resume)
+        claim.publish()
+    return plan
 
 
 def _stopwatch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.specs import PruningPlan, Saliency
 from halp_trt.store import save
 from halp_trt.tasks import lesson_of
-from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.loop import Saving, train
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.step import train_step
@@ -31,8 +32,9 @@ def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Ca
             job.masking.after_backward(job.subject.module, plan, job.optimizer)
             scorer.after_backward()
 
-        if job.subject.data is not None:
-            losses[number + 1] = _train_between(job, plan, number, after_backward)
+        if job.subject.data is not None and job.subject.data.is_labelled:
+            loss = _train_between(job, plan, number, after_backward)
+            losses.update({number + 1: loss} if math.isfinite(loss) else {})
         saliency = scorer.finish()
         if number == 0:
             save(saliency, job.folder.saliency)
@@ -42,22 +44,26 @@ def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Ca
 
 
 def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward: Callable[[], None]) -> float:
-    """Trains for one pruning step; returns the loss of its last minibatch."""
+    """Trains for one pruning step; returns the loss of its last minibatch, not finite if that was skipped."""
     module, data, optimizer, request = job.subject.module, job.subject.data, job.optimizer, job.request
     assert data is not None
     assert optimizer is not None
     loss, first = float("nan"), index * request.num_minibatches
-    for number in range(first, first + request.num_minibatches):
-        settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
-        loss = train_step(
-            module,
-            optimizer,
-            lesson_of(data, settings),
-            step=number,
-            total=num_steps(data, settings),
-            after_backward=after_backward,
-        )
-        job.masking.after_update(module, plan, optimizer)
+    numbers = range(first, first + request.num_minibatches)
+    is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    with prefetched(data, request.train, numbers, job.world, pinned=is_on_gpu) as source:
+        for number in numbers:
+            settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
+            loss = train_step(
+                module,
+                optimizer,
+                replace(lesson_of(data, settings, world=job.world), data=source),
+                step=number,
+                total=num_steps(data, settings),
+                after_backward=after_backward,
+                passes=job.passes,
+            )
+            job.masking.after_update(module, plan, optimizer)
     return loss
 
 
@@ -84,9 +90,10 @@ def fine_tune(job: PruneJob, state: Progress) -> None:
 
     train(
         module,
-        lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None),
+        lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None, world=job.world),
         optimizer=job.optimizer,
         start_step=state.num_tuned,
         after_step=after_step,
         saving=Saving(write=lambda done: save_progress(job, replace(state, num_tuned=done))),
+        passes=job.passes,
     )

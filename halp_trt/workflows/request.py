@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
@@ -91,6 +92,7 @@ class Subject:
         graph: its channel graph.
         model: its dense export.
         data: pictures, None for none.
+        parents: names and SHA-256 of the files that the weights came from.
     """
 
     module: nn.Module
@@ -98,6 +100,7 @@ class Subject:
     graph: ChannelGraph
     model: onnx.ModelProto
     data: DataSet | None
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 def arrays_of(module: nn.Module) -> dict[str, Array]:

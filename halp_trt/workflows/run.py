@@ -12,13 +12,14 @@ from halp_trt.report import units
 from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BuildOptions
 from halp_trt.specs import PruningPlan, Verification
-from halp_trt.store import write_text
+from halp_trt.store import hold, write_text
+from halp_trt.workflows.claim import Claim, claimed
 from halp_trt.workflows.deploy import DeployOptions, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare, with_trained
-from halp_trt.workflows.prune_stage import dense_engine, lookup_of, prune_run
+from halp_trt.workflows.prune_stage import dense_engine, lookup_of, prune_run, recorded
 from halp_trt.workflows.refusals import check_reachable, check_runnable
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.show import open_artefact, page_of
@@ -56,6 +57,7 @@ def run_all(
     *,
     engines: Path,
     resume: bool,
+    force: bool = False,
     bars: Callable[[str], Progress],
     say: Callable[[str], None],
 ) -> RunResult:
@@ -63,9 +65,10 @@ def run_all(
 
     Args:
         settings: the run's settings.
-        run: folder of everything but engines and tables.
+        run: folder of everything but engines and tables; a finished run in it stays until another's pruning is whole.
         engines: folder of the engines.
         resume: whether to go on from the finished stages of an interrupted run.
+        force: whether a finished run with other settings may be replaced.
         bars: makes the progress callback of a stage.
         say: takes one line when a stage is done.
 
@@ -75,24 +78,39 @@ def run_all(
     runtime, target = find_target(settings.place)  # a run that would fail at its end fails before hours of training
     check_runnable(settings, runtime, target)
     path = table_of(settings.table, target)
-    check_places(run, runtime, target, engines)
-    clock = _Clock(say)
+    with claimed(run, recorded(settings), resume=resume, force=force) as claim:
+        check_places(run, runtime, target, engines)
+        return _stages(settings, claim, path, engines, bars, _Clock(say))
+
+
+def _stages(
+    settings: Settings,
+    claim: Claim,
+    path: Path,
+    engines: Path,
+    bars: Callable[[str], Progress],
+    clock: _Clock,
+) -> RunResult:
+    """The stages of a run, one after the other, each timed."""
+    run, place, resume = claim.run, claim.place, claim.resume
 
     # the table does not depend on the weights: a budget out of reach is refused before the network is trained
     untrained, _ = clock.timed(
         "build-lut",
-        lambda: _measure(settings, run, path, bars("build-lut"), resume=resume),
+        lambda: _measure(settings, place, path, bars("build-lut"), resume=resume),
         lambda found: f"{found[1]} layers in {path}",
     )
     prepared, _ = clock.timed(
-        "train", lambda: _train(untrained, settings, run, bars("train"), resume=resume), lambda found: found[1]
+        "train", lambda: _train(untrained, settings, place, bars("train"), resume=resume), lambda found: found[1]
     )
     asked = settings.changed(lut=str(path))
-    dense, plan = clock.timed(
-        "prune",
-        lambda: _prune(prepared, asked, run, engines, bars("prune"), resume=resume),
-        lambda _: str(run.path),
-    )
+
+    def prune() -> tuple[DenseEngine, PruningPlan]:
+        pruned = _prune(prepared, asked, place, engines, bars("prune"), resume=resume)
+        claim.publish()
+        return pruned
+
+    dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
     built = clock.timed(
         "deploy",
         lambda: deploy_run(
@@ -103,7 +121,7 @@ def run_all(
     result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines), _verified)
     clock.timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
     total = sum(clock.seconds.values())
-    say(f"{'total':<10} {total:7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
+    clock.say(f"{'total':<10} {total:7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
     return RunResult(verification=result, seconds=clock.seconds, note=built.note)
 
 
@@ -120,9 +138,10 @@ def _measure(
     network, data = network_of(settings, trained=None if is_new else run.trained)
     prepared = prepare(network, data, frozen=settings.prune.frozen)
     survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
-    _, table = measure_table(
-        prepared.graph, survey, path, runtime, target, lambda n, of: progress(n, of, ""), resume=True
-    )
+    with hold(path):
+        _, table = measure_table(
+            prepared.graph, survey, path, runtime, target, lambda n, of: progress(n, of, ""), resume=True
+        )
     check_reachable(prepared.graph, lookup_of(prepared.graph, settings.table, path, runtime, target), settings)
     return prepared, len(table.rows)
 
@@ -178,7 +197,7 @@ class _Clock:
     """Times stages, and says a line when one is done."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self.seconds: dict[str, float] = {}
 
     def timed(self, stage: str, work: Callable[[], _Value], note: Callable[[_Value], str]) -> _Value:
@@ -186,5 +205,5 @@ class _Clock:
         started = time.perf_counter()
         value = work()
         self.seconds[stage] = round(time.perf_counter() - started, 3)
-        self._say(f"{stage:<10} {self.seconds[stage]:7.1f} s  {note(value)}".rstrip())
+        self.say(f"{stage:<10} {self.seconds[stage]:7.1f} s  {note(value)}".rstrip())
         return value

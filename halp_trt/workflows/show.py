@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,17 @@ from types import MappingProxyType
 from typing import Any
 
 import halp_trt
-from halp_trt.errors import RuntimeUnavailableError
+from halp_trt.errors import ArtefactError, RuntimeUnavailableError
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable, Surface
 from halp_trt.planning.prunability import Prunability, prunability
 from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
+from halp_trt.report.shown import shown
 from halp_trt.specs import ChannelGraph, PruningPlan, Verification
 from halp_trt.store import encode, load, read_steps, read_table
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.prunable import prunable_part
 from halp_trt.workflows.settings import NO_DATA, Settings, settings_json, value_text
 
@@ -128,6 +131,8 @@ def open_artefact(path: Path) -> Opened:
     verification = run.read_verification() if run.verification.exists() else None
     model, data, lut = settings.network.model, settings.data.data, Path(settings.table.lut)
     plan = run.read_plan() if run.plan.exists() else None
+    if plan is not None:
+        _warn_of_changes(run, plan, weights_of(run.trained, settings.network.weights))
     table = read_table(lut) if settings.table.lut and lut.exists() else None
     return Opened(
         title=f"{model} on {data}" if data != NO_DATA else model,
@@ -138,6 +143,14 @@ def open_artefact(path: Path) -> Opened:
         log=read_log(run.log),
         prunability=prunable_part(plan.graph, table) if plan is not None else None,
     )
+
+
+def _warn_of_changes(run: RunFolder, plan: PruningPlan, weights: Path) -> None:
+    """Warns where a file of a run is not what the plan was made from; it can be looked at all the same."""
+    try:
+        check_plan(run.plan, plan, weights)
+    except ArtefactError as error:
+        warnings.warn(str(error), stacklevel=2)
 
 
 def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
@@ -153,7 +166,7 @@ def text_of(opened: Opened) -> str:
     """The artefact or the folder as plain text."""
     if opened.value is not None:
         return describe(opened.value)
-    parts = [opened.title, describe_log(opened.log)]
+    parts = [shown(opened.title), describe_log(opened.log)]
     parts += [describe(opened.plan)] if opened.plan is not None else []
     parts += [describe_prunability(opened.prunability)] if opened.prunability is not None else []
     parts += [describe(opened.verification)] if opened.verification is not None else []
@@ -190,7 +203,7 @@ def page_of(opened: Opened) -> str:
         facts = {name.replace("_", " "): value_text(values[name]) for name in _FACTS}
     if opened.prunability is not None:
         facts |= prunability_facts(opened.prunability)
-    return render(
+    page = render(
         Evidence(
             title=opened.title,
             verification=value if isinstance(value, Verification) else opened.verification,
@@ -202,3 +215,4 @@ def page_of(opened: Opened) -> str:
             value=None if isinstance(value, Verification) else value,
         )
     )
+    return page.encode("utf-8", "backslashreplace").decode()  # half a pair of surrogates has no UTF-8

@@ -53,7 +53,7 @@ def survey_lut(
         path: the table's file.
         runtime: the runtime that measures them.
         target: goes into the header, or must equal the one there.
-        resume: whether to continue a table that exists.
+        resume: whether to continue a table where there is one.
         progress: called with the number of layers measured so far and an estimate of all.
 
     Raises:
@@ -62,8 +62,7 @@ def survey_lut(
         UsageError: there are more layers than probes.
     """
     regions = request.regions(graph)
-    if not resume:
-        create_table(path, target)
+    create_table(path, target, may_exist=resume)
     done = 0
 
     def report(num_done: int, num_total: int) -> None:

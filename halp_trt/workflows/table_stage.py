@@ -9,6 +9,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.planning.prunability import Prunability
 from halp_trt.runtimes import Runtime
 from halp_trt.specs import ChannelGraph, Target
+from halp_trt.store import check_new_table, hold
 from halp_trt.workflows.folder import table_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.precision import check_measurable
@@ -39,8 +40,7 @@ def measure_table(
         TargetMismatchError: it is of another target.
     """
     warn_unprobed(graph, target)
-    whole = resume and path.exists()
-    return path, survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=whole, progress=progress)
+    return path, survey_lut(graph, survey, path=path, runtime=runtime, target=target, resume=resume, progress=progress)
 
 
 def measure_alone(
@@ -55,11 +55,16 @@ def measure_alone(
         ArtefactError, TargetMismatchError: as :func:`measure_table`.
         UnsupportedLayerError: a layer of the network is not understood.
         UsageError: the runtime measures no layers in this precision.
+        InUseError: another process measures the table.
     """
     runtime, target = find_target(settings.place)
     check_measurable(runtime, target)
     asked = settings if settings.network.classes is None else settings.changed(data=NO_DATA)
-    network, data = network_of(asked)
-    graph = prepare(network, data, frozen=settings.prune.frozen).graph
-    found, table = measure_table(graph, survey, path or table_path(target), runtime, target, progress, resume=resume)
+    place = path or table_path(target)
+    with hold(place):
+        if not resume:
+            check_new_table(place)
+        network, data = network_of(asked)
+        graph = prepare(network, data, frozen=settings.prune.frozen).graph
+        found, table = measure_table(graph, survey, place, runtime, target, progress, resume=resume)
     return found, table, prunable_part(graph, table)

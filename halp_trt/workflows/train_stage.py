@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
+from halp_trt.models.moving import check_runs, move
 from halp_trt.models.sources import LoadedModel
 from halp_trt.specs import Score
 from halp_trt.store import save_tensors
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.training.devices import CPU
 from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.dense_training import SAVE_SECONDS, train_resumably
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import NO_DATA, DenseTrainingSettings, FineTuningSettings, Settings
+from halp_trt.workflows.world import world_of
 
 __all__ = ["is_trained_here", "train_dense"]
 
@@ -37,6 +41,8 @@ def train_dense(
 ) -> Score:
     """Trains the dense network in place and saves its weights in the run's folder.
 
+    It lies on the device that trains until it is scored, and on the CPU afterwards.
+
     With ``resume``, a training that was killed goes on from its checkpoint to the same weights, bit for bit.
 
     Returns:
@@ -44,7 +50,8 @@ def train_dense(
 
     Raises:
         NonFiniteError: the loss is NaN or infinite.
-        ModelError, DataError: as ``halp_trt.training.step.train_step``.
+        RuntimeUnavailableError: the device that is to train is not there.
+        UsageError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
         ArtefactError: the checkpoint is damaged, or belongs to another training.
     """
     if not resume:
@@ -54,11 +61,24 @@ def train_dense(
         batch_size=tuning.train_batch,
         learning_rate=settings.train_rate,
         update=tuning.update,
+        precision=cast(Any, tuning.train_precision),
         seed=seed,
     )
-    checkpoint = run.dense_checkpoint
-    train_resumably(network.module, data, how, checkpoint, resume=resume, progress=progress, save_seconds=save_seconds)
-    network.module.zero_grad(set_to_none=True)
-    save_tensors(run.trained, network.module.state_dict(), {"model": network.source, "data": data.name})
-    checkpoint.unlink(missing_ok=True)
-    return evaluate(module_predict(network.module), data)
+    world, module = world_of(tuning), network.module
+    check_runs(move(module, world.device), network.example)
+    train_resumably(
+        module,
+        data,
+        how,
+        run.dense_checkpoint,
+        resume=resume,
+        progress=progress,
+        save_seconds=save_seconds,
+        world=world,
+    )
+    module.zero_grad(set_to_none=True)
+    save_tensors(run.trained, module.state_dict(), {"model": network.source, "data": data.name})
+    run.dense_checkpoint.unlink(missing_ok=True)
+    score = evaluate(module_predict(module), data)
+    move(module, CPU)
+    return score

@@ -16,13 +16,15 @@ from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit, traits_of
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
-from halp_trt.store import load_tensors, read_table, save
+from halp_trt.store import check_writable, hold, load_tensors, read_table, save
+from halp_trt.tasks.data import is_labelled
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
-from halp_trt.workflows.network import network_of
+from halp_trt.workflows.network import check_code, network_of
+from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
@@ -103,24 +105,37 @@ def verify_alone(
     """Verifies the engines of a run by the settings alone; raises the errors of :func:`verify_run`.
 
     Raises:
-        UsageError: the tolerances limit the score's drop, and there are no data to score on.
+        ArtefactError: a file of the run, or its weights, is not what the plan was made from.
+        UsageError: the tolerances limit the score's drop, and there are no labelled data to score on; or the run's file
+            names code that the user does not.
+        InUseError: another process has the run.
     """
-    if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
-        raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
+    check_code(settings.network, settings.data)
+    check_plan(run.plan, run.read_plan(), weights_of(run.trained, settings.network.weights))
+    if tolerances is not None and tolerances.max_drop is not None:
+        if settings.data.data == NO_DATA:
+            raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
+        if not is_labelled(settings.data.data):
+            raise UsageError(
+                f"--max-drop compares scores, and {settings.data.data} has no labels; name others with --data"
+            )
 
     def network() -> tuple[LoadedModel, DataSet | None]:
         return network_of(settings, trained=run.trained)
 
-    return verify_run(
-        run,
-        network,
-        settings.place,
-        settings.table,
-        budget=settings.prune.budget,
-        engines=engines,
-        tolerances=tolerances,
-        with_witness=with_witness,
-    )
+    with hold(run.path):
+        run.check_own()
+        check_writable(run.verification)
+        return verify_run(
+            run,
+            network,
+            settings.place,
+            settings.table,
+            budget=settings.prune.budget,
+            engines=engines,
+            tolerances=tolerances,
+            with_witness=with_witness,
+        )
 
 
 def _table_for(settings: TableSettings, target: Target) -> LatencyTable | None:
@@ -161,7 +176,7 @@ def _contender(
 
 
 def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]) -> Score | None:
-    """The score of an engine at the task of a data set; None without one.
+    """The score of an engine at the task of a data set; None without one, and for pictures without labels.
 
     Args:
         session: session of the engine.
@@ -172,7 +187,7 @@ def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]
         UsageError: the engine has several inputs.
         ModelError, NonFiniteError, DataError: as ``halp_trt.tasks.evaluation.evaluate``.
     """
-    if data is None:
+    if data is None or not data.is_labelled:
         return None
     if len(session.input_shapes) != 1:
         raise UsageError(

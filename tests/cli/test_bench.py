@@ -91,7 +91,7 @@ def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.
         (["a.onnx", "--save", "/proc/none/B.json"], "cannot write"),
         (["a.onnx", "--history", "folder"], "is a folder"),
         (["a.onnx", "--shape", "x"], "write it like"),
-        (["a.onnx", "--seconds", "inf"], "leave it out"),
+        (["a.onnx", "--seconds", "inf"], "'inf' is no finite number"),
         (["a.onnx", "a.onnx"], "two engines are called 'a'"),
         (["table.txt"], "no installed runtime loads"),
         (["folder"], "is no run folder"),

@@ -21,16 +21,18 @@ from tests.borrowed import borrow_table
 
 Verb = Callable[..., Result]
 QUICK = ("--pruning-steps", 1, "--minibatches", 1, "--epochs", 0, "--train-batch", 32, "--width-step", 16)
-BRIEF = ("--seconds", 0.05, "--tolerance", 1e6)
+DATA = ("--data", "tiny:pictures")
+CODE = ("--model", "tiny:net", *DATA)
+"""The user's own code, which a run's file cannot have run."""
+BRIEF = ("--seconds", 0.05, "--tolerance", 1e6, *CODE)
 
 
 @pytest.fixture
 def run(halp_trt: Verb, folder: Path) -> Path:
     """A run that was pruned for ONNX Runtime in fp32."""
-    network = ("--model", "tiny:net", "--data", "tiny:pictures")
-    table = borrow_table(folder / "table.jsonl", *network, "--width-step", 16)
+    table = borrow_table(folder / "table.jsonl", *CODE, "--width-step", 16)
     asked = ("--runtime", "onnxruntime", "--lut", table, *QUICK, "--budget", "70%", "--out", "run")
-    done = halp_trt("prune", *network, *asked)
+    done = halp_trt("prune", *CODE, *asked)
     assert done.exit_code == 0, done.stderr
     return folder / "run"
 
@@ -57,7 +59,7 @@ def test_deploy_and_verify_obey_the_file_before_the_run_and_the_command_line_bef
         ((), ("torch", "fp32")),
         (("--runtime", "onnxruntime", "--precision", "fp16"), ("onnxruntime", "fp16")),
     ):
-        deployed = halp_trt("deploy", run, *asked, "--json")
+        deployed = halp_trt("deploy", run, *asked, *DATA, "--json")
         assert deployed.exit_code == 0, deployed.stderr
         targets = [record["target"] for record in json.loads(deployed.stdout)["engines"][:2]]
         assert [(target["runtime"], target["precision"]) for target in targets] == [expected] * 2

@@ -66,7 +66,7 @@ def test_a_task_of_ones_own_goes_all_the_way(tmp_path: Path, monkeypatch: pytest
     assert found.dense.score is not None
     assert (found.dense.score.name, found.dense.score.unit, found.dense.score.num_examples) == ("error", "cd", 50)
     assert found.drop is not None
-    loose = ("verify", "run", "--tolerance", "100000", "--seconds", "0.01")
+    loose = ("verify", "run", *CHAIN[1:5], "--tolerance", "100000", "--seconds", "0.01")
     kept = CliRunner().invoke(verbs, [*loose, "--max-drop", str(found.drop + 0.01)])
     assert kept.exit_code == 0, kept.output
     lost = CliRunner().invoke(verbs, [*loose, "--max-drop", str(found.drop - 0.01)])

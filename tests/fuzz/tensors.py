@@ -82,7 +82,7 @@ def mutated_checkpoint(path: Path, rng: Random) -> None:
         tensors[rng.choice((name, name, "module.7.weight", "optimizer.:x", "optimizer.momentum_buffer:9"))] = _odd(rng)
     tensors = {name: value for name, value in tensors.items() if value.layout == torch.strided and not value.is_meta}
     tensors = {name: value for name, value in tensors.items() if not (value.is_quantized or value.is_complex())}
-    seal = seal_of(text, tensors) if rng.random() < 0.8 else "0" * 64
+    seal = seal_of({"checkpoint": text}, tensors) if rng.random() < 0.8 else "0" * 64
     save_tensors(path, tensors, {"checkpoint": text, "sha256": seal})
 
 

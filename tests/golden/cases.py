@@ -24,7 +24,7 @@ BUDGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "depthwise": ("85%", "60%"),  # only what removes blocks reaches the second
         "dense-concat": ("75%", "55%"),
         "shuffle": ("80%", "60%"),
-        "attention": ("97%", "91%"),  # likewise
+        "attention": ("97%", "91%"),  # softmax and products of data cost what they cost
     }
 )
 """Of each network a wide and a tight budget; engines are built and verified of the tight one."""

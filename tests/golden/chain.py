@@ -126,7 +126,8 @@ def arrive(folder: Path) -> Values:
     header, *rows = (folder / "table.jsonl").read_text().splitlines()
     table = folder / "borrowed.jsonl"
     table.write_text("\n".join([json.dumps({**json.loads(header), "target": records[0]["target"]}), *rows]) + "\n")
-    told = _told("verify", run, *where, "--engines", engines, "--lut", table, *_BRIEFLY)
+    own = ("--model", RunFolder(path=run).read_settings().network.model)
+    told = _told("verify", run, *own, *where, "--engines", engines, "--lut", table, *_BRIEFLY)
     return {
         "engines": {role: _engine(record) for role, record in zip(("dense", "pruned"), records, strict=False)},
         "verification": _verdict(told),

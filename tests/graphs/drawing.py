@@ -23,8 +23,9 @@ def draw(
     inputs: Mapping[str, Sequence[int]],
     outputs: Sequence[str],
     opset: int = 18,
+    known: Sequence[onnx.ValueInfoProto] = (),
 ) -> onnx.ModelProto:
-    """A model with inferred shapes; nodes without a name are named after their output."""
+    """A model with known and inferred shapes; nodes without a name are named after their output."""
     for node in nodes:
         node.name = node.name or node.output[0]
     graph = helper.make_graph(
@@ -33,6 +34,7 @@ def draw(
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()],
         [helper.make_empty_tensor_value_info(name) for name in outputs],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+        value_info=known,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)

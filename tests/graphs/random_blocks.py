@@ -78,6 +78,18 @@ def layer_norm(c: int, draw: Draw) -> tuple[nn.Module, int]:
     return Block(apply, layer=nn.LayerNorm(c)), c
 
 
+def counted(c: int, draw: Draw) -> tuple[nn.Module, int]:
+    kinds: list[Callable[[Tensor], Tensor]] = [
+        lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
+        lambda x: x * torch.sigmoid(x.amax(1, keepdim=True) - x.amin(1, keepdim=True)),
+        lambda x: x - 0.1 * x.sum(1, keepdim=True),
+        lambda x: x / (x.square().mean((1, 2), keepdim=True) + 0.1).sqrt(),
+        functional.normalize,
+    ]
+    kind = draw(kinds)
+    return Block(lambda self, x: kind(x)), c
+
+
 def frozen_norm(c: int, draw: Draw) -> tuple[nn.Module, int]:
     def apply(self: Any, x: Tensor) -> Tensor:
         scale = self.weight * (self.variance + 1e-5).rsqrt()
@@ -191,8 +203,8 @@ def fenced(c: int, draw: Draw) -> tuple[nn.Module, int]:
 
 
 BLOCKS = (
-    conv, depthwise, transposed, parametrized, standardised, norm, layer_norm, frozen_norm, scaled, activation, pool,
-    residual, branches, gated, squeezed, shuffled, picked, attention, fenced,
+    conv, depthwise, transposed, parametrized, standardised, norm, layer_norm, counted, frozen_norm, scaled, activation,
+    pool, residual, branches, gated, squeezed, shuffled, picked, attention, fenced,
 )  # fmt: skip
 """Makers of blocks: each takes the channels that it reads and a way to draw, and gives a block and what it writes."""
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from halp_trt.errors import ModelError
 from halp_trt.graphs.execute import execute
 from halp_trt.graphs.export import export
+from halp_trt.models.export_check import check_export
 from halp_trt.models.reference import flatten
 
 PICTURE = (1, 3, 8, 8)
@@ -101,17 +102,6 @@ class NumberedArguments(Convolution):
         return torch.relu(self.a(val_0)).mean((2, 3)) + val_1
 
 
-class Confusing(Convolution):
-    """One parameter is called like the exporter's own name for another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.p_scale, self.scale = nn.Parameter(torch.rand(4, 1, 1)), nn.Parameter(torch.rand(4, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.a(x) * self.scale + self.p_scale
-
-
 @pytest.mark.parametrize("persistent", [True, False])
 def test_an_argument_called_like_a_buffer_gets_another_name(persistent: bool) -> None:
     net = Masked(persistent=persistent)
@@ -140,9 +130,59 @@ def test_arguments_may_be_called_like_the_exporters_constants() -> None:
     assert inputs_of(agrees(NumberedArguments(), PICTURE, (1, 4))) == ["val_0", "val_1"]
 
 
-def test_parameters_that_the_exporter_confuses_are_named() -> None:
-    with pytest.raises(ModelError, match=r"takes the tensor 'p_scale'.*rename"):
-        export(Confusing(), (torch.zeros(PICTURE),))
+class Layered(nn.Module):
+    """Buffers, a constant and parameters of layers are called like the exporter's own names for each other."""
+
+    NAMES = ("b_mean", "mean", "p_b_mean", "p_a_weight", "p_network_weight", "b_p_a_weight", "c_extra")
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i, name in enumerate(self.NAMES):
+            value = torch.rand(4, 1, 1) + i
+            if i % 2:
+                self.register_buffer(name, value, persistent=i % 3 == 0)
+            elif name == "c_extra":
+                setattr(self, name, value)
+            else:
+                setattr(self, name, nn.Parameter(value))
+        self.a, self.network = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, bias=False)
+        self.network.register_module("network", nn.BatchNorm2d(4))
+        self.extra = torch.rand(4, 1, 1)
+
+    def forward(self, picture: Tensor, b_picture: Tensor) -> Tensor:
+        y = self.network(torch.relu(self.a(picture))) * self.extra
+        for i, name in enumerate(self.NAMES):
+            y = y * getattr(self, name) if i % 2 else y + getattr(self, name)
+        return self.network.get_submodule("network")(y) + b_picture
+
+
+@pytest.mark.parametrize("order", [("p_scale", "scale"), ("scale", "p_scale"), ("p_p_scale", "p_scale", "scale")])
+def test_parameters_that_the_exporter_confuses_are_told_apart(order: tuple[str, ...]) -> None:
+    class Confusing(Convolution):
+        def __init__(self) -> None:
+            super().__init__()
+            for i, name in enumerate(order):
+                setattr(self, name, nn.Parameter(torch.rand(4, 1, 1) + 3 * i))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * getattr(self, order[0]) + getattr(self, order[1]) - getattr(self, order[-1])
+
+    net = Confusing()
+    model = agrees(net, PICTURE)
+    held = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    assert {name: held[name].max() for name in order} == {name: getattr(net, name).max() for name in order}
+    assert [node.name for node in model.graph.node if node.op_type == "Conv"] == ["a"]
+    assert inputs_of(model) == ["x"]
+    check_export(net, (torch.ones(PICTURE),), model)
+
+
+def test_buffers_and_layers_that_the_exporter_confuses_are_told_apart() -> None:
+    net = Layered()
+    model = agrees(net, PICTURE, (1, 4, 6, 6))
+    assert set(net.state_dict()) - {i.name for i in model.graph.initializer} == {"network.network.num_batches_tracked"}
+    assert [node.name for node in model.graph.node if node.op_type == "Conv"] == ["a", "network"]
+    assert [node.name for node in model.graph.node if node.op_type == "BatchNormalization"] == ["network.network"]
+    assert inputs_of(model) == ["picture", "b_picture"]
 
 
 # ---- pools ----------------------------------------------------------------------------------------------------------

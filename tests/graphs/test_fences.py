@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from halp_trt.graphs.execute import execute
 from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
+from halp_trt.graphs.unprobed import unprobed
 from halp_trt.models.trace import half_plan
 from tests.graphs.agreement import WIDTH, Trunk, agreeing_graph, prunable, reason, seeded
 from tests.graphs.drawing import conv, draw, numbers
@@ -154,11 +155,18 @@ def test_what_is_read_at_places_found_in_the_picture_is_frozen_alone() -> None:
 # ---- drawn by hand: what no exporter would write --------------------------------------------------------------------
 
 
-def drawn(*nodes: NodeProto, outputs: tuple[str, ...] = ("o",), **constants: object) -> onnx.ModelProto:
+def drawn(
+    *nodes: NodeProto,
+    outputs: tuple[str, ...] = ("o",),
+    opset: int = 20,
+    known: Sequence[onnx.ValueInfoProto] = (),
+    **constants: object,
+) -> onnx.ModelProto:
     """``r = relu(a(x))``, ``b(r)``, then the nodes; their outputs are the network's."""
     base = [conv("a", "x"), helper.make_node("Relu", ["a"], ["r"]), conv("b", "r")]
     weights = {"a.weight": numbers(8, 3, 1, 1), "b.weight": numbers(6, 8, 1, 1, seed=1)}
-    return draw([*base, *nodes], {**weights, **constants}, inputs={"x": (1, 3, 6, 6)}, outputs=outputs, opset=20)
+    shapes = {"x": (1, 3, 6, 6)}
+    return draw([*base, *nodes], {**weights, **constants}, inputs=shapes, outputs=outputs, opset=opset, known=known)
 
 
 def halved(model: onnx.ModelProto) -> dict[str, str]:
@@ -205,6 +213,28 @@ def test_what_a_sub_graph_captures_is_frozen() -> None:
     )
     assert reasons["a"] == ""
     assert "(If)" in reasons["b"]
+
+
+def test_a_group_norm_that_is_one_node_keeps_its_channels_alone() -> None:
+    """PyTorch's exporter writes an instance norm between views, which is followed; ONNX tells no shape of this one."""
+    norm = helper.make_node("GroupNormalization", ["b", "scale", "shift"], ["n"], "n", num_groups=3)
+    model = drawn(
+        norm, conv("c", "n"), helper.make_node("Relu", ["c"], ["o"]), opset=21, known=[floats("n", 1, 6, 6, 6)],
+        scale=numbers(6, seed=4), shift=numbers(6, seed=5), **{"c.weight": numbers(5, 6, 1, 1, seed=6)},
+    )  # fmt: skip
+    reasons = halved(model)
+    assert reasons["a"] == ""
+    assert reasons["b"].startswith("n (GroupNormalization) reads it")
+    assert list(unprobed(channel_graph(model, {"a.weight", "b.weight"}), 1)) == ["n"]
+
+
+@pytest.mark.parametrize(("axis", "is_frozen"), [(1, True), (2, False), (-1, False)])
+def test_a_normalisation_over_one_axis_keeps_that_axis_alone(axis: int, is_frozen: bool) -> None:
+    norm = helper.make_node("LpNormalization", ["b"], ["n"], axis=axis)
+    weight = {"c.weight": numbers(5, 6, 1, 1, seed=6)}
+    reasons = halved(drawn(norm, conv("c", "n"), helper.make_node("Relu", ["c"], ["o"]), **weight))
+    assert ("LpNormalization" in reasons["b"]) == is_frozen
+    assert reasons["a"] == ""
 
 
 def test_a_scan_over_the_trunk_is_a_fence() -> None:

@@ -64,6 +64,19 @@ def test_a_picture_smaller_than_its_adaptive_pool_is_followed() -> None:
     assert prunable(agreeing_graph(module, torch.randn(1, 3, 3, 3))) == BOTH
 
 
+def test_a_vgg_whose_adaptive_pool_makes_small_pictures_larger_is_pruned_to_its_last_linear_layer() -> None:
+    def make() -> nn.Module:
+        stages = [
+            layer
+            for before, width in ((3, 4), (4, 6))
+            for layer in (nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))
+        ]
+        head = (nn.Linear(6 * 49, 10), nn.ReLU(), nn.Dropout(), nn.Linear(10, 3))
+        return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(7), nn.Flatten(), *head)
+
+    assert prunable(agreeing_graph(seeded(make))) == {"0": 4, "4": 6, "10": 10}
+
+
 def test_the_network_s_input_may_be_indexed() -> None:
     class Swapped(nn.Module):
         def __init__(self) -> None:

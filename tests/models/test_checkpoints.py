@@ -10,6 +10,7 @@ import enum
 import json
 import os
 import pathlib
+import pickle  # noqa: TID251 (what others write is to be read)
 import types
 import warnings
 import zipfile
@@ -192,19 +193,63 @@ BESIDE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("is_new", [True, False])
+def plain(value: object, path: Path, protocol: int) -> None:
+    path.write_bytes(pickle.dumps(value, protocol))
+
+
+FORMS: dict[str, Callable[[object, Path, int], None]] = {
+    "new": lambda value, path, protocol: torch.save(value, path, pickle_protocol=protocol),
+    "old": lambda value, path, protocol: torch.save(
+        value, path, pickle_protocol=protocol, _use_new_zipfile_serialization=False
+    ),
+    "plain": plain,
+}
+"""Ways to write a value into a file: archives and files of torch.save, and pickles alone."""
+PROTOCOLS = (2, 4, 5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", BESIDE)
-def test_whatever_lies_beside_the_state_dict_stays_a_husk(tmp_path: Path, kind: str, is_new: bool) -> None:
+def test_whatever_lies_beside_the_state_dict_stays_a_husk(tmp_path: Path, kind: str, form: str, protocol: int) -> None:
     saved, path = network(1).state_dict(), tmp_path / "w.pth"
-    torch.save({"args": BESIDE[kind](), "state_dict": saved}, path, _use_new_zipfile_serialization=is_new)
+    FORMS[form]({"args": BESIDE[kind](), "state_dict": saved}, path, protocol)
     assert check_loads(path, saved) == []
 
 
-def test_a_whole_network_gives_its_parameters_and_persistent_buffers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("form", ["new", "plain"])
+def test_a_whole_network_gives_its_parameters_and_persistent_buffers(tmp_path: Path, form: str, protocol: int) -> None:
     module = network(1).half()
     module.get_submodule("body").register_buffer("grid", torch.ones(2), persistent=False)
-    torch.save({"model": None, "ema": module, "date": "today"}, tmp_path / "detector.pt")
+    FORMS[form]({"model": None, "ema": module, "date": "today"}, tmp_path / "detector.pt", protocol)
     assert check_loads(tmp_path / "detector.pt", module.state_dict()) == []
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("form", FORMS)
+def test_tensors_of_every_kind_and_plain_values_are_read_from_every_form(
+    tmp_path: Path, form: str, protocol: int
+) -> None:
+    shared = torch.arange(6.0)
+    stored: dict[str, Any] = {
+        "whole": shared, "part": shared[2:4], "turned": torch.rand(3, 4).t(), "half": torch.rand(3).bfloat16(),
+        "parameter": nn.Parameter(torch.ones(2)), "empty": torch.ones(0),
+        "counts": torch.arange(3), "nested": {"many": [[i] for i in range(300)], "pair": (1, (2.5, None, True))},
+        "long": ["x" * 2000] * 2, "name": "torch", "bytes": b"\x00\xff", "large": 2**70, "set": {1},
+        "fixed": frozenset("a"),
+    }  # fmt: skip
+    if form == "new":  # PyTorch reads these bits from no other form
+        stored["eight"] = torch.rand(2).to(torch.float8_e4m3fn)
+    FORMS[form](stored, tmp_path / "w", protocol)
+    found = read_pickle(tmp_path / "w")
+    assert found.keys() == stored.keys()
+    for name, value in stored.items():
+        if isinstance(value, torch.Tensor):
+            assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
+            assert torch.equal(found[name].float(), value.float())
+        elif name not in ("set", "fixed"):
+            assert found[name] == value
 
 
 class Evil:
@@ -230,19 +275,75 @@ def made_file(marker: Path) -> list[tuple[Callable[..., object], tuple[object, .
 
 
 @pytest.mark.parametrize("number", range(6))
-@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("place", ["beside", "inside", "alone"])
-def test_a_malicious_file_executes_nothing(tmp_path: Path, number: int, is_new: bool, place: str) -> None:
+def test_a_malicious_file_executes_nothing(tmp_path: Path, number: int, protocol: int, form: str, place: str) -> None:
     marker, path = tmp_path / "executed", tmp_path / "w.pth"
     function, arguments = made_file(marker)[number]
     saved, evil = network(1).state_dict(), Evil(function, *arguments)
     stored = {"beside": {"args": evil, "state_dict": saved}, "inside": {**saved, "evil": evil}, "alone": evil}[place]
-    torch.save(stored, path, _use_new_zipfile_serialization=is_new)
+    FORMS[form](stored, path, protocol)
     with contextlib.suppress(ArtefactError):
         check_loads(path, saved)
     assert not marker.exists()
-    torch.load(path, weights_only=False)
+    if form == "plain":
+        pickle.loads(path.read_bytes())  # noqa: S301 (it is this test's own)
+    else:
+        torch.load(path, weights_only=False)
     assert marker.exists(), "the file is harmless, so that this test proves nothing"
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_numbers_of_a_tensor_in_a_plain_pickle_execute_nothing_either(tmp_path: Path, number: int) -> None:
+    marker, inside = tmp_path / "executed", tmp_path / "inside"
+    function, arguments = made_file(marker)[number]
+    FORMS["old"](Evil(function, *arguments), inside, 2)
+    plain(Evil(torch.storage._load_from_bytes, inside.read_bytes()), tmp_path / "w", 4)
+    with contextlib.suppress(ArtefactError):
+        read_pickle(tmp_path / "w")
+    assert not marker.exists()
+    pickle.loads((tmp_path / "w").read_bytes())  # noqa: S301 (it is this test's own)
+    assert marker.exists(), "the file is harmless, so that this test proves nothing"
+
+
+def written(*instructions: bytes) -> bytes:
+    return b"\x80\x04" + b"".join(instructions) + b"."
+
+
+def text(value: bytes) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value
+
+
+ODD: dict[str, bytes] = {
+    "a name computed by a call": written(text(b"os"), b"C\x06system", b"\x93"),
+    "a name out of a container": written(text(b"os"), text(b"system"), b"\x86\x93"),
+    "a name of one part": written(text(b"system"), b"\x93"),
+    "instructions in a name": written(text(b"os"), text(b"x\ncos\nsystem"), b"\x93"),
+    "an empty place of the memo": written(b"h\x07"),
+    "an extension": written(b"\x82\x01"),
+    "a buffer beside the file": written(b"\x97"),
+    "a later protocol": b"\x80\x09K\x01.",
+    "no end": written(text(b"a"))[:-1],
+    "a text that is longer than the file": written(b"\x8d" + b"\xff" * 8),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_pickles_that_no_trainer_writes_are_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "w").write_bytes(ODD[kind])
+    with pytest.raises(ArtefactError, match="unreadable"):
+        read_pickle(tmp_path / "w")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_was_cut_off_is_unreadable(tmp_path: Path, form: str) -> None:
+    FORMS[form]({"a": torch.ones(3), "b": argparse.Namespace(c=1)}, tmp_path / "w", 4)
+    whole = (tmp_path / "w").read_bytes()
+    for length in range(0, len(whole) - 1, 37):
+        (tmp_path / "w").write_bytes(whole[:length])
+        with pytest.raises(ArtefactError, match="unreadable"):
+            read_pickle(tmp_path / "w")
 
 
 def test_husks_of_one_file_do_not_change_those_of_the_next(tmp_path: Path) -> None:
@@ -286,7 +387,7 @@ def test_weights_of_a_wider_network_are_refused_behind_a_prefix_too(tmp_path: Pa
         load_weights(network(), tmp_path / "w.pth")
 
 
-ODD: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+UNPLAIN: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
     "float8": (lambda value: value.to(torch.float8_e4m3fn), r"a tensor of torch\.float8_e4m3fn"),
     "complex": (lambda value: value.to(torch.complex64), r"a tensor of torch\.complex64"),
     "meta": (lambda value: value.to("meta"), r"a tensor without values \(on PyTorch.s meta device\)"),
@@ -296,9 +397,9 @@ ODD: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", UNPLAIN)
 def test_a_tensor_that_is_no_plain_array_is_named(tmp_path: Path, kind: str) -> None:
-    change, words = ODD[kind]
+    change, words = UNPLAIN[kind]
     saved = network(1).state_dict()
     saved["body.0.weight"] = change(saved["body.0.weight"])
     torch.save(saved, tmp_path / "w.pth")
@@ -376,8 +477,8 @@ def scripted(path: Path) -> None:
     torch.jit.save(torch.jit.script(network(1)), path)
 
 
-def plain_pickle(path: Path) -> None:
-    torch.save({"w": np.ones(3)}, path, pickle_protocol=4)
+def arrays(path: Path) -> None:
+    plain({"w": np.ones(3)}, path, 4)
 
 
 def tar(path: Path) -> None:
@@ -397,7 +498,7 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "script": (scripted, "TorchScript archive"),
     "tar": (tar, "tar archive"),
     "zip": (archive, "unreadable"),
-    "pickle": (plain_pickle, "unreadable"),
+    "arrays": (arrays, "no state dict of tensors"),
     "page": (lambda path: path.write_text("<!DOCTYPE html><html>not found</html>"), "are a web page"),
     "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "Git LFS"),
     "empty": (lambda path: path.write_bytes(b""), "unreadable"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halp_trt.errors import MissingLatencyError
-from halp_trt.planning.estimates import estimate
+from halp_trt.planning.estimates import INSIDE, ROUNDS, estimate
 from halp_trt.specs import LayerSpec, Measurement, Operand
 
 MAP = Operand(shape=(1, 8, 10, 10), is_data=True)
@@ -34,3 +34,25 @@ def test_an_estimate_is_a_call_and_the_bytes_moved_at_the_measured_rate() -> Non
 def test_nothing_is_estimated_from_nothing() -> None:
     with pytest.raises(MissingLatencyError, match=r"cannot be measured .*sub-graph"):
         estimate(UNKNOWN, "it runs a sub-graph", {})
+
+
+@pytest.mark.parametrize(
+    ("rounds", "num_rounds", "words"),
+    [
+        (((ROUNDS, 5),), 5, " in 5 rounds"),
+        (((ROUNDS, 1),), 1, ""),
+        ((), 1, " in one round, as the number of rounds is known at run time alone"),
+    ],
+)
+def test_the_body_of_a_loop_counts_in_every_round(
+    rounds: tuple[tuple[str, int], ...], num_rounds: int, words: str
+) -> None:
+    rows = {relu(1): row(2.0), relu(15): row(16.0)}
+    loop = LayerSpec(
+        operator="Loop", in_channels=8, out_channels=8, operands=(MAP,), outputs=(MAP,),
+        attributes=((INSIDE, (3, 3200)), *rounds),
+    )  # fmt: skip
+    found = estimate(loop, "it runs a sub-graph", rows)
+    rate = 14 / 12800  # the rows moved 800 and 12,000 bytes
+    assert found.latency_us == pytest.approx(2 * (1 + 3 * num_rounds) + rate * (6400 + 3200 * num_rounds))
+    assert found.doubt.endswith(f"estimated from the bytes it moves{words}")

@@ -59,6 +59,14 @@ SPECS = {
     "transposed": LayerSpec(
         operator="ConvTranspose", in_channels=16, out_channels=8, in_size=(7, 7), kernel_size=(2, 2), stride=(2, 2)
     ),
+    "channels to the end": LayerSpec(
+        operator="Transpose",
+        in_channels=40,
+        out_channels=16,
+        in_size=(16, 16),
+        attributes=(("perm", (0, 2, 3, 1)),),
+        operands=(Operand(shape=(0, -1, 16, 16)),),
+    ),
 }
 
 
@@ -125,6 +133,10 @@ def test_a_reorder_that_the_network_pays_stays() -> None:
     nodes = layer_nodes(CONV.with_widths(8, 32))
     if len(nodes) > 1:  # this processor reads few channels in plain layout
         assert nodes == ["ReorderOutput", "Conv"]
+
+
+def test_a_transposition_that_a_reorder_does_is_that_reorder() -> None:
+    assert layer_nodes(SPECS["channels to the end"]) in (["ReorderOutput"], ["Transpose"])
 
 
 def test_markers_that_an_optimiser_changed_are_an_error() -> None:

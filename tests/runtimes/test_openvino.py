@@ -319,7 +319,7 @@ def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., objec
     for verb in (
         ("prune", *tiny, *quick, "--out", "run"),
         ("deploy", "run", "--out", "out"),
-        ("verify", "run", "--engines", "out", "--tolerance", "5.0", "--json"),
+        ("verify", "run", *tiny[:4], "--engines", "out", "--tolerance", "5.0", "--json"),
     ):
         done = halp_trt(*verb)
         assert done.exit_code in (0, 1), done.stderr

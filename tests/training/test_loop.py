@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from halp_trt.errors import ModelError, NonFiniteError
+from halp_trt.errors import ModelError, NonFiniteError, UsageError
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.data import load_data
 from halp_trt.training.batches import Batch, num_steps
@@ -103,6 +103,23 @@ def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(digits)
     with pytest.raises(NonFiniteError, match=r"at step 4 of 11 .*lower the learning rate"):
         train_step(module, optimizer, lesson_of(digits, SETTINGS), step=4, total=11)
     assert torch.equal(module[0].weight, before)
+
+
+class Large(nn.Module):
+    """More than any GPU holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90.00 TiB.\nGPU 0 has ...")
+
+
+def test_memory_that_is_too_small_is_a_sentence(digits):
+    module = Large()
+    with pytest.raises(UsageError, match=r"memory of cpu does not hold a training step of 128 pictures.*--train-batch"):
+        train_step(module, make_optimizer(module, SETTINGS), lesson_of(digits, SETTINGS), step=0, total=1)
 
 
 def test_a_network_without_trainable_parameters_is_refused():

@@ -70,7 +70,7 @@ def test_where_it_is_not_one_line_says_how_to_get_it(pruned: Pruned, tmp_path: P
 def test_changed_files_are_refused(pruned: Pruned, tmp_path: Path) -> None:
     built = deploy(pruned.run, RUNTIME, TARGET, DeployOptions(engines=tmp_path))
     path = tmp_path / built.pruned.file
-    with pytest.raises(ArtefactError, match=r"was not built from .*dense\.onnx"):
+    with pytest.raises(ArtefactError, match=r"was not made from .*dense\.onnx"):
         load_engine(path, pruned.run.dense_model)
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ArtefactError, match="is not the engine that its record names"):

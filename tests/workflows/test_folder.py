@@ -8,7 +8,7 @@ from halp_trt.errors import ArtefactError
 from halp_trt.runtimes import synthetic
 from halp_trt.specs import Budget
 from halp_trt.store import read_json, write_json
-from halp_trt.workflows.folder import RunFolder, engine_path, load_engine, table_path
+from halp_trt.workflows.folder import RunFolder, engine_path, load_engine, slug, table_path
 from halp_trt.workflows.settings import Settings
 
 TARGET = synthetic.Synthetic().target("fp32", 4)
@@ -85,3 +85,14 @@ def test_an_engine_without_a_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.raises(ArtefactError, match=r"no engine .*a\.onnx with a record beside it; run deploy"):
         load_engine(tmp_path / "a.onnx", tmp_path / "pruned.onnx")
+
+
+def test_long_names_leave_room_for_suffixes_and_stay_apart(tmp_path: Path) -> None:
+    longest, other = (RunFolder(path=tmp_path / name) for name in ("n" * 240, "n" * 239 + "m"))
+    paths = {
+        engine_path(tmp_path, run, role, TARGET, ".onnx") for run in (longest, other) for role in ("dense", "pruned")
+    }
+    assert len(paths) == 4
+    assert all(len(path.name) <= 210 for path in paths)
+    assert slug("a Name", "", "60%") == "a-name-60"
+    assert len(slug("x" * 5000)) == 200

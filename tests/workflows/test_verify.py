@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -168,18 +169,33 @@ def test_planning_in_a_precision_without_a_table_stops_before_it_starts(
 
 
 @pytest.mark.parametrize(
-    "options", [("--tolerance", "nan"), ("--tolerance", "-100"), ("--seconds", "-1"), ("--seconds", "inf")]
+    ("options", "sentence"),
+    [
+        (("--tolerance", "nan"), "'nan' is no finite number"),
+        (("--tolerance", "-100"), "percent above -100"),
+        (("--seconds", "-1"), "-1.0 is not in the range"),
+        (("--seconds", "inf"), "'inf' is no finite number"),
+    ],
 )
-def test_senseless_limits_are_refused(pruned: Pruned, options: tuple[str, str]) -> None:
+def test_senseless_limits_are_refused(pruned: Pruned, options: tuple[str, str], sentence: str) -> None:
     result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), *options])
     assert result.exit_code == 2
-    assert ("percent above -100" if options[0] == "--tolerance" else "must be finite and not negative") in result.output
+    assert sentence in result.output
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"latency_fraction": math.nan}, {"seconds": -1.0}, {"seconds": math.inf}, {"max_drop": math.nan}],
+)
+def test_the_library_refuses_them_too(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Tolerances(**wrong)
 
 
 def test_a_limit_on_the_drop_needs_a_number_and_data(pruned: Pruned, tmp_path: Path) -> None:
     result = CliRunner().invoke(verbs, ["verify", str(pruned.run.path), "--max-drop", "nan"])
     assert result.exit_code == 2
-    assert "the largest drop of a score must be a finite number" in result.output
+    assert "'nan' is no finite number" in result.output
     blind = pruned.run.read_settings().changed(data="none")
     with pytest.raises(UsageError, match="--max-drop compares scores, and this run has no data"):
         verify_alone(pruned.run, blind, engines=tmp_path, tolerances=replace(QUICK, max_drop=1.0))

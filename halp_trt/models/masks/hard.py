@@ -33,7 +33,7 @@ def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
             tensor = tensors[axis.parameter]
             tensor.index_fill_(axis.axis, dead, 0)
             for state in _state_of(optimizer, tensor):
-                state.index_fill_(axis.axis, dead, 0)
+                state.index_fill_(axis.axis, dead.to(state.device), 0)
 
 
 def freeze_removed_batchnorms(module: nn.Module, plan: PruningPlan) -> None:

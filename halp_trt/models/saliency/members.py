@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from halp_trt.errors import GraphMismatchError
 from halp_trt.specs import ChannelGraph, ParameterAxis
 
-__all__ = ["Member", "members_of", "scored_members", "sum_along", "sum_per_channel"]
+__all__ = ["Member", "members_of", "scored_members", "sum_along", "sum_per_channel", "widest"]
 
 Floats = npt.NDArray[np.float64]
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -106,6 +106,14 @@ def scored_members(
             )
         chosen[group.name] = ranked
     return chosen
+
+
+def widest(values: torch.Tensor) -> torch.Tensor:
+    """The values in float64, or in float32 on a device that has no wider format (MPS)."""
+    try:
+        return values.double()
+    except (TypeError, RuntimeError):
+        return values.float()
 
 
 def sum_along(values: torch.Tensor, axis: int) -> Floats:

@@ -17,7 +17,15 @@ import numpy as np
 from torch import nn
 
 from halp_trt.errors import NonFiniteError, UsageError
-from halp_trt.models.saliency.members import Floats, Member, members_of, scored_members, sum_along, sum_per_channel
+from halp_trt.models.saliency.members import (
+    Floats,
+    Member,
+    members_of,
+    scored_members,
+    sum_along,
+    sum_per_channel,
+    widest,
+)
 from halp_trt.specs import ChannelGraph, Saliency
 
 __all__ = ["Reduction", "SaliencySums", "Taylor", "accumulate", "mean_saliency"]
@@ -138,7 +146,7 @@ def _batch_terms(group: str, members: list[Member], num_channels: int, reduction
         gradient = member.parameter.grad
         if gradient is None:
             continue
-        products = member.parameter.detach().double() * gradient.double()
+        products = widest(member.parameter.detach()) * widest(gradient)
         term = sum_per_channel(sum_along(products, member.axis.axis), member.axis, group, num_channels)
         layer = member.axis.parameter.rpartition(".")[0]
         layers[layer] = layers.get(layer, np.zeros(num_channels)) + term

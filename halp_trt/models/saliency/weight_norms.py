@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from halp_trt.errors import NonFiniteError
-from halp_trt.models.saliency.members import Member, members_of, scored_members, sum_along, sum_per_channel
+from halp_trt.models.saliency.members import Member, members_of, scored_members, sum_along, sum_per_channel, widest
 from halp_trt.specs import ChannelGraph, Saliency
 
 __all__ = ["Magnitude", "magnitude"]
@@ -45,7 +45,7 @@ def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
         for member in members:
             if _is_bias(member):
                 continue
-            squares = member.parameter.detach().double().pow(2)
+            squares = widest(member.parameter.detach()).pow(2)
             norms = np.sqrt(sum_per_channel(sum_along(squares, member.axis.axis), member.axis, group, len(total)))
             if not np.isfinite(norms).all():
                 raise NonFiniteError(f"parameter {member.axis.parameter!r} holds NaN or infinity; load sound weights")

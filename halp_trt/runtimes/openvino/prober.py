@@ -18,6 +18,7 @@ import onnx
 import openvino as ov
 
 from halp_trt.errors import MeasurementError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import CONSUMER, DEFAULT_FOOTPRINT, MARKER, Array
 from halp_trt.runtimes.cpu.round_bench import batches
 from halp_trt.runtimes.openvino.counters import Counters
@@ -255,6 +256,7 @@ def prepared(probe: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(probe)
     except Exception as error:  # protobuf's own errors have no common root
+        raise_if_stopped(error)
         raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
     writers = {name: node for node in model.graph.node for name in node.output}
     readers = {name: node for node in model.graph.node for name in node.input}

@@ -12,6 +12,7 @@ import onnx
 import openvino as ov
 
 from halp_trt.errors import BuildError, PrecisionError, UsageError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.openvino.counters import Counters
 
@@ -50,6 +51,7 @@ class OpenVinoSession:
             shapes = {name: tuple(port.shape) for name, port in ports.items()}
             types = {name: port.element_type.to_dtype().name for name, port in ports.items()}
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
             raise BuildError(
                 f"OpenVINO finds no inputs {', '.join(inputs)} of fixed shapes ({brief(str(error))}); export the model "
                 "again"
@@ -68,6 +70,7 @@ class OpenVinoSession:
             request.infer(share_outputs=True)
             return {name: request.get_tensor(name).data.copy() for name in self.output_names}
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
             raise UsageError(f"the engine fails: {brief(str(error))}; export the network again") from error
 
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
@@ -132,6 +135,7 @@ def compile_model(model: bytes, num_threads: int, *, counts: bool = False) -> ov
             network.reshape({port: [_fixed(size) for size in port.partial_shape] for port in network.inputs})
         compiled = core.compile_model(network, "CPU", settings)
     except Exception as error:  # OpenVINO raises plain RuntimeErrors
+        raise_if_stopped(error)
         raise BuildError(
             f"OpenVINO refuses the model: {_reason(str(error), model)}; check the node it names"
         ) from error
@@ -163,6 +167,7 @@ def make_request(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> ov.
         try:
             request.set_tensor(name, ov.Tensor(np.array(value, order="C")))
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
             found = f"{name!r} of shape {np.shape(value)} and type {np.asarray(value).dtype}"
             raise UsageError(f"the engine refuses its input {found}; feed {shapes}") from error
     return request

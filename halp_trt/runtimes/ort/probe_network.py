@@ -30,6 +30,7 @@ import numpy.typing as npt
 import onnx
 
 from halp_trt.errors import MeasurementError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.cpu.round_bench import Profile
 from halp_trt.runtimes.ort.kernels import overwritten_input
@@ -92,6 +93,7 @@ def probed_layer(model: bytes, open_session: Open) -> ProbedLayer:
     try:
         values = session.run(None, {name: _filled(kind, shape) for name, (kind, shape) in inputs.items()})
     except Exception as error:  # ONNX Runtime's own classes have no common root but this
+        raise_if_stopped(error)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise MeasurementError(f"ONNX Runtime cannot run the probe: {reason}; please report it") from error
     names = [output.name for output in session.get_outputs()]

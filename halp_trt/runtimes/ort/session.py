@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 
 from halp_trt.errors import BuildError, UsageError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 
 __all__ = ["ALL", "NONE", "CpuSession", "open_model", "open_with", "optimised", "options_of"]
@@ -57,6 +58,7 @@ class CpuSession:
         try:
             values = self._session.run(list(self.output_names), dict(inputs))
         except Exception as error:  # ONNX Runtime's own classes have no common root but this
+            raise_if_stopped(error)
             raise UsageError(
                 f"the engine refuses its inputs: {_first_line(error)}; feed {dict(self.input_shapes)}"
             ) from error
@@ -73,6 +75,7 @@ class CpuSession:
             for key in self.output_names:
                 _bind(binding.bind_output, key, kept[f"output {key}"], kept[f"output {key}"].shape)
         except Exception as error:  # ONNX Runtime's own classes have no common root but this
+            raise_if_stopped(error)
             raise UsageError(
                 f"the engine's inputs and outputs are no plain tensors: {_first_line(error)}; export the network again"
             ) from error
@@ -143,6 +146,7 @@ def open_with(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes have no common root but this
+        raise_if_stopped(error)
         raise BuildError(f"ONNX Runtime refuses the model: {_first_line(error)}; check the node it names") from error
 
 

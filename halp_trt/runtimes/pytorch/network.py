@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from halp_trt.errors import BuildError, HalpError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.pytorch.call import Call
 from halp_trt.runtimes.pytorch.operators import OPERATORS
 
@@ -31,6 +32,7 @@ def make_module(model: bytes) -> fx.GraphModule:
     try:
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), data_prop=True).graph
     except Exception as error:  # protobuf's and ONNX's errors have no common root
+        raise_if_stopped(error)
         raise BuildError(f"PyTorch cannot read the model ({_line(error)}); export it again") from error
     if not graph.output:
         raise BuildError("PyTorch finds no network in these bytes; export the model again")
@@ -39,6 +41,7 @@ def make_module(model: bytes) -> fx.GraphModule:
     except HalpError:
         raise
     except Exception as error:  # an operator's inputs or attributes are not those of its definition
+        raise_if_stopped(error)
         raise BuildError(
             f"PyTorch cannot make calls of the model ({type(error).__name__}: {_line(error)}); export it again"
         ) from error

@@ -16,6 +16,7 @@ from torch import fx
 
 from halp_trt.device.gpu import GpuDevice, make_launch
 from halp_trt.errors import MeasurementError, UsageError, brief
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.cpu.settled_bench import ProcessorBench
 from halp_trt.runtimes.gpu_timing import Bench
@@ -80,6 +81,7 @@ class TorchSession:
             with self._around():
                 results = self._call(*tensors)
         except RuntimeError as error:  # shapes inside the network that do not fit each other
+            raise_if_stopped(error)
             raise UsageError(f"the engine fails: {brief(str(error))}; export the network again") from error
         if self._gpu is not None:
             self._gpu.stream.wait()
@@ -226,6 +228,7 @@ class TorchProber:
         try:
             model = onnx.load_from_string(probe)
         except Exception as error:  # protobuf's own errors have no common root
+            raise_if_stopped(error)
             raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
         return self._bench.measure(self._bound(cut_to_layer(model).SerializeToString()))
 

@@ -12,6 +12,7 @@ import onnx
 from halp_trt.device.gpu import Gpu, make_launch, open_gpu
 from halp_trt.device.plan_session import PlanSession, open_plan
 from halp_trt.errors import MeasurementError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.gpu_timing import Bench
 from halp_trt.runtimes.probe_cut import cut_to_layer
 from halp_trt.runtimes.reference import gpu_reference
@@ -70,6 +71,7 @@ class PlanProber:
         try:
             model = onnx.load_from_string(probe)
         except Exception as error:  # protobuf's own errors have no common root
+            raise_if_stopped(error)
             raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
         return self._bench.measure(self._open(cut_to_layer(model).SerializeToString()).enqueue)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import halp_trt
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.gate import Baseline, Baselines, Kept, ProcessTiming, Series, Setup
-from halp_trt.store import load, read_bytes, save, sha256_file, write_bytes
+from halp_trt.store import check_writable, load, read_bytes, save, sha256_file, write_bytes
 from halp_trt.workflows.bench.engines import Contender
 
-__all__ = ["BaselineFile", "Record", "check_writable"]
+__all__ = ["BaselineFile", "Record"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,21 +160,3 @@ class BaselineFile:
         kept = [one for pair in self.baselines.engines.values() for one in (pair.newest, pair.oldest) if one]
         named = {file for one in kept for file in (one.file, one.reference_file) if file}
         return {file for file in named if Path(file).parts[:-1] == (f"{self.path.stem}-engines",)}
-
-
-def check_writable(path: Path) -> None:
-    """Makes sure, before anything is timed, that a file can be written where its folder is there already.
-
-    Raises:
-        ArtefactError: the path is a folder, or its folder cannot be written to.
-    """
-    if path.is_dir():
-        raise ArtefactError(f"{path} is a folder; name a file")
-    folder = next(one for one in path.absolute().parents if one.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ArtefactError(
-            f"cannot write {path}: {folder} takes no file ({error.strerror or error}); choose another path"
-        ) from error

@@ -11,6 +11,7 @@ from halp_trt.runtimes import RUNTIMES, available_runtimes, choose_runtime, get_
 from halp_trt.specs import EngineRecord
 from halp_trt.store import load, sha256_file
 from halp_trt.workflows.folder import RunFolder, timings_path
+from halp_trt.workflows.parents import check_engine
 
 __all__ = ["Contender", "Wish", "find_engines", "find_model"]
 
@@ -187,27 +188,40 @@ def _pruned_engine(run: RunFolder, wish: Wish) -> Path:
     """The one pruned engine of a run in the folder of engines.
 
     Raises:
-        ArtefactError: there is none.
+        ArtefactError: there is none, or it was built from something else than the run has now.
         UsageError: there are several.
     """
     run.read_settings()  # refuses what is no run's folder
-    found = []
+    found: list[tuple[Path, EngineRecord]] = []
     for place in sorted(wish.engines.glob("*.json")):
         record = _record_of(place)
         if record is None or not record.run or run.pruned_model.name not in record.parents:
             continue
         is_ours = (wish.engines / record.run).resolve() == run.path.resolve()
         if is_ours and wish.runtime in ("", record.target.runtime) and wish.precision in ("", record.target.precision):
-            found.append(wish.engines / record.file)
+            found.append((_file_of(record, place), record))
     if not found:
         raise ArtefactError(
             f"there is no pruned engine of {run.path} in {wish.engines}; run 'halp-trt deploy {run.path}' first, or "
             "name the folder of engines with --engines"
         )
     if len(found) > 1:
-        names = ", ".join(str(path) for path in found)
+        names = ", ".join(str(path) for path, _ in found)
         raise UsageError(f"{run.path} has {len(found)} pruned engines: {names}; name one of them, or its --runtime")
-    return found[0]
+    path, record = found[0]
+    check_engine(path, record, run.pruned_model)
+    return path
+
+
+def _file_of(record: EngineRecord, place: Path) -> Path:
+    """The engine beside its record.
+
+    Raises:
+        ArtefactError: the record names a file elsewhere.
+    """
+    if Path(record.file).name != record.file or record.file in ("", ".."):
+        raise ArtefactError(f"{place} names {record.file!r}, expected an engine beside it; run deploy again")
+    return place.with_name(record.file)
 
 
 def _onnx_digest(path: Path, record: EngineRecord | None, digest: str) -> str:

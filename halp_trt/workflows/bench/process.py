@@ -20,6 +20,11 @@ _LONGEST_SECONDS = 1800.0
 """The longest time that one process may take: a build of a large network takes minutes."""
 
 
+_WORKER = "import sys; sys.path[0] or sys.path.pop(0); from halp_trt.workflows.bench.worker import work; work()"
+"""The program of a fresh process. Python puts the working folder first, where engines of others may lie beside files
+that are called like packages."""
+
+
 class TimeIsUpError(HalpError):
     """A process was ended because the time of the gate was up."""
 
@@ -42,7 +47,7 @@ def run_process(job: Job, seconds: float | None = None) -> Findings:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
         with open(path.with_suffix(".err"), "wb") as errors:
             child = subprocess.Popen(
-                [sys.executable, "-m", "halp_trt.workflows.bench.worker", str(path)],
+                [sys.executable, "-c", _WORKER, str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.gate import FASTER, REFUSED, SAME, BenchResult, EngineResult
-from halp_trt.store import append_history
-from halp_trt.workflows.bench.baseline import BaselineFile, Record, check_writable
+from halp_trt.store import append_history, check_writable, hold
+from halp_trt.workflows.bench.baseline import BaselineFile, Record
 from halp_trt.workflows.bench.engines import Wish, find_engines, find_model
 from halp_trt.workflows.bench.gate import Outcome, Terms, bench
 
@@ -65,10 +65,18 @@ class BenchRequest:
             raise UsageError("--update and --accept change the file of --baseline; name it")
         if unknown := sorted(set(terms.allowed) - REFUSED.keys()):
             raise UsageError(f"--allow knows {', '.join(REFUSED)}, not {unknown[0]!r}; choose one of them")
-        changed = [self.baseline] if self.baseline and (self.updates or self.accept) else []
-        for path in (*changed, self.save, self.history, *self.outputs):
-            if path is not None:
-                check_writable(path)
+        for path in (*self.changed, *self.outputs):
+            check_writable(path)
+        kept = [path for path in (self.baseline, self.save) if path is not None]
+        reports = [path for path in (self.history, *self.outputs) if path is not None]
+        for index, path in enumerate(reports):
+            check_writable(path, *kept, *reports[:index])
+
+    @property
+    def changed(self) -> list[Path]:
+        """The files that are read and written: baselines and history."""
+        updated = self.baseline if self.updates or self.accept else None
+        return [path for path in (updated, self.save, self.history) if path is not None]
 
 
 def run_bench(request: BenchRequest, terms: Terms) -> BenchResult:
@@ -77,14 +85,22 @@ def run_bench(request: BenchRequest, terms: Terms) -> BenchResult:
     Raises:
         UsageError: the wishes make no sense, or engine and baseline cannot be compared.
         ArtefactError: a file is missing, damaged or cannot be written.
+        InUseError: another process changes a file of baselines or the history.
         HalpError: an engine does not load or cannot be timed.
     """
     request.check(terms)
+    with hold(*request.changed, *request.outputs):
+        return _run(request, terms)
+
+
+def _run(request: BenchRequest, terms: Terms) -> BenchResult:
     file = BaselineFile.read(request.baseline) if request.baseline else None
     target = BaselineFile.begin(request.save) if request.save else None
     contenders = list(find_engines(request.engines, request.wish))
     if request.model:
         contenders.append(find_model(request.model, request.num_builds, request.wish))
+    for path in (*request.changed, *request.outputs):
+        check_writable(path, *(one.path for one in contenders))
     with tempfile.TemporaryDirectory(prefix="halp-trt-") as folder:
         outcome = bench(contenders, terms, Path(folder), file)
         notes: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -12,8 +13,12 @@ from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import PRECISIONS, Budget
 from halp_trt.tasks import TASKS
+from halp_trt.tasks.preparation import AUTO as AUTO_PREPARATION
+from halp_trt.tasks.preparation import INTERPOLATIONS, preparation_names
+from halp_trt.training.devices import AUTO as ANY_DEVICE
+from halp_trt.training.settings import STEP_PRECISIONS
 from halp_trt.training.updates import UPDATES
-from halp_trt.workflows.settings.option import option
+from halp_trt.workflows.settings.option import Concern, option
 
 __all__ = [
     "NO_DATA",
@@ -30,62 +35,124 @@ __all__ = [
 NO_DATA = "none"
 """The data source of a run without pictures."""
 
+AUTO_WORKERS = "auto"
+"""The number of workers that follows from the data and the machine."""
 _LARGEST_SEED = 2**63 - 1  # the largest that PyTorch's generators take
+_MOST_CLASSES = 10**6
+_MOST_PICTURES = 2**16
+"""Pictures in one run of an engine, or in one training step."""
+_MOST_STEPS = 1_000
+_MOST_EPOCHS = 100_000
+_MOST_MINIBATCHES = 10**6
+_MOST_CHANNELS = 2**16
+_MOST_SECONDS = 86_400.0
+"""A day."""
+_MOST_NUMBERS = 2**30
+"""Numbers in an input without the batch: 4 GiB of them."""
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    if text and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+    if text and not re.fullmatch(r"[1-9][0-9]{0,9}(x[1-9][0-9]{0,9}){0,7}", text):
         raise UsageError(f"input {text!r} is no shape; expected CHANNELSxHEIGHTxWIDTH such as 3x224x224")
     return tuple(int(size) for size in text.split("x")) if text else ()
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if shape and not (min(shape) >= 1 and math.prod(shape) <= _MOST_NUMBERS):
+        raise UsageError(
+            f"an input of {'x'.join(map(str, shape))} has {math.prod(shape):,} numbers; expected 1 to "
+            f"{_MOST_NUMBERS:,}, such as those of 3x224x224"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSettings:
+class NetworkSettings(Concern):
     """The dense network: where it comes from and what it reads."""
 
     model: str = option(
         "demo",
         "The network: demo, resnet20, resnet32, resnet56, mobilenetv2-cifar, torchvision:NAME, timm:NAME or "
         "module:factory.",
+        may_be_code=True,
     )
     weights: str = option("", "The network's trained weights: safetensors, or a PyTorch state dict.", is_path=True)
     input: tuple[int, ...] = option(
         (),
         "Input shape as CHANNELSxHEIGHTxWIDTH, such as 3x224x224; needed if neither model nor data tell it.",
         parse=_shape,
+        check=_check_shape,
     )
-    classes: int | None = option(None, "Number of classes; needed if the data do not tell it.", least=1)
+    classes: int | None = option(
+        None, "Number of classes; needed if the data do not tell it.", least=1, most=_MOST_CLASSES
+    )
+
+
+def _workers(text: str) -> str:
+    if text != AUTO_WORKERS and not re.fullmatch(r"[0-9]{1,4}", text):
+        raise UsageError(f"workers {text!r} is no number of processes; expected 0, 1, 2 ... or {AUTO_WORKERS}")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSettings:
+class DataSettings(Concern):
     """The pictures that the network is trained and scored on."""
 
-    data: str = option("digits", "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.")
+    data: str = option(
+        "digits",
+        "The pictures: digits, cifar10:PATH, imagefolder:PATH, pictures:PATH (without labels), module:factory, or "
+        "none.",
+        may_be_code=True,
+    )
     task: str = option("", "The task of the data; by default the data set's own.", choices=TASKS)
     on_bad_picture: str = option("refuse", "Reaction to a picture that cannot be read.", choices=("refuse", "skip"))
+    preparation: str = option(
+        AUTO_PREPARATION,
+        "The way of pictures in files to the network's input: imagenet crops, cifar moves, plain fits; auto is "
+        "imagenet as timm's and torchvision's networks were trained, else plain.",
+        choices=preparation_names,
+    )
+    interpolation: str = option(
+        "", "Interpolation when pictures are resized; by default the preparation's.", choices=INTERPOLATIONS
+    )
+    crop: float | None = option(
+        None,
+        "Share of the resized picture's sides that is kept at test; by default the preparation's.",
+        least=0,
+        most=1,
+        is_above_least=True,
+    )
+    workers: str = option(
+        AUTO_WORKERS,
+        "Processes that read pictures ahead; auto takes all cores but one for pictures in files, else none.",
+        parse=_workers,
+    )
+
+    @property
+    def num_workers(self) -> int | None:
+        """The number of processes that read pictures ahead; None leaves it to the data."""
+        return None if self.workers == AUTO_WORKERS else int(self.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceSettings:
+class PlaceSettings(Concern):
     """The engine's runtime and number format; without a named runtime, the installed ones decide."""
 
     runtime: str = option(
         "", "The runtime of the engine; picked from the installed ones if none is named.", choices=RUNTIMES
     )
     precision: str = option("fp32", "Number format of the engine, as far as the runtime has it.", choices=PRECISIONS)
-    batch: int = option(1, "Pictures in one run of the engine.", least=1)
+    batch: int = option(1, "Pictures in one run of the engine.", least=1, most=_MOST_PICTURES)
     optimization_level: int | None = option(
         None, "Effort of TensorRT's search for kernels, 0 to 5; the same for table and engine.", least=0, most=5
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableSettings:
+class TableSettings(Concern):
     """The latency table: its file, its grid, and the treatment of widths that it lacks."""
 
     lut: str = option("", "The latency table to use instead of the one of this target in luts/.", is_path=True)
-    width_step: int = option(8, "Channels between two measured widths of a layer.", least=1)
+    width_step: int = option(8, "Channels between two measured widths of a layer.", least=1, most=_MOST_CHANNELS)
     on_miss: str = option(
         "",
         "Reaction to a width that a plan needs and the table lacks; by default as --refine says.",
@@ -102,7 +169,7 @@ class TableSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PruneSettings:
+class PruneSettings(Concern):
     """The budget of pruning, its method and its limits."""
 
     budget: Budget = option(  # noqa: RUF009 (it makes a field)
@@ -115,8 +182,8 @@ class PruneSettings:
         AUTO, "The score of channels; auto is by gradients (taylor) if there are data.", choices=saliency_names
     )
     mask: str = option("hard", "Treatment of pruned channels while the network is trained on.", choices=MASKS)
-    pruning_steps: int = option(5, "Pruning steps on the way to the budget.", least=1)
-    minibatches: int = option(20, "Training minibatches between two pruning steps.", least=1)
+    pruning_steps: int = option(5, "Pruning steps on the way to the budget.", least=1, most=_MOST_STEPS)
+    minibatches: int = option(20, "Training minibatches between two pruning steps.", least=1, most=_MOST_MINIBATCHES)
     max_prune: float = option(100.0, "Largest removable part of a channel group, in percent.", least=0, most=100)
     max_prune_step: float = option(
         100.0,
@@ -129,35 +196,49 @@ class PruneSettings:
         30.0,
         "Time for comparing the engines of a pruning step, at most; less once their ratio is known.",
         least=0,
+        most=_MOST_SECONDS,
     )
     frozen: tuple[str, ...] = option((), "Name of a layer whose channels all stay; may be given several times.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenseTrainingSettings:
+class DenseTrainingSettings(Concern):
     """Training of the dense network, if no weights are given."""
 
-    train_epochs: int = option(8, "Epochs of training the dense network, if no weights are given.", least=0)
+    train_epochs: int = option(
+        8, "Epochs of training the dense network, if no weights are given.", least=0, most=_MOST_EPOCHS
+    )
     train_rate: float = option(0.1, "Peak learning rate of that training.", least=0, most=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FineTuningSettings:
+class FineTuningSettings(Concern):
     """Training between the pruning steps and after the last one."""
 
-    epochs: int = option(8, "Epochs of fine-tuning after the last step.", least=0)
+    epochs: int = option(8, "Epochs of fine-tuning after the last step.", least=0, most=_MOST_EPOCHS)
     tune_rate: float = option(0.02, "Learning rate while pruning and fine-tuning.", least=0, most=1)
-    train_batch: int = option(128, "Pictures in one training step.", least=1)
+    train_batch: int = option(128, "Pictures in one training step.", least=1, most=_MOST_PICTURES)
     distillation: float = option(
         0.0, "Weight of the dense network's outputs in the loss of fine-tuning, 0 to 1.", least=0, most=1
     )
     update: str = option(
         "sgd", "The rule by which gradients change the weights, in every training of a run.", choices=UPDATES
     )
+    train_device: str = option(
+        ANY_DEVICE,
+        "The device that trains: auto takes a GPU that is there, else the CPU; or cpu, cuda, cuda:1, any of PyTorch's. "
+        "Engines run where --runtime says.",
+    )
+    train_precision: str = option(
+        "auto",
+        "Number format of training steps; auto is bf16 where the device computes in it natively, else fp32.",
+        choices=STEP_PRECISIONS,
+    )
+    compile: bool = option(False, "Compile the forward pass of training steps with torch.compile.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomSettings:
+class RandomSettings(Concern):
     """The start of everything random."""
 
     seed: int = option(0, "Seed of everything random.", least=0, most=_LARGEST_SEED)

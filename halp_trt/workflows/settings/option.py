@@ -7,15 +7,17 @@ underscores), its type, its default and its :class:`Option`.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from halp_trt.errors import UsageError
 from halp_trt.specs import Budget
 
-__all__ = ["Declared", "Option", "declared", "option", "value_text"]
+__all__ = ["Concern", "Declared", "Option", "declared", "option", "value_text"]
 
 _KEY = "option"
 
@@ -32,6 +34,8 @@ class Option:
             converted.
         parse: converts a text to the value; raises UsageError for a text without sense.
         is_path: whether the text is a path.
+        check: raises UsageError for a value that the setting cannot have.
+        may_be_code: whether the text may name code of the user's, ``module:factory``.
     """
 
     help: str
@@ -41,6 +45,8 @@ class Option:
     choices: Collection[str] | Callable[[], Collection[str]] | None = None
     parse: Callable[[str], Any] | None = None
     is_path: bool = False
+    check: Callable[[Any], None] | None = None
+    may_be_code: bool = False
 
 
 def option(default: Any, help: str, **kind: Any) -> Any:
@@ -73,6 +79,41 @@ class Declared:
     def is_list(self) -> bool:
         """True if it may be given several times, and is a list in the file."""
         return bool(self.kind == tuple[str, ...])
+
+    @property
+    def range_text(self) -> str:
+        """The numbers that it can be, in words."""
+        least, most = self.option.least, self.option.most
+        kind = "a whole number" if self.kind is int else "a number"
+        if least is None or most is None:
+            return kind if least is None else f"{kind} of at least {least}"
+        return f"{kind} {f'above {least} and up to' if self.option.is_above_least else f'from {least} to'} {most}"
+
+    def check(self, value: Any) -> None:
+        """Refuses a value that the setting cannot have, wherever it came from.
+
+        Raises:
+            UsageError: a number is out of bounds, or the option's own check refuses the value.
+        """
+        option = self.option
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            least = -math.inf if option.least is None else option.least
+            most = math.inf if option.most is None else option.most
+            if not least <= value <= most or (option.is_above_least and value == least):
+                raise UsageError(f"setting {self.key!r} is {value}; expected {self.range_text}")
+        if option.check is not None:
+            option.check(value)
+
+
+class Concern:
+    """The root of the settings' dataclasses: their values are checked when one is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        kind: type = type(self)
+        for one in declared(kind):
+            one.check(getattr(self, one.name))
 
 
 @cache

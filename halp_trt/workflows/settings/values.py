@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.models.factories import Recorded
 from halp_trt.specs import Budget
 from halp_trt.store import decode, encode, shown
+from halp_trt.tasks.preparation import PLAIN
 from halp_trt.workflows.settings.concerns import (
     DataSettings,
     DenseTrainingSettings,
@@ -72,6 +73,12 @@ class Settings:
             concerns[one.name] = replace(concern, **changes)
         return Settings(**concerns)
 
+    def recorded(self, names: Iterable[str]) -> Settings:
+        """These settings, with the named ones marked as not the user's, where they may name code."""
+        values, asked = self.by_name(), set(names)
+        may_be_code = [one for one in all_settings().values() if one.option.may_be_code and one.name in asked]
+        return self.changed(**{one.name: Recorded(values[one.name], f"--{one.key}") for one in may_be_code})
+
     def by_name(self) -> dict[str, Any]:
         """All values by the name of their setting."""
         concerns = [getattr(self, one.name) for one in fields(self)]
@@ -104,7 +111,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_json(data: object) -> Settings:
-    """The settings in a ``run.json``, also in one by an earlier version.
+    """The settings in a ``run.json``, also in one by an earlier version; code that they name is not run.
 
     Raises:
         ArtefactError: it is another file, damaged, or a newer version's.
@@ -119,30 +126,14 @@ def settings_from_json(data: object) -> Settings:
         value = _from_first(value)
     if unknown := sorted(value.keys() - CONCERNS.keys()):
         raise ArtefactError(f"Settings has no field {shown(unknown[0])}; a newer halp-trt wrote it, upgrade")
-    settings = Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
-    _check_bounds(settings)
-    return settings
+    if isinstance(pictures := value.get("data", {}), dict):
+        value = {**value, "data": {**_EARLIER_DATA, **pictures}}
+    found = Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
+    return found.recorded(found.by_name())
 
 
-def _check_bounds(settings: Settings) -> None:
-    """Refuses numbers beyond the bounds of their options.
-
-    Raises:
-        ArtefactError: there is one; the sentence names its setting.
-    """
-    values = settings.by_name()
-    for one in all_settings().values():
-        value, option = values[one.name], one.option
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        least = -math.inf if option.least is None else option.least
-        most = math.inf if option.most is None else option.most
-        if not least <= value <= most or (option.is_above_least and value == least):
-            raise ArtefactError(
-                f"Settings.{one.name} is {shown(value)}, beyond the bounds of --{one.key}; run prune again"
-            )
-
-
+_EARLIER_DATA: Mapping[str, Any] = MappingProxyType({"preparation": PLAIN.name})
+"""Settings of the pictures as they were before there was a choice, for files that lack them."""
 _FIRST_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"data": "none", "runtime": "onnxruntime", "method": "halp", "on_miss": "measure", "budget": "60%"}
 )
