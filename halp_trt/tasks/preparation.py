@@ -53,6 +53,10 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """Pillow's ways to interpolate."""
 
 
+_LONGEST = 50
+"""Longest side of a picture that is resized as a whole, in widths of the other side."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """The way of pictures to the network's input size.
@@ -138,9 +142,18 @@ def fitted(picture: Image.Image, size: Size, how: Preparation) -> Image.Image:
     method = Image.Resampling[how.interpolation.upper()]
     if how.crop is None:
         return picture if picture.size == (width, height) else ImageOps.fit(picture, (width, height), method=method)
+    picture = _shortened(picture)
     high, wide = RESIZES[how.resize]((picture.height, picture.width), _scaled(size, how.crop))
     resized = picture if picture.size == (wide, high) else picture.resize((wide, high), method)
     return _centre(resized, size, _fill(picture, how) if how.resize == "border" else 0)
+
+
+def _shortened(picture: Image.Image) -> Image.Image:
+    """The centre of a picture that is far longer than wide; resized as a whole, it would take gigabytes."""
+    longest = _LONGEST * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    return _centre(picture, (min(picture.height, longest), min(picture.width, longest)), 0)
 
 
 def _scaled(size: Size, crop: float) -> Size:

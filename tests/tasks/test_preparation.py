@@ -88,6 +88,22 @@ def test_torchvisions_networks_see_what_their_weights_say(name: str) -> None:
     assert load_model(f"torchvision:{name}").input_shape == (3, side, side)
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_line_of_pixels_takes_no_gigabytes(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    areas = []
+    resize = Image.Image.resize
+
+    def watched(picture: Image.Image, to: tuple[int, int], *how: object, **more: object) -> Image.Image:
+        areas.append(to[0] * to[1])
+        return resize(picture, to, *how, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    pixels = as_pixels(fitted(Image.new("RGB", size, (9, 9, 9)), (224, 224), PREPARATIONS["imagenet"]))
+    assert pixels.shape == (3, 224, 224)
+    assert (pixels == 9).all()
+    assert max(areas) < 4_000_000
+
+
 def test_other_networks_tell_nothing_and_are_fitted() -> None:
     assert [pictures_seen(source) for source in ("demo", "resnet20", "my.net:make")] == [None] * 3
     assert choose_preparation(AUTO, None).name == "plain"
