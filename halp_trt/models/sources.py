@@ -21,7 +21,7 @@ from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
 from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
-from halp_trt.models.weights import check_finite, load_weights
+from halp_trt.models.weights import check_finite, load_weights, oddity
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
 __all__ = ["LoadedModel", "is_own_network", "load_model"]
@@ -203,8 +203,13 @@ def _check_single_precision(module: nn.Module, source: str) -> None:
         ModelError: the message names the first such tensor.
     """
     for name, tensor in module.state_dict().items():
-        if tensor.is_meta:
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
             raise ModelError(f"{source!r}: {name!r} has no values, it lies on PyTorch's meta device; give it weights")
+        if (kind := oddity(tensor)) and not (isinstance(tensor, torch.Tensor) and tensor.is_complex()):
+            raise ModelError(
+                f"{source!r}: {name!r} is {kind}, expected a plain tensor of torch.float32; prune the network before "
+                f"it is quantised or made sparse, an engine's number format is chosen with the precision"
+            )
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ModelError(
                 f"{source!r}: {name!r} is {tensor.dtype}, expected torch.float32; call .float() on the network and its "

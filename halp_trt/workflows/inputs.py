@@ -9,10 +9,10 @@ import onnx
 import torch
 
 from halp_trt.errors import DataError, UsageError
+from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.network import load_pictures, seen_by
 from halp_trt.workflows.settings import NO_DATA, DataSettings

@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from halp_trt.errors import UsageError
+from halp_trt.graphs.reading import parse_model, read_model
 from halp_trt.latency import LatencyTable, check_target
 from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.widen import unslim
 from halp_trt.planning.resources import network_footprint
-from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
+from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit, traits_of
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
 from halp_trt.store import check_writable, hold, load_tensors, read_table, save
 from halp_trt.tasks.data import is_labelled
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
-from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
@@ -169,6 +169,8 @@ def _contender(
 ) -> LoadedEngine:
     path = engine_path(engines, run, role, target, runtime.suffix)
     record, engine = load_engine(path, parent)
+    if not traits_of(runtime.name).is_ahead_of_time:  # its engines are ONNX models
+        parse_model(engine, str(path), advice="run deploy again")
     session = runtime.load(engine, target)
     return LoadedEngine(record=record, session=session, model=read_model(parent), engine=engine)
 

@@ -153,6 +153,20 @@ def test_files_that_are_not_what_the_plan_names_are_refused(
     assert traces(place) == []
 
 
+@pytest.mark.parametrize("name", ["run.json", "plan.json", "verification.json", "log.jsonl"])
+def test_records_of_any_size_and_pipes_are_refused_at_once(place: Path, name: str) -> None:
+    path = place / "run" / name
+    path.touch()
+    _grow(path)
+    assert name in refusal(halp("show", "run"))
+    path.unlink()
+    os.mkfifo(path)
+    assert name in refusal(halp("show", "run"))
+    if name in ("run.json", "plan.json"):
+        for words in (("deploy", "run", *PLACE), ("verify", "run", *PLACE, *CODE, *BRIEFLY)):
+            assert name in refusal(halp(*words))
+
+
 def test_engines_of_another_plan_or_network_are_refused(place: Path) -> None:
     (place / "run/plan.json").write_text((place / "run/plan.json").read_text() + "\n")
     for words in (("verify", "run", *PLACE, *CODE, *BRIEFLY), ("bench", "run", *PLACE)):

@@ -60,8 +60,8 @@ def _shape(text: str) -> tuple[int, ...]:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if shape and not (min(shape) >= 1 and math.prod(shape) <= _MOST_NUMBERS):
         raise UsageError(
-            f"an input of {'x'.join(map(str, shape))} has {math.prod(shape):,} numbers; expected 1 to "
-            f"{_MOST_NUMBERS:,}, such as those of 3x224x224"
+            f"input {'x'.join(map(str, shape))} is no shape that can be; expected sizes of at least 1, and "
+            f"{_MOST_NUMBERS:,} numbers at most in all, such as 3x224x224"
         )
 
 
