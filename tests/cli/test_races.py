@@ -236,5 +236,6 @@ def test_kills_at_random_moments_leave_the_old_run_or_the_new_one(there: Path, t
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(7200)
 def test_a_hundred_kills_leave_the_old_run_or_the_new_one(there: Path, tmp_path: Path) -> None:
     kill_often(there, tmp_path / "logs", 100)
