@@ -208,7 +208,7 @@ def test_any_width_has_a_probe(in_channels: int, out_channels: int, batch_size: 
         (generic("NoSuchOperator", IMAGE), "cannot probe operator NoSuchOperator"),
         (generic("Concat", IMAGE, IMAGE), "cannot probe operator Concat"),
         (generic("Softmax", IMAGE, colour="red"), "cannot probe operator Softmax"),
-        (window("Conv", kernel_size=(3,)), "cannot probe operator Conv"),
+        (window("Conv", kernel_size=(3, 3), padding=(0, 0, 0, -9)), "cannot probe operator Conv"),
     ],
 )
 def test_what_cannot_be_probed_is_named(spec: LayerSpec, words: str) -> None:
