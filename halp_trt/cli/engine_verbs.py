@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.kinds import Finite, Number, Whole
+from halp_trt.cli.kinds import Finite, Whole
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
-from halp_trt.cli.parameters import PATH, engines_option, json_option
+from halp_trt.cli.parameters import PATH, engines_option, json_option, seconds_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
 from halp_trt.texts import one_line
 from halp_trt.workflows.folder import RunFolder
@@ -22,8 +22,6 @@ _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 _MOST_BUILDS = 100
 _MOST_MIB = 2**24
-_MOST_SECONDS = 86_400.0
-"""A day."""
 _PLACE = ("place.runtime", "place.precision")
 
 _MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
@@ -94,13 +92,7 @@ def deploy(
 @click.option(
     "--tolerance", type=Finite(), default=5.0, show_default=True, help="Percent above the budget that still pass."
 )
-@click.option(
-    "--seconds",
-    type=Number(0, _MOST_SECONDS),
-    default=10.0,
-    show_default=True,
-    help="Time for timing the engines, about.",
-)
+@seconds_option
 @click.option("--max-drop", type=Finite(), metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option

@@ -10,7 +10,7 @@ import click
 
 from halp_trt.cli.config import config_argument, config_option
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars, stops_with
-from halp_trt.cli.parameters import PATH, engines_option, force_option, json_option, resume_option
+from halp_trt.cli.parameters import PATH, engines_option, force_option, json_option, resume_option, seconds_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.cli.streams import say
 from halp_trt.texts import one_line
@@ -55,6 +55,7 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool,
 @config_argument
 @_out
 @engines_option
+@seconds_option
 @resume_option
 @force_option
 @json_option
@@ -65,6 +66,7 @@ def run(
     given: Mapping[str, Any],
     out: Path | None,
     engines: Path,
+    seconds: float,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -81,7 +83,9 @@ def run(
     network, data, budget = settings.network.model, settings.data.data, settings.prune.budget.text
     _say(f"{network} on {data} to {budget}, in {folder.path}")
     with stops_with(f"what is finished is saved in {folder.path}, add --resume to go on"), progress_bars() as bar:
-        result = run_all(settings, folder, engines=engines, resume=resume, force=force, bars=bar, say=_say)
+        result = run_all(
+            settings, folder, engines=engines, seconds=seconds, resume=resume, force=force, bars=bar, say=_say
+        )
     text = "\n".join([describe(result.verification), "", one_line(result.note), one_line(f"report: {folder.page}")])
     summary = {"verification": with_verdict(result.verification), "seconds": result.seconds, "report": str(folder.page)}
     print_result(summary, text, as_json=as_json)

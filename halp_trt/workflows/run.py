@@ -27,6 +27,7 @@ from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
 from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.train_stage import is_trained_here, train_dense
+from halp_trt.workflows.verify import Tolerances
 from halp_trt.workflows.verify_stage import verify_run
 
 __all__ = ["RunResult", "run_all"]
@@ -56,6 +57,7 @@ def run_all(
     run: RunFolder,
     *,
     engines: Path,
+    seconds: float = 10.0,
     resume: bool,
     force: bool = False,
     bars: Callable[[str], Progress],
@@ -67,6 +69,7 @@ def run_all(
         settings: the run's settings.
         run: folder of everything but engines and tables; a finished run in it stays until another's pruning is whole.
         engines: folder of the engines.
+        seconds: time for timing the engines in the end, about.
         resume: whether to go on from the finished stages of an interrupted run.
         force: whether a finished run with other settings may be replaced.
         bars: makes the progress callback of a stage.
@@ -80,7 +83,7 @@ def run_all(
     path = table_of(settings.table, target)
     with claimed(run, recorded(settings), resume=resume, force=force) as claim:
         check_places(run, runtime, target, engines)
-        return _stages(settings, claim, path, engines, bars, _Clock(say))
+        return _stages(settings, claim, path, engines, seconds, bars, _Clock(say))
 
 
 def _stages(
@@ -88,6 +91,7 @@ def _stages(
     claim: Claim,
     path: Path,
     engines: Path,
+    seconds: float,
     bars: Callable[[str], Progress],
     clock: _Clock,
 ) -> RunResult:
@@ -118,7 +122,7 @@ def _stages(
         ),
         lambda _: str(engines),
     )
-    result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines), _verified)
+    result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines, seconds), _verified)
     clock.timed("report", lambda: write_text(run.page, page_of(open_artefact(run.path))), lambda _: str(run.page))
     total = sum(clock.seconds.values())
     clock.say(f"{'total':<10} {total:7.1f} s  {len(plan.graph.prunable_groups)} channel groups pruned")
@@ -156,7 +160,7 @@ def _prune(
     return dense[0], prune_run(prepared, settings, run, progress, resume=resume, dense=dense)
 
 
-def _verify(prepared: Prepared, settings: Settings, run: RunFolder, engines: Path) -> Verification:
+def _verify(prepared: Prepared, settings: Settings, run: RunFolder, engines: Path, seconds: float) -> Verification:
     """Dense against pruned, with the network and the pictures that there are."""
     return verify_run(
         run,
@@ -165,6 +169,7 @@ def _verify(prepared: Prepared, settings: Settings, run: RunFolder, engines: Pat
         settings.table,
         budget=settings.prune.budget,
         engines=engines,
+        tolerances=Tolerances(seconds=seconds),
     )
 
 
