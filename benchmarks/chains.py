@@ -115,8 +115,9 @@ def _place(work: Path, name: str) -> Path:
 
 def _write(path: Path, chains: dict[str, Any]) -> None:
     options = [word for word in sys.argv[1:] if word != "--resume"]
-    if "--work" in options:
-        options[options.index("--work") + 1] = "WORK"
+    for name in ("--work", "--result"):
+        if name in options:
+            options[options.index(name) + 1] = name[2:].upper()
     command = shlex.join(["python", "benchmarks/chains.py", *options])
     write_json(path, {"schema": SCHEMA, "version": __version__, "command": command, "chains": chains})
 

@@ -16,6 +16,8 @@ from halp_trt.workflows.survey import Survey
 
 SIDE = 64
 """Height and width of the pictures."""
+_BRANCH_SCALE = 0.2
+"""Scale at the end of each residual branch."""
 _STATISTICS_BATCH = 8
 """Pictures of noise that frozen statistics are taken from."""
 
@@ -35,6 +37,7 @@ class Chain:
         pruning_steps: pruning steps on the way to the budget.
         minibatches: training minibatches before each of them.
         train_batch: pictures in one of these.
+        tune_rate: learning rate of fine-tuning, of which they take a tenth.
         timing_seconds: most seconds for comparing the engines of one step.
     """
 
@@ -48,6 +51,7 @@ class Chain:
     pruning_steps: int = 2
     minibatches: int = 8
     train_batch: int = 16
+    tune_rate: float = 0.002
     timing_seconds: float = 10.0
 
     @property
@@ -76,6 +80,7 @@ class Chain:
             pruning_steps=self.pruning_steps,
             minibatches=self.minibatches,
             train_batch=self.train_batch,
+            tune_rate=self.tune_rate,
             epochs=0,
             timing_seconds=self.timing_seconds,
         )
@@ -92,13 +97,17 @@ CHAINS = (
 def frozen_resnet50(num_classes: int = 10) -> tuple[nn.Module, torch.Tensor]:
     """ResNet-50 with the frozen batch norms of torchvision's detectors; their statistics are those of a batch of noise.
 
-    With the statistics of a fresh network, 0 and 1, its outputs would grow by each of its blocks.
+    With the statistics of a fresh network, 0 and 1, its outputs would grow by each of its blocks, and with scales of 1
+    at the ends of its branches its gradients.
     """
     torchvision = import_torchvision()
     fresh = torchvision.models.resnet50(weights=None, num_classes=num_classes)
     for norm in fresh.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = None  # the statistics become those of the batch alone
+    for block in fresh.modules():
+        if isinstance(block, torchvision.models.resnet.Bottleneck):
+            nn.init.constant_(block.bn3.weight, _BRANCH_SCALE)
     with torch.no_grad():
         fresh.train()(torch.randn(_STATISTICS_BATCH, 3, SIDE, SIDE))
     frozen = torchvision.models.resnet50(

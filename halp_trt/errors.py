@@ -1,6 +1,7 @@
 """Every error halp-trt raises on purpose: one sentence with what was found, what was expected and what to do."""
 
 from halp_trt.device.faults import HalpError, MeasurementError, RuntimeUnavailableError, UsageError
+from halp_trt.texts import printable
 
 __all__ = [
     "ArtefactError",
@@ -19,7 +20,17 @@ __all__ = [
     "TargetMismatchError",
     "UnsupportedLayerError",
     "UsageError",
+    "brief",
 ]
+
+
+def brief(text: str, most: int = 200) -> str:
+    """A text in one line, cut to a number of characters and without any that a terminal would obey.
+
+    What a file or another program says may be of any length, and anything may be in it.
+    """
+    line = printable(" ".join(text[: 4 * most].split()))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 class ArtefactError(HalpError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 from collections.abc import Iterator
+from types import FrameType
 
-__all__ = ["lack_of_memory", "raise_if_stopped"]
+__all__ = ["interrupts_held_back", "lack_of_memory", "raise_if_stopped"]
 
 _NO_MEMORY = re.compile(
     r"can(?:'|no)t allocate memory|not enough memory|bad_alloc|bad allocation|out of memory|failed to allocate memory",
@@ -40,6 +43,26 @@ def lack_of_memory(error: BaseException) -> str | None:
         if isinstance(one, MemoryError) or _NO_MEMORY.search(_text(one)):
             return _text(one).strip().partition("\n")[0][:200]
     return None
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Has Ctrl-C wait until the context ends: for the moment between starting a process and knowing it.
+
+    Outside the main thread, where Ctrl-C is never raised, it does nothing.
+    """
+    before, caught = signal.getsignal(signal.SIGINT), list[FrameType | None]()
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: caught.append(frame))
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught and callable(before):
+        before(signal.SIGINT, caught[0])
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

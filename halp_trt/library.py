@@ -353,6 +353,7 @@ def load(path: str | Path) -> Any:
 def _engine(path: Path, record: EngineRecord) -> BuiltEngine:
     import onnx
 
+    from halp_trt.graphs.reading import parse_model
     from halp_trt.runtimes import get_runtime
     from halp_trt.workflows.build import BuiltEngine
 
@@ -364,7 +365,7 @@ def _engine(path: Path, record: EngineRecord) -> BuiltEngine:
         data = store.read_bytes(source)
         if store.sha256_bytes(data) != record.parents.get(_SOURCE):
             raise ArtefactError(f"{source} is not the network that {path} was built from; save the engine again")
-        model.ParseFromString(data)
+        model = parse_model(data, str(source))
     try:
         session = get_runtime(record.target.runtime).load(engine, record.target)
     except RuntimeUnavailableError:
@@ -389,8 +390,7 @@ def save(value: Any, path: str | Path) -> None:
     """
     path = Path(path)
     if not isinstance(getattr(value, "record", None), EngineRecord):
-        store.save(value, path)
-        return
+        return store.save(value, path)
     from halp_trt.workflows.build import write_engine
 
     if path.suffix == ".json":

@@ -10,35 +10,86 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Annotated
 
 from halp_trt.errors import GraphMismatchError, UsageError
 from halp_trt.texts import number_in
 
 __all__ = [
     "PRECISIONS",
+    "AnyFloat",
+    "Bounds",
     "Budget",
     "ChannelGraph",
     "ChannelGroup",
     "Conditions",
+    "Count",
+    "Distance",
     "EngineCheck",
     "EngineRecord",
     "Footprint",
     "Layer",
     "LayerCheck",
     "LayerSpec",
+    "Length",
     "Measurement",
+    "Microseconds",
+    "NonNegative",
     "Operand",
     "ParameterAxis",
     "PruningPlan",
     "Saliency",
     "Score",
+    "Size",
     "Stretch",
     "Target",
     "TimingProtocol",
     "Verification",
 ]
 
-Attribute = tuple[str, str | int | float | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]]
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The numbers that a field has in a file: others are refused when it is read.
+
+    Attributes:
+        least, most: bounds, both included.
+        is_finite: whether it is a number in any case; otherwise it may also be infinite or undefined.
+    """
+
+    least: float = -1e100
+    most: float = 1e100
+    is_finite: bool = True
+
+
+_LARGEST_SIZE = 2**31 - 1
+"""The longest axis of a tensor."""
+_MOST_CHANNELS = 1 << 22
+"""Channels of a network, all groups together; a plan names each of them."""
+_MOST_DIMENSIONS = 8
+"""Axes of a picture beside batch and channels."""
+
+AnyFloat = Annotated[float, Bounds(least=-math.inf, most=math.inf, is_finite=False)]
+"""Any floating-point number."""
+Distance = Annotated[float, Bounds(least=0.0, most=math.inf, is_finite=False)]
+"""A distance, infinite or undefined where an engine gave no number."""
+Microseconds = Annotated[float, Bounds(least=0.0, most=1e15)]
+"""A duration: 1e15 microseconds are thirty years."""
+NonNegative = Annotated[float, Bounds(least=0.0)]
+"""A floating-point number of at least 0."""
+Count = Annotated[int, Bounds(least=0, most=2**63 - 1)]
+"""A number of things, of bytes say."""
+Size = Annotated[int, Bounds(least=1, most=_LARGEST_SIZE)]
+"""A length of an axis, or a width."""
+Length = Annotated[int, Bounds(least=0, most=_LARGEST_SIZE)]
+"""A length that may be 0."""
+Mark = Annotated[int, Bounds(least=-2, most=_LARGEST_SIZE)]
+"""A length, or one of the marks in the shape of an :class:`Operand`."""
+
+Attribute = tuple[str, str | int | AnyFloat | tuple[int, ...] | tuple[AnyFloat, ...] | tuple[str, ...]]
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 """Number formats of an engine; a runtime offers some of them. ``tf32`` is fp32 with products rounded to 10 bits of
@@ -63,11 +114,11 @@ class Operand:
             and -2 for the layer's ``out_channels``; empty elsewhere.
     """
 
-    shape: tuple[int, ...]
-    values: tuple[float, ...] | None = None
+    shape: tuple[Mark, ...]
+    values: tuple[AnyFloat, ...] | None = None
     dtype: str = "float32"
     is_data: bool = field(default=False, repr=False)
-    layout: tuple[int, ...] = field(default=(), repr=False)
+    layout: tuple[Mark, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +143,14 @@ class LayerSpec:
     """
 
     operator: str
-    in_channels: int
-    out_channels: int
-    in_size: tuple[int, ...] = ()
-    kernel_size: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
+    in_channels: Size
+    out_channels: Size
+    in_size: tuple[Length, ...] = ()
+    kernel_size: tuple[Length, ...] = ()
+    stride: tuple[Size, ...] = ()
     padding: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    conv_groups: int = 1
+    dilation: tuple[Size, ...] = ()
+    conv_groups: Size = 1
     bias: bool = False
     epilogue: tuple[str, ...] = ()
     operands: tuple[Operand, ...] = ()
@@ -115,6 +166,10 @@ class LayerSpec:
                 f"{self.operator}: widths {self.in_channels} and {self.out_channels} do not divide into "
                 f"{self.conv_groups} groups; choose widths that are multiples of the groups"
             )
+        rank = len(self.in_size)
+        lengths = {len(self.kernel_size), len(self.stride), len(self.dilation), len(self.padding) / 2}
+        if rank and (rank > _MOST_DIMENSIONS or not lengths <= {0, rank}):
+            raise UsageError(f"{self.operator}: kernel, stride, padding and dilation do not fit a size of {rank} axes")
 
     @property
     def is_depthwise(self) -> bool:
@@ -149,7 +204,7 @@ class ChannelGroup:
     """
 
     name: str
-    num_channels: int
+    num_channels: Size
     prunable: bool = True
     reason: str = ""
 
@@ -159,9 +214,9 @@ class Stretch:
     """A stretch of an axis: channels ``first .. first+count-1`` of a group, each ``repeat`` times in a row."""
 
     group: str
-    first: int
-    count: int
-    repeat: int = 1
+    first: Length
+    count: Size
+    repeat: Size = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +230,7 @@ class ParameterAxis:
     """
 
     parameter: str
-    axis: int
+    axis: Length
     runs: tuple[Stretch, ...]
 
 
@@ -193,8 +248,8 @@ class Layer:
 
     name: str
     spec: LayerSpec
-    in_groups: tuple[tuple[str, int], ...]
-    out_groups: tuple[tuple[str, int], ...]
+    in_groups: tuple[tuple[str, Size], ...]
+    out_groups: tuple[tuple[str, Size], ...]
     nodes: tuple[str, ...] = ()
 
     @property
@@ -242,7 +297,7 @@ class ChannelGraph:
     """
 
     model: str
-    input_shapes: tuple[tuple[int, ...], ...]
+    input_shapes: tuple[tuple[Length, ...], ...]
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
     parameters: tuple[ParameterAxis, ...]
@@ -256,6 +311,8 @@ class ChannelGraph:
         used |= {run.group for axis in self.parameters for run in axis.runs}
         if used - names:
             raise GraphMismatchError(f"layers name unknown channel groups {sorted(used - names)[:3]}")
+        if (total := sum(group.num_channels for group in self.groups)) > _MOST_CHANNELS:
+            raise GraphMismatchError(f"the channel groups have {total} channels together, expected {_MOST_CHANNELS}")
 
     def group(self, name: str) -> ChannelGroup:
         """The group of that name.
@@ -297,12 +354,12 @@ class TimingProtocol:
     """
 
     method: str
-    num_samples: int = 20
-    num_warmup: int = 3
-    num_threads: int = 1
-    warmup_ms: float = 0.0
-    num_executions: int = 1
-    num_in_flight: int = 1
+    num_samples: Count = 20
+    num_warmup: Count = 3
+    num_threads: Count = 1
+    warmup_ms: NonNegative = 0.0
+    num_executions: Count = 1
+    num_in_flight: Count = 1
     uses_graph: bool = False
 
 
@@ -325,11 +382,11 @@ class Target:
     runtime: str
     runtime_version: str
     precision: str
-    batch_size: int
+    batch_size: Size
     protocol: TimingProtocol
     compute_capability: str = ""
     power_mode: str = ""
-    optimization_level: int | None = None
+    optimization_level: Count | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -363,8 +420,8 @@ class Footprint:
         arena_bytes: bytes of activations written before memory is reused.
     """
 
-    weight_bytes: int
-    arena_bytes: int
+    weight_bytes: Count
+    arena_bytes: Count
 
     @property
     def num_bytes(self) -> int:
@@ -390,18 +447,18 @@ class Measurement:
         doubt: reason why the row is not to be trusted, in words; empty if it is.
     """
 
-    latency_us: float
-    p10_us: float
-    p90_us: float
-    num_samples: int
-    reference_us: float = 0.0
-    speed_us: float = 0.0
-    variation: float = 0.0
-    enqueue_us: float = 0.0
+    latency_us: Microseconds
+    p10_us: Microseconds
+    p90_us: Microseconds
+    num_samples: Count
+    reference_us: Microseconds = 0.0
+    speed_us: Microseconds = 0.0
+    variation: NonNegative = 0.0
+    enqueue_us: Microseconds = 0.0
     before: Conditions | None = None
     after: Conditions | None = None
     protocol: TimingProtocol | None = None
-    footprint_bytes: int = 0
+    footprint_bytes: Count = 0
     doubt: str = ""
 
     def __post_init__(self) -> None:
@@ -512,16 +569,16 @@ class PruningPlan:
     """
 
     graph: ChannelGraph
-    kept: Mapping[str, tuple[int, ...]]
-    latency_us: float = 0.0
-    budget_us: float = 0.0
+    kept: Mapping[str, tuple[Length, ...]]
+    latency_us: Microseconds = 0.0
+    budget_us: Microseconds = 0.0
     saliency: float = 0.0
     bound: float = 0.0
     calibration: float = 1.0
     overhead_us: float = 0.0
     calibration_r_squared: float = 1.0
-    calibration_error_fraction: float = 0.0
-    calibration_engines: int = 0
+    calibration_error_fraction: NonNegative = 0.0
+    calibration_engines: Count = 0
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -614,19 +671,21 @@ class EngineRecord:
 
     file: str
     sha256: str
-    num_bytes: int
+    num_bytes: Count
     target: Target
-    build_seconds: float
+    build_seconds: NonNegative
     runnable: bool
     parents: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
-    types: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, Count] = field(default_factory=dict)
     evidence: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, str] = field(default_factory=dict)
     run: str = ""
 
     def __post_init__(self) -> None:
+        if "\0" in f"{self.file}{self.run}":
+            raise UsageError(f"{self.file!r} in {self.run!r} is no place of a file")
         for name in ("parents", "flags", "types", "kept", "formats"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
@@ -654,7 +713,7 @@ class Score:
     name: str
     value: float
     unit: str
-    num_examples: int
+    num_examples: Count
     higher_is_better: bool = True
 
     @property
@@ -686,10 +745,10 @@ class EngineCheck:
     sha256: str
     measurement: Measurement
     predicted_us: float | None
-    num_parameters: int
+    num_parameters: Count
     score: Score | None = None
-    witness_difference: float | None = None
-    kernels_us: float | None = None
+    witness_difference: Distance | None = None
+    kernels_us: Microseconds | None = None
 
     @property
     def prediction_error_fraction(self) -> float | None:
@@ -730,10 +789,10 @@ class Verification:
     target: Target
     dense: EngineCheck
     pruned: EngineCheck
-    limit_us: float
+    limit_us: Microseconds
     tolerance_fraction: float = 0.05
-    max_difference: float = 0.0
-    difference_limit: float = 1e-4
+    max_difference: Distance = 0.0
+    difference_limit: NonNegative = 1e-4
     max_drop: float | None = None
     layers: tuple[LayerCheck, ...] = ()
     unmatched_us: float = 0.0
@@ -766,8 +825,8 @@ class Verification:
     @property
     def is_faithful(self) -> bool:
         """True if the pruned engine's outputs equal the masked model's, and both engines' equal the witness's."""
-        witnessed = (self.dense.witness_difference or 0.0, self.pruned.witness_difference or 0.0)
-        return max(self.max_difference, *witnessed) <= self.difference_limit
+        found = (self.max_difference, self.dense.witness_difference, self.pruned.witness_difference)
+        return all(difference <= self.difference_limit for difference in found if difference is not None)
 
     @property
     def drop(self) -> float | None:
@@ -789,6 +848,15 @@ class Verification:
         return self.max_drop is None or (self.drop is not None and self.drop <= self.max_drop)
 
     @property
+    def is_finite(self) -> bool:
+        """True if every number that the verdict rests on is one."""
+        checks = (self.dense, self.pruned)
+        numbers = [self.limit_us, self.tolerance_fraction, self.max_difference, self.difference_limit, self.max_drop]
+        numbers += [check.witness_difference for check in checks]
+        numbers += [check.score.value for check in checks if check.score is not None]
+        return all(math.isfinite(number) for number in numbers if number is not None)
+
+    @property
     def passed(self) -> bool:
-        """The verdict."""
-        return self.meets_budget and self.is_faithful and self.keeps_score
+        """The verdict; a number that is none passes nothing."""
+        return self.is_finite and self.meets_budget and self.is_faithful and self.keeps_score

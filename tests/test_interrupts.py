@@ -17,7 +17,7 @@ from torch import nn
 from halp_trt.cli.output import VerbGroup, stops_with
 from halp_trt.errors import ArtefactError, ModelError
 from halp_trt.graphs.export import export
-from halp_trt.interrupts import lack_of_memory, raise_if_stopped
+from halp_trt.interrupts import interrupts_held_back, lack_of_memory, raise_if_stopped
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,19 +83,38 @@ class Stopping(nn.Module):
         return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (KeyboardInterrupt(), KeyboardInterrupt),
-        (MemoryError(), MemoryError),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError),
-        (ValueError("a fault"), ModelError),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_an_export_that_is_stopped_is_no_fault_of_the_network(error: BaseException, kind: type[BaseException]) -> None:
     with pytest.raises(kind):
         export(Stopping(error), (torch.zeros(1, 1, 4, 4),))
+
+
+def test_a_process_is_known_before_ctrl_c_is_raised() -> None:
+    before, known = signal.getsignal(signal.SIGINT), list[str]()
+
+    def start(is_interrupted: bool) -> None:
+        with interrupts_held_back():
+            if is_interrupted:
+                signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
+            known.append("the process")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(is_interrupted=True)
+        assert known == ["the process"]
+        start(is_interrupted=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------
@@ -108,7 +127,7 @@ def group() -> None: ...
 def swallow() -> None:
     """Takes Ctrl-C for an error of a file, as a library might."""
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
     except BaseException:
         raise ArtefactError("the file is damaged") from None
 

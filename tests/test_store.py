@@ -247,7 +247,10 @@ def test_damaged_tables_are_one_sentence(text: str, words: str, tmp_path: Path) 
         ('{"schema": "halp-trt/saliency/2", "value": {}}', "has schema 'halp-trt/saliency/2'; expected version 1"),
         ('{"schema": "halp-trt/saliency/1", "value": {}}', "lacks its field 'scores'"),
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {}, "b": 1}}', "no field 'b'; a newer halp-trt"),
-        ('{"schema": "halp-trt/saliency/1", "value": {"scores": {"a": "x"}}}', "Saliency.scores: expected tuple"),
+        (
+            '{"schema": "halp-trt/saliency/1", "value": {"scores": {"a": "x"}}}',
+            r"Saliency\.scores\['a'\]: expected tuple",
+        ),
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {"a": [-1]}}}', "is not valid: saliency of 'a'"),
     ],
 )

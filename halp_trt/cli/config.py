@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from halp_trt.cli.kinds import converted, expected_of
-from halp_trt.errors import UsageError
+from halp_trt.errors import ArtefactError, UsageError, brief
+from halp_trt.store import read_text
 from halp_trt.workflows.settings import Declared, all_settings, value_text
 
 if sys.version_info >= (3, 11):
@@ -35,6 +36,10 @@ CONFIG_NAME = "halp.toml"
 """Name of the settings file in the working folder."""
 _FOUND = "halp_trt.found"
 """Key of a settings file that was found and not named, among what a verb's context knows."""
+_MOST_SHOWN = 80
+"""Characters of a value that an error repeats."""
+_LARGEST = 2.0**63
+"""Numbers have to lie below."""
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _GONE: Mapping[str, str] = MappingProxyType(
@@ -98,13 +103,16 @@ def read_config(path: Path, *, required: bool) -> dict[str, Any]:
     if not required and not path.exists():
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read the settings in {path}: {error}; check the path, or make one with 'halp-trt init'"
-        ) from error
+        values = tomllib.loads(read_text(path))
+    except ArtefactError as error:
+        raise UsageError(f"cannot read the settings ({error}), or make some with 'halp-trt init'") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}; see 'halp-trt init' for an example") from error
+        raise UsageError(f"{path} is not TOML: {brief(str(error))}; see 'halp-trt init' for an example") from error
+    except (RecursionError, ValueError) as error:
+        raise UsageError(
+            f"{path} is not TOML: lists nested too deeply, or a number that is too long; see 'halp-trt init' for an "
+            "example"
+        ) from error
     settings = all_settings()
     for name, value in values.items():
         _check(path, name, value, settings)
@@ -117,25 +125,33 @@ def _check(path: Path, name: str, value: object, settings: Mapping[str, Declared
     if name not in settings:
         close = difflib.get_close_matches(name, settings, n=1, cutoff=0.5)
         advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(settings)}"
-        raise UsageError(f"{path}: unknown setting {name!r}; {advice}")
+        raise UsageError(f"{path}: unknown setting {_quoted(name)}; {advice}")
     if value == "" and not value_text(settings[name].default):
         return
     items = value if isinstance(value, list) else [value]
     if settings[name].is_list != isinstance(value, list) or not all(_fits(item, settings[name]) for item in items):
-        raise UsageError(f"{path}: setting {name!r} is {value!r}; expected {expected_of(settings[name])}")
+        raise UsageError(f"{path}: setting {name!r} is {_quoted(value)}; expected {expected_of(settings[name])}")
     for item in items:
         try:
             converted(item, settings[name])
         except click.BadParameter as error:
             raise UsageError(
-                f"{path}: setting {name!r} is {value!r}; expected {expected_of(settings[name])}"
+                f"{path}: setting {name!r} is {_quoted(value)}; expected {expected_of(settings[name])}"
             ) from error
         except UsageError as error:
             raise UsageError(f"{path}: setting {name!r}: {error}") from error
 
 
+def _quoted(value: object) -> str:
+    return brief(repr(value), _MOST_SHOWN)
+
+
 def _fits(item: object, setting: Declared) -> bool:
     """True if TOML's type of a value suits a setting; numbers may stand in quotes, as on the command line."""
+    if isinstance(item, int | float) and not abs(item) < _LARGEST:
+        return False
+    if isinstance(item, str) and "\0" in item:
+        return False
     if isinstance(item, bool) or setting.kind is bool:
         return isinstance(item, bool) and setting.kind is bool
     if isinstance(item, float) and setting.kind is int:  # click would cut it off

@@ -100,7 +100,7 @@ def _with_device(settings: Settings) -> Settings:
     asked = settings.tune.train_device
     found = find_device(asked)
     if asked == AUTO and found != CPU:
-        click.echo(f"training on {found}; name another device with --train-device", err=True)
+        _say(f"training on {found}; name another device with --train-device")
     return settings.changed(train_device=found)
 
 

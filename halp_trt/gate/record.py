@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Annotated
 
 from halp_trt.errors import UsageError
 from halp_trt.gate.rule import ANSWERS, WITHIN
 from halp_trt.gate.setup import Setup
-from halp_trt.specs import Measurement
+from halp_trt.specs import Bounds, Count, Distance, Measurement, Microseconds, NonNegative
 
 __all__ = [
     "Against",
@@ -23,6 +24,9 @@ __all__ = [
     "ProcessTiming",
     "Series",
 ]
+
+LogRatio = Annotated[float, Bounds(least=-300.0, most=300.0)]
+"""The logarithm of a ratio of latencies, whose exponential is a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +48,8 @@ class ProcessTiming:
     boot: str
     engine: Measurement
     reference: Measurement | None = None
-    log_ratios: Mapping[str, float] = field(default_factory=dict)
-    control: float = 0.0
+    log_ratios: Mapping[str, LogRatio] = field(default_factory=dict)
+    control: LogRatio = 0.0
     other_users: str = ""
 
     def __post_init__(self) -> None:
@@ -88,7 +92,7 @@ class Baseline:
     """
 
     sha256: str
-    num_bytes: int
+    num_bytes: Count
     setup: Setup
     series: tuple[Series, ...]
     file: str = ""
@@ -150,12 +154,12 @@ class Against:
     baseline: str
     answer: str
     said: str
-    ratio: float
-    low: float
-    high: float
+    ratio: Distance
+    low: Distance
+    high: Distance
     is_paired: bool = True
-    floor: float = 0.0
-    least_shown_fraction: float = 0.0
+    floor: NonNegative = 0.0
+    least_shown_fraction: Distance = 0.0
     suspects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -185,11 +189,11 @@ class EngineResult:
     sha256: str
     started: str
     setup: Setup
-    num_processes: int
-    latency_us: float
-    low_us: float
-    high_us: float
-    limit_fraction: float = 0.0
+    num_processes: Count
+    latency_us: Microseconds
+    low_us: NonNegative
+    high_us: NonNegative
+    limit_fraction: NonNegative = 0.0
     against: tuple[Against, ...] = ()
     reason: str = ""
     doubts: tuple[str, ...] = ()
@@ -225,7 +229,7 @@ class BenchResult:
     """
 
     engines: tuple[EngineResult, ...]
-    seconds: float = 0.0
+    seconds: NonNegative = 0.0
     note: str = ""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from halp_trt.errors import UsageError
-from halp_trt.specs import Target
+from halp_trt.specs import Length, Target
 
 __all__ = ["REFUSED", "WARNED", "Difference", "Setup", "check_comparable", "differences"]
 
@@ -28,7 +28,7 @@ class Setup:
     """
 
     target: Target
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[Length, ...]]
     formats: Mapping[str, str] = field(default_factory=dict)
     unit: str = ""
     host: str = ""

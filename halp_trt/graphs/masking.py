@@ -57,7 +57,8 @@ def maskable(graph: gs.Graph, labels: Labels, parameters: Set[str]) -> frozenset
                 ids, f"{node.name} computes its weights from all channels, and this one is never zero before it"
             )
     for node in graph.nodes:
-        if node.name in labels.fences or not node.inputs or node.inputs[0].name in zeros | labels.fixed:
+        is_fixed = all(output.name in labels.fixed for output in node.outputs)
+        if is_fixed or node.name in labels.fences or not node.inputs or node.inputs[0].name in zeros:
             continue
         for axis, ids in labels.axes(node.inputs[0].name).items():
             if axis in counted_axes(node):

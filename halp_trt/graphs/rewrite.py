@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
 
-from halp_trt.errors import BuildError, GraphMismatchError
+from halp_trt.errors import BuildError, GraphMismatchError, brief
 from halp_trt.graphs.affine import fold_affine
 from halp_trt.graphs.channels import alive, mask_of
 from halp_trt.graphs.folding import fold_batch_norms, fold_constants
@@ -24,6 +25,7 @@ from halp_trt.graphs.values import evaluate_fixed
 from halp_trt.specs import PruningPlan
 
 Keep = npt.NDArray[np.bool_]
+G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints its warnings to standard output, where results stand
 
 
 class _Cut:
@@ -100,7 +102,9 @@ def _finish(graph: gs.Graph, opset: int | None) -> onnx.ModelProto:
             rewritten = convert_opset(rewritten, opset)
         onnx.checker.check_model(rewritten, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BuildError(f"the rewritten graph is not valid ONNX: {error}; please report the network") from error
+        raise BuildError(
+            f"the rewritten graph is not valid ONNX: {brief(str(error), 300)}; please report the network"
+        ) from error
     return rewritten
 
 
@@ -205,7 +209,9 @@ def _mend_resize(cut: _Cut, node: gs.Node) -> None:
 
 
 def _shortened(cut: _Cut, node: gs.Node) -> list[Shortened]:
-    """The axes over which a node sums and of which some channels are removed."""
+    """The axes over which a node on data goes and of which some channels are removed."""
+    if all(output.name in cut.labels.fixed for output in node.outputs):
+        return []
     keeps = {axis: cut.axis(node.inputs[0].name, axis) for axis in sorted(counted_axes(node))}
     return [
         Shortened(axis=axis, keep=keep)

@@ -14,14 +14,19 @@ from typing import Any
 import torch
 from torch import serialization
 
-from halp_trt.errors import ArtefactError
+from halp_trt.errors import ArtefactError, brief
 from halp_trt.interrupts import raise_if_stopped
-from halp_trt.models.pickle_forms import UnknownPickleError, in_default_form
+from halp_trt.models.pickle_forms import CLASS_OF_MODULE, UnknownPickleError, in_default_form
+from halp_trt.store import TENSORS_BYTES, open_file
 
 __all__ = ["Husk", "read_pickle"]
 
 _STORAGE = "torch.storage._load_from_bytes"
 """The function that a plain pickle names for the numbers of a tensor."""
+_MOST_GROWTH = 8
+"""Factor by which the entries of an archive may be larger than its file; those of torch.save are not compressed."""
+_FREE_BYTES = 64 << 20
+"""Bytes of entries that are never too many."""
 _MOST_NAMES = 200
 """Largest number of unknown classes in a file; more are no checkpoint's."""
 
@@ -76,13 +81,14 @@ def read_pickle(path: Path) -> Any:
     try:
         rewritten = in_default_form(path)
     except Exception as cause:  # a damaged file may hold anything
+        raise_if_stopped(cause)
         raise _unreadable(path, cause) from cause
 
     def source() -> str | io.BytesIO:
         return str(path) if rewritten is None else io.BytesIO(rewritten)
 
     stands: dict[str, object] = {name: _husk(name) for name in _unknown_names(source())}
-    stands[_STORAGE] = _storage
+    stands |= {_STORAGE: _storage, ".".join(CLASS_OF_MODULE): _class_of_module}
     while True:
         try:
             with serialization.safe_globals([(stand, name) for name, stand in stands.items()]):  # type: ignore[misc]
@@ -102,6 +108,11 @@ def read_pickle(path: Path) -> Any:
 def _storage(content: bytes) -> Any:
     """The numbers of one tensor in a plain pickle, which holds them as a file of their own."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _class_of_module(word: str, husk: type[Husk], *source: object) -> type[Husk]:
+    """The class of a network in an old file, which stores its source code, too."""
+    return husk
 
 
 def _husk(name: str) -> type[Husk]:
@@ -129,7 +140,9 @@ def _unreadable(path: Path, cause: Exception) -> ArtefactError:
     if isinstance(cause, FileNotFoundError):
         return ArtefactError(f"weights {path} are not there; name a file of weights")
     if blocked := re.search(r"unsupported GLOBAL (\S+) whose module", str(cause)):
-        return ArtefactError(f"weights {path} call {blocked[1]}, which no weights need; do not open them anywhere")
+        return ArtefactError(
+            f"weights {path} call {brief(blocked[1])}, which no weights need; do not open them anywhere"
+        )
     if isinstance(cause, UnknownPickleError) or re.search(r"Unsupported operand", str(cause)):
         return ArtefactError(
             f"weights {path} are unreadable: a pickle with instructions that no weights need; save model.state_dict() "
@@ -145,20 +158,39 @@ def _check_kind(path: Path) -> None:
     """Refuses what only looks like a file of weights, with its true kind."""
     if path.is_dir():
         raise ArtefactError(f"weights {path} are a folder; name one file with all tensors in it")
-    if not path.is_file():
+    if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_file(path, TENSORS_BYTES) as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise ArtefactError(f"weights {path} are a pointer of Git LFS, not the file itself; run: git lfs pull")
     if start.lstrip()[:1] == b"<":
         raise ArtefactError(f"weights {path} are a web page, not a file of weights; download the file itself")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if is_program:
-            raise ArtefactError(
-                f"weights {path} are a TorchScript archive, which is a program; save the state_dict() of its module"
-            )
-    elif tarfile.is_tarfile(path):
+        _check_archive(path)
+    elif _is_tar(path):
         raise ArtefactError(f"weights {path} are a tar archive; save model.state_dict() with torch.save")
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses a program, and what would take far more memory than it has bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as cause:  # the library raises errors of several kinds for a damaged directory
+        raise_if_stopped(cause)
+        raise _unreadable(path, cause) from cause
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise ArtefactError(
+            f"weights {path} are a TorchScript archive, which is a program; save the state_dict() of its module"
+        )
+    if sum(entry.file_size for entry in entries) > _MOST_GROWTH * path.stat().st_size + _FREE_BYTES:
+        raise ArtefactError(f"weights {path} are compressed; save model.state_dict() with torch.save, which does not")
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception as error:  # decompressors have errors of their own; whatever it is, it is no sound archive
+        raise_if_stopped(error)
+        return False

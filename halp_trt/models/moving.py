@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import ModelError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.positions import holders_of
 
 __all__ = ["check_runs", "device_of", "move"]
@@ -60,6 +61,7 @@ def check_runs(module: nn.Module, example: Sequence[torch.Tensor]) -> None:
         with torch.no_grad():
             module(*(tensor.to(device) for tensor in example))
     except Exception as error:  # user code and devices fail in their own ways
+        raise_if_stopped(error)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"the network does not run on {device} ({lines[0].rstrip('.')}); register its tensors as parameters or "

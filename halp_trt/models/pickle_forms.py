@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["UnknownPickleError", "in_default_form"]
+__all__ = ["CLASS_OF_MODULE", "UnknownPickleError", "in_default_form"]
 
+CLASS_OF_MODULE = ("halp_trt", "class_of_module")
+"""Module and name of a function in rewritten pickles, which gives the class among a class and its source code."""
 _ZIP = b"PK\x03\x04"
 _MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 """The number at the start of files that ``torch.save`` wrote before it wrote archives."""
@@ -23,11 +25,13 @@ _OLD_PICKLES = 5
 """Pickles at the start of such a file: three of its kind, the value, and the keys of the storages behind them."""
 _NEWEST = 5
 """The newest protocol."""
+_MODULE = "module"
+"""The word before the class of a network in such a file, which has the source code behind it."""
 _LONGEST_NAME = 250
 """Most letters of a text that may be part of a global's name."""
 
 _UNCHANGED = frozenset(
-    """APPEND APPENDS BINFLOAT BININT BININT1 BININT2 BINPERSID BUILD EMPTY_DICT EMPTY_LIST EMPTY_TUPLE GLOBAL LONG1
+    """APPEND APPENDS BINFLOAT BININT BININT1 BININT2 BUILD EMPTY_DICT EMPTY_LIST EMPTY_TUPLE GLOBAL LONG1
     MARK NEWFALSE NEWOBJ NEWTRUE NONE REDUCE SETITEM SETITEMS SHORT_BINSTRING STOP TUPLE TUPLE1 TUPLE2
     TUPLE3""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
@@ -64,9 +68,10 @@ def in_default_form(path: Path) -> bytes | None:
         return _archive(path)
     if start[:1] != b"\x80":  # no pickle of protocol 2 or later
         return None
+    content = path.read_bytes()
     if _MAGIC not in start:
-        return _archive_of(_rewritten(path.read_bytes())[0])
-    return None if start[1] == 2 else _old_file(path.read_bytes())
+        return _archive_of(_rewritten(content)[0])
+    return None if start[1] == 2 and _text(_MODULE) not in content else _old_file(content)
 
 
 def _archive(path: Path) -> bytes | None:
@@ -154,6 +159,8 @@ class _Writing:
             self._text(str(value))
         elif name == "STACK_GLOBAL":
             self._global()
+        elif name == "BINPERSID":
+            self._from_outside()
         else:
             self._on_top.clear()
             self.parts.append(_plain(name, value, raw))
@@ -186,6 +193,16 @@ class _Writing:
         module, name = self._on_top
         self.parts[-2:] = [f"c{module}\n{name}\n".encode()]
         self._on_top.clear()
+
+    def _from_outside(self) -> None:
+        """Numbers that lie outside the pickle, or the class of a network, which is all of it that counts."""
+        self._on_top.clear()
+        mark = next((place for place in reversed(range(len(self.parts))) if self.parts[place] == b"("), None)
+        if mark is None or self.parts[mark + 1] != _text(_MODULE):
+            self.parts.append(b"Q")
+            return
+        self.parts.insert(mark, "c{}\n{}\n".format(*CLASS_OF_MODULE).encode())
+        self.parts.append(b"R")
 
 
 def _plain(name: str, value: object, raw: bytes) -> bytes:

@@ -21,15 +21,13 @@ from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import check_outputs, materialise, unwrapped
 from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
-from halp_trt.models.weights import check_finite, load_weights
+from halp_trt.models.weights import check_finite, load_weights, oddity
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
 __all__ = ["LoadedModel", "is_own_network", "load_model"]
 
 _EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
 """Forms of a source string, for errors."""
-_TORCHVISION_INPUT_SHAPES = {"inception_v3": (3, 299, 299)}
-"""Default input shapes of torchvision's networks; the others take 3x224x224."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 """Prefixes of auxiliary classifiers, which exist for training alone; engines do not have them."""
 
@@ -137,7 +135,18 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tu
     except Exception as cause:
         raise_if_stopped(cause)
         raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
-    return module, _TORCHVISION_INPUT_SHAPES.get(name, (3, 224, 224))
+    side = getattr(module, "image_size", None) or _side_of(models, name)
+    return module, (3, side, side)
+
+
+def _side_of(models: ModuleType, name: str) -> int:
+    """The height and width of the pictures that torchvision's best weights were scored on, 224 if there are none."""
+    try:
+        best = getattr(models.get_model_weights(name), "DEFAULT", None)
+    except (ValueError, RuntimeError):  # a builder without weights
+        best = None
+    sides = getattr(best.transforms(), "crop_size", None) if best is not None else None
+    return int(sides[0]) if sides else 224
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
@@ -194,8 +203,13 @@ def _check_single_precision(module: nn.Module, source: str) -> None:
         ModelError: the message names the first such tensor.
     """
     for name, tensor in module.state_dict().items():
-        if tensor.is_meta:
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
             raise ModelError(f"{source!r}: {name!r} has no values, it lies on PyTorch's meta device; give it weights")
+        if (kind := oddity(tensor)) and not (isinstance(tensor, torch.Tensor) and tensor.is_complex()):
+            raise ModelError(
+                f"{source!r}: {name!r} is {kind}, expected a plain tensor of torch.float32; prune the network before "
+                f"it is quantised or made sparse, an engine's number format is chosen with the precision"
+            )
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ModelError(
                 f"{source!r}: {name!r} is {tensor.dtype}, expected torch.float32; call .float() on the network and its "

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from halp_trt.errors import ArtefactError
 from halp_trt.models.inert_pickle import Husk
 
 __all__ = ["StateDict", "fitting", "plain_name", "state_dicts"]
@@ -23,6 +24,12 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 """Parts of names that wrappers insert anywhere."""
 _DEEPEST = 4
 """Number of containers that a state dict may lie in."""
+_MOST_TENSORS = 1_000_000
+"""Tensors of a network, at most."""
+_MOST_BITS = 64
+"""Bits of a key that is a number, at most."""
+_SEVERAL = (set, frozenset, list, tuple)
+"""The kinds of containers that names of buffers may lie in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,38 +52,62 @@ def plain_name(name: str) -> str:
 
 def state_dicts(stored: object) -> tuple[StateDict, ...]:
     """Every mapping with tensors in a checkpoint; averaged weights first, then those of known keys, then any other."""
-    found = [StateDict(place=".".join(keys), tensors=tensors) for keys, tensors in _walk(stored, ())]
+    found = [StateDict(place=".".join(keys), tensors=tensors) for keys, tensors in _walk(stored, (), set())]
     return tuple(sorted(found, key=lambda one: (_rank(one.place), -len(one.tensors))))
 
 
-def _walk(value: object, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
-    if isinstance(value, Husk) and (module := _module_tensors(value)):
+def _walk(
+    value: object, keys: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
+    """The state dicts in a container and in those inside, each container once: a pickle may hold itself."""
+    if isinstance(value, Husk) and (module := _module_tensors(value, {})):
         yield keys, module
         return
-    if not isinstance(value, Mapping) or len(keys) > _DEEPEST:
+    if not isinstance(value, Mapping) or len(keys) > _DEEPEST or id(value) in seen:
         return
-    tensors = {plain_name(str(name)): item for name, item in value.items() if isinstance(item, torch.Tensor)}
+    seen.add(id(value))
+    tensors = {plain_name(_text(name)): item for name, item in value.items() if isinstance(item, torch.Tensor)}
     if tensors:
         yield keys, tensors
     for key, item in value.items():
-        yield from _walk(item, (*keys, str(key)))
+        yield from _walk(item, (*keys, _text(key)), seen)
 
 
-def _module_tensors(husk: Husk) -> dict[str, torch.Tensor]:
-    """The parameters and persistent buffers of a pickled network, by name."""
-    own = husk.attributes
+def _module_tensors(husk: Husk, known: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The parameters and persistent buffers of a pickled network, by name.
+
+    Args:
+        husk: the network.
+        known: those of the networks inside that were seen already; one that is in itself has none there.
+
+    Raises:
+        ArtefactError: it has more than any network.
+    """
+    if id(husk) in known or len(known) > _MOST_TENSORS:
+        return known.get(id(husk), {})
+    own, tensors = husk.attributes, known.setdefault(id(husk), {})
     if not isinstance(own, Mapping) or not isinstance(own.get("_modules"), Mapping):
-        return {}
-    passing = own.get("_non_persistent_buffers_set") or ()
-    tensors = {}
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (own.get(kind) or {}).items():
-            if isinstance(value, torch.Tensor) and not (kind == "_buffers" and name in passing):
-                tensors[str(name)] = value
+        return tensors
+    found: dict[str, torch.Tensor] = {}
+    for kind, passing in (("_parameters", ()), ("_buffers", own.get("_non_persistent_buffers_set"))):
+        left_out = {name for name in passing if isinstance(name, str)} if isinstance(passing, _SEVERAL) else set()
+        values = own.get(kind)
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, torch.Tensor) and _text(name) not in left_out:
+                found[_text(name)] = value
     for name, child in own["_modules"].items():
         if isinstance(child, Husk):
-            tensors |= {f"{name}.{inner}": value for inner, value in _module_tensors(child).items()}
-    return {plain_name(name): value for name, value in tensors.items()}
+            found |= {f"{_text(name)}.{inner}": value for inner, value in _module_tensors(child, known).items()}
+        if len(found) > _MOST_TENSORS:
+            raise ArtefactError(f"the pickled network has more than {_MOST_TENSORS} tensors; save its state_dict()")
+    tensors |= {plain_name(name): value for name, value in found.items()}
+    return tensors
+
+
+def _text(key: object) -> str:
+    """A key of a container as a part of a name."""
+    is_plain = isinstance(key, str) or (isinstance(key, int) and key.bit_length() < _MOST_BITS)
+    return str(key) if is_plain else type(key).__name__
 
 
 def _rank(place: str) -> int:

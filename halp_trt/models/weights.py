@@ -10,12 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from halp_trt.errors import ArtefactError, ModelError, NonFiniteError
+from halp_trt.errors import ArtefactError, ModelError, NonFiniteError, brief
 from halp_trt.models.inert_pickle import read_pickle
 from halp_trt.models.state_dicts import StateDict, fitting, plain_name, state_dicts
-from halp_trt.store import load_tensors
+from halp_trt.store import TENSORS_BYTES, check_file, load_tensors, open_file
 
-__all__ = ["check_finite", "load_weights", "read_weights"]
+__all__ = ["check_finite", "load_weights", "oddity", "read_weights"]
+
+_MOST_NAME = 60
+"""Characters of a tensor's name that an error repeats."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The floating-point formats that can be converted to each other."""
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -38,6 +43,8 @@ def _read(path: Path) -> tuple[StateDict, ...]:
     """Every state dict in a file, the likeliest first."""
     if re.search(r"\.index\.json$", path.name):
         raise ArtefactError(f"weights {path} are the index of several files; save all tensors in one file")
+    if path.exists() and not path.is_dir():  # the readers say what is wrong otherwise
+        check_file(path, TENSORS_BYTES)
     is_plain = path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path)
     found = state_dicts(load_tensors(path) if is_plain else read_pickle(path))
     if not found:
@@ -48,9 +55,9 @@ def _read(path: Path) -> tuple[StateDict, ...]:
 def _looks_like_safetensors(path: Path) -> bool:
     """True if a file begins with the length of a JSON header and its brace, whatever its name."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, TENSORS_BYTES) as file:
             start = file.read(9)
-    except OSError:  # its reader says so
+    except (ArtefactError, OSError):  # its reader says so
         return False
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
 
@@ -87,6 +94,7 @@ def load_weights(module: nn.Module, path: Path, *, drop: Sequence[str] = ()) -> 
         )
     tensors = {name: value for name, value in chosen.tensors.items() if not name.startswith(tuple(drop))}
     _check_names(tensors, required, expected, path)
+    _check_plain(tensors, path)
     _check_values(tensors, {name: own[expected[name]] for name in tensors}, path)
     check_finite(tensors, str(path))
     module.load_state_dict({expected[name]: value for name, value in tensors.items()}, strict=False)
@@ -108,6 +116,31 @@ def _check_names(
             f"weights {path} do not fit the network: {len(missing)} missing ({_few(missing)}), {len(unexpected)} "
             f"unexpected ({_few(unexpected)}); use the network they were saved from"
         )
+
+
+def _check_plain(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuses tensors that are no plain arrays of numbers."""
+    for name, value in tensors.items():
+        if kind := oddity(value):
+            raise ModelError(
+                f"weights {path}: {brief(name)!r} is {kind}, expected a plain tensor of 16, 32 or 64 bits; save the "
+                "network's weights in float32"
+            )
+
+
+def oddity(value: object) -> str:
+    """A reason why something is no plain array of numbers, in words; empty if it is one."""
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_meta:
+        return "a tensor without values (on PyTorch's meta device)"
+    if value.is_nested or value.layout != torch.strided:
+        return f"a tensor of the layout {value.layout}" if not value.is_nested else "a nested tensor"
+    if value.is_quantized or value.is_complex():
+        return f"a tensor of {value.dtype}"
+    if value.is_floating_point() and value.dtype not in _FLOATS:
+        return f"a tensor of {value.dtype}"
+    return ""
 
 
 def _check_values(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -145,11 +178,11 @@ def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())
             raise NonFiniteError(
-                f"{source}: tensor {name!r} holds NaN or infinity in {count} of {value.numel()} places; load "
+                f"{source}: tensor {brief(name)!r} holds NaN or infinity in {count} of {value.numel()} places; load "
                 f"sound weights"
             )
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
+    shown = ", ".join(brief(name, _MOST_NAME) for name in names[:3])
     return f"{shown} ..." if len(names) > 3 else shown or "none"

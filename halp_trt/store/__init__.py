@@ -11,19 +11,29 @@ from halp_trt.store.files import (
     check_writable,
     create_bytes,
     file_error,
-    read_bytes,
-    read_json,
-    sha256_bytes,
-    sha256_file,
     update_bytes,
     write_bytes,
     write_json,
     write_text,
 )
 from halp_trt.store.history import append_history, read_history
+from halp_trt.store.json_text import parse_json, shown
 from halp_trt.store.locks import hold
 from halp_trt.store.places import hidden_beside
+from halp_trt.store.reading import (
+    LINES_BYTES,
+    MODEL_BYTES,
+    TENSORS_BYTES,
+    check_file,
+    open_file,
+    read_bytes,
+    read_json,
+    read_text,
+    sha256_bytes,
+    sha256_file,
+)
 from halp_trt.store.schema import upgraded
+from halp_trt.store.steps import read_steps
 from halp_trt.store.swap import exchange
 from halp_trt.store.tables import (
     append_rows,
@@ -37,11 +47,15 @@ from halp_trt.store.temporary import is_temporary
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
 __all__ = [
+    "LINES_BYTES",
+    "MODEL_BYTES",
     "SCHEMAS",
+    "TENSORS_BYTES",
     "append_history",
     "append_rows",
     "append_surfaces",
     "append_text",
+    "check_file",
     "check_new_table",
     "check_writable",
     "create_bytes",
@@ -57,14 +71,19 @@ __all__ = [
     "load",
     "load_tensor_metadata",
     "load_tensors",
+    "open_file",
+    "parse_json",
     "read_bytes",
     "read_history",
     "read_json",
+    "read_steps",
     "read_table",
+    "read_text",
     "save",
     "save_tensors",
     "sha256_bytes",
     "sha256_file",
+    "shown",
     "update_bytes",
     "upgraded",
     "write_bytes",

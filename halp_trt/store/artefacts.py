@@ -11,9 +11,10 @@ from halp_trt import gate, specs
 from halp_trt.errors import ArtefactError
 from halp_trt.latency import LatencyTable
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import read_bytes, read_json, write_json
+from halp_trt.store.files import write_json
 from halp_trt.store.history import HISTORY_KIND, read_history
 from halp_trt.store.lines import schema_in
+from halp_trt.store.reading import LINES_BYTES, read_bytes, read_json
 from halp_trt.store.schema import schema_of, upgraded, version_in, wrong_schema
 from halp_trt.store.tables import TABLE_KIND, read_table, write_table
 from halp_trt.store.trtexec import read_trtexec
@@ -64,7 +65,7 @@ def load(path: str | Path) -> Any:
     Raises:
         ArtefactError: the file is missing, truncated, not JSON, of an unknown schema, or its value is invalid.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, LINES_BYTES)
     if (found := read_trtexec(path, data)) is not None:
         return found
     head = schema_in(data.partition(b"\n")[0]) or ""

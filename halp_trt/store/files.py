@@ -1,15 +1,13 @@
-"""Files, written whole or not at all; every failure is one sentence."""
+"""Files as they are written: whole or not at all; every failure is one sentence."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from halp_trt.errors import ArtefactError
 from halp_trt.store.locks import hold
@@ -21,36 +19,11 @@ __all__ = [
     "check_writable",
     "create_bytes",
     "file_error",
-    "read_bytes",
-    "read_json",
-    "sha256_bytes",
-    "sha256_file",
     "update_bytes",
     "write_bytes",
     "write_json",
     "write_text",
 ]
-
-
-def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        ArtefactError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise file_error(path, "read", error) from error
-    return digest.hexdigest()
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -160,32 +133,6 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Writes JSON that a person can read and a diff can follow, like :func:`write_bytes`."""
     write_text(path, _pretty(value) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        ArtefactError: it is missing, truncated or not JSON.
-    """
-    try:
-        return json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{path} is not whole JSON ({error}); it was cut off or is another kind of file, make it again"
-        ) from error
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        ArtefactError: it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise file_error(path, "read", error) from error
 
 
 def file_error(path: str | Path, verb: str, error: OSError) -> ArtefactError:

@@ -9,8 +9,9 @@ from pathlib import Path
 from halp_trt.errors import ArtefactError
 from halp_trt.gate import EngineResult, History
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import read_bytes
-from halp_trt.store.lines import append_lines, is_json, line_of, parse_line, schema_in
+from halp_trt.store.json_text import parse_json
+from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
+from halp_trt.store.reading import LINES_BYTES, read_bytes
 from halp_trt.store.schema import schema_of, wrong_schema
 
 __all__ = ["HISTORY_KIND", "append_history", "read_history"]
@@ -26,7 +27,7 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
     """
     path = Path(path)
     if path.is_file() and path.stat().st_size:
-        found = schema_in(read_bytes(path).partition(b"\n")[0])
+        found = schema_in(read_bytes(path, LINES_BYTES).partition(b"\n")[0])
         if found != schema_of(HISTORY_KIND):
             raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
     lines = b"".join(line_of(encode(one)) for one in results)
@@ -39,7 +40,7 @@ def read_history(path: str | Path) -> History:
     Raises:
         ArtefactError: the file is missing, of another schema, or damaged before its last line.
     """
-    first, *lines = read_bytes(path).split(b"\n")
+    first, *lines = read_bytes(path, LINES_BYTES).split(b"\n")
     if schema_in(first) != schema_of(HISTORY_KIND):
         raise ArtefactError(wrong_schema(path, schema_in(first), HISTORY_KIND))
     while lines and not is_json(lines[-1]):
@@ -49,7 +50,7 @@ def read_history(path: str | Path) -> History:
     results = []
     for number, line in enumerate(lines, start=2):
         try:
-            results.append(decode(EngineResult, parse_line(line)))
+            results.append(decode(EngineResult, parse_json(line)))
         except ArtefactError as error:
             raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
     return History(results=tuple(results))

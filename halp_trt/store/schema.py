@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from halp_trt.errors import ArtefactError
+from halp_trt.errors import ArtefactError, brief
+from halp_trt.store.json_text import shown
 
 __all__ = ["schema_of", "upgraded", "version_in", "wrong_schema"]
 
@@ -37,19 +38,23 @@ def upgraded(kind: str, version: int, value: Any) -> Any:
         try:
             value = upgrade(value)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"it is no {kind} of version {version} ({error})") from error
+            raise ArtefactError(f"it is no {kind} of version {version} ({brief(str(error))})") from error
     return value
 
 
 def wrong_schema(path: str | Path, schema: object, kinds: str) -> str:
     """The sentence for a file that holds something else than one of some kinds, named with commas in between."""
-    found = f"has schema {schema!r}" if schema else "has no halp-trt schema"
+    found = f"has schema {_quoted(schema)}" if schema else "has no halp-trt schema"
     asked = kinds.split(", ")
     groups = []
     for newest in sorted({_version(kind) for kind in asked}):
         names = ", ".join(kind for kind in asked if _version(kind) == newest)
         groups.append(f"version {'1' if newest == 1 else f'1 to {newest}'} of {names}")
     return f"{path} {found}; expected {', or '.join(groups)}: name another file or make it again"
+
+
+def _quoted(schema: object) -> str:
+    return repr(brief(schema)) if isinstance(schema, str) else shown(schema)
 
 
 def _version(kind: str) -> int:

@@ -10,10 +10,12 @@ from pathlib import Path
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.latency import LatencyTable, Region, Surface
 from halp_trt.latency.cells import Cell
-from halp_trt.specs import LayerSpec, Measurement, Target
+from halp_trt.specs import LayerSpec, Length, Measurement, NonNegative, Size, Target
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.files import create_bytes, read_bytes, write_bytes
-from halp_trt.store.lines import append_lines, is_json, line_of, parse_line, schema_in
+from halp_trt.store.files import create_bytes, write_bytes
+from halp_trt.store.json_text import parse_json
+from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
+from halp_trt.store.reading import LINES_BYTES, read_bytes
 from halp_trt.store.schema import schema_of, wrong_schema
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 TABLE_KIND = "latency-table"
+_MOST_ENTRIES = 1 << 23
+"""Pairs of widths that one surface covers, at most: each becomes some numbers in memory."""
 
 
 def create_table(path: str | Path, target: Target, *, may_exist: bool = False) -> None:
@@ -119,7 +123,7 @@ def read_table(path: str | Path) -> LatencyTable:
     Raises:
         ArtefactError: the file is missing, of another schema, has no header, or is damaged before its last line.
     """
-    lines = read_bytes(path).split(b"\n")
+    lines = read_bytes(path, LINES_BYTES).split(b"\n")
     torn = lines.pop()
     if not torn and len(lines) > 1 and not is_json(lines[-1]):
         torn = lines.pop()
@@ -134,7 +138,7 @@ def read_table(path: str | Path) -> LatencyTable:
     lines_left_out: dict[object, int] = {}
     for index, line in enumerate(lines):
         try:
-            row = decode(dict, parse_line(line))
+            row = decode(dict, parse_json(line))
             if index == 0:
                 target = decode(Target, row.get("target"))
             elif "surface" in row:
@@ -191,12 +195,17 @@ class _StoredSurface:
     """A surface as stored in one line: cells by the positions of their corners and their error, points by position."""
 
     spec: LayerSpec
-    in_widths: tuple[int, ...]
-    out_widths: tuple[int, ...]
-    steps: tuple[int, int]
+    in_widths: tuple[Size, ...]
+    out_widths: tuple[Size, ...]
+    steps: tuple[Size, Size]
     waves: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    points: tuple[tuple[int, int], ...]
-    cells: tuple[tuple[int, int, int, int, float], ...]
+    points: tuple[tuple[Length, Length], ...]
+    cells: tuple[tuple[Length, Length, Length, Length, NonNegative], ...]
+
+    def __post_init__(self) -> None:
+        num_entries = len(self.in_widths) * max(1, len(self.out_widths))
+        if not 0 < num_entries <= _MOST_ENTRIES:
+            raise UsageError(f"a surface has {num_entries:,} pairs of widths, expected 1 to {_MOST_ENTRIES:,}")
 
     @property
     def key(self) -> object:

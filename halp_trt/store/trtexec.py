@@ -6,13 +6,15 @@ file, where a script let trtexec append to it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from halp_trt.errors import ArtefactError, UsageError
+from halp_trt.errors import ArtefactError, UsageError, brief
 from halp_trt.gate.trtexec import LayerProfile, LayerProfiles, QueryRun, QueryRuns, TimedLayer
+from halp_trt.store.codec import decode
+from halp_trt.store.json_text import parse_several, shown
+from halp_trt.store.reading import JSON_BYTES
 
 __all__ = ["read_trtexec"]
 
@@ -41,24 +43,21 @@ def read_trtexec(path: str | Path, data: bytes) -> QueryRuns | LayerProfiles | N
         if _QUERY in head:
             return QueryRuns(runs=tuple(_run(array) for array in arrays))
         return LayerProfiles(profiles=tuple(_profile(array) for array in arrays))
-    except (ArtefactError, UsageError, ValueError, RecursionError) as error:
+    except (ArtefactError, UsageError) as error:
         option = "--exportTimes" if _QUERY in head else "--exportProfile"
         raise ArtefactError(
-            f"{path} looks like trtexec's {option} but is damaged ({error}); let trtexec write it again"
+            f"{path} looks like trtexec's {option} but is damaged ({brief(str(error))}); let trtexec write it again"
         ) from error
 
 
 def _arrays(data: bytes) -> list[Sequence[Any]]:
     """The arrays that follow each other in a file."""
-    text, decoder = data.decode(), json.JSONDecoder()
-    arrays: list[Sequence[Any]] = []
-    at = 0
-    while rest := text[at:].lstrip():
-        at = len(text) - len(rest)
-        array, at = decoder.raw_decode(text, at)
+    if len(data) > JSON_BYTES:
+        raise ArtefactError(f"it has {len(data):,} bytes, and at most {JSON_BYTES:,} are read")
+    arrays = parse_several(data)
+    for array in arrays:
         if not isinstance(array, list):
-            raise ArtefactError(f"expected an array, found {json.dumps(array)[:40]}")
-        arrays.append(array)
+            raise ArtefactError(f"expected an array, found {shown(array)}")
     return arrays
 
 
@@ -86,11 +85,11 @@ def _profile(array: Sequence[Any]) -> LayerProfile:
     for number, one in enumerate(array, start=1):
         entry = _entry(one, number)
         if "name" not in entry and "count" in entry:
-            num_runs = int(_number(entry, "count", number))
+            num_runs = max(0, int(_number(entry, "count", number)))
             continue
         layers.append(
             TimedLayer(
-                name=str(entry.get("name", "")),
+                name=decode(str, entry.get("name", "")),
                 mean_us=_US * _number(entry, "averageMs", number),
                 median_us=_US * _number(entry, "medianMs", number) if "medianMs" in entry else None,
             )
@@ -100,12 +99,12 @@ def _profile(array: Sequence[Any]) -> LayerProfile:
 
 def _entry(one: Any, number: int) -> Mapping[str, Any]:
     if not isinstance(one, dict):
-        raise ArtefactError(f"entry {number} is {json.dumps(one)[:40]}, expected an object")
+        raise ArtefactError(f"entry {number} is {shown(one)}, expected an object")
     return one
 
 
 def _number(entry: Mapping[str, Any], key: str, number: int) -> float:
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
-        raise ArtefactError(f"entry {number} has {key} {json.dumps(value)[:40]}, expected a finite number")
+        raise ArtefactError(f"entry {number} has {key} {shown(value)}, expected a finite number")
     return float(value)

@@ -10,7 +10,7 @@ import torch
 
 from halp_trt.training.batches import Batch
 
-__all__ = ["keep", "shift", "shift_and_flip"]
+__all__ = ["keep", "pad_and_flip", "shift", "shift_and_flip"]
 
 
 def keep(batch: Batch, generator: torch.Generator) -> Batch:
@@ -28,10 +28,22 @@ def shift_and_flip(batch: Batch, generator: torch.Generator) -> Batch:
     return batch._replace(pictures=_move(batch.pictures, generator, flip=True))
 
 
-def _move(pixels: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
-    """Pictures shifted by up to an eighth of their size, zeros moving in, and half of them flipped if ``flip``."""
+def pad_and_flip(batch: Batch, generator: torch.Generator) -> Batch:
+    """Moves every picture by up to 4 pixels, fills with zeros, and flips half of them (arXiv 1512.03385, 4.2)."""
+    return batch._replace(pictures=_move(batch.pictures, generator, flip=True, pad=4))
+
+
+def _move(pixels: torch.Tensor, generator: torch.Generator, *, flip: bool, pad: int | None = None) -> torch.Tensor:
+    """Pictures shifted by up to ``pad``, else an eighth of their size, zeros moving in, half of them flipped if asked.
+
+    Args:
+        pixels: ``[N, C, H, W]``.
+        generator: source of all randomness.
+        flip: True if half of them are flipped.
+        pad: largest shift in pixels; None for an eighth of the smaller side.
+    """
     num, _, height, width = pixels.shape
-    pad = max(1, min(height, width) // 8)
+    pad = max(1, min(height, width) // 8) if pad is None else pad
     padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
     rows = torch.randint(0, 2 * pad + 1, (num, 1), generator=generator) + torch.arange(height)
     columns = torch.arange(width).expand(num, width)

@@ -18,7 +18,8 @@ from halp_trt.errors import DataError
 from halp_trt.store import sha256_bytes, sha256_file, write_bytes
 from halp_trt.tasks import augment
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory, scan_folder
+from halp_trt.tasks.files import scan_folder
+from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, OnBadPicture, decode_or_skip, in_memory
 
 if TYPE_CHECKING:
     from halp_trt.tasks.source import SourceOptions
@@ -88,11 +89,7 @@ def _from_folder(path: Path, on_bad_picture: OnBadPicture) -> _Splits:
     classes, files, labels = scan_folder(path / "train")
     _, test_files, test_labels = scan_folder(path / "test", classes)
     train, test = (
-        in_memory(
-            FolderPictures(
-                files=tuple(f), labels=np.asarray(y, dtype=np.int64), shape=_SHAPE, on_bad_picture=on_bad_picture
-            )
-        )
+        in_memory(FolderPictures(files=f, labels=y, shape=_SHAPE, on_bad_picture=on_bad_picture))
         for f, y in ((files, labels), (test_files, test_labels))
     )
     return classes, train, test

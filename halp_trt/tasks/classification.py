@@ -19,7 +19,7 @@ from halp_trt.training.settings import TrainSettings
 if TYPE_CHECKING:
     from halp_trt.tasks.dataset import DataSet
 
-__all__ = ["Classification", "logits_of"]
+__all__ = ["Classification", "logits_of", "soft_loss"]
 
 
 class Classification:
@@ -45,7 +45,7 @@ class Classification:
         loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
         if taught is None:
             return loss
-        soft = _soft_loss(logits, logits_of(taught).float(), settings.temperature)
+        soft = soft_loss(logits, logits_of(taught).float(), settings.temperature)
         return (1 - settings.distillation) * loss + settings.distillation * soft
 
     def predict(self, outputs: Outputs) -> npt.NDArray[np.int64]:
@@ -95,7 +95,7 @@ def logits_of(outputs: object) -> torch.Tensor:
     return tensors[0]
 
 
-def _soft_loss(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+def soft_loss(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
     """The loss ``T² KL(teacher || student)`` of the softened predictions (arXiv 1503.02531, section 2.1)."""
     target = F.log_softmax(taught / temperature, dim=1)
     student = F.log_softmax(logits / temperature, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,15 @@ from halp_trt.models.reference import named
 from halp_trt.specs import Score
 from halp_trt.tasks import Outputs, Task, task_of
 from halp_trt.tasks.dataset import DataSet
+from halp_trt.training.ahead import made_ahead
+from halp_trt.training.batches import Batch
 
 __all__ = ["Predict", "evaluate", "module_predict"]
 
 Predict = Callable[[npt.NDArray[np.float32]], Outputs]
 """A function from float32 pictures ``[N, C, H, W]`` to raw outputs by name."""
+_LEAST_READ = 64
+"""Fewest pictures that are read at once: a batch of one is too small an order for a worker."""
 
 
 def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score:
@@ -45,22 +49,40 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score
 
 
 def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """Yields the answers and the targets of every test batch."""
-    for first in range(0, data.num_test, batch_size):
-        pictures, targets = data.test_batch(np.arange(first, min(first + batch_size, data.num_test)))
-        batch = pictures.numpy()
-        num = len(batch)
-        if num < batch_size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - num, axis=0)])
-        outputs = predict(batch)
-        if any(np.isnan(output).any() for output in outputs.values() if np.issubdtype(output.dtype, np.floating)):
-            raise NonFiniteError(
-                f"predictions for pictures {first} and after hold NaN; check the weights of the network"
-            )
-        answers = task.predict(outputs)
-        if len(answers) != batch_size:
-            raise ModelError(f"{len(answers)} answers to {batch_size} pictures, expected one for each")
-        yield answers[:num], targets
+    """Yields the answers and the targets of the test examples, some batches at a time."""
+    size = batch_size * -(-_LEAST_READ // batch_size)
+    firsts = range(0, data.num_test, size)
+
+    def read(first: int) -> Batch:
+        return data.test_batch(np.arange(first, min(first + size, data.num_test)))
+
+    with made_ahead(read, firsts, num_workers=data.num_test_workers) as batches:
+        for first, (pictures, targets) in zip(firsts, batches, strict=True):
+            found = pictures.numpy()
+            starts = range(0, len(found), batch_size)
+            answers = [_answered(predict, task, found[i : i + batch_size], batch_size, first + i) for i in starts]
+            yield _joined(answers), targets
+
+
+def _answered(predict: Predict, task: Task, batch: npt.NDArray[np.float32], batch_size: int, first: int) -> Any:
+    """The answers to pictures that are filled up to a batch."""
+    num = len(batch)
+    if num < batch_size:
+        batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - num, axis=0)])
+    outputs = predict(batch)
+    if any(np.isnan(output).any() for output in outputs.values() if np.issubdtype(output.dtype, np.floating)):
+        raise NonFiniteError(f"predictions for pictures {first} and after hold NaN; check the weights of the network")
+    answers = task.predict(outputs)
+    if len(answers) != batch_size:
+        raise ModelError(f"{len(answers)} answers to {batch_size} pictures, expected one for each")
+    return answers[:num]
+
+
+def _joined(answers: Sequence[Any]) -> Any:
+    """The answers of several batches in a row: one array, or one list."""
+    if all(isinstance(some, np.ndarray) for some in answers):
+        return np.concatenate(answers)
+    return [answer for some in answers for answer in some]
 
 
 def module_predict(module: nn.Module) -> Predict:

@@ -1,9 +1,7 @@
-"""Labelled pictures: digits, folders of classes, and arrays of a user's factory."""
+"""Labelled pictures in memory: digits, and arrays of a user's factory."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,23 +11,17 @@ from halp_trt.models.factories import faults_of, import_factory
 from halp_trt.store import sha256_bytes
 from halp_trt.tasks import augment
 from halp_trt.tasks.dataset import DataSet, InputShape
-from halp_trt.tasks.pictures import ArrayPictures, FolderPictures, Pictures, in_memory, scan_folder
+from halp_trt.tasks.pictures import ArrayPictures
 
 if TYPE_CHECKING:
     from halp_trt.tasks.source import SourceOptions
 
-__all__ = ["load_digits", "load_factory", "load_imagefolder"]
+__all__ = ["load_digits", "load_factory"]
 
 _DIGITS_SPLIT_SEED = 0
 """Seed of the split of digits."""
-_MEMORY_LIMIT_BYTES = 512 * 1024**2
-"""Largest size of a decoded split that is held in memory; a larger one is decoded batch by batch."""
 _MAX_CLASSES = 10**6
 """Most classes of a factory's labels; more is a mistake, such as a label that is an identifier."""
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean per channel of ImageNet's pixels in 0..1."""
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation per channel of ImageNet's pixels in 0..1."""
 
 
 def load_digits(reading: SourceOptions) -> DataSet:
@@ -60,60 +52,6 @@ def load_digits(reading: SourceOptions) -> DataSet:
         augmentation=augment.shift,
         fingerprint=sha256_bytes(pictures.tobytes() + labels.tobytes()),
     )
-
-
-def load_imagefolder(reading: SourceOptions) -> DataSet:
-    """The data set of a folder: ``train/`` with ``val/`` or ``test/``, or classes split four to one by file names.
-
-    Raises:
-        DataError: the folder is missing, has ``train/`` alone or holds no picture, or a picture is bad.
-    """
-    path, shape = reading.path, reading.input_shape or (3, 224, 224)
-    if (path / "train").is_dir():
-        classes, files, labels = scan_folder(path / "train")
-        held_out = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
-        if held_out is None:
-            raise DataError(f"{path} has train/ but neither val/ nor test/; add one of them")
-        _, test_files, test_labels = scan_folder(held_out, classes)
-    else:
-        classes, files, labels = scan_folder(path)
-        files, labels, test_files, test_labels = _split(path, files, labels)
-
-    def pictures(paths: list[Path], ids: list[int]) -> Pictures:
-        lazy = FolderPictures(
-            files=tuple(paths),
-            labels=np.asarray(ids, dtype=np.int64),
-            shape=shape,
-            on_bad_picture=reading.on_bad_picture,
-        )
-        return in_memory(lazy) if len(paths) * int(np.prod(shape)) <= _MEMORY_LIMIT_BYTES else lazy
-
-    listing = [(p.relative_to(path).as_posix(), p.stat().st_size) for p in (*files, *test_files)]
-    grey = shape[0] == 1
-    return DataSet(
-        name=f"imagefolder:{path}",
-        train=pictures(files, labels),
-        test=pictures(test_files, test_labels),
-        classes=classes,
-        input_shape=shape,
-        mean=(sum(_IMAGENET_MEAN) / 3,) if grey else _IMAGENET_MEAN,
-        std=(sum(_IMAGENET_STD) / 3,) if grey else _IMAGENET_STD,
-        augmentation=augment.shift_and_flip,
-        fingerprint=sha256_bytes(repr(sorted(listing)).encode()),
-    )
-
-
-def _split(path: Path, files: list[Path], labels: list[int]) -> tuple[list[Path], list[int], list[Path], list[int]]:
-    """Training files and labels, then those of the test split: a fifth of each class, by the hashes of the names."""
-    train: list[tuple[Path, int]] = []
-    test: list[tuple[Path, int]] = []
-    for label in sorted(set(labels)):
-        paths = [file for file, its in zip(files, labels, strict=True) if its == label]
-        paths.sort(key=lambda file: hashlib.sha256(file.relative_to(path).as_posix().encode()).hexdigest())
-        held = len(paths) // 5 or int(len(paths) > 1)
-        test.extend((file, label) for file in paths[:held])
-        train.extend((file, label) for file in paths[held:])
-    return [f for f, _ in train], [y for _, y in train], [f for f, _ in test], [y for _, y in test]
 
 
 def load_factory(source: str, input_shape: InputShape | None) -> DataSet:

@@ -1,28 +1,40 @@
-"""Pictures of a split, in memory or as files decoded on demand, and the layout of folders."""
+"""Pictures of a split, in memory or as files decoded on demand."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from halp_trt.errors import DataError
 from halp_trt.interrupts import raise_if_stopped
+from halp_trt.tasks.preparation import PLAIN, Preparation, as_pixels, fitted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
-__all__ = ["ArrayPictures", "FolderPictures", "OnBadPicture", "Pictures", "decode", "in_memory", "scan_folder"]
+__all__ = [
+    "ArrayPictures",
+    "ChangingPictures",
+    "DrawnPictures",
+    "FolderPictures",
+    "OnBadPicture",
+    "Pictures",
+    "decode",
+    "decode_or_skip",
+    "in_memory",
+]
 
 OnBadPicture = Literal["refuse", "skip"]
 """The treatment of a picture that cannot be decoded: an error, or left out with a warning."""
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Endings of files that are pictures."""
 
 
 class Pictures(Protocol):
@@ -33,6 +45,16 @@ class Pictures(Protocol):
 
     def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
         """Returns the pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or containers of arrays."""
+
+
+@runtime_checkable
+class DrawnPictures(Pictures, Protocol):
+    """Pictures that change at random one by one, each by a seed of its own, whatever else is in the batch."""
+
+    def draw(
+        self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]
+    ) -> tuple[npt.NDArray[np.uint8], Any]:
+        """Returns what ``read`` does, each picture changed as its seed says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,12 +95,14 @@ class FolderPictures:
         shape: channels, height and width that every picture is brought to.
         on_bad_picture: ``refuse`` if a file that cannot be decoded is an error, ``skip`` if it is left out of its batch
             with a warning.
+        preparation: the way to that shape.
     """
 
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     labels: npt.NDArray[np.int64]
     shape: tuple[int, int, int]
     on_bad_picture: OnBadPicture = "refuse"
+    preparation: Preparation = PLAIN
 
     def __len__(self) -> int:
         return len(self.files)
@@ -91,11 +115,23 @@ class FolderPictures:
         Raises:
             DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``, or none of the batch can.
         """
+        return self._read(indices, [self._fit] * len(indices))
+
+    def _fit(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
+        return as_pixels(fitted(picture, self.shape[1:], self.preparation))
+
+    def _read(
+        self,
+        indices: Sequence[int] | npt.NDArray[np.int64],
+        prepare: Sequence[Callable[[Image.Image], npt.NDArray[np.uint8]]],
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """The pixels and labels of pictures that can be decoded, each prepared by its own function."""
         pixels, labels = [], []
-        for index in indices:
-            picture = decode_or_skip(self.files[index], str(self.files[index]), self.shape, self.on_bad_picture)
+        for index, bring in zip(indices, prepare, strict=True):
+            path = self.files[index]
+            picture = _opened_or_skipped(path, str(path), self.shape[0], self.on_bad_picture)
             if picture is not None:
-                pixels.append(picture)
+                pixels.append(bring(picture))
                 labels.append(self.labels[index])
         if not pixels:
             raise DataError(
@@ -103,6 +139,22 @@ class FolderPictures:
                 f"replace the files"
             )
         return np.stack(pixels), np.asarray(labels, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChangingPictures(FolderPictures):
+    """Pictures decoded from their files on every read, and changed at random for training, each by its own seed."""
+
+    def draw(
+        self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """The pixels and labels as ``read`` gives them, each picture changed by ``preparation``.
+
+        Raises:
+            DataError: as ``read``.
+        """
+        change, size = self.preparation.change, self.shape[1:]
+        return self._read(indices, [partial(change, size=size, how=self.preparation, seed=seed) for seed in seeds])
 
 
 def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
@@ -116,21 +168,25 @@ def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> 
     Raises:
         DataError: the picture cannot be decoded.
     """
-    from PIL import Image, ImageOps
+    return as_pixels(fitted(_opened(source, name, shape[0]), shape[1:], PLAIN))
+
+
+def _opened(source: Path | IO[bytes], name: str, channels: int) -> Image.Image:
+    """One picture, decoded, of 8 bits and 1 (grey) or 3 (RGB) channels.
+
+    Raises:
+        DataError: the picture cannot be decoded.
+    """
+    from PIL import Image
 
     try:
         with Image.open(source) as opened:
-            picture = _eight_bit(opened).convert("L" if shape[0] == 1 else "RGB")
+            return _eight_bit(opened).convert("L" if channels == 1 else "RGB")
     except Exception as cause:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
         raise_if_stopped(cause)
         raise DataError(
             f"picture {name} cannot be read ({type(cause).__name__}: {cause}); replace it, or skip bad pictures"
         ) from cause
-    size = (shape[2], shape[1])
-    if picture.size != size:
-        picture = ImageOps.fit(picture, size, method=Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[None] if shape[0] == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -156,49 +212,20 @@ def decode_or_skip(
     Raises:
         DataError: the picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
     """
+    picture = _opened_or_skipped(source, name, shape[0], on_bad_picture)
+    return None if picture is None else as_pixels(fitted(picture, shape[1:], PLAIN))
+
+
+def _opened_or_skipped(
+    source: Path | IO[bytes], name: str, channels: int, on_bad_picture: OnBadPicture
+) -> Image.Image | None:
     try:
-        return decode(source, name, shape)
+        return _opened(source, name, channels)
     except DataError as bad:
         if on_bad_picture == "refuse":
             raise
         warnings.warn(f"skipped: {bad}", stacklevel=2)
         return None
-
-
-def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[Path], list[int]]:
-    """The classes, files and labels of a folder with one sub-folder of pictures per class, in sorted order.
-
-    Args:
-        folder: the folder of the class folders.
-        classes: the known classes; None takes the folders' names.
-
-    Raises:
-        DataError: the folder is missing, holds no picture, or holds an unknown class.
-    """
-    if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist; give a folder with one sub-folder of pictures per class")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    known = tuple(classes) if classes is not None else tuple(names)
-    strangers = sorted(set(names) - set(known))
-    if strangers:
-        raise DataError(f"{folder} holds class {strangers[0]!r}, which the training pictures lack; remove or rename it")
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(known):
-        paths = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
-        )
-        files.extend(paths)
-        labels.extend([label] * len(paths))
-    if not files:
-        raise DataError(f"data folder {folder} holds no picture; expected {folder}/<class>/<picture>.jpg")
-    empty = [name for label, name in enumerate(known) if label not in set(labels)]
-    if empty and classes is None:
-        warnings.warn(
-            f"class folder {folder / empty[0]} holds no picture; the network gets a class that is never seen",
-            stacklevel=2,
-        )
-    return known, files, labels
 
 
 def in_memory(pictures: FolderPictures) -> ArrayPictures:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from halp_trt.tasks.dataset import InputShape
 from halp_trt.tasks.pictures import OnBadPicture
+from halp_trt.tasks.preparation import Preparation
 
 __all__ = ["SourceOptions"]
 
@@ -21,9 +22,13 @@ class SourceOptions:
         on_bad_picture: ``refuse`` if a picture that cannot be decoded is an error, ``skip`` if it is skipped with a
             warning.
         cache: a file for decoded pictures, for sources that keep them; None for none.
+        preparation: the way of pictures from files to the input shape; None for the source's own.
+        is_glance: True if the classes alone are asked for, so that no picture need be decoded.
     """
 
     path: Path
     input_shape: InputShape | None = None
     on_bad_picture: OnBadPicture = "refuse"
     cache: Path | None = None
+    preparation: Preparation | None = None
+    is_glance: bool = False

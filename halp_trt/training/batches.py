@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +16,18 @@ from halp_trt.training.world import ALONE, World
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Indices", "Source", "batch_indices", "num_batches", "num_steps", "step_seed", "training_batch"]
+__all__ = [
+    "Batch",
+    "Indices",
+    "Source",
+    "batch_indices",
+    "num_batches",
+    "num_steps",
+    "prefetched",
+    "seed_of",
+    "step_seed",
+    "training_batch",
+]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
 """Numbers of examples in a split."""
@@ -39,8 +52,25 @@ class Source(Protocol):
     def num_train(self) -> int:
         """Number of training examples."""
 
-    def train_batch(self, indices: Indices, *, augment_seed: int | None = None) -> Batch:
-        """Returns these examples, augmented at random if a seed is given: a pure function of its arguments."""
+    def num_workers(self, num_processes: int = 1) -> int:
+        """Number of processes that make training batches ahead for each of so many on a machine; 0 if none does."""
+
+    def train_batch(
+        self,
+        indices: Indices,
+        *,
+        augment_seed: int | None = None,
+        epoch_seed: int | None = None,
+        part: Indices | None = None,
+    ) -> Batch:
+        """Returns these examples, augmented at random if a seed is given: a pure function of its arguments.
+
+        Args:
+            indices: numbers of the examples.
+            augment_seed: seed of what is drawn for the batch as a whole; None leaves the examples as they are.
+            epoch_seed: seed of what is drawn for each example by its number; None takes ``augment_seed``.
+            part: positions in the batch that are wanted, with the same bits as in the whole batch; None for all.
+        """
 
 
 def num_batches(num: int, batch_size: int) -> int:
@@ -55,8 +85,16 @@ def num_steps(data: Source, settings: TrainSettings) -> int:
 
 def batch_indices(num: int, batch_size: int, *, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], ...]:
     """The training batches of one epoch, a pure function of its arguments; examples that fill no batch are left out."""
-    order = np.random.default_rng((seed, epoch)).permutation(num).astype(np.int64)
+    order = _order(num, seed, epoch)
     return tuple(order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches(num, batch_size)))
+
+
+@lru_cache(maxsize=2)
+def _order(num: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The examples of an epoch in the order in which they are trained on."""
+    order = np.random.default_rng((seed, epoch)).permutation(num).astype(np.int64)
+    order.flags.writeable = False
+    return order
 
 
 def training_batch(data: Source, settings: TrainSettings, step: int, world: World = ALONE) -> Batch:
@@ -64,12 +102,92 @@ def training_batch(data: Source, settings: TrainSettings, step: int, world: Worl
 
     Raises:
         DataError: an example cannot be read.
+        UsageError: the batch has fewer examples than there are processes.
     """
-    epoch, position = divmod(step, num_batches(data.num_train, settings.batch_size))
-    indices = batch_indices(data.num_train, settings.batch_size, seed=settings.seed, epoch=epoch)[position]
-    return data.train_batch(world.share(indices), augment_seed=step_seed(settings, step) if settings.augment else None)
+    if isinstance(data, _Prefetched):
+        return data.batch_of(settings, step, world)
+    size = settings.batch_size
+    epoch, position = divmod(step, num_batches(data.num_train, size))
+    indices = _order(data.num_train, settings.seed, epoch)[position * size : (position + 1) * size]
+    return data.train_batch(
+        indices,
+        augment_seed=step_seed(settings, step) if settings.augment else None,
+        epoch_seed=seed_of(settings.seed, epoch),
+        part=None if world.size == 1 else world.share(np.arange(len(indices))),
+    )
 
 
 def step_seed(settings: TrainSettings, step: int) -> int:
     """The seed of all randomness in a step."""
-    return int(np.random.SeedSequence((settings.seed, step)).generate_state(1)[0])
+    return seed_of(settings.seed, step)
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A seed of 32 bits for one of many: a step or an epoch of a training, an example of an epoch."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+# ---- ahead ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def prefetched(
+    data: Source, settings: TrainSettings, steps: Sequence[int], world: World = ALONE, *, pinned: bool = False
+) -> Iterator[Source]:
+    """The source of a training whose batches of these steps are made ahead by workers, where the source has any.
+
+    ``training_batch`` gives the same bits by it as by the source itself, for these steps and for any other.
+
+    Args:
+        data: the source.
+        settings: settings of the training.
+        steps: the steps that are to come, in order.
+        world: this process.
+        pinned: True if batches are copied to a GPU next.
+
+    Raises:
+        DataError: a worker died; also raised out of the context's body.
+    """
+    num_workers = data.num_workers(world.size)
+    if num_workers == 0:
+        yield data
+        return
+    from halp_trt.training.ahead import made_ahead
+
+    def make(step: int) -> Batch:
+        return training_batch(data, settings, step, world)
+
+    with made_ahead(make, steps, num_workers=num_workers, pinned=pinned) as batches:
+        yield _Prefetched(data, settings, world, zip(steps, batches, strict=True))
+
+
+class _Prefetched:
+    """A source that hands out the batches of coming steps as they were made ahead."""
+
+    def __init__(self, data: Source, settings: TrainSettings, world: World, made: Iterator[tuple[int, Batch]]) -> None:
+        self._data, self._key, self._made = data, _drawn_by(settings, world), made
+        self._given: tuple[int, Batch] | None = None
+
+    @property
+    def num_train(self) -> int:
+        return self._data.num_train
+
+    def num_workers(self, num_processes: int = 1) -> int:
+        return 0
+
+    def train_batch(self, indices: Indices, **how: Any) -> Batch:
+        return self._data.train_batch(indices, **how)
+
+    def batch_of(self, settings: TrainSettings, step: int, world: World) -> Batch:
+        """The batch of a step: the one made ahead, or one made now if another was expected."""
+        if _drawn_by(settings, world) == self._key:
+            if self._given is None or self._given[0] < step:
+                self._given = next((pair for pair in self._made if pair[0] >= step), self._given)
+            if self._given is not None and self._given[0] == step:
+                return self._given[1]
+        return training_batch(self._data, settings, step, world)
+
+
+def _drawn_by(settings: TrainSettings, world: World) -> tuple[object, ...]:
+    """All that the examples of a step depend on beside the data and the step's number."""
+    return settings.batch_size, settings.seed, settings.augment, world.rank, world.size

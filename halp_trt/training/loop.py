@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.optimizer import make_optimizer
 from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.step import Lesson, train_step
@@ -44,6 +44,8 @@ def train(
 ) -> torch.optim.Optimizer:
     """Trains ``module`` in place from ``start_step`` to the end and leaves it in evaluation mode.
 
+    The batches are made ahead by workers, where the data have any; they are the same without.
+
     Args:
         module: the network.
         lesson: data, loss and settings.
@@ -65,17 +67,20 @@ def train(
     passes = passes or passes_of(module, lesson.settings, lesson.world)
     total = num_steps(lesson.data, lesson.settings) if total is None else total
     per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
-    saved = time.monotonic()
-    for step in range(start_step, total):
-        loss = train_step(
-            module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
-        )
-        done = step + 1
-        if after_step is not None:
-            after_step(done, loss)
-        is_due = done % per_epoch == 0 or (saving is not None and time.monotonic() - saved >= saving.seconds)
-        if saving is not None and is_due and lesson.world.is_first:
-            saving.write(done)
-            saved = time.monotonic()
+    saved, steps = time.monotonic(), range(start_step, total)
+    is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    with prefetched(lesson.data, lesson.settings, steps, lesson.world, pinned=is_on_gpu) as data:
+        lesson = replace(lesson, data=data)
+        for step in steps:
+            loss = train_step(
+                module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
+            )
+            done = step + 1
+            if after_step is not None:
+                after_step(done, loss)
+            is_due = done % per_epoch == 0 or (saving is not None and time.monotonic() - saved >= saving.seconds)
+            if saving is not None and is_due and lesson.world.is_first:
+                saving.write(done)
+                saved = time.monotonic()
     module.eval()
     return optimizer

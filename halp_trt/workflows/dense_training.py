@@ -19,7 +19,7 @@ from halp_trt.training.optimizer import make_optimizer
 from halp_trt.training.passes import passes_of
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import ALONE, World
-from halp_trt.workflows.checkpoint import load_checkpoint, not_ours, read_checkpoint, save_checkpoint
+from halp_trt.workflows.checkpoint import TrainWords, load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.request import arrays_of
 
 __all__ = ["SAVE_SECONDS", "train_resumably"]
@@ -62,12 +62,9 @@ def train_resumably(
     passes = passes_of(module, settings, world)
     fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
     if resume and checkpoint.exists():
-        words = read_checkpoint(checkpoint)
-        try:
-            owner, start = str(words["fingerprint"]), int(words["num_trained"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise not_ours(checkpoint, error) from error
-        if owner != fingerprint:
+        words = read_checkpoint(checkpoint, TrainWords)
+        start = words.num_trained
+        if words.fingerprint != fingerprint:
             raise ArtefactError(
                 f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
                 f"them, or start without --resume"
@@ -77,7 +74,8 @@ def train_resumably(
         checkpoint.unlink(missing_ok=True)
 
     def write(done: int) -> None:
-        save_checkpoint(checkpoint, {"fingerprint": fingerprint, "num_trained": done}, module, optimizer, passes)
+        words = TrainWords(fingerprint=fingerprint, num_trained=done)
+        save_checkpoint(checkpoint, words, module, optimizer, passes)
 
     train(
         module,

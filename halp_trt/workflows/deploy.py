@@ -8,7 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from halp_trt.errors import ArtefactError, HalpError
+from halp_trt.errors import GraphMismatchError, HalpError, brief
+from halp_trt.graphs.reading import read_model
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, Runtime, available_runtimes, get_runtime, traits_of
@@ -25,7 +26,7 @@ __all__ = [
     "build_engine",
     "check_places",
     "deploy",
-    "read_model",
+    "folded",
     "tensorrt_plan",
 ]
 
@@ -74,7 +75,7 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
 def _deployed(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions, plan: PruningPlan) -> Deployment:
     if not order.overwrite:
         check_places(run, runtime, target, order.engines)
-    dense = rewrite(read_model(run.dense_model), PruningPlan.dense(plan.graph))
+    dense = folded(run, plan)
     pruned = read_model(run.pruned_model)
     records = {}
     for role, model in (("dense", dense), ("pruned", pruned)):
@@ -84,6 +85,26 @@ def _deployed(run: RunFolder, runtime: Runtime, target: Target, order: DeployOpt
     if not traits_of(runtime.name).is_ahead_of_time:
         extra, note = tensorrt_plan(pruned, run, target, order)
     return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
+
+
+def folded(run: RunFolder, plan: PruningPlan) -> onnx.ModelProto:
+    """The dense network of a run, folded as the pruned one is.
+
+    Raises:
+        ArtefactError: the model is missing or damaged.
+        GraphMismatchError: the plan is not the model's.
+    """
+    model = read_model(run.dense_model)
+    try:
+        return rewrite(model, PruningPlan.dense(plan.graph))
+    except HalpError:
+        raise
+    except Exception as error:  # a sound model, but none that was exported: anything may be odd about it
+        raise_if_stopped(error)
+        reason = brief(f"{type(error).__name__}: {error}")
+        raise GraphMismatchError(
+            f"{run.dense_model} is not the network that {run.plan} was made for ({reason}); run prune again"
+        ) from error
 
 
 def check_places(
@@ -117,19 +138,3 @@ def tensorrt_plan(
         return None, f"no TensorRT plan: {error}"
     place = "" if record.runnable else "; it needs an NVIDIA GPU to run"
     return record, f"TensorRT plan {path} written{place}"
-
-
-def read_model(path: Path) -> onnx.ModelProto:
-    """An ONNX model.
-
-    Raises:
-        ArtefactError: it is missing or damaged.
-    """
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf's own errors have no common root with the system's
-        raise_if_stopped(error)
-        raise ArtefactError(f"cannot read the model {path} ({error}); run prune again") from error
-    if not model.opset_import:  # an empty file is a sound protobuf message
-        raise ArtefactError(f"{path} holds no ONNX model; run prune again")
-    return model

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array
 from halp_trt.store import hold
-from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy, read_model
+from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.specs import EngineRecord, PruningPlan, Target
-from halp_trt.store import load, read_json, sha256_bytes, sha256_file, write_json
+from halp_trt.specs import EngineRecord, PruningPlan, Target, Verification
+from halp_trt.store import load, read_bytes, read_json, sha256_bytes, sha256_file, write_json
 from halp_trt.workflows.parents import check_engine
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
 
@@ -150,6 +150,15 @@ class RunFolder:
         plan: PruningPlan = _load_as(PruningPlan, self.plan)
         return plan
 
+    def read_verification(self) -> Verification:
+        """The comparison of the run's engines.
+
+        Raises:
+            ArtefactError: it is missing, damaged or something else.
+        """
+        verification: Verification = _load_as(Verification, self.verification)
+        return verification
+
 
 def table_path(target: Target, folder: Path = Path("luts")) -> Path:
     """Path of the latency table of a target."""
@@ -222,7 +231,7 @@ def load_engine(path: Path, parent: Path) -> tuple[EngineRecord, bytes]:
     if path.stat().st_size != record.num_bytes or sha256_file(path) != record.sha256:
         raise ArtefactError(f"{path} is not the engine that its record names; run deploy again")
     check_engine(path, record, parent)
-    return record, path.read_bytes()
+    return record, read_bytes(path)
 
 
 def _load_as(kind: type[Any], path: Path) -> Any:

@@ -9,23 +9,27 @@ import onnx
 import torch
 
 from halp_trt.errors import DataError, UsageError
+from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.network import load_pictures
+from halp_trt.workflows.network import load_pictures, seen_by
 from halp_trt.workflows.settings import NO_DATA, DataSettings
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
 
+_LEAST_READ = 16
+"""Fewest pictures that are read for an engine's batch: the first ones may be bad and skipped."""
+
 
 def pictures_of(settings: DataSettings, run: RunFolder) -> DataSet | None:
-    """The pictures of a run, in the shape its dense model reads."""
+    """The pictures of a run, in the shape its dense model reads, prepared as for the run's network."""
     if settings.data == NO_DATA:
         return None
     shape = _image_shape(read_model(run.dense_model))
-    return load_pictures(settings, shape[1:])
+    seen = seen_by(run.read_settings().network, settings) if run.settings.exists() else None
+    return load_pictures(settings, shape[1:], seen=seen)
 
 
 def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_pictures: int = 256) -> list[dict[str, Array]]:
@@ -39,20 +43,16 @@ def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_picture
         return []
     shape = _image_shape(model)
     num_batches = -(-min(num_pictures, data.num_train) // shape[0])
-    picked = np.linspace(0, data.num_train - 1, num_batches * shape[0]).astype(np.int64).reshape(num_batches, -1)
-    batches = []
-    for indices in picked:
-        pictures = data.train_batch(indices)[0].numpy()
-        if pictures.shape[1:] != shape[1:] or not np.isfinite(pictures).all():
-            found = (
-                f"the shape {pictures.shape[1:]}" if pictures.shape[1:] != shape[1:] else "numbers that are not finite"
-            )
-            raise DataError(
-                f"pictures of {data.name} have {found}, the network reads finite ones of {shape[1:]}; "
-                "make them so, or name other --data"
-            )
-        batches.append({model.graph.input[0].name: np.resize(pictures, shape)})  # fewer where bad ones were skipped
-    return batches
+    picked = np.linspace(0, data.num_train - 1, num_batches * shape[0]).astype(np.int64)
+    pictures = data.train_batch(picked).pictures.numpy()
+    if pictures.shape[1:] != shape[1:] or not np.isfinite(pictures).all():
+        found = f"the shape {pictures.shape[1:]}" if pictures.shape[1:] != shape[1:] else "numbers that are not finite"
+        raise DataError(
+            f"pictures of {data.name} have {found}, the network reads finite ones of {shape[1:]}; "
+            "make them so, or name other --data"
+        )
+    name, firsts = model.graph.input[0].name, range(0, len(pictures), shape[0])
+    return [{name: np.resize(pictures[i : i + shape[0]], shape)} for i in firsts]  # fewer where bad ones were skipped
 
 
 def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
@@ -72,8 +72,8 @@ def example_inputs(session: Session, data: DataSet | None, example: Sequence[tor
     shapes = session.input_shapes
     if data is not None and len(shapes) == 1:
         (name, shape), *_ = shapes.items()
-        pictures, _ = data.test_batch(np.arange(shape[0]) % data.num_test)
-        return {name: pictures.numpy()}
+        pictures, _ = data.test_batch(np.arange(max(shape[0], _LEAST_READ)) % data.num_test)
+        return {name: np.resize(pictures[: shape[0]].numpy(), shape)}  # there may be fewer, as bad ones are skipped
     given = dict(zip(shapes, example, strict=True)) if len(example) == len(shapes) else {}
     whole = {name: value.numpy() for name, value in given.items() if not value.is_floating_point()}
     noise = random_inputs({name: shape for name, shape in shapes.items() if name not in whole})

@@ -11,23 +11,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from halp_trt.errors import ArtefactError
+from halp_trt.errors import ArtefactError, HalpError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
 from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
-from halp_trt.store import save, save_tensors, sha256_bytes, write_bytes, write_text
+from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, write_bytes, write_text
 from halp_trt.training.passes import Passes
-from halp_trt.workflows.checkpoint import (
-    Progress,
-    not_ours,
-    progress_from,
-    read_checkpoint,
-    save_checkpoint,
-    words_of,
-)
+from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.parents import check_plan
 from halp_trt.workflows.request import Subject, arrays_of
@@ -130,9 +123,14 @@ def read_rows(folder: RunFolder, count: int) -> list[dict[str, object]]:
     if not count:
         return []
     try:
-        return [json.loads(line) for line in folder.log.read_text().splitlines()][:count]
-    except (OSError, ValueError) as error:
+        rows = [dict(row) for row in read_steps(folder.log)][:count]
+    except ArtefactError as error:
         raise ArtefactError(f"{folder.log} is missing or damaged ({error}); start without --resume") from error
+    if len(rows) < count:
+        raise ArtefactError(
+            f"{folder.log} is missing or damaged ({len(rows)} steps of {count}); start without --resume"
+        )
+    return rows
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ def write_progress(
         module, optimizer: the network and its optimiser, whose tensors are kept.
         passes: the passes of its training, whose loss scale is kept; None without pictures.
     """
-    words = {"fingerprint": fingerprint, "num_rows": num_rows, **words_of(progress)}
+    words = PruneWords.of(progress, fingerprint=fingerprint, num_rows=num_rows)
     save_checkpoint(checkpoint_path(folder), words, module, optimizer, passes)
 
 
@@ -169,12 +167,12 @@ def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -
         ArtefactError: it is damaged, or belongs to another request.
     """
     path = checkpoint_path(folder)
-    words = read_checkpoint(path)
+    words = read_checkpoint(path, PruneWords)
+    if words.fingerprint != fingerprint:
+        raise ArtefactError(f"{path} belongs to a run with other settings; repeat them, or start without --resume")
     try:
-        if words["fingerprint"] != fingerprint:
-            raise ArtefactError(f"{path} belongs to a run with other settings; repeat them, or start without --resume")
-        return progress_from(words, graph), int(words["num_rows"])
-    except (KeyError, TypeError, ValueError) as error:
+        return words.progress(graph), words.num_rows
+    except (HalpError, ArithmeticError, ValueError) as error:
         raise not_ours(path, error) from error
 
 

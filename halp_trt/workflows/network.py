@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Literal, cast
 
 from halp_trt.errors import DataError, UsageError
 from halp_trt.models.factories import check_named, is_factory
+from halp_trt.models.seen import Seen, pictures_seen
 from halp_trt.models.sources import LoadedModel, is_own_network, load_model
-from halp_trt.tasks.data import is_own_data, load_data
+from halp_trt.tasks.data import is_own_data, load_data, takes_preparation
 from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.preparation import AUTO, Preparation, choose_preparation
 from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
-__all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code"]
+__all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code", "seen_by"]
 
 _BYTES = 4
 """Bytes of a number of an input."""
@@ -37,11 +40,24 @@ def check_code(network: NetworkSettings, pictures: DataSettings) -> None:
     check_named(*own_code(network, pictures).values())
 
 
-def load_pictures(settings: DataSettings, input_shape: tuple[int, ...] = ()) -> DataSet | None:
+def load_pictures(
+    settings: DataSettings,
+    input_shape: tuple[int, ...] = (),
+    *,
+    seen: Seen | None = None,
+    is_glance: bool = False,
+) -> DataSet | None:
     """The data of these settings in the shape that a network reads, or None where there are none.
+
+    Args:
+        settings: the source, and how its pictures are prepared.
+        input_shape: channels, height and width of the network's input; empty keeps the pictures' own.
+        seen: the form in which the network saw its pictures when it was trained; None if it is unknown.
+        is_glance: True if classes and shape alone are asked for.
 
     Raises:
         DataError: the source is not understood, nothing is there, or a picture is bad.
+        UsageError: the pictures cannot be prepared as the settings say.
     """
     if settings.data == NO_DATA:
         return None
@@ -54,7 +70,19 @@ def load_pictures(settings: DataSettings, input_shape: tuple[int, ...] = ()) -> 
         input_shape=(input_shape[0], input_shape[1], input_shape[2]) if input_shape else None,
         on_bad_picture=cast(Literal["refuse", "skip"], settings.on_bad_picture),
         task=settings.task,
+        preparation=_preparation(settings, seen),
+        workers=settings.num_workers,
+        is_glance=is_glance,
     )
+
+
+def _preparation(settings: DataSettings, seen: Seen | None) -> Preparation | None:
+    """The preparation that settings ask for; None if they leave it to pictures of one size."""
+    if not takes_preparation(settings.data):
+        if settings.preparation == AUTO and not settings.interpolation and settings.crop is None:
+            return None
+        seen = None
+    return choose_preparation(settings.preparation, seen, interpolation=settings.interpolation, crop=settings.crop)
 
 
 def load_network(
@@ -66,6 +94,8 @@ def load_network(
     trained: Path | None = None,
 ) -> tuple[LoadedModel, DataSet | None]:
     """The dense network and its pictures, made for each other: classes from the data, picture size from the network.
+
+    Pictures in files are prepared as the network was trained, where its source tells that; a warning says how.
 
     Args:
         settings: settings of the network.
@@ -82,7 +112,7 @@ def load_network(
     """
     check_code(settings, pictures)
     _check_memory([batch_size, *settings.input])
-    data = load_pictures(pictures, settings.input)
+    data = load_pictures(pictures, settings.input, is_glance=True)
     if settings.weights:
         trained = Path(settings.weights)
     elif trained is not None and not trained.exists():
@@ -95,8 +125,10 @@ def load_network(
         raise UsageError(
             f"{settings.model} has {len(network.example)} inputs, pictures can feed a network with one; use data none"
         )
-    if data is not None and data.input_shape != network.input_shape:
-        data = load_pictures(pictures, network.input_shape)
+    if data is not None and (data.reads_files or data.input_shape != network.input_shape):
+        seen = seen_by(settings, pictures)
+        _say(_preparation(pictures, seen), network.input_shape)
+        data = load_pictures(pictures, network.input_shape, seen=seen)
     for tensor in network.example:
         _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:
@@ -117,6 +149,25 @@ def _check_memory(shape: Sequence[int]) -> None:
         raise UsageError(
             f"a batch of {shape[0]:,} inputs of {'x'.join(map(str, shape[1:]))} would need {num_bytes / 1e9:,.1f} GB, "
             f"this machine has {there / 1e9:,.1f} GB; choose a smaller --batch or --input"
+        )
+
+
+def seen_by(network: NetworkSettings, pictures: DataSettings) -> Seen | None:
+    """The form in which a network saw its pictures when it was trained, where that matters and is known.
+
+    Raises:
+        ModelError: the network's package is not installed.
+    """
+    return pictures_seen(network.model, network.weights) if takes_preparation(pictures.data) else None
+
+
+def _say(how: Preparation | None, input_shape: tuple[int, ...]) -> None:
+    """Says how pictures are prepared, if that was taken from the network's own configuration."""
+    if how is not None and how.origin:
+        warnings.warn(
+            f"pictures are prepared by {how.origin}: {how.text((input_shape[-2], input_shape[-1]))}; name another way "
+            f"with --preparation, --interpolation or --crop",
+            stacklevel=2,
         )
 
 

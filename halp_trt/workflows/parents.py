@@ -7,12 +7,10 @@ from pathlib import Path
 
 from halp_trt.errors import ArtefactError
 from halp_trt.specs import EngineRecord, PruningPlan
-from halp_trt.store import sha256_file
+from halp_trt.store import MODEL_BYTES, sha256_file
 
 __all__ = ["check_engine", "check_parents", "check_plan", "weights_of"]
 
-_MOST_BYTES = 1 << 31
-"""Bytes of an ONNX file, which is one protobuf message; a larger one is none, and need not be hashed to know it."""
 _DIGITS = 12
 """Digits of a hash that a sentence shows."""
 _NETWORKS = ("dense.onnx", "pruned.onnx")
@@ -37,7 +35,7 @@ def check_parents(record: Path, parents: Mapping[str, str], files: Mapping[str, 
             continue
         if not path.is_file():
             raise ArtefactError(f"{record} was made from {path}, which is missing; {advice}")
-        if path.suffix == ".onnx" and path.stat().st_size > _MOST_BYTES:
+        if path.suffix == ".onnx" and path.stat().st_size > MODEL_BYTES:
             raise ArtefactError(f"{path} has {path.stat().st_size:,} bytes, which no ONNX file can have; {advice}")
         if (found := sha256_file(path)) != expected:
             raise ArtefactError(

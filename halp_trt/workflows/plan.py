@@ -23,7 +23,7 @@ from halp_trt.solvers.joint import Effort
 from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
-from halp_trt.store import load, read_json
+from halp_trt.store import LINES_BYTES, load, open_file, read_json, shown
 from halp_trt.texts import number_in
 
 __all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
@@ -203,16 +203,17 @@ def _of_instance(request: PlanRequest) -> Opened:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema is not None:
         raise ArtefactError(
-            f"{request.source} has schema {schema!r}, expected a planning instance or a latency table; name another"
+            f"{request.source} has schema {shown(schema)}, expected a planning instance or a latency table; name "
+            "another"
         )
     return Opened(problem=limited(parse_instance(data, str(request.source)), request.limits))
 
 
 def _is_table(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_file(path, LINES_BYTES) as file:
             return b'"halp-trt/latency-table/' in file.readline(4096)
-    except OSError:
+    except (ArtefactError, OSError):
         return False  # whoever reads it next says what is wrong with it
 
 

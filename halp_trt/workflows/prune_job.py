@@ -80,11 +80,11 @@ def prepare(
         ModelError: the network does not run on that device.
         UsageError: the saliency is asked for without data, or the device lacks the precision of training.
     """
-    has_data = subject.data is not None
-    scoring = choose_scoring(request.saliency, has_data=has_data)
+    has_pictures = subject.data is not None
+    scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
     check_finite(dict(subject.module.state_dict()), "the network")
     dense, module = copy.deepcopy(subject.module), subject.module
-    if request.train.distillation > 0 and has_data:
+    if request.train.distillation > 0 and has_pictures:
         move(dense, world.device)
     check_runs(move(module, world.device), subject.example)
     return PruneJob(
@@ -96,8 +96,8 @@ def prepare(
         scoring=scoring,
         masking=get_masking(request.mask),
         dense=dense,
-        optimizer=make_optimizer(module, request.train) if has_data else None,
-        passes=passes_of(module, request.train, world) if has_data else None,
+        optimizer=make_optimizer(module, request.train) if has_pictures else None,
+        passes=passes_of(module, request.train, world) if has_pictures else None,
         world=world,
         report=report,
     )

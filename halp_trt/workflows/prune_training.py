@@ -11,7 +11,7 @@ from halp_trt.models.masks.hard import mask
 from halp_trt.specs import PruningPlan, Saliency
 from halp_trt.store import save
 from halp_trt.tasks import lesson_of
-from halp_trt.training.batches import num_batches, num_steps
+from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.loop import Saving, train
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.step import train_step
@@ -32,7 +32,7 @@ def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Ca
             job.masking.after_backward(job.subject.module, plan, job.optimizer)
             scorer.after_backward()
 
-        if job.subject.data is not None:
+        if job.subject.data is not None and job.subject.data.is_labelled:
             loss = _train_between(job, plan, number, after_backward)
             losses.update({number + 1: loss} if math.isfinite(loss) else {})
         saliency = scorer.finish()
@@ -49,18 +49,21 @@ def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward:
     assert data is not None
     assert optimizer is not None
     loss, first = float("nan"), index * request.num_minibatches
-    for number in range(first, first + request.num_minibatches):
-        settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
-        loss = train_step(
-            module,
-            optimizer,
-            lesson_of(data, settings, world=job.world),
-            step=number,
-            total=num_steps(data, settings),
-            after_backward=after_backward,
-            passes=job.passes,
-        )
-        job.masking.after_update(module, plan, optimizer)
+    numbers = range(first, first + request.num_minibatches)
+    is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    with prefetched(data, request.train, numbers, job.world, pinned=is_on_gpu) as source:
+        for number in numbers:
+            settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
+            loss = train_step(
+                module,
+                optimizer,
+                replace(lesson_of(data, settings, world=job.world), data=source),
+                step=number,
+                total=num_steps(data, settings),
+                after_backward=after_backward,
+                passes=job.passes,
+            )
+            job.masking.after_update(module, plan, optimizer)
     return loss
 
 

@@ -7,11 +7,13 @@ from typing import Any, cast
 import torch
 
 from halp_trt import planning
+from halp_trt.errors import UsageError
 from halp_trt.models.masks import get_masking
 from halp_trt.models.saliency import choose_scoring
 from halp_trt.planning import Lookup, get_method
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Target
+from halp_trt.tasks.data import is_labelled
 from halp_trt.training.passes import Passes
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.updates import get_update
@@ -29,9 +31,15 @@ def check_runnable(settings: Settings, runtime: Runtime, target: Target) -> None
 
     Raises:
         UsageError, RuntimeUnavailableError: as :func:`check_prunable`.
+        UsageError: the dense network would be trained on pictures without labels.
         RuntimeUnavailableError: the runtime times no networks, or the packages that draw the report are missing.
     """
     check_prunable(settings, runtime, target)
+    if not is_labelled(settings.data.data) and not settings.network.weights and settings.train.train_epochs > 0:
+        raise UsageError(
+            f"{settings.data.data} has no labels to train the dense network on; name its --weights, or set "
+            f"--train-epochs 0"
+        )
     entry = RUNTIMES.get(runtime.name)
     traits_of(runtime.name).check_times_networks((entry and entry.title) or runtime.name)
     require_pages()
@@ -44,15 +52,21 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
         The request that the settings spell out.
 
     Raises:
-        UsageError: the settings do not make sense, their precision or saliency lacks what it needs, a row that they
-            name is not of its kind, or the device that trains does not compute in the precision of training.
+        UsageError: the settings do not make sense, their precision, saliency or fine-tuning lacks what it needs, a row
+            that they name is not of its kind, or the device that trains does not compute in the precision of training.
         RuntimeUnavailableError: a device or a package is missing.
     """
     has_pictures = settings.data.data != NO_DATA
     check_measurable(runtime, target)
     check_preparable(target, has_pictures=has_pictures)
     request = request_of(settings)
-    choose_scoring(request.saliency, has_data=has_pictures)
+    has_labels = has_pictures and is_labelled(settings.data.data)
+    choose_scoring(request.saliency, has_data=has_labels)
+    if has_pictures and not has_labels and request.train.num_epochs > 0 and request.train.distillation == 0:
+        raise UsageError(
+            f"{settings.data.data} has no labels to fine-tune on; set --distillation 1 to learn from the dense "
+            f"network, or --epochs 0"
+        )
     get_method(request.method), get_masking(request.mask), get_update(request.train.update)
     Passes(request.train, torch.device(world_of(settings.tune).device))  # refuses what it cannot compute in
     return request

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
 from halp_trt.report.shown import shown
 from halp_trt.specs import ChannelGraph, PruningPlan, Verification
-from halp_trt.store import encode, load, read_table
+from halp_trt.store import encode, load, read_steps, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.prunable import prunable_part
@@ -129,7 +128,7 @@ def open_artefact(path: Path) -> Opened:
         return Opened(title=path.name, value=load(path))
     run = RunFolder(path=path)
     settings = run.read_settings()
-    verification = load(run.verification) if run.verification.exists() else None
+    verification = run.read_verification() if run.verification.exists() else None
     model, data, lut = settings.network.model, settings.data.data, Path(settings.table.lut)
     plan = run.read_plan() if run.plan.exists() else None
     if plan is not None:
@@ -155,22 +154,12 @@ def _warn_of_changes(run: RunFolder, plan: PruningPlan, weights: Path) -> None:
 
 
 def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The records of a run's log; a torn last line, which an interrupted run may leave, is left out.
+    """The records of a run's log; none where there is no log.
 
     Raises:
-        ArtefactError: a line before the last is damaged.
+        ArtefactError: a line is damaged.
     """
-    if not path.exists():
-        return ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ArtefactError(f"{path} is damaged in line {number}; run prune again") from error
-    return tuple(record for record in records if isinstance(record, dict))
+    return read_steps(path) if path.exists() else ()
 
 
 def text_of(opened: Opened) -> str:

@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from halp_trt.errors import UsageError
+from halp_trt.graphs.reading import parse_model, read_model
 from halp_trt.latency import LatencyTable, check_target
 from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.widen import unslim
 from halp_trt.planning.resources import network_footprint
-from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit
+from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit, traits_of
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
 from halp_trt.store import check_writable, hold, load_tensors, read_table, save
+from halp_trt.tasks.data import is_labelled
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate
-from halp_trt.workflows.deploy import read_model
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
@@ -105,14 +106,19 @@ def verify_alone(
 
     Raises:
         ArtefactError: a file of the run, or its weights, is not what the plan was made from.
-        UsageError: the tolerances limit the score's drop, and there are no data to score on; or the run's file names
-            code that the user does not.
+        UsageError: the tolerances limit the score's drop, and there are no labelled data to score on; or the run's file
+            names code that the user does not.
         InUseError: another process has the run.
     """
     check_code(settings.network, settings.data)
     check_plan(run.plan, run.read_plan(), weights_of(run.trained, settings.network.weights))
-    if tolerances is not None and tolerances.max_drop is not None and settings.data.data == NO_DATA:
-        raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
+    if tolerances is not None and tolerances.max_drop is not None:
+        if settings.data.data == NO_DATA:
+            raise UsageError("--max-drop compares scores, and this run has no data; name some with --data when pruning")
+        if not is_labelled(settings.data.data):
+            raise UsageError(
+                f"--max-drop compares scores, and {settings.data.data} has no labels; name others with --data"
+            )
 
     def network() -> tuple[LoadedModel, DataSet | None]:
         return network_of(settings, trained=run.trained)
@@ -163,12 +169,14 @@ def _contender(
 ) -> LoadedEngine:
     path = engine_path(engines, run, role, target, runtime.suffix)
     record, engine = load_engine(path, parent)
+    if not traits_of(runtime.name).is_ahead_of_time:  # its engines are ONNX models
+        parse_model(engine, str(path), advice="run deploy again")
     session = runtime.load(engine, target)
     return LoadedEngine(record=record, session=session, model=read_model(parent), engine=engine)
 
 
 def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]) -> Score | None:
-    """The score of an engine at the task of a data set; None without one.
+    """The score of an engine at the task of a data set; None without one, and for pictures without labels.
 
     Args:
         session: session of the engine.
@@ -179,7 +187,7 @@ def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]
         UsageError: the engine has several inputs.
         ModelError, NonFiniteError, DataError: as ``halp_trt.tasks.evaluation.evaluate``.
     """
-    if data is None:
+    if data is None or not data.is_labelled:
         return None
     if len(session.input_shapes) != 1:
         raise UsageError(

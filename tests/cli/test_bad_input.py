@@ -60,6 +60,33 @@ def _pictures(folder: Path) -> None:
     (folder / "pictures/train/cat/2.png").write_bytes(b"\x89PNG not a picture")
 
 
+def _flat_pictures(folder: Path) -> None:
+    """A folder without classes, all of it sound."""
+    (folder / "flat").mkdir()
+    for number in range(6):
+        Image.fromarray(np.full((9, 11), 30 * number, dtype=np.uint8)).save(folder / "flat" / f"{number}.png")
+
+
+def _deadly_pictures(folder: Path) -> None:
+    """Pictures whose reading kills a worker."""
+    (folder / "deadly.py").write_text(
+        "import multiprocessing, os, signal\n"
+        "import numpy as np\n"
+        "from halp_trt.tasks.dataset import DataSet\n"
+        "class Pictures:\n"
+        "    def __len__(self):\n"
+        "        return 64\n"
+        "    def read(self, indices):\n"
+        "        if multiprocessing.parent_process() is not None:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return np.zeros((len(indices), 1, 8, 8), np.uint8), np.zeros(len(indices), np.int64)\n"
+        "def make():\n"
+        "    both = {'train': Pictures(), 'test': Pictures()}\n"
+        "    facts = {'classes': ('a', 'b', 'c'), 'input_shape': (1, 8, 8), 'mean': (0,), 'std': (1,)}\n"
+        "    return DataSet(name='deadly', **both, **facts)\n"
+    )
+
+
 def _empty(folder: Path) -> None:
     (folder / "empty").mkdir()
 
@@ -88,6 +115,52 @@ CASES = {
         ("prune", *TINY, *QUICK, "--data", "imagefolder:pictures", "--input", "1x8x8"),
         "train/cat/2.png",
     ),
+    "bad picture in a worker": (
+        _pictures,
+        (
+            "prune",
+            *TINY,
+            *QUICK,
+            "--data",
+            "imagefolder:pictures",
+            "--input",
+            "1x8x8",
+            "--preparation",
+            "imagenet",
+            "--train-batch",
+            2,
+            "--workers",
+            2,
+        ),
+        "train/cat/2.png cannot be read",
+    ),
+    "a worker that dies": (
+        _deadly_pictures,
+        ("prune", *TINY, *QUICK, "--minibatches", 3, "--data", "deadly:make", "--workers", 2),
+        "which reads pictures ahead, was killed by SIGKILL; if memory ran out, use fewer --workers",
+    ),
+    "workers that are no number": (_nothing, ("prune", *TINY, "--workers", "many"), "workers 'many' is no number"),
+    "a preparation for larger pictures": (
+        _nothing,
+        ("prune", *TINY, *QUICK, "--preparation", "imagenet"),
+        "pictures of tiny:pictures have one size already and cannot be prepared as 'imagenet'",
+    ),
+    "a folder without classes": (
+        _flat_pictures,
+        ("prune", *TINY, *QUICK, "--data", "imagefolder:flat"),
+        "or pictures:flat for",
+    ),
+    "pictures without labels, no teacher": (
+        _flat_pictures,
+        ("prune", *TINY, *QUICK, "--data", "pictures:flat"),
+        "pictures:flat has no labels to fine-tune on; set --distillation 1 to learn from the dense network",
+    ),
+    "pictures without labels, scored channels": (
+        _flat_pictures,
+        ("prune", *TINY, *QUICK, "--data", "pictures:flat", "--distillation", 1, "--saliency", "taylor"),
+        "Taylor saliency needs pictures with labels",
+    ),
+    "no pictures": (_empty, ("prune", *TINY, *QUICK, "--data", "pictures:empty", "--epochs", 0), "holds no picture"),
     "budget 0": (_nothing, ("prune", *TINY, "--budget", "0%"), "a budget must be positive"),
     "budget negative": (_nothing, ("prune", *TINY, "--budget=-5%"), "a budget must be positive"),
     "budget banana": (_nothing, ("prune", *TINY, "--budget", "banana"), "budget 'banana' is not"),

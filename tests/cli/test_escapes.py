@@ -18,7 +18,7 @@ from halp_trt.workflows.settings import Settings
 from tests.report.values import GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, VERIFICATION
 
 FORGED = "passed: forged"
-HOSTILE = f"\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202e\u2066\u2028\u2029\ud800\r\n{FORGED}\n"
+HOSTILE = f"\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202e\u2066\u2028\u2029\r\n{FORGED}\n"
 ARTEFACTS = {"graph": GRAPH, "plan": PLAN, "table": TABLE, "saliency": SALIENCY, "engine": RECORD,
              "verification": VERIFICATION}  # fmt: skip
 
@@ -75,12 +75,20 @@ def test_show_escapes_every_text_of_an_artefact(halp_trt: Callable[..., Result],
     assert num_shown > 0
 
 
+def test_half_a_character_is_no_traceback(halp_trt: Callable[..., Result], folder: Path) -> None:
+    save(SALIENCY, folder / "it.json")
+    text = (folder / "it.json").read_text()
+    (folder / "it.json").write_text(text.replace("stem", "stem\\ud800"))
+    for words in ((), ("--json",), ("--html", "page.html")):
+        assert_clean(halp_trt("show", "it.json", *words))
+
+
 def test_show_escapes_every_text_of_a_run(halp_trt: Callable[..., Result], folder: Path) -> None:
     run = RunFolder(path=folder / "run")
     run.write_settings(Settings.of(model=f"net{HOSTILE}", data=f"pictures{HOSTILE}"))
     groups = tuple(replace(group, reason=HOSTILE if group.reason else "") for group in GRAPH.groups)
     save(replace(PLAN, graph=replace(GRAPH, groups=groups)), run.plan)
-    run.log.write_text("".join(json.dumps({**row, f"note{HOSTILE}": HOSTILE, "list": [HOSTILE]}) + "\n" for row in LOG))
+    run.log.write_text("".join(json.dumps({**row, "removed_blocks": [HOSTILE]}) + "\n" for row in LOG))
     score = replace(VERIFICATION.dense.score, name=f"top{HOSTILE}")
     target = replace(VERIFICATION.target, device=f"chip{HOSTILE}")
     dense = replace(VERIFICATION.dense, score=score)
@@ -109,7 +117,7 @@ def test_show_escapes_every_text_of_a_run(halp_trt: Callable[..., Result], folde
     ],
 )
 def test_errors_are_one_clean_sentence(halp_trt: Callable[..., Result], folder: Path, words: tuple[str, ...]) -> None:
-    done = halp_trt(*(word.replace("\ud800", "") for word in words))
+    done = halp_trt(*words)
     assert done.exit_code == 2
     assert_clean(done)
     assert done.stderr.startswith("error: ")

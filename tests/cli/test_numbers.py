@@ -88,7 +88,10 @@ def test_huge_settings_are_refused_with_their_bounds(halp_trt: Callable[..., Res
         (("build-lut", "--max-probes", "99999999999"), "is not in the range 1<=x<=10000000"),
         (("deploy", "run", "--builds", "1000000"), "is not in the range 1<=x<=100"),
         (("bench", "a.onnx", "--builds", "1000000"), "is not in the range 1<=x<=100"),
-        (("prune", "--input", "3x100000x100000"), "an input of 3x100000x100000 has 30,000,000,000 numbers"),
+        (
+            ("prune", "--input", "3x100000x100000"),
+            "input 3x100000x100000 is no shape that can be; expected sizes",
+        ),
         (("prune", "--input", "1x1x1x1x1x1x1x1x1x1"), "is no shape"),
         (("bench", "a.onnx", "--shape", "x=99999999x99999999"), "numbers; expected at most"),
         (("prune", "--budget", "100.0001%"), "a budget above 100 % prunes nothing, got '100.0001%'"),

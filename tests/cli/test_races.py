@@ -35,7 +35,7 @@ WRITING: dict[str, tuple[tuple[object, ...], str]] = {
     "merge-luts": (("merge-luts", "lut.jsonl", "more.jsonl", "--out", "merged.jsonl"), "merged.jsonl"),
     "prune": ((*PRUNE, "60%", "--force"), "run"),
     "deploy": (("deploy", "run", "--runtime", "onnxruntime", "--out", "engines"), "run"),
-    "verify": (("verify", "run", "--runtime", "onnxruntime", "--seconds", 0.1), "run"),
+    "verify": (("verify", "run", "--model", "tiny:net", "--runtime", "onnxruntime", "--seconds", 0.1), "run"),
     "plan": (("plan", "lut.jsonl", "--saliency", "run/saliency.json", "--width-step", 16, "--budget", "90%",
               "--out", "plan.json"), "plan.json"),
     "sweep": (("plan", "lut.jsonl", "--saliency", "run/saliency.json", "--width-step", 16, "--sweep", "80%..90%",
@@ -221,15 +221,20 @@ def _go_on(asked: str, logs: Path) -> Ended:
     return ended
 
 
-def test_kills_at_random_moments_leave_the_old_run_or_the_new_one(there: Path, tmp_path: Path) -> None:
-    logs, chance = tmp_path / "logs", random.Random(0)
+def kill_often(there: Path, logs: Path, num_kills: int) -> None:
+    """Kills as many runs, each at a moment of the time that an undisturbed one takes."""
     logs.mkdir()
-    assert sum(kill_sometime(there, logs, chance, 1.0) for _ in range(4)) > 0
+    started = time.monotonic()
+    assert fork_verb((*PRUNE, "60%", "--force"), logs / "whole").wait().code == 0
+    seconds, chance, num_killed = time.monotonic() - started, random.Random(num_kills), 0
+    while num_killed < num_kills:
+        num_killed += kill_sometime(there, logs, chance, seconds)
+
+
+def test_kills_at_random_moments_leave_the_old_run_or_the_new_one(there: Path, tmp_path: Path) -> None:
+    kill_often(there, tmp_path / "logs", 3)
 
 
 @pytest.mark.nightly
 def test_a_hundred_kills_leave_the_old_run_or_the_new_one(there: Path, tmp_path: Path) -> None:
-    logs, chance, num_killed = tmp_path / "logs", random.Random(1), 0
-    logs.mkdir()
-    while num_killed < 100:
-        num_killed += kill_sometime(there, logs, chance, 1.5)
+    kill_often(there, tmp_path / "logs", 100)

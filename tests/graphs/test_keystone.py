@@ -157,7 +157,7 @@ EXPECTED_GROUPS = {
     "shuffle": {"stem.0": 4, "a.0": 4, "b.0": 8},
     "layer-scale": {"stem": 8, "a": 2, "c": 12},
     "computed-slices": {"stem.0": 6, "a": 6, "b": 8},
-    "attention": {"qkv/MatMul": 4, "up/MatMul": 24},
+    "attention": {"patch": 16, "qkv/MatMul": 4, "up/MatMul": 24},
     "u-net": {"a.0": 8, "b.0": 16, "up": 6, "mix.0": 10},
 }  # fmt: skip
 

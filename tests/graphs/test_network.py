@@ -126,7 +126,7 @@ def test_weights_computed_at_run_time_are_a_fence_and_dynamic_shapes_are_named()
     assert [group.name for group in graph.prunable_groups] == ["b", "block.c"]
     dynamic = model()
     dynamic.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    with pytest.raises(UnsupportedLayerError, match=r"'x' has no static shape .* --input-shape"):
+    with pytest.raises(UnsupportedLayerError, match=r"'x' has no static shape .* --input"):
         graph_of(dynamic)
 
 

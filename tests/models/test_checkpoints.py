@@ -7,6 +7,7 @@ import collections
 import contextlib
 import datetime
 import enum
+import json
 import os
 import pathlib
 import pickle  # noqa: TID251 (what others write is to be read)
@@ -217,7 +218,7 @@ def test_whatever_lies_beside_the_state_dict_stays_a_husk(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("form", ["new", "plain"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_whole_network_gives_its_parameters_and_persistent_buffers(tmp_path: Path, form: str, protocol: int) -> None:
     module = network(1).half()
     module.get_submodule("body").register_buffer("grid", torch.ones(2), persistent=False)
@@ -384,6 +385,72 @@ def test_weights_of_a_wider_network_are_refused_behind_a_prefix_too(tmp_path: Pa
     torch.save({"ema": behind("module.", network(1, channels=8).state_dict())}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"other shapes: body\.0\.weight \(8, 3, 3, 3\) instead of \(4, 3, 3, 3\)"):
         load_weights(network(), tmp_path / "w.pth")
+
+
+ODD_TENSORS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "float8": (lambda value: value.to(torch.float8_e4m3fn), r"a tensor of torch\.float8_e4m3fn"),
+    "complex": (lambda value: value.to(torch.complex64), r"a tensor of torch\.complex64"),
+    "meta": (lambda value: value.to("meta"), r"a tensor without values \(on PyTorch.s meta device\)"),
+    "sparse": (lambda value: value.to_sparse(), r"a tensor of the layout torch\.sparse_coo"),
+    "compressed": (lambda value: value.flatten(1).to_sparse_csr(), r"a tensor of the layout torch\.sparse_csr"),
+    "quantised": (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), r"a tensor of torch\.qint8"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_a_tensor_that_is_no_plain_array_is_named(tmp_path: Path, kind: str) -> None:
+    change, words = ODD_TENSORS[kind]
+    saved = network(1).state_dict()
+    saved["body.0.weight"] = change(saved["body.0.weight"])
+    torch.save(saved, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=rf"'body\.0\.weight' is {words}, expected a plain tensor"):
+        load_weights(network(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.complex64])
+def test_odd_formats_of_safetensors_are_named(tmp_path: Path, dtype: torch.dtype) -> None:
+    saved = network(1).state_dict()
+    saved["body.0.weight"] = saved["body.0.weight"].to(dtype)
+    save_tensors(tmp_path / "w.safetensors", saved)
+    with pytest.raises(ModelError, match=rf"'body\.0\.weight' is a tensor of {dtype}, expected a plain tensor"):
+        load_weights(network(), tmp_path / "w.safetensors")
+
+
+def test_containers_that_hold_themselves_come_to_an_end(tmp_path: Path) -> None:
+    saved: dict[Any, Any] = {"state_dict": network(1).state_dict(), 10**300: 1, None: 2}
+    saved["self"] = saved["again"] = saved
+    module = network(1)
+    module.inner = module
+    saved["module"] = module
+    for number in range(40):
+        saved = {"left": saved, "right": saved, "number": number}
+    torch.save({"model": network(2).state_dict(), "more": saved}, tmp_path / "w.pth")
+    check_loads(tmp_path / "w.pth", network(2).state_dict())
+
+
+def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"\0" * (100 << 20))
+    with pytest.raises(ArtefactError, match="are compressed"):
+        load_weights(network(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]}, "not a whole safetensors file|a tensor of"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, "not a whole safetensors file"),
+        ({"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 4]}, "not a whole safetensors file"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0, 2**63]}, "not a whole safetensors file"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "not a whole safetensors file"),
+        ({"dtype": "X", "shape": [1], "data_offsets": [0, 4]}, "not a whole safetensors file"),
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
+    header = json.dumps({"body.0.weight": entry}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises((ArtefactError, ModelError), match=words):
+        load_weights(network(), tmp_path / "w.safetensors")
 
 
 # ---- files that are something else ----------------------------------------------------------------------------------

@@ -134,10 +134,10 @@ def test_json_has_the_summary_and_the_layers(tmp_path: Path) -> None:
     [
         (json.dumps(OLD_QUERIES)[:-40], r"looks like trtexec's --exportTimes but is damaged \(.*\); let trtexec write"),
         (json.dumps(OLD_QUERIES) + '{"a": 1}', "expected an array, found"),
-        (json.dumps([*OLD_QUERIES, {"latencyMs": "4"}]), 'entry 31 has latencyMs "4", expected a finite number'),
+        (json.dumps([*OLD_QUERIES, {"latencyMs": "4"}]), "entry 31 has latencyMs '4', expected a finite number"),
         (json.dumps([*OLD_QUERIES, 7]), "entry 31 is 7, expected an object"),
         (json.dumps([*OLD_QUERIES, {"latencyMs": -4}]), "times are numbers of at least 0"),
-        (json.dumps(OLD_QUERIES).replace(": 4.3,", ": NaN,"), "has endComputeMs NaN, expected a finite number"),
+        (json.dumps(OLD_QUERIES).replace(": 4.3,", ": NaN,"), "NaN is no number"),
         (json.dumps(LAYERS)[:-9], "looks like trtexec's --exportProfile but is damaged"),
         (json.dumps([*LAYERS, {"name": "c"}]), "entry 4 has averageMs null, expected a finite number"),
         (json.dumps([{"count": float("inf")}, *LAYERS]), "looks like trtexec's --exportProfile but is damaged"),

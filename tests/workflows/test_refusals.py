@@ -45,7 +45,7 @@ REFUSED = {
     "no clock": (("--runtime", "synthetic"), "has no clock for whole networks; choose a real runtime"),
     "no pictures to score by": (
         ("--runtime", "onnxruntime", "--saliency", "taylor", "--data", "none"),
-        "Taylor saliency needs pictures",
+        "Taylor saliency needs pictures with labels",
     ),
     "an unknown saliency": (
         ("--runtime", "onnxruntime", "--saliency", "luck"),

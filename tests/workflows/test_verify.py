@@ -22,6 +22,7 @@ from halp_trt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
+from halp_trt.graphs.reading import read_model
 from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import load_model
 from halp_trt.models.widen import unslim
@@ -29,7 +30,7 @@ from halp_trt.report.text import describe, verdict
 from halp_trt.runtimes import Array, get_runtime
 from halp_trt.specs import Verification
 from halp_trt.store import load, load_tensors, read_table
-from halp_trt.workflows.deploy import DeployOptions, read_model
+from halp_trt.workflows.deploy import DeployOptions
 from halp_trt.workflows.deploy_stage import deploy_run
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, example_inputs

@@ -92,7 +92,8 @@ def choose_scoring(name: str, *, has_data: bool) -> Scoring:
     if scoring.needs_gradients and not has_data:
         without = " or ".join(other for other in SALIENCIES if not _scoring(other).needs_gradients)
         raise UsageError(
-            f"{name.capitalize()} saliency needs pictures; name some with --data, or use --saliency {without}"
+            f"{name.capitalize()} saliency needs pictures with labels; name some with --data, or use --saliency "
+            f"{without}"
         )
     return scoring
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import openvino as ov
 
-from halp_trt.errors import BuildError, PrecisionError, UsageError
+from halp_trt.errors import BuildError, PrecisionError, UsageError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.openvino.counters import Counters
@@ -46,12 +46,18 @@ class OpenVinoSession:
         self._model, self._num_threads = model, num_threads
         self._compiled = compile_model(model, num_threads)
         inputs, self.output_names = _port_names(model)
-        self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
-            {name: tuple(self._compiled.input(name).shape) for name in inputs}
-        )
-        self.input_types: Mapping[str, str] = MappingProxyType(
-            {name: self._compiled.input(name).element_type.to_dtype().name for name in inputs}
-        )
+        try:
+            ports = {name: self._compiled.input(name) for name in inputs}
+            shapes = {name: tuple(port.shape) for name, port in ports.items()}
+            types = {name: port.element_type.to_dtype().name for name, port in ports.items()}
+        except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
+            raise BuildError(
+                f"OpenVINO finds no inputs {', '.join(inputs)} of fixed shapes ({brief(str(error))}); export the model "
+                "again"
+            ) from error
+        self.input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(shapes)
+        self.input_types: Mapping[str, str] = MappingProxyType(types)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for some inputs.
@@ -60,8 +66,12 @@ class OpenVinoSession:
             UsageError: an input is missing, unknown or of another shape or type.
         """
         request = make_request(self._compiled, inputs)
-        request.infer(share_outputs=True)
-        return {name: request.get_tensor(name).data.copy() for name in self.output_names}
+        try:
+            request.infer(share_outputs=True)
+            return {name: request.get_tensor(name).data.copy() for name in self.output_names}
+        except Exception as error:  # OpenVINO raises plain RuntimeErrors
+            raise_if_stopped(error)
+            raise UsageError(f"the engine fails: {brief(str(error))}; export the network again") from error
 
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
         """A call that is one execution; inputs and outputs lie in memory of their own, touched before.
@@ -221,8 +231,8 @@ def _reason(message: str, model: bytes) -> str:
         if line.startswith(_NO_RULE):
             operators = {word.partition("-")[0] for word in line.removeprefix(_NO_RULE).split(", ")}
             nodes = [node for node in onnx.load_from_string(model).graph.node if node.op_type in operators]
-            return "it has no " + ", ".join(f"{node.op_type} (node {node.name!r})" for node in nodes[:3])
+            return brief("it has no " + ", ".join(f"{node.op_type} (node {node.name!r})" for node in nodes[:3]), 300)
     detail = [line for line in lines if not line.startswith(("Exception from", "Check ", "While ", "Summary", "Conv"))]
-    reason = (detail or lines or ["no reason given"])[-1].removesuffix(".")[:300]
+    reason = brief((detail or lines or ["no reason given"])[-1].removesuffix("."), 300)
     found = _NODE.search(message)
-    return f"node {found[2]!r} ({found[1]}): {reason}" if found else reason
+    return f"node {brief(found[2])!r} ({found[1]}): {reason}" if found else reason

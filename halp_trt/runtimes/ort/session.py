@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from halp_trt.errors import BuildError, UsageError
+from halp_trt.errors import BuildError, UsageError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 
@@ -69,10 +69,16 @@ class CpuSession:
         kept = {key: np.array(value, order="C") for key, value in inputs.items()}
         kept |= {f"output {key}": value for key, value in self.run(inputs).items()}
         binding = self._session.io_binding()
-        for key in inputs:
-            _bind(binding.bind_input, key, kept[key], kept[key].shape)
-        for key in self.output_names:
-            _bind(binding.bind_output, key, kept[f"output {key}"], kept[f"output {key}"].shape)
+        try:
+            for key in inputs:
+                _bind(binding.bind_input, key, kept[key], kept[key].shape)
+            for key in self.output_names:
+                _bind(binding.bind_output, key, kept[f"output {key}"], kept[f"output {key}"].shape)
+        except Exception as error:  # ONNX Runtime's own classes have no common root but this
+            raise_if_stopped(error)
+            raise UsageError(
+                f"the engine's inputs and outputs are no plain tensors: {_first_line(error)}; export the network again"
+            ) from error
         return _runner(self._session, binding, kept)
 
     def profile(self, inputs: Mapping[str, Array], num_runs: int) -> dict[str, float]:
@@ -158,4 +164,4 @@ def _runner(session: ort.InferenceSession, binding: ort.IOBinding, memory: objec
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return brief((str(error).strip().splitlines() or [type(error).__name__])[0], 300)

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import fx
 
-from halp_trt.errors import BuildError
+from halp_trt.errors import BuildError, HalpError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.pytorch.call import Call
 from halp_trt.runtimes.pytorch.operators import OPERATORS
@@ -36,7 +36,15 @@ def make_module(model: bytes) -> fx.GraphModule:
         raise BuildError(f"PyTorch cannot read the model ({_line(error)}); export it again") from error
     if not graph.output:
         raise BuildError("PyTorch finds no network in these bytes; export the model again")
-    return _Drawing(graph).module()
+    try:
+        return _Drawing(graph).module()
+    except HalpError:
+        raise
+    except Exception as error:  # an operator's inputs or attributes are not those of its definition
+        raise_if_stopped(error)
+        raise BuildError(
+            f"PyTorch cannot make calls of the model ({type(error).__name__}: {_line(error)}); export it again"
+        ) from error
 
 
 class _Drawing:
@@ -71,7 +79,8 @@ class _Drawing:
             return
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             raise BuildError(
-                f"node {name} ({node.op_type}) has no counterpart in the torch runtime; choose another runtime"
+                f"node {brief(name)} ({brief(node.op_type)}) has no counterpart in the torch runtime; choose another "
+                "runtime"
             )
         is_constant = all(not key or key in self._constants for key in node.input)
         num_drawn = len(self._graph.nodes)
@@ -103,7 +112,7 @@ class _Drawing:
         if key in self._values:
             return self._values[key]
         if key not in self._constants:
-            raise BuildError(f"tensor {key!r} is read before anything writes it; export the model again")
+            raise BuildError(f"tensor {brief(key)!r} is read before anything writes it; export the model again")
         if key not in self._attributes:
             name = f"constant_{len(self._attributes)}"
             self._root.register_buffer(name, self._constants[key])
@@ -130,7 +139,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return brief(str(error))
 
 
 def input_shapes(model: bytes) -> Mapping[str, tuple[int, ...]]:

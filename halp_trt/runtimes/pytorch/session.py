@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from halp_trt.device.gpu import GpuDevice, make_launch
-from halp_trt.errors import MeasurementError, UsageError
+from halp_trt.errors import MeasurementError, UsageError, brief
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import Array
 from halp_trt.runtimes.cpu.settled_bench import ProcessorBench
@@ -77,8 +77,12 @@ class TorchSession:
             UsageError: an input is missing, unknown or of another shape.
         """
         tensors = self._tensors(inputs)
-        with self._around():
-            results = self._call(*tensors)
+        try:
+            with self._around():
+                results = self._call(*tensors)
+        except RuntimeError as error:  # shapes inside the network that do not fit each other
+            raise_if_stopped(error)
+            raise UsageError(f"the engine fails: {brief(str(error))}; export the network again") from error
         if self._gpu is not None:
             self._gpu.stream.wait()
         return {

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from halp_trt.errors import ArtefactError, HalpError, MeasurementError
+from halp_trt.interrupts import interrupts_held_back
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.store import decode, encode, read_json, write_json
 from halp_trt.workflows.bench.worker import Findings, Job
@@ -46,15 +47,17 @@ def run_process(job: Job, seconds: float | None = None) -> Findings:
         write_json(path, encode(job))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
         with open(path.with_suffix(".err"), "wb") as errors:
-            child = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for us, and we end it
-            )
+            child = None
             try:
+                with interrupts_held_back():
+                    child = subprocess.Popen(
+                        [sys.executable, "-c", _WORKER, str(path)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=errors,
+                        stderr=errors,
+                        env=environment,
+                        start_new_session=True,  # Ctrl-C is for us, and we end it
+                    )
                 code = child.wait(_LONGEST_SECONDS if seconds is None else max(seconds, 0.0))
             except subprocess.TimeoutExpired as error:
                 if seconds is not None:
@@ -64,7 +67,8 @@ def run_process(job: Job, seconds: float | None = None) -> Findings:
                     "device"
                 ) from error
             finally:
-                _end(child)
+                if child is not None:
+                    _end(child)
         return _findings(path, code)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from halp_trt.device.identity import identity, other_users
 from halp_trt.errors import HalpError, UsageError
 from halp_trt.gate import ProcessTiming, Setup
-from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import RUNTIMES, BuildOptions, Compiler, Entry, Runtime, Session, Traits, get_runtime, traits_of
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import Target
@@ -99,7 +98,7 @@ def perform(job: Job) -> Findings:
     runtime, machine = get_runtime(job.runtime), identity()
     target = replace(runtime.target(job.precision, job.batch or 1), optimization_level=job.optimization_level)
     if job.build:
-        write_bytes(job.engines[ENGINE], _build(runtime, target, read_bytes(job.build)))
+        write_bytes(job.engines[ENGINE], _build(runtime, target, job.build))
     if job.make_reference:
         write_bytes(job.engines[REFERENCE], runtime.build(_reference(job.runtime), _plain(runtime)))
     sessions, not_loaded = _load_all(job, runtime, target)
@@ -118,17 +117,12 @@ def _plain(runtime: Runtime) -> Target:
     return runtime.target("fp32", 1)
 
 
-def _build(runtime: Runtime, target: Target, model: bytes) -> bytes:
-    """The engine of an fp32 model in the target's number formats, built as ``deploy`` builds."""
-    import onnx
-
+def _build(runtime: Runtime, target: Target, model: str) -> bytes:
+    """The engine of a file's fp32 model in the target's number formats, built as ``deploy`` builds."""
+    from halp_trt.graphs.reading import parse_model
     from halp_trt.workflows.precision import no_examples, preparer
 
-    try:
-        network = onnx.load_from_string(model)
-    except Exception as error:  # protobuf's own errors have no common root
-        raise_if_stopped(error)
-        raise UsageError("the file is no ONNX model; export the network again") from error
+    network = parse_model(read_bytes(model), model)
     typed = preparer(target, no_examples, ())(network).model.SerializeToString()
     if isinstance(runtime, Compiler):
         return runtime.compile(typed, target, BuildOptions()).engine
@@ -161,15 +155,12 @@ def _fixed(model: bytes, shapes: Mapping[str, tuple[int, ...]], path: str) -> by
     """An ONNX model whose inputs have fixed shapes: its own, or those that were named.
 
     Raises:
+        ArtefactError: it is no sound model.
         UsageError: an input's shape is open and none was named for it, or the named one contradicts it.
     """
-    import onnx
+    from halp_trt.graphs.reading import parse_model
 
-    try:
-        network = onnx.load_from_string(model)
-    except Exception as error:  # the runtime says what is wrong with it
-        raise_if_stopped(error)
-        return model
+    network = parse_model(model, path)
     weights = {weight.name for weight in network.graph.initializer}
     inputs = {value.name: value for value in network.graph.input if value.name not in weights}
     if unknown := sorted(set(shapes) - set(inputs)):

@@ -13,6 +13,8 @@ from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import PRECISIONS, Budget
 from halp_trt.tasks import TASKS
+from halp_trt.tasks.preparation import AUTO as AUTO_PREPARATION
+from halp_trt.tasks.preparation import INTERPOLATIONS, preparation_names
 from halp_trt.training.devices import AUTO as ANY_DEVICE
 from halp_trt.training.settings import STEP_PRECISIONS
 from halp_trt.training.updates import UPDATES
@@ -33,6 +35,8 @@ __all__ = [
 NO_DATA = "none"
 """The data source of a run without pictures."""
 
+AUTO_WORKERS = "auto"
+"""The number of workers that follows from the data and the machine."""
 _LARGEST_SEED = 2**63 - 1  # the largest that PyTorch's generators take
 _MOST_CLASSES = 10**6
 _MOST_PICTURES = 2**16
@@ -56,8 +60,8 @@ def _shape(text: str) -> tuple[int, ...]:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if shape and not (min(shape) >= 1 and math.prod(shape) <= _MOST_NUMBERS):
         raise UsageError(
-            f"an input of {'x'.join(map(str, shape))} has {math.prod(shape):,} numbers; expected 1 to "
-            f"{_MOST_NUMBERS:,}, such as those of 3x224x224"
+            f"input {'x'.join(map(str, shape))} is no shape that can be; expected sizes of at least 1, and "
+            f"{_MOST_NUMBERS:,} numbers at most in all, such as 3x224x224"
         )
 
 
@@ -83,17 +87,50 @@ class NetworkSettings(Concern):
     )
 
 
+def _workers(text: str) -> str:
+    if text != AUTO_WORKERS and not re.fullmatch(r"[0-9]{1,4}", text):
+        raise UsageError(f"workers {text!r} is no number of processes; expected 0, 1, 2 ... or {AUTO_WORKERS}")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings(Concern):
     """The pictures that the network is trained and scored on."""
 
     data: str = option(
         "digits",
-        "The pictures: digits, cifar10:PATH, imagefolder:PATH, module:factory, or none.",
+        "The pictures: digits, cifar10:PATH, imagefolder:PATH, pictures:PATH (without labels), module:factory, or "
+        "none.",
         may_be_code=True,
     )
     task: str = option("", "The task of the data; by default the data set's own.", choices=TASKS)
     on_bad_picture: str = option("refuse", "Reaction to a picture that cannot be read.", choices=("refuse", "skip"))
+    preparation: str = option(
+        AUTO_PREPARATION,
+        "The way of pictures in files to the network's input: imagenet crops, cifar moves, plain fits; auto is "
+        "imagenet as timm's and torchvision's networks were trained, else plain.",
+        choices=preparation_names,
+    )
+    interpolation: str = option(
+        "", "Interpolation when pictures are resized; by default the preparation's.", choices=INTERPOLATIONS
+    )
+    crop: float | None = option(
+        None,
+        "Share of the resized picture's sides that is kept at test; by default the preparation's.",
+        least=0,
+        most=1,
+        is_above_least=True,
+    )
+    workers: str = option(
+        AUTO_WORKERS,
+        "Processes that read pictures ahead; auto takes all cores but one for pictures in files, else none.",
+        parse=_workers,
+    )
+
+    @property
+    def num_workers(self) -> int | None:
+        """The number of processes that read pictures ahead; None leaves it to the data."""
+        return None if self.workers == AUTO_WORKERS else int(self.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

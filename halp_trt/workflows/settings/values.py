@@ -11,7 +11,8 @@ from typing import Any
 from halp_trt.errors import ArtefactError, UsageError
 from halp_trt.models.factories import Recorded
 from halp_trt.specs import Budget
-from halp_trt.store import decode, encode
+from halp_trt.store import decode, encode, shown
+from halp_trt.tasks.preparation import PLAIN
 from halp_trt.workflows.settings.concerns import (
     DataSettings,
     DenseTrainingSettings,
@@ -124,11 +125,15 @@ def settings_from_json(data: object) -> Settings:
     if schema == _FIRST_SCHEMA:
         value = _from_first(value)
     if unknown := sorted(value.keys() - CONCERNS.keys()):
-        raise ArtefactError(f"Settings has no field {unknown[0]!r}; a newer halp-trt wrote it, upgrade")
+        raise ArtefactError(f"Settings has no field {shown(unknown[0])}; a newer halp-trt wrote it, upgrade")
+    if isinstance(pictures := value.get("data", {}), dict):
+        value = {**value, "data": {**_EARLIER_DATA, **pictures}}
     found = Settings(**{name: decode(concern, value.get(name, {})) for name, concern in CONCERNS.items()})
     return found.recorded(found.by_name())
 
 
+_EARLIER_DATA: Mapping[str, Any] = MappingProxyType({"preparation": PLAIN.name})
+"""Settings of the pictures as they were before there was a choice, for files that lack them."""
 _FIRST_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"data": "none", "runtime": "onnxruntime", "method": "halp", "on_miss": "measure", "budget": "60%"}
 )
@@ -159,5 +164,5 @@ def _from_first(value: Mapping[str, Any]) -> dict[str, Any]:
         for concern, cls in CONCERNS.items()
     }
     if renamed:
-        raise ArtefactError(f"Settings has no field {min(renamed)!r}; a newer halp-trt wrote it, upgrade")
+        raise ArtefactError(f"Settings has no field {shown(min(renamed))}; a newer halp-trt wrote it, upgrade")
     return found

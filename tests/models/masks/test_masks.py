@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from halp_trt.models.positions import dead_positions, named_tensors
 from halp_trt.models.saliency import SALIENCIES, Scoring
 from halp_trt.models.saliency.weight_norms import Magnitude
 from halp_trt.specs import PruningPlan, Saliency
-from halp_trt.workflows.checkpoint import read_checkpoint
+from halp_trt.workflows.checkpoint import PruneWords, read_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import checkpoint_path
 from halp_trt.workflows.prune import prune
@@ -68,14 +69,14 @@ def test_channels_return_and_a_killed_run_is_the_same(monkeypatch: pytest.Monkey
     monkeypatch.setitem(MASKS, "straight", Straight())
     monkeypatch.setitem(SALIENCIES, "absent", Scoring(make=Absent, needs_gradients=False))
     asked = request(mask="straight", method="joint", saliency="absent", num_steps=4)
-    kept: list[dict[str, list[int]]] = []
+    kept: list[Mapping[str, tuple[int, ...]]] = []
 
     def run(name: str, stops: tuple[int, ...] = (), *, resume: bool = False) -> RunFolder:
         folder = RunFolder(path=tmp_path / name)
 
         def progress(done: int, total: int, note: str = "") -> None:
             if "dense" in note:
-                kept.append(read_checkpoint(checkpoint_path(folder))["kept"])
+                kept.append(read_checkpoint(checkpoint_path(folder), PruneWords).kept)
                 if done in stops:
                     raise Stop
 

@@ -33,7 +33,7 @@ def test_auto_reads_gradients_where_there_is_data() -> None:
     assert choose_scoring(AUTO, has_data=True) is SALIENCIES["taylor"]
     assert choose_scoring(AUTO, has_data=False) is SALIENCIES["magnitude"]
     assert saliency_names() == (AUTO, *SALIENCIES)
-    with pytest.raises(UsageError, match=r"Taylor saliency needs pictures; .* use --saliency magnitude"):
+    with pytest.raises(UsageError, match=r"Taylor saliency needs pictures with labels; .* use --saliency magnitude"):
         choose_scoring("taylor", has_data=False)
     with pytest.raises(UsageError, match="'guess' is none of"):
         choose_scoring("guess", has_data=True)

@@ -1,0 +1,59 @@
+"""The log of a pruning run: JSON lines without a schema, one for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halp_trt.errors import ArtefactError
+from halp_trt.specs import Count, Microseconds, NonNegative
+from halp_trt.store.codec import decode
+from halp_trt.store.json_text import parse_json
+from halp_trt.store.lines import is_json
+from halp_trt.store.reading import LINES_BYTES, read_bytes
+
+__all__ = ["read_steps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StepRow:
+    """The keys that a line may have, and their types; the run's ledger says what they mean."""
+
+    step: Count | None = None
+    budget_us: Microseconds | None = None
+    latency_us: Microseconds | None = None
+    dense_us: Microseconds | None = None
+    value: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    num_channels: Count | None = None
+    seconds: NonNegative | None = None
+    removed_blocks: tuple[str, ...] | None = None
+    measured_dense_us: Microseconds | None = None
+    measured_us: Microseconds | None = None
+    others: tuple[tuple[Microseconds, Microseconds, Microseconds], ...] | None = None
+    loss: float | None = None
+
+
+def read_steps(path: str | Path) -> tuple[Mapping[str, Any], ...]:
+    """The records of a log, in order; a torn last line, which an interrupted run may leave, is left out.
+
+    Raises:
+        ArtefactError: the file is missing, or a line is damaged.
+    """
+    lines = read_bytes(path, LINES_BYTES).split(b"\n")
+    while lines and not is_json(lines[-1]):
+        if lines.pop():
+            break
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = parse_json(line)
+            decode(_StepRow, record)
+        except ArtefactError as error:
+            words = str(error).replace(_StepRow.__name__, "the record")
+            raise ArtefactError(f"{path} is damaged in line {number}: {words}; run prune again") from error
+        records.append(record)
+    return tuple(records)
