@@ -18,6 +18,7 @@ from halp_trt.cli.output import VerbGroup, stops_with
 from halp_trt.errors import ArtefactError, ModelError
 from halp_trt.graphs.export import export
 from halp_trt.interrupts import interrupts_held_back, lack_of_memory, raise_if_stopped
+from tests.forked import Ended, fork
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,24 +98,23 @@ def test_an_export_that_is_stopped_is_no_fault_of_the_network(error: BaseExcepti
         export(Stopping(error), (torch.zeros(1, 1, 4, 4),))
 
 
-def test_a_process_is_known_before_ctrl_c_is_raised() -> None:
-    before, known = signal.getsignal(signal.SIGINT), list[str]()
+def test_a_process_is_known_before_ctrl_c_is_raised(tmp_path: Path) -> None:
+    known = list[str]()
 
-    def start(is_interrupted: bool) -> None:
+    def start(*, is_interrupted: bool) -> None:
         with interrupts_held_back():
             if is_interrupted:
                 signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
             known.append("the process")
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    def interrupted() -> None:
         with pytest.raises(KeyboardInterrupt):
             start(is_interrupted=True)
         assert known == ["the process"]
         start(is_interrupted=False)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+    assert fork(interrupted, tmp_path / "said").wait() == Ended(code=0, said="")
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------
@@ -179,15 +179,14 @@ SAID = {
 
 
 @pytest.mark.parametrize("verb", SAID)
-def test_a_stopped_verb_says_so_whatever_a_library_made_of_it(verb: str) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        ended = CliRunner().invoke(group, [verb])
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (ended.exit_code, ended.stderr) == (2, SAID[verb])
+def test_a_stopped_verb_says_so_whatever_a_library_made_of_it(verb: str, tmp_path: Path) -> None:
+    def ended() -> None:
+        try:
+            group([verb])
+        finally:
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    assert fork(ended, tmp_path / "said").wait() == Ended(code=2, said=SAID[verb])
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_stop() -> None:
