@@ -147,12 +147,12 @@ def test_a_loss_scale_that_no_training_comes_to_is_refused(run: RunFolder, value
         load_checkpoint(checkpoint_path(run), *network())
 
 
-@pytest.mark.parametrize("device", ["cuda:0", None])
-def test_a_changed_device_is_found(run: RunFolder, device: str | None) -> None:
+@pytest.mark.parametrize("place", ["on cuda:0", None])
+def test_a_changed_place_is_found(run: RunFolder, place: str | None) -> None:
     path = checkpoint_path(run)
     said = load_tensor_metadata(path)
-    said["device"] = device or ""
-    save_tensors(path, load_tensors(path), said if device else {key: said[key] for key in ("checkpoint", "sha256")})
+    said["place"] = place or ""
+    save_tensors(path, load_tensors(path), said if place else {key: said[key] for key in ("checkpoint", "sha256")})
     with pytest.raises(ArtefactError, match="was changed since it was written"):
         load_checkpoint(path, *network())
 
