@@ -103,7 +103,7 @@ def test_a_process_is_known_before_ctrl_c_is_raised() -> None:
     def start(is_interrupted: bool) -> None:
         with interrupts_held_back():
             if is_interrupted:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
             known.append("the process")
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,7 +127,7 @@ def group() -> None: ...
 def swallow() -> None:
     """Takes Ctrl-C for an error of a file, as a library might."""
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
     except BaseException:
         raise ArtefactError("the file is damaged") from None
 

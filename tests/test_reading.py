@@ -145,10 +145,10 @@ def changed(value: object, path: tuple[Any, ...], other: object) -> Any:
         (VERIFICATION, ("pruned", "score", "value"), 1e300, r"Verification\.pruned\.score\.value: expected float"),
         (VERIFICATION, ("pruned", "num_parameters"), 3.0, r"pruned\.num_parameters: expected int of .*, found 3\.0"),
         (VERIFICATION, ("pruned", "num_parameters"), -3, r"pruned\.num_parameters: expected int of at least 0"),
-        (VERIFICATION, ("layers", 0, "name"), "a\ud800", r"layers\[0\]\.name: expected a text that can be written"),
+        (VERIFICATION, ("layers", 0, "name"), ["a"], r"layers\[0\]\.name: expected str, found a list"),
         (VERIFICATION, ("layers", 0, "spec", "stride"), [0, 1], r"layers\[0\]\.spec\.stride\[0\]: expected int of at"),
         (VERIFICATION, ("layers", 0, "spec", "stride"), [1], "do not fit a size of 2 axes"),
-        (VERIFICATION, ("parents",), {"a\ud800": "b"}, r"Verification\.parents: expected a text"),
+        (VERIFICATION, ("parents",), {"a": None}, r"Verification\.parents\['a'\]: expected str, found null"),
         (
             VERIFICATION,
             ("target", "batch_size"),

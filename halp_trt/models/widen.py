@@ -45,11 +45,12 @@ def unslim(module: nn.Module, plan: PruningPlan, slimmed: Mapping[str, torch.Ten
 
 
 def _spread(name: str, narrow: torch.Tensor, dense: torch.Tensor, kept: Mapping[int, list[int]]) -> torch.Tensor:
-    """A narrow tensor at the dense one's shape, zero at all positions but the kept ones.
+    """A narrow tensor at the dense one's shape and on its device, zero at all positions but the kept ones.
 
     Raises:
         GraphMismatchError: the shapes do not fit.
     """
+    narrow = narrow.to(dense.device)
     for axis, positions in kept.items():
         if narrow.ndim <= axis or narrow.shape[axis] != len(positions):
             break

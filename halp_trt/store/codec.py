@@ -1,6 +1,6 @@
 """Frozen dataclasses as JSON and back, by their type hints: the one place where what was read becomes values.
 
-Numbers obey the ``Bounds`` in their hints, texts are those that can be written again, and nothing else is let through.
+Numbers obey the ``Bounds`` in their hints, and nothing of another type is let through.
 """
 
 from __future__ import annotations
@@ -141,20 +141,8 @@ def _expect(data: Any, kind: type, hint: Any) -> Any:
 
 
 def _text(data: Any) -> str:
-    """A text that can be written to a file again."""
-    if not isinstance(data, str):
-        _refuse("str", data)
-    if not (data.isascii() or _is_unicode(data)):
-        raise _MisfitError(f": expected a text that can be written, found {shown(data)}")
-    return data
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8", "surrogateescape")  # as names of files may have it
-    except UnicodeEncodeError:  # half of a pair of surrogates
-        return False
-    return True
+    """A text, whatever is in it: it is escaped where it is shown."""
+    return data if isinstance(data, str) else _refuse("str", data)
 
 
 def _number_decoder(kind: type, bounds: Bounds) -> _Decoder:

@@ -198,7 +198,7 @@ def write_result(
     Raises:
         NonFiniteError: a weight is NaN or infinite.
     """
-    tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in pruned.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {name: tensor.detach().cpu() for name, tensor in pruned.state_dict().items()}
     check_finite(tensors, "the fine-tuned network")
     save_tensors(folder.weights, tensors)
     widened = unslim(copy.deepcopy(dense), plan, tensors)

@@ -35,7 +35,7 @@ WRITING: dict[str, tuple[tuple[object, ...], str]] = {
     "merge-luts": (("merge-luts", "lut.jsonl", "more.jsonl", "--out", "merged.jsonl"), "merged.jsonl"),
     "prune": ((*PRUNE, "60%", "--force"), "run"),
     "deploy": (("deploy", "run", "--runtime", "onnxruntime", "--out", "engines"), "run"),
-    "verify": (("verify", "run", *NET[:2], "--runtime", "onnxruntime", "--seconds", 0.1), "run"),
+    "verify": (("verify", "run", "--model", "tiny:net", "--runtime", "onnxruntime", "--seconds", 0.1), "run"),
     "plan": (("plan", "lut.jsonl", "--saliency", "run/saliency.json", "--width-step", 16, "--budget", "90%",
               "--out", "plan.json"), "plan.json"),
     "sweep": (("plan", "lut.jsonl", "--saliency", "run/saliency.json", "--width-step", 16, "--sweep", "80%..90%",

@@ -174,14 +174,15 @@ def _one(seed: int, kind: str, make: Maker, valid: Path, keep: Path | None) -> O
 
 
 def _listing(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Kind, size and time of change of everything but what may be written."""
+    """Kind, size and time of change of everything but what may be written; a folder's own change with a lock in it."""
     found = {}
     for folder, folders, files in os.walk(root):
         if Path(folder) == root:
             folders.remove("out")
         for name in (*folders, *files):
             status = os.lstat(os.path.join(folder, name))
-            found[os.path.join(folder, name)] = (status.st_mode, status.st_size, status.st_mtime_ns)
+            sizes = (0, 0) if name in folders else (status.st_size, status.st_mtime_ns)
+            found[os.path.join(folder, name)] = (status.st_mode, *sizes)
     return found
 
 

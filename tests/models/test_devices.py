@@ -130,6 +130,9 @@ def test_weights_of_a_file_go_to_where_the_network_lies(plan: PruningPlan, lazy:
         assert {tensor.device.type for tensor in filled.state_dict().values()} == {"lazy"}
     for name, tensor in filled.state_dict().items():
         assert torch.equal(tensor.cpu(), narrow[name]), name
+    there = slim(move(dense(), lazy), plan).state_dict()
+    for filled in (unslim(dense(), plan, there), slim_like(dense(), there)):
+        assert {tensor.device.type for tensor in filled.state_dict().values()} == {"cpu"}
 
 
 def test_whether_a_network_can_be_slimmed_is_found_beside_its_example(plan: PruningPlan, lazy: str) -> None:

@@ -141,6 +141,18 @@ def there(lazy: World, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run_on(lazy, tmp_path_factory.mktemp("there"))
 
 
+def test_a_network_that_nobody_teaches_is_written_from_there(lazy: World, tmp_path: Path) -> None:
+    alone = replace(
+        ASKED, train=replace(ASKED.train, distillation=0.0, num_epochs=0), saliency="magnitude", num_steps=1
+    )
+    found = []
+    for world in (ALONE, lazy):
+        run = RunFolder(path=tmp_path / world.device)
+        prune(replace(learner(), data=None), alone, run, lookup=FORMULA, world=world)
+        found.append(load_tensors(run.weights))
+    alike(*found)
+
+
 def alike(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():

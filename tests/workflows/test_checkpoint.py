@@ -148,7 +148,7 @@ def test_a_loss_scale_that_no_training_comes_to_is_refused(run: RunFolder, value
 
 
 @pytest.mark.parametrize("place", ["on cuda:0", None])
-def test_a_changed_place_is_found(run: RunFolder, place: str | None) -> None:
+def test_a_changed_device_is_found(run: RunFolder, place: str | None) -> None:
     path = checkpoint_path(run)
     said = load_tensor_metadata(path)
     said["place"] = place or ""

@@ -77,8 +77,9 @@ def halp_trt(*arguments: object) -> Result:
 def test_deploy_builds_proven_plans(runs: dict[str, RunFolder], tmp_path: Path, name: str, precision: str) -> None:
     run, num_products = runs[name], NETWORKS[name][1]
     result = halp_trt(
-        "deploy", run.path, "--runtime", "tensorrt-rtx", "--precision", precision, "--out", tmp_path, "--builds", 3
-    )
+        "deploy", run.path, "--data", "tests.workflows.colours:few", "--runtime", "tensorrt-rtx",
+        "--precision", precision, "--out", tmp_path, "--builds", 3,
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     suffix = f"tensorrt-rtx-{precision}-b1.json"
     dense, pruned = (load(tmp_path / f"{name}-{role}-{suffix}") for role in ("dense", "pruned"))
