@@ -62,8 +62,11 @@ def parse_model(data: bytes, name: str, *, advice: str = "export it again") -> o
         fault.check_text(one.domain)
         if not 0 < one.version < _MOST_VERSION:
             fault(f"it has version {one.version} of the operators {one.domain!r}")
+    version = next((one.version for one in model.opset_import if one.domain in _STANDARD), 0)
     for graph in _graphs(model.graph):
         _check_graph(graph, fault)
+        for node in graph.node:
+            _check_operands(node, version, fault)
     for function in model.functions:
         _check_nodes(function.node, fault)
     return model
@@ -120,6 +123,28 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], fault: _Fault) -> None:
                 fault(f"attribute {brief(attribute.name)!r} of node {brief(node.name)!r} has no type that is known")
             for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
                 _check_tensor(tensor, fault)
+
+
+def _check_operands(node: onnx.NodeProto, version: int, fault: _Fault) -> None:
+    """Refuses a node with fewer or more inputs and outputs than its operator has: some runtimes die of such a one."""
+    if node.domain not in _STANDARD or not onnx.defs.has(node.op_type):
+        return
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+    except onnx.defs.SchemaError:  # it is younger than the model; the runtime says so
+        return
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    needed = zip(schema.inputs, [*node.input, *[""] * schema.min_input], strict=False)
+    is_whole = all(name for one, name in needed if one.option == single)
+    if not is_whole or len(node.input) > schema.max_input or not _fits(len(node.output), schema):
+        fault(
+            f"node {brief(node.name)!r} ({node.op_type}) has inputs {brief(str(list(node.input)), 60)} and "
+            f"{len(node.output)} outputs, which its operator has not"
+        )
+
+
+def _fits(num_outputs: int, schema: Any) -> bool:
+    return bool(schema.min_output <= num_outputs <= schema.max_output)
 
 
 def _check_shape(value: onnx.ValueInfoProto, fault: _Fault) -> None:

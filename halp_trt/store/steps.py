@@ -37,6 +37,13 @@ class _StepRow:
     loss: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Others:
+    """Keys of another version, or a user's own: plain values, to be shown."""
+
+    keys: Mapping[str, str | bool | float | tuple[str | float, ...] | None]
+
+
 def read_steps(path: str | Path) -> tuple[Mapping[str, Any], ...]:
     """The records of a log, in order; a torn last line, which an interrupted run may leave, is left out.
 
@@ -50,10 +57,12 @@ def read_steps(path: str | Path) -> tuple[Mapping[str, Any], ...]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = parse_json(line)
-            decode(_StepRow, record)
+            record = decode(dict, parse_json(line))
+            known = {key: value for key, value in record.items() if key in _StepRow.__dataclass_fields__}
+            decode(_StepRow, known)
+            decode(_Others, {"keys": {key: value for key, value in record.items() if key not in known}})
         except ArtefactError as error:
-            words = str(error).replace(_StepRow.__name__, "the record")
+            words = str(error).replace(_StepRow.__name__, "the record").replace(_Others.__name__, "the record")
             raise ArtefactError(f"{path} is damaged in line {number}: {words}; run prune again") from error
         records.append(record)
     return tuple(records)

@@ -70,6 +70,9 @@ PARSING: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "format": (set_of("ir_version", 0), "version 0 of the format"),
     "attribute": (do("m.graph.node[0].attribute.add(name='k')"), "attribute 'k' of node 'a' has no type"),
     "nul": (set_of("graph.node[0].name", "a\0b"), r"it has the name 'a\\x00b'"),
+    "too few inputs": (do("del m.graph.node[1].input[1:]"), r"node 'b' \(Conv\) has inputs \['h'\]"),
+    "empty input": (do("m.graph.node[1].input[1] = ''"), r"node 'b' \(Conv\) has inputs \['h', ''\]"),
+    "too many outputs": (do("m.graph.node[1].output.append('z')"), r"node 'b' \(Conv\) has .* and 2 outputs"),
     "no outputs": (do("m.graph.ClearField('output')"), "holds no ONNX model"),
 }
 FOLLOWING: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
