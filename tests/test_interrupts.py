@@ -8,17 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
-from halp_trt.cli.output import VerbGroup, stops_with
-from halp_trt.errors import ArtefactError, ModelError
+from halp_trt.errors import ModelError
 from halp_trt.graphs.export import export
-from halp_trt.interrupts import interrupts_held_back, lack_of_memory, raise_if_stopped
-from tests.forked import Ended, fork
+from halp_trt.interrupts import lack_of_memory, raise_if_stopped
+from tests.stopping import group
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,74 +96,18 @@ def test_an_export_that_is_stopped_is_no_fault_of_the_network(error: BaseExcepti
         export(Stopping(error), (torch.zeros(1, 1, 4, 4),))
 
 
-def test_a_process_is_known_before_ctrl_c_is_raised(tmp_path: Path) -> None:
-    known = list[str]()
+def stopped(verb: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stopping", verb], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
 
-    def start(*, is_interrupted: bool) -> None:
-        with interrupts_held_back():
-            if is_interrupted:
-                signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
-            known.append("the process")
 
-    def interrupted() -> None:
-        with pytest.raises(KeyboardInterrupt):
-            start(is_interrupted=True)
-        assert known == ["the process"]
-        start(is_interrupted=False)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    assert fork(interrupted, tmp_path / "said").wait() == Ended(code=0, said="")
+def test_a_process_is_known_before_ctrl_c_is_raised() -> None:
+    assert stopped("held-back") == (0, "known\nraised\nknown\n", "")
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------
-
-
-@click.group(cls=VerbGroup)
-def group() -> None: ...
-
-
-def swallow() -> None:
-    """Takes Ctrl-C for an error of a file, as a library might."""
-    try:
-        signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
-    except BaseException:
-        raise ArtefactError("the file is damaged") from None
-
-
-@group.command()
-def plain() -> None:
-    swallow()
-
-
-@group.command()
-def saved() -> None:
-    with stops_with("all rows are saved"):
-        swallow()
-
-
-@group.command()
-def mixed_up() -> None:
-    try:
-        swallow()
-    except ArtefactError:
-        raise RuntimeError("an assertion of C++") from None
-
-
-@group.command()
-def full() -> None:
-    raise MemoryError
-
-
-@group.command()
-def full_of_rows() -> None:
-    with stops_with("all rows are saved"):
-        raise RuntimeError("std::bad_alloc")
-
-
-@group.command()
-def broken() -> None:
-    with stops_with("all rows are saved"):
-        raise RuntimeError("a fault of ours")
 
 
 SAID = {
@@ -179,14 +121,8 @@ SAID = {
 
 
 @pytest.mark.parametrize("verb", SAID)
-def test_a_stopped_verb_says_so_whatever_a_library_made_of_it(verb: str, tmp_path: Path) -> None:
-    def ended() -> None:
-        try:
-            group([verb])
-        finally:
-            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    assert fork(ended, tmp_path / "said").wait() == Ended(code=2, said=SAID[verb])
+def test_a_stopped_verb_says_so_whatever_a_library_made_of_it(verb: str) -> None:
+    assert stopped(verb) == (2, "", SAID[verb])
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_stop() -> None:

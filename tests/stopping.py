@@ -1,0 +1,79 @@
+"""Verbs that are stopped in every way, as a program: libraries of other tests may have spoilt a process for signals."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from halp_trt.cli.output import VerbGroup, stops_with
+from halp_trt.errors import ArtefactError
+from halp_trt.interrupts import interrupts_held_back
+
+
+@click.group(cls=VerbGroup)
+def group() -> None: ...
+
+
+def swallow() -> None:
+    """Takes Ctrl-C for an error of a file, as a library might."""
+    try:
+        signal.raise_signal(signal.SIGINT)  # handled here and now, whatever thread there is besides
+    except BaseException:
+        raise ArtefactError("the file is damaged") from None
+
+
+@group.command()
+def plain() -> None:
+    swallow()
+
+
+@group.command()
+def saved() -> None:
+    with stops_with("all rows are saved"):
+        swallow()
+
+
+@group.command()
+def mixed_up() -> None:
+    try:
+        swallow()
+    except ArtefactError:
+        raise RuntimeError("an assertion of C++") from None
+
+
+@group.command()
+def full() -> None:
+    raise MemoryError
+
+
+@group.command()
+def full_of_rows() -> None:
+    with stops_with("all rows are saved"):
+        raise RuntimeError("std::bad_alloc")
+
+
+@group.command()
+def broken() -> None:
+    with stops_with("all rows are saved"):
+        raise RuntimeError("a fault of ours")
+
+
+@group.command()
+def held_back() -> None:
+    try:
+        with interrupts_held_back():
+            signal.raise_signal(signal.SIGINT)
+            click.echo("known")
+    except KeyboardInterrupt:
+        click.echo("raised")
+    with interrupts_held_back():
+        click.echo("known")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
+    try:
+        group()
+    finally:
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
