@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -56,3 +57,24 @@ def pytest_runtest_setup() -> None:
         collect = getattr(module, "_collect_all_valid_cia_ops", None)
         if module is not None and collect is not None and not hasattr(collect, "cache_clear"):
             module._collect_all_valid_cia_ops = cache(collect)
+
+
+class _Stack(ctypes.Structure):
+    """Linux's ``stack_t``."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_DISABLED = 2
+"""Flag of a signal stack that is not to be used."""
+
+
+@pytest.fixture(autouse=True)
+def signals_on_the_own_stack() -> None:
+    """Has signal handlers run on the main stack.
+
+    Some library gives the main thread a signal stack and takes its memory back: the next signal that Python handles, of
+    a worker that ends or of Ctrl-C, would be a segmentation fault.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, _DISABLED, 0)), None)
