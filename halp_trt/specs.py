@@ -708,6 +708,7 @@ class Score:
         unit: ``fraction``, or a word such as ``px``; empty where the number has none.
         num_examples: how many examples it stands on.
         higher_is_better: whether more of it is better.
+        parts: further numbers by name, in the same unit, such as the average precision of each class.
     """
 
     name: str
@@ -715,6 +716,7 @@ class Score:
     unit: str
     num_examples: Count
     higher_is_better: bool = True
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_fraction(self) -> bool:

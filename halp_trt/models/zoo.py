@@ -1,4 +1,4 @@
-"""The built-in networks: a small residual CNN for digits, the CIFAR-style ResNets and a MobileNetV2 for CIFAR.
+"""The built-in networks: a small residual CNN for digits, CIFAR's ResNets and a MobileNetV2, single-shot detectors.
 
 Every shortcut that changes the shape is a 1x1 convolution with batch norm ("option B" of arXiv 1512.03385), so that all
 widths of a stage can be pruned. ``ZOO`` maps each name to its factory, ``ZOO_INPUT_SHAPES`` to its own input shape.
@@ -109,6 +109,13 @@ def cifar_resnet(num_classes: int, input_shape: tuple[int, int, int], *, depth: 
     )
 
 
+def _ssd(num_classes: int, input_shape: tuple[int, int, int], *, backbone: str) -> nn.Module:
+    """A single-shot detector; torchvision, which has its backbone, is imported here."""
+    from halp_trt.models.detection.ssd import ssd
+
+    return ssd(backbone, num_classes, input_shape)
+
+
 def _check_size(name: str, input_shape: tuple[int, int, int]) -> None:
     if min(input_shape[1:]) < 4:
         raise ModelError(f"{name} halves its picture twice and needs at least 4x4, got input shape {input_shape}")
@@ -121,11 +128,14 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "resnet32": partial(cifar_resnet, depth=32),
         "resnet56": partial(cifar_resnet, depth=56),
         "mobilenetv2-cifar": partial(cifar_mobilenetv2, multiplier=0.35),
+        "ssd-resnet18": partial(_ssd, backbone="resnet18"),
+        "ssd512-resnet50": partial(_ssd, backbone="resnet50"),
     }
 )
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"demo": (1, 24, 24)} | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
+    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512)}
+    | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )
 """Channels, height and width of each network's input by default."""

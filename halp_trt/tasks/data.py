@@ -28,7 +28,10 @@ __all__ = [
     "takes_preparation",
 ]
 
-_EXPECTED = "digits, cifar10:PATH, imagefolder:PATH, pictures:PATH or package.module:factory"
+_EXPECTED = (
+    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, pictures:PATH or "
+    "package.module:factory"
+)
 """Forms of a source string, for errors."""
 
 
@@ -53,6 +56,8 @@ DATA_SOURCES: dict[str, DataSource] = {
     "digits": DataSource(load="halp_trt.tasks.labelled:load_digits", takes_path=False),
     "cifar10": DataSource(load="halp_trt.tasks.cifar:load_cifar10"),
     "imagefolder": DataSource(load="halp_trt.tasks.folders:load_imagefolder", takes_preparation=True),
+    "voc": DataSource(load="halp_trt.tasks.detection.source:load_voc"),
+    "coco": DataSource(load="halp_trt.tasks.detection.source:load_coco"),
     "pictures": DataSource(load="halp_trt.tasks.folders:load_unlabelled", takes_preparation=True, is_labelled=False),
 }
 """The data sources by name."""

@@ -19,7 +19,7 @@ import torch
 
 from halp_trt.errors import DataError
 from halp_trt.tasks import CLASSIFICATION, augment
-from halp_trt.tasks.pictures import DrawnPictures, FolderPictures, Pictures
+from halp_trt.tasks.pictures import DrawnPictures, FilePictures, Pictures
 from halp_trt.training.batches import Batch, Indices, seed_of
 
 __all__ = ["DataSet", "InputShape"]
@@ -45,6 +45,8 @@ class DataSet:
         is_labelled: False if there are no targets: for calibration, and for learning from a teacher.
         workers: number of processes that make batches ahead; None for all but one of the processor's cores if
             pictures are read from files on demand, else 0.
+        head: the meaning of the raw outputs of the network that learns from these data, as it says itself; None if it
+            says nothing, as classifiers do.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DataSet:
     fingerprint: str = ""
     is_labelled: bool = True
     workers: int | None = None
+    head: Any = None
 
     def __post_init__(self) -> None:
         if len(self.train) == 0 or len(self.test) == 0:
@@ -84,7 +87,7 @@ class DataSet:
     @property
     def reads_files(self) -> bool:
         """True if training pictures are decoded from files on demand."""
-        return isinstance(self.train, FolderPictures)
+        return isinstance(self.train, FilePictures)
 
     def num_workers(self, num_processes: int = 1) -> int:
         """Number of workers that make training batches ahead, for each of so many processes on this machine."""
@@ -155,7 +158,7 @@ def _num_workers(pictures: Pictures, asked: int | None, num_processes: int) -> i
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, cores // num_processes - 1) if isinstance(pictures, FolderPictures) else 0
+    return max(0, cores // num_processes - 1) if isinstance(pictures, FilePictures) else 0
 
 
 def _taken(batch: Batch, part: npt.NDArray[np.int64]) -> Batch:

@@ -25,12 +25,14 @@ __all__ = [
     "ArrayPictures",
     "ChangingPictures",
     "DrawnPictures",
+    "FilePictures",
     "FolderPictures",
     "OnBadPicture",
     "Pictures",
     "decode",
     "decode_or_skip",
     "in_memory",
+    "opened_or_skipped",
 ]
 
 OnBadPicture = Literal["refuse", "skip"]
@@ -45,6 +47,15 @@ class Pictures(Protocol):
 
     def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
         """Returns the pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or containers of arrays."""
+
+
+@runtime_checkable
+class FilePictures(Pictures, Protocol):
+    """Pictures that are decoded from files on every read."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Path of each picture."""
 
 
 @runtime_checkable
@@ -129,7 +140,7 @@ class FolderPictures:
         pixels, labels = [], []
         for index, bring in zip(indices, prepare, strict=True):
             path = self.files[index]
-            picture = _opened_or_skipped(path, str(path), self.shape[0], self.on_bad_picture)
+            picture = opened_or_skipped(path, str(path), self.shape[0], self.on_bad_picture)
             if picture is not None:
                 pixels.append(bring(picture))
                 labels.append(self.labels[index])
@@ -212,13 +223,18 @@ def decode_or_skip(
     Raises:
         DataError: the picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
     """
-    picture = _opened_or_skipped(source, name, shape[0], on_bad_picture)
+    picture = opened_or_skipped(source, name, shape[0], on_bad_picture)
     return None if picture is None else as_pixels(fitted(picture, shape[1:], PLAIN))
 
 
-def _opened_or_skipped(
+def opened_or_skipped(
     source: Path | IO[bytes], name: str, channels: int, on_bad_picture: OnBadPicture
 ) -> Image.Image | None:
+    """One picture, decoded, grey or RGB; None, after a warning that names it, if it is bad and to be skipped.
+
+    Raises:
+        DataError: the picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
+    """
     try:
         return _opened(source, name, channels)
     except DataError as bad:

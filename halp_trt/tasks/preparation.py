@@ -37,6 +37,7 @@ __all__ = [
     "as_pixels",
     "choose_preparation",
     "crop_and_flip",
+    "drawn_from",
     "fitted",
     "move_alone",
     "preparation_names",
@@ -227,12 +228,12 @@ def crop_and_flip(picture: Image.Image, *, size: Size, how: Preparation, seed: i
     This is the random resized crop of arXiv 1409.4842, section 6, as torchvision draws it.
     """
     transform = _torchvision_transform(size, how.interpolation)
-    with _drawn_from(seed):
+    with drawn_from(seed):
         return as_pixels(_crop_and_flip(picture, size, how) if transform is None else transform(picture))
 
 
 @contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
+def drawn_from(seed: int) -> Iterator[None]:
     """PyTorch's random numbers from a seed, and as they were afterwards."""
     import torch
 

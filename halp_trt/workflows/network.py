@@ -129,6 +129,9 @@ def load_network(
         seen = seen_by(settings, pictures)
         _say(_preparation(pictures, seen), network.input_shape)
         data = load_pictures(pictures, network.input_shape, seen=seen)
+    head = getattr(network.module, "detection", None)
+    if data is not None and head is not None:
+        data = replace(data, head=head)
     for tensor in network.example:
         _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:

@@ -1,0 +1,46 @@
+"""What a detector's raw outputs mean: how they are learnt, and which boxes and scores are in them.
+
+A network says so by its attribute ``detection``. The graph ends at the raw outputs; decoding and suppression run on the
+host, in numpy, on what the engine gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy.typing as npt
+import torch
+
+__all__ = ["DetectionHead"]
+
+
+@runtime_checkable
+class DetectionHead(Protocol):
+    """The meaning of a detector's raw outputs. Boxes are left, top, right, bottom, in shares of the picture's sides."""
+
+    def loss(self, outputs: Any, boxes: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Returns the loss of a batch, a scalar with gradients.
+
+        Args:
+            outputs: the module's return value, unchanged.
+            boxes: the objects of each picture, float32 ``[n, 4]``, on the outputs' device; n may be 0.
+            labels: their classes, int64 ``[n]``.
+
+        Raises:
+            ModelError: the outputs are not those of this head.
+        """
+
+    def distance(self, outputs: Any, taught: Any) -> torch.Tensor:
+        """Returns the distance of the outputs from a teacher's, a scalar with gradients.
+
+        Raises:
+            ModelError: they are not those of this head.
+        """
+
+    def decode(self, outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Returns the boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``, in 0..1, of a batch of raw outputs.
+
+        Raises:
+            ModelError: the outputs are not those of this head.
+        """
