@@ -26,7 +26,7 @@ from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
 __all__ = ["LoadedModel", "is_own_network", "load_model"]
 
-_EXPECTED = f"torchvision:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+_EXPECTED = f"torchvision:NAME, torchvision-detection:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
 """Forms of a source string, for errors."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 """Prefixes of auxiliary classifiers, which exist for training alone; engines do not have them."""
@@ -65,8 +65,9 @@ def load_model(
     """The network of a source string; the same seed gives the same initial weights and example.
 
     Args:
-        source: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or a built-in name. A factory returns a
-            module, or ``(module, example inputs)``; it is called with ``num_classes`` if it has such a parameter.
+        source: ``torchvision:NAME``, ``torchvision-detection:NAME``, ``timm:NAME``, ``package.module:factory`` or a
+            built-in name. A factory returns a module, or ``(module, example inputs)``; it is called with
+            ``num_classes`` if it has such a parameter.
         weights: a ``.safetensors`` file or a state dict saved with ``torch.save``; None leaves the initial weights.
         input_shape: channels, height and width; None takes the model's own.
         num_classes: width of the classifier; None takes the model's own.
@@ -86,7 +87,7 @@ def load_model(
             shape = input_shape or ZOO_INPUT_SHAPES[source]
             module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
         elif kind in _PACKAGES and name:
-            module, shape = _PACKAGES[kind](name, num_classes)
+            module, shape = _PACKAGES[kind](name, num_classes, input_shape)
         elif is_own_network(source):
             module, example = _from_factory(source, num_classes)
         else:
@@ -118,7 +119,9 @@ def _picture_shape(source: str, shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _from_torchvision(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+def _from_torchvision(
+    name: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...]]:
     """A classifier of torchvision with initial weights, and its input shape."""
     models = import_torchvision().models
     known: list[str] = models.list_models(module=models)
@@ -149,7 +152,18 @@ def _side_of(models: ModuleType, name: str) -> int:
     return int(sides[0]) if sides else 224
 
 
-def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+def _detector(
+    name: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """A one-stage detector of torchvision up to its raw outputs, with initial weights, and its input shape."""
+    from halp_trt.models.detection.from_torchvision import load_detector
+
+    return load_detector(import_torchvision(), name, num_classes, input_shape, _close)
+
+
+def _from_timm(
+    name: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...]]:
     """A model of timm with initial weights, and its input shape."""
     try:
         import_torchvision()  # timm imports it, and fails where it fails
@@ -170,9 +184,9 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[nn.Module, tuple[int
     return module, tuple(config.get("input_size", (3, 224, 224)))
 
 
-_PACKAGES: Mapping[str, Callable[[str, int | None], tuple[nn.Module, tuple[int, ...]]]] = MappingProxyType(
-    {"torchvision": _from_torchvision, "timm": _from_timm}
-)
+_PACKAGES: Mapping[
+    str, Callable[[str, int | None, tuple[int, ...] | None], tuple[nn.Module, tuple[int, ...]]]
+] = MappingProxyType({"torchvision": _from_torchvision, "torchvision-detection": _detector, "timm": _from_timm})
 """The packages whose networks a source string names: ``timm:NAME``."""
 
 

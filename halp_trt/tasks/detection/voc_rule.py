@@ -20,6 +20,8 @@ __all__ = ["LEAST_OVERLAP", "area_under", "eleven_points", "precisions_of"]
 
 LEAST_OVERLAP = 0.5
 """The least intersection over union of a detection with the object that it finds."""
+_ROUNDING = 1e-12
+"""The rounding of a recall: 3 of 10 objects are a recall of 0.3."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -61,7 +63,7 @@ def precisions_of(
 
 def eleven_points(recall: Floats, precision: Floats) -> float:
     """The mean over recalls of 0, 0.1 ... 1 of the best precision at that recall or a higher one (VOC 2007)."""
-    best = [precision[recall >= point].max(initial=0.0) for point in np.linspace(0, 1, 11)]
+    best = [precision[recall >= point - _ROUNDING].max(initial=0.0) for point in np.linspace(0, 1, 11)]
     return float(np.mean(best))
 
 
