@@ -116,6 +116,13 @@ def _ssd(num_classes: int, input_shape: tuple[int, int, int], *, backbone: str) 
     return ssd(backbone, num_classes, input_shape)
 
 
+def _fastestdet(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """FastestDet, imported here as few need it."""
+    from halp_trt.models.detection.fastestdet import FastestDet
+
+    return FastestDet(num_classes, input_shape)
+
+
 def _check_size(name: str, input_shape: tuple[int, int, int]) -> None:
     if min(input_shape[1:]) < 4:
         raise ModelError(f"{name} halves its picture twice and needs at least 4x4, got input shape {input_shape}")
@@ -130,12 +137,13 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "mobilenetv2-cifar": partial(cifar_mobilenetv2, multiplier=0.35),
         "ssd-resnet18": partial(_ssd, backbone="resnet18"),
         "ssd512-resnet50": partial(_ssd, backbone="resnet50"),
+        "fastestdet": _fastestdet,
     }
 )
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512)}
+    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512), "fastestdet": (3, 352, 352)}
     | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )
 """Channels, height and width of each network's input by default."""
