@@ -1,0 +1,126 @@
+"""Detectors: raw outputs, what they mean, and that they learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from halp_trt.errors import ModelError
+from halp_trt.graphs.export import export
+from halp_trt.models.detection.head import DetectionHead
+from halp_trt.models.detection.priors import corners_of, default_scales, prior_boxes
+from halp_trt.models.detection.ssd import Ssd
+from halp_trt.models.reference import named
+from halp_trt.models.sources import load_model
+from halp_trt.models.trace import trace
+from halp_trt.models.trial import can_slim
+from halp_trt.specs import PruningPlan
+from halp_trt.tasks.detection.task import found_in
+
+BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.55, 0.1, 0.95, 0.4]])
+
+
+def small() -> Ssd:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 4, 1), nn.BatchNorm2d(32), nn.ReLU()
+    )
+    return Ssd(backbone, 2, (64, 64), extras=((16, 32),))
+
+
+def test_priors_cover_the_picture() -> None:
+    priors = prior_boxes([(8, 8), (1, 1)], default_scales(2), [(2.0,), (2.0, 3.0)])
+    assert len(priors) == 8 * 8 * 4 + 6
+    assert priors[:, :2].min() > 0
+    assert priors[:, :2].max() < 1
+    wide = priors[2]
+    assert wide[2] / wide[3] == pytest.approx(2)
+    assert corners_of(priors).shape == priors.shape
+
+
+def test_ssd300_has_the_maps_of_the_paper() -> None:
+    module = load_model("ssd-resnet18", num_classes=20).module
+    assert len(module.detection.priors) == 8732
+    assert {name: tuple(value.shape) for name, value in named(module(torch.zeros(1, 3, 300, 300))).items()} == {
+        "classes": (1, 8732, 21), "boxes": (1, 8732, 4),
+    }  # fmt: skip
+
+
+def perfect(head: DetectionHead, module: nn.Module, size: int) -> None:
+    """A network that overfits one picture finds exactly its objects."""
+    pictures = torch.rand(2, 3, size, size)
+    labels = [torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)]
+    boxes = [BOXES, torch.zeros(0, 4)]
+    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    module.train()
+    first = last = None
+    for _ in range(120):
+        optimizer.zero_grad()
+        last = head.loss(module(pictures), boxes, labels)
+        first = float(last.detach()) if first is None else first
+        last.backward()
+        optimizer.step()
+    assert first is not None
+    assert float(last) < 0.3 * first
+    with torch.no_grad():
+        outputs = {name: value.numpy() for name, value in named(module(pictures)).items()}
+    decoded, scores = head.decode(outputs)
+    found = found_in(decoded[0], scores[0])
+    order = found.labels[:2].argsort()
+    assert found.labels[:2][order].tolist() == [0, 1]
+    np.testing.assert_allclose(found.boxes[:2][order], BOXES.numpy(), atol=0.08)
+    assert found_in(decoded[1], scores[1]).scores.max(initial=0) < found.scores[1]
+
+
+def test_ssd_learns_what_it_reads() -> None:
+    module = small()
+    perfect(module.detection, module, 64)
+
+
+def test_fastestdet_learns_what_it_reads() -> None:
+    module = load_model("fastestdet", num_classes=2, input_shape=(3, 64, 64)).module
+    perfect(module.detection, module, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None:
+    from torchvision.models import get_model
+
+    loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, 320, 320))
+    whole = get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
+    whole.load_state_dict(loaded.module.state_dict(), strict=False)
+    head, pictures = loaded.module.detection, torch.rand(1, 3, 320, 320)
+    with torch.no_grad():
+        outputs = loaded.module(pictures)
+        features = list(whole.backbone(pictures).values())
+        again = whole.head(features)
+    for key, value in again.items():
+        if name != "ssd300_vgg16":  # that one takes its own normalisation back
+            torch.testing.assert_close(outputs[key], value)
+    boxes, scores = head.decode({key: value.numpy() for key, value in outputs.items()})
+    assert boxes.shape[:2] == scores.shape[:2]
+    assert scores.shape[2] == 3
+    loss = head.loss(loaded.module.train()(pictures.repeat(2, 1, 1, 1)), [BOXES, BOXES[:0]], [torch.tensor([0, 2]), torch.zeros(0, dtype=torch.int64)])
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad is not None for p in loaded.module.head.parameters())
+
+
+def test_outputs_of_another_network_are_refused() -> None:
+    head = small().detection
+    with pytest.raises(ModelError, match=r"raw outputs are .*, expected classes \[N, "):
+        head.decode({"output": np.zeros((1, 5, 3), np.float32)})
+    with pytest.raises(ModelError, match="expected classes"):
+        head.loss(torch.zeros(1, 3), [], [])
+
+
+def test_a_detector_is_pruned_up_to_its_heads() -> None:
+    module = small().eval()
+    example = (torch.rand(1, 3, 64, 64),)
+    graph = trace(module, example, model=export(module, example))
+    widths = {group.num_channels for group in graph.prunable_groups}
+    assert {16, 32} <= widths, "backbone and extras"
+    assert can_slim(module, example, PruningPlan.dense(graph))
