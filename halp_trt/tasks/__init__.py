@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from halp_trt.training.settings import TrainSettings
     from halp_trt.training.step import Lesson
 
-__all__ = ["CLASSIFICATION", "COCO_DETECTION", "DETECTION", "TASKS", "UNLABELLED", "Outputs", "Task", "lesson_of", "task_of"]
+__all__ = ["CLASSIFICATION", "COCO_DETECTION", "DETECTION", "SEGMENTATION", "TASKS", "UNLABELLED", "Outputs", "Task", "lesson_of", "task_of"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 """Raw outputs of a batch by name, in the network's order. Names are keys of its mappings and positions in its tuples,
@@ -71,12 +71,15 @@ CLASSIFICATION = "classification"
 """The name of the default task."""
 DETECTION, COCO_DETECTION = "detection", "coco-detection"
 """The names of the tasks of detection, judged as VOC and as COCO judge it."""
+SEGMENTATION = "segmentation"
+"""The name of the task of a class for every pixel."""
 UNLABELLED = "unlabelled"
 """The name of the task of pictures without labels."""
 TASKS: dict[str, Callable[[DataSet], Task] | str] = {
     CLASSIFICATION: "halp_trt.tasks.classification:Classification",
     DETECTION: "halp_trt.tasks.detection.task:Detection",
     COCO_DETECTION: "halp_trt.tasks.detection.task:CocoDetection",
+    SEGMENTATION: "halp_trt.tasks.segmentation:Segmentation",
     UNLABELLED: "halp_trt.tasks.unlabelled:Unlabelled",
 }
 """Makers of a data set's task by the task's name, each a function or its import path ``package.module:name``."""

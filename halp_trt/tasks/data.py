@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, pictures:PATH or "
-    "package.module:factory"
+    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, masks:PATH, "
+    "pictures:PATH or package.module:factory"
 )
 """Forms of a source string, for errors."""
 
@@ -58,6 +58,7 @@ DATA_SOURCES: dict[str, DataSource] = {
     "imagefolder": DataSource(load="halp_trt.tasks.folders:load_imagefolder", takes_preparation=True),
     "voc": DataSource(load="halp_trt.tasks.detection.source:load_voc"),
     "coco": DataSource(load="halp_trt.tasks.detection.source:load_coco"),
+    "masks": DataSource(load="halp_trt.tasks.masks:load_masks"),
     "pictures": DataSource(load="halp_trt.tasks.folders:load_unlabelled", takes_preparation=True, is_labelled=False),
 }
 """The data sources by name."""
