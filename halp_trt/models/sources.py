@@ -161,6 +161,24 @@ def _detector(
     return load_detector(import_torchvision(), name, num_classes, input_shape, _close)
 
 
+def _segmenter(
+    name: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """A network of torchvision for a class of every pixel, with initial weights, and its input shape."""
+    models = import_torchvision().models
+    known: list[str] = models.list_models(module=models.segmentation)
+    if name not in known:
+        raise ModelError(f"torchvision has no segmenter {name!r}; {_close(name, known)}expected one of {', '.join(known)}")
+    try:
+        module: nn.Module = models.get_model(
+            name, weights=None, weights_backbone=None, num_classes=21 if num_classes is None else num_classes
+        )
+    except Exception as cause:
+        raise_if_stopped(cause)
+        raise ModelError(f"torchvision cannot build {name!r} ({type(cause).__name__}: {cause})") from cause
+    return module, (3, 320, 320)
+
+
 def _from_timm(
     name: str, num_classes: int | None, input_shape: tuple[int, ...] | None
 ) -> tuple[nn.Module, tuple[int, ...]]:
@@ -186,7 +204,14 @@ def _from_timm(
 
 _PACKAGES: Mapping[
     str, Callable[[str, int | None, tuple[int, ...] | None], tuple[nn.Module, tuple[int, ...]]]
-] = MappingProxyType({"torchvision": _from_torchvision, "torchvision-detection": _detector, "timm": _from_timm})
+] = MappingProxyType(
+    {
+        "torchvision": _from_torchvision,
+        "torchvision-detection": _detector,
+        "torchvision-segmentation": _segmenter,
+        "timm": _from_timm,
+    }
+)
 """The packages whose networks a source string names: ``timm:NAME``."""
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from halp_trt.errors import ModelError
 from halp_trt.models.mobilenet import cifar_mobilenetv2
+from halp_trt.models.unet import unet
 
 __all__ = ["ZOO", "ZOO_INPUT_SHAPES", "BasicBlock", "ResidualNet", "cifar_resnet", "demo"]
 
@@ -138,12 +139,13 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "ssd-resnet18": partial(_ssd, backbone="resnet18"),
         "ssd512-resnet50": partial(_ssd, backbone="resnet50"),
         "fastestdet": _fastestdet,
+        "unet": unet,
     }
 )
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512), "fastestdet": (3, 352, 352)}
+    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512), "fastestdet": (3, 352, 352), "unet": (3, 320, 320)}
     | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )
 """Channels, height and width of each network's input by default."""
