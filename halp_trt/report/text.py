@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ from halp_trt.specs import (
     Measurement,
     PruningPlan,
     Saliency,
+    Score,
     Target,
     Verification,
 )
@@ -154,7 +156,17 @@ def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str
             *_both(verification, lambda c: units.score(c.score)),
             units.score_change(dense.score, pruned.score) or "no data",
         ),
+        *_part_rows(dense.score, pruned.score),
     ]
+
+
+def _part_rows(dense: Score | None, pruned: Score | None) -> Iterator[tuple[str, str, str, str]]:
+    """The further numbers of a score, such as the average precision of each class."""
+    if dense is None or pruned is None:
+        return
+    for name in dict.fromkeys((*dense.parts, *pruned.parts)):
+        before, after = (replace(one, value=one.parts[name]) if name in one.parts else None for one in (dense, pruned))
+        yield f"\N{MIDDLE DOT} {name}", units.score(before), units.score(after), units.score_change(before, after)
 
 
 def _kernel_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
