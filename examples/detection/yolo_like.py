@@ -124,9 +124,8 @@ class Reader:
         scores = (outputs["classes"].float().sigmoid() - theirs) ** 2
         return (scores.sum() + (weight * boxes).sum()) / weight.sum().clamp(min=1)
 
-    def decode(self, outputs):
-        boxes = self.boxes_of(torch.from_numpy(np.asarray(outputs["boxes"])))
-        return boxes.clamp(0, 1).numpy(), torch.from_numpy(np.asarray(outputs["classes"])).sigmoid().numpy()
+    def read(self, outputs):
+        return self.boxes_of(outputs["boxes"]).clamp(0, 1), outputs["classes"].sigmoid()
 
 
 def iou(boxes, box):

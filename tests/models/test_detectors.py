@@ -65,8 +65,7 @@ def perfect(head: DetectionHead, module: nn.Module, size: int) -> None:
     assert first is not None
     assert float(last) < 0.3 * first
     with torch.no_grad():
-        outputs = {name: value.numpy() for name, value in named(module(pictures)).items()}
-    decoded, scores = head.decode(outputs)
+        decoded, scores = (tensor.numpy() for tensor in head.read(named(module(pictures))))
     found = found_in(decoded[0], scores[0])
     order = found.labels[:2].argsort()
     assert found.labels[:2][order].tolist() == [0, 1]
@@ -100,7 +99,7 @@ def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None
     for key, value in again.items():
         if name != "ssd300_vgg16":  # that one takes its own normalisation back
             torch.testing.assert_close(outputs[key], value)
-    boxes, scores = head.decode({key: value.numpy() for key, value in outputs.items()})
+    boxes, scores = head.read(outputs)
     assert boxes.shape[:2] == scores.shape[:2]
     assert scores.shape[2] == 3
     loss = head.loss(loaded.module.train()(pictures.repeat(2, 1, 1, 1)), [BOXES, BOXES[:0]], [torch.tensor([0, 2]), torch.zeros(0, dtype=torch.int64)])
@@ -112,7 +111,7 @@ def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None
 def test_outputs_of_another_network_are_refused() -> None:
     head = small().detection
     with pytest.raises(ModelError, match=r"raw outputs are .*, expected classes \[N, "):
-        head.decode({"output": np.zeros((1, 5, 3), np.float32)})
+        head.read({"output": torch.zeros(1, 5, 3)})
     with pytest.raises(ModelError, match="expected classes"):
         head.loss(torch.zeros(1, 3), [], [])
 

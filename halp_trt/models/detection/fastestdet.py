@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -214,12 +212,12 @@ class CellHead:
         total = squares[:, :1].sum() + (weight * squares[:, 5:]).sum() + (weight * boxes).sum()
         return total / weight.sum().clamp(min=1)
 
-    def decode(self, outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.decode``."""
-        found = torch.from_numpy(np.asarray(self._checked(next(iter(outputs.values()), None)))).float()
-        boxes = self._boxes(found).flatten(2).transpose(1, 2)
+    def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.read``."""
+        found = self._checked(next(iter(outputs.values()), None))
         scores = found[:, :1].clamp(min=0) ** 0.6 * found[:, 5:].clamp(min=0) ** 0.4
-        return boxes.clamp(0, 1).numpy(), scores.flatten(2).transpose(1, 2).numpy()
+        boxes = self._boxes(found).clamp(0, 1)
+        return boxes.flatten(2).transpose(1, 2), scores.flatten(2).transpose(1, 2)
 
     def _boxes(self, found: torch.Tensor) -> torch.Tensor:
         """The box of every cell ``[N, 4, H, W]``."""

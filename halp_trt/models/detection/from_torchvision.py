@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -108,13 +107,13 @@ class TorchvisionHead:
         smooth = F.smooth_l1_loss(own["bbox_regression"].float(), theirs["bbox_regression"].float(), reduction="none")
         return (((scores - wanted) ** 2).sum() + (weight * smooth).sum()) / weight.sum().clamp(min=1)
 
-    def decode(self, outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.decode``."""
-        found = {name: torch.from_numpy(np.asarray(value)).float() for name, value in self._checked(outputs).items()}
+    def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.read``."""
+        found = self._checked(outputs)
         decode = getattr(self._shell.box_coder, "decode_single", None) or self._shell.box_coder.decode
-        boxes = torch.stack([decode(one, self._anchors) for one in found["bbox_regression"]])
+        boxes = torch.stack([decode(one, self._anchors) for one in found["bbox_regression"].unbind()])
         sides = torch.tensor([self._size[1], self._size[0]] * 2, dtype=torch.float32)
-        return (boxes / sides).clamp(0, 1).numpy(), self._kind.scores(found).numpy()
+        return (boxes / sides).clamp(0, 1), self._kind.scores(found)
 
     def _checked(self, outputs: Any) -> Mapping[str, Any]:
         """The raw outputs.

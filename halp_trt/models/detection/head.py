@@ -1,7 +1,7 @@
 """What a detector's raw outputs mean: how they are learnt, and which boxes and scores are in them.
 
-A network says so by its attribute ``detection``. The graph ends at the raw outputs; decoding and suppression run on the
-host, in numpy, on what the engine gave.
+A network says so by its attribute ``detection``. The graph ends at the raw outputs; reading them and suppression run on
+the host, on what the engine gave.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy.typing as npt
 import torch
 
 __all__ = ["DetectionHead"]
@@ -38,8 +37,11 @@ class DetectionHead(Protocol):
             ModelError: they are not those of this head.
         """
 
-    def decode(self, outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``, in 0..1, of a batch of raw outputs.
+
+        Args:
+            outputs: raw outputs by name, as ``halp_trt.models.reference.named`` names them.
 
         Raises:
             ModelError: the outputs are not those of this head.

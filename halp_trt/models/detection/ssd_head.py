@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from halp_trt.errors import ModelError
-from halp_trt.models.detection.priors import VARIANCES, corners_of
+from halp_trt.models.detection.priors import VARIANCES
 
 __all__ = ["SsdHead"]
 
@@ -61,16 +61,13 @@ class SsdHead:
         smooth = F.smooth_l1_loss(offsets.float(), their_offsets.float(), reduction="none").sum(dim=2, keepdim=True)
         return (divergence + weight * smooth).sum() / weight.sum().clamp(min=1)
 
-    def decode(self, outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.decode``."""
+    def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.read``."""
         classes, offsets = self._checked(outputs)
-        shifted = classes - classes.max(axis=2, keepdims=True)
-        likely = np.exp(shifted)
-        scores = (likely / likely.sum(axis=2, keepdims=True))[..., 1:]
-        units = np.asarray(VARIANCES, dtype=np.float32)
-        centre = self.priors[:, :2] + offsets[..., :2] * units[:2] * self.priors[:, 2:]
-        size = self.priors[:, 2:] * np.exp(np.minimum(offsets[..., 2:] * units[2:], _LARGEST_LOG))
-        return corners_of(np.concatenate([centre, size], axis=2)).clip(0, 1), scores
+        priors, units = torch.from_numpy(self.priors), torch.tensor(VARIANCES)
+        centre = priors[:, :2] + offsets[..., :2] * units[:2] * priors[:, 2:]
+        half = priors[:, 2:] * torch.exp((offsets[..., 2:] * units[2:]).clamp(max=_LARGEST_LOG)) / 2
+        return torch.cat([centre - half, centre + half], dim=2).clamp(0, 1), F.softmax(classes, dim=2)[..., 1:]
 
     def _checked(self, outputs: Any) -> tuple[Any, Any]:
         """The two raw outputs.

@@ -65,7 +65,9 @@ class Detection:
             ModelError: the network does not say how its raw outputs are read, or they are others.
             NonFiniteError: a box or a score is NaN.
         """
-        boxes, scores = self._reader().decode(outputs)
+        with torch.no_grad():
+            tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in outputs.items()}
+            boxes, scores = (tensor.numpy() for tensor in self._reader().read(tensors))
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             raise NonFiniteError("detections have boxes or scores that are NaN or infinite; check the weights")
         return [found_in(*one) for one in zip(boxes, scores, strict=True)]
