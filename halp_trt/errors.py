@@ -11,6 +11,7 @@ __all__ = [
     "HalpError",
     "InUseError",
     "InfeasibleBudgetError",
+    "LostProcessError",
     "MeasurementError",
     "MissingLatencyError",
     "ModelError",
@@ -39,6 +40,10 @@ class ArtefactError(HalpError):
 
 class InUseError(HalpError):
     """Another process is writing what this one is asked to write; the message names it."""
+
+
+class LostProcessError(HalpError):
+    """Another of the processes that train together is gone, or this one was told to end."""
 
 
 class ModelError(HalpError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import sys
 import time
 import warnings
@@ -14,8 +15,9 @@ from typing import Any
 import click
 
 from halp_trt.cli.interrupts import forget_interrupt, ignore_further, noticing, was_interrupted
+from halp_trt.cli.processes import mute_all_but_first
 from halp_trt.cli.streams import open_streams, say, silence
-from halp_trt.errors import HalpError
+from halp_trt.errors import HalpError, LostProcessError
 from halp_trt.interrupts import lack_of_memory
 from halp_trt.store import encode
 from halp_trt.texts import one_line, sentence
@@ -58,6 +60,7 @@ class VerbGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program, on streams that can be written to."""
         open_streams()
+        mute_all_but_first(os.environ)
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -157,7 +160,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 @contextlib.contextmanager
 def stops_with(sentence: str) -> Iterator[None]:
-    """Turns Ctrl-C or a lack of memory inside the context into an error that names what is saved and the way to go on.
+    """Turns Ctrl-C, a lack of memory and the loss of a process into an error that names what is saved and the way on.
 
     Ctrl-C counts wherever it fell, whatever error a library has made of it.
 
@@ -171,6 +174,8 @@ def stops_with(sentence: str) -> Iterator[None]:
     except (HalpError, MemoryError, RuntimeError) as error:
         if was_interrupted():
             raise StoppedError(f"stopped by Ctrl-C; {sentence}") from error
+        if isinstance(error, LostProcessError):
+            raise StoppedError(f"{error}; {sentence}") from error
         if isinstance(error, HalpError) or not _lacks_memory(error):
             raise
         raise StoppedError(f"{_no_memory(error)}; {_SMALLER}; {sentence}") from error

@@ -11,6 +11,7 @@ import click
 from halp_trt.cli.config import config_argument, config_option
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, engines_option, force_option, json_option, resume_option, seconds_option
+from halp_trt.cli.processes import taking_part
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.cli.streams import say
 from halp_trt.texts import one_line
@@ -38,13 +39,18 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool,
     from halp_trt.report import describe
     from halp_trt.report.prunability import describe_prunability
     from halp_trt.store import encode
+    from halp_trt.workflows.follow import follow_run
     from halp_trt.workflows.prune_stage import prune_alone
     from halp_trt.workflows.show import open_artefact
 
-    settings = _with_device(settings_from(given))
-    run = _run_folder(out, settings)
-    with stops_with(f"every finished step is saved in {run.path}, add --resume to go on"), progress_bars() as bar:
-        plan = prune_alone(settings, run, bar("prune"), resume=resume, force=force)
+    asked = settings_from(given)
+    run = _run_folder(out, asked)
+    saved = f"every finished step is saved in {run.path}, add --resume to go on"
+    with stops_with(saved), taking_part(asked) as (settings, world), progress_bars() as bar:
+        if not world.is_first:
+            follow_run(settings, world, trains_dense=False)
+            return
+        plan = prune_alone(settings, run, bar("prune"), resume=resume, force=force, world=world)
     part = open_artefact(run.path).prunability
     parts = [describe(plan), *([describe_prunability(part)] if part is not None else [])]
     parts.append(one_line(f"written to {run.path}; next: halp-trt deploy {run.path}"))
@@ -76,36 +82,34 @@ def run(
     CONFIG is a file of settings, by default halp.toml in this folder, where there is one.
     """
     from halp_trt.report import describe, with_verdict
+    from halp_trt.workflows.follow import follow_run
     from halp_trt.workflows.run import run_all
 
-    settings = _with_device(settings_from(given))
-    folder = _run_folder(out, settings)
-    network, data, budget = settings.network.model, settings.data.data, settings.prune.budget.text
-    _say(f"{network} on {data} to {budget}, in {folder.path}")
-    with stops_with(f"what is finished is saved in {folder.path}, add --resume to go on"), progress_bars() as bar:
+    asked = settings_from(given)
+    folder = _run_folder(out, asked)
+    network, data, budget = asked.network.model, asked.data.data, asked.prune.budget.text
+    saved = f"what is finished is saved in {folder.path}, add --resume to go on"
+    with stops_with(saved), taking_part(asked) as (settings, world), progress_bars() as bar:
+        if not world.is_first:
+            follow_run(settings, world, trains_dense=True)
+            return
+        _say(f"{network} on {data} to {budget}, in {folder.path}")
         result = run_all(
-            settings, folder, engines=engines, seconds=seconds, resume=resume, force=force, bars=bar, say=_say
+            settings,
+            folder,
+            engines=engines,
+            seconds=seconds,
+            resume=resume,
+            force=force,
+            bars=bar,
+            say=_say,
+            world=world,
         )
     text = "\n".join([describe(result.verification), "", one_line(result.note), one_line(f"report: {folder.page}")])
     summary = {"verification": with_verdict(result.verification), "seconds": result.seconds, "report": str(folder.page)}
     print_result(summary, text, as_json=as_json)
     if not result.verification.passed:
         ctx.exit(EXIT_CHECK_FAILED)
-
-
-def _with_device(settings: Settings) -> Settings:
-    """The settings with the device that trains; one that was picked is said, unless it is the CPU.
-
-    Raises:
-        UsageError, RuntimeUnavailableError: the device is unknown or not there.
-    """
-    from halp_trt.training.devices import AUTO, CPU, find_device
-
-    asked = settings.tune.train_device
-    found = find_device(asked)
-    if asked == AUTO and found != CPU:
-        _say(f"training on {found}; name another device with --train-device")
-    return settings.changed(train_device=found)
 
 
 def _say(line: str) -> None:

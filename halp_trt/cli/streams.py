@@ -13,7 +13,7 @@ from typing import TextIO
 
 from halp_trt.texts import printable
 
-__all__ = ["open_streams", "say", "silence"]
+__all__ = ["mute", "open_streams", "say", "silence", "unmute"]
 
 _IN_PLAIN_LETTERS = "halp_trt.plain"
 """Name of the error handler that writes what an encoding lacks in letters that it has."""
@@ -81,6 +81,24 @@ def _fitting(text: str, stream: TextIO) -> str:
     """The text in characters that the stream's encoding has."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, _IN_PLAIN_LETTERS).decode(encoding)
+
+
+_MUTED: list[TextIO | None] = []
+"""The standard streams in the place of which nothing is written now."""
+
+
+def mute() -> None:
+    """Has all that Python writes to stdout and stderr lost, until :func:`unmute`."""
+    if not _MUTED:
+        _MUTED.extend((sys.stdout, sys.stderr))
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
+
+
+def unmute() -> None:
+    """Gives the streams back that :func:`mute` took."""
+    if _MUTED:
+        sys.stdout, sys.stderr = _MUTED
+        _MUTED.clear()
 
 
 def silence(stream: TextIO) -> None:

@@ -21,12 +21,15 @@ __all__ = [
     "Indices",
     "Source",
     "batch_indices",
+    "check_shares",
     "num_batches",
+    "num_examples",
     "num_steps",
     "prefetched",
     "seed_of",
     "step_seed",
     "training_batch",
+    "training_batches",
 ]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
@@ -78,6 +81,21 @@ def num_batches(num: int, batch_size: int) -> int:
     return max(1, num // batch_size)
 
 
+def num_examples(data: Source, settings: TrainSettings) -> int:
+    """Number of examples in the batch of each step, over all of its parts and all processes."""
+    return min(settings.batch_size, data.num_train)
+
+
+def check_shares(data: Source | None, settings: TrainSettings, world: World = ALONE) -> None:
+    """Refuses batches that cannot be shared among all processes and parts.
+
+    Raises:
+        UsageError: a batch has fewer examples than there are parts and processes.
+    """
+    if data is not None:
+        world.share(range(num_examples(data, settings)), num_parts=settings.num_parts)
+
+
 def num_steps(data: Source, settings: TrainSettings) -> int:
     """Number of steps of the whole training."""
     return settings.num_epochs * num_batches(data.num_train, settings.batch_size)
@@ -97,23 +115,29 @@ def _order(num: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return order
 
 
-def training_batch(data: Source, settings: TrainSettings, step: int, world: World = ALONE) -> Batch:
-    """The batch of a step, or a process's share of it; a pure function of its arguments.
+def training_batches(data: Source, settings: TrainSettings, step: int, world: World = ALONE) -> tuple[Batch, ...]:
+    """The parts of the batch of a step, or a process's shares of them; raises as :func:`training_batch`."""
+    return tuple(training_batch(data, settings, step, world, part=part) for part in range(settings.num_parts))
+
+
+def training_batch(data: Source, settings: TrainSettings, step: int, world: World = ALONE, *, part: int = 0) -> Batch:
+    """A part of the batch of a step, or a process's share of it; a pure function of its arguments.
 
     Raises:
         DataError: an example cannot be read.
-        UsageError: the batch has fewer examples than there are processes.
+        UsageError: the batch has fewer examples than there are parts and processes.
     """
     if isinstance(data, _Prefetched):
-        return data.batch_of(settings, step, world)
-    size = settings.batch_size
+        return data.batch_of(settings, step, world, part)
+    size, num_parts = settings.batch_size, settings.num_parts
     epoch, position = divmod(step, num_batches(data.num_train, size))
     indices = _order(data.num_train, settings.seed, epoch)[position * size : (position + 1) * size]
+    is_whole = world.size == num_parts == 1
     return data.train_batch(
         indices,
         augment_seed=step_seed(settings, step) if settings.augment else None,
         epoch_seed=seed_of(settings.seed, epoch),
-        part=None if world.size == 1 else world.share(np.arange(len(indices))),
+        part=None if is_whole else world.share(np.arange(len(indices)), part=part, num_parts=num_parts),
     )
 
 
@@ -148,25 +172,30 @@ def prefetched(
     Raises:
         DataError: a worker died; also raised out of the context's body.
     """
-    num_workers = data.num_workers(world.size)
+    num_workers = data.num_workers(world.num_here)
     if num_workers == 0:
         yield data
         return
     from halp_trt.training.ahead import made_ahead
 
-    def make(step: int) -> Batch:
-        return training_batch(data, settings, step, world)
+    due = [(step, part) for step in steps for part in range(settings.num_parts)]
 
-    with made_ahead(make, steps, num_workers=num_workers, pinned=pinned) as batches:
-        yield _Prefetched(data, settings, world, zip(steps, batches, strict=True))
+    def make(number: int) -> Batch:
+        step, part = due[number]
+        return training_batch(data, settings, step, world, part=part)
+
+    with made_ahead(make, range(len(due)), num_workers=num_workers, pinned=pinned) as batches:
+        yield _Prefetched(data, settings, world, zip(due, batches, strict=True))
 
 
 class _Prefetched:
     """A source that hands out the batches of coming steps as they were made ahead."""
 
-    def __init__(self, data: Source, settings: TrainSettings, world: World, made: Iterator[tuple[int, Batch]]) -> None:
+    def __init__(
+        self, data: Source, settings: TrainSettings, world: World, made: Iterator[tuple[tuple[int, int], Batch]]
+    ) -> None:
         self._data, self._key, self._made = data, _drawn_by(settings, world), made
-        self._given: tuple[int, Batch] | None = None
+        self._given: tuple[tuple[int, int], Batch] | None = None
 
     @property
     def num_train(self) -> int:
@@ -178,16 +207,17 @@ class _Prefetched:
     def train_batch(self, indices: Indices, **how: Any) -> Batch:
         return self._data.train_batch(indices, **how)
 
-    def batch_of(self, settings: TrainSettings, step: int, world: World) -> Batch:
-        """The batch of a step: the one made ahead, or one made now if another was expected."""
+    def batch_of(self, settings: TrainSettings, step: int, world: World, part: int) -> Batch:
+        """A part of the batch of a step: the one made ahead, or one made now if another was expected."""
+        wanted = (step, part)
         if _drawn_by(settings, world) == self._key:
-            if self._given is None or self._given[0] < step:
-                self._given = next((pair for pair in self._made if pair[0] >= step), self._given)
-            if self._given is not None and self._given[0] == step:
+            if self._given is None or self._given[0] < wanted:
+                self._given = next((pair for pair in self._made if pair[0] >= wanted), self._given)
+            if self._given is not None and self._given[0] == wanted:
                 return self._given[1]
-        return training_batch(self._data, settings, step, world)
+        return training_batch(self._data, settings, step, world, part=part)
 
 
 def _drawn_by(settings: TrainSettings, world: World) -> tuple[object, ...]:
     """All that the examples of a step depend on beside the data and the step's number."""
-    return settings.batch_size, settings.seed, settings.augment, world.rank, world.size
+    return settings.batch_size, settings.num_parts, settings.seed, settings.augment, world.rank, world.size

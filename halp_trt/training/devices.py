@@ -6,7 +6,7 @@ import warnings
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 
-__all__ = ["AUTO", "CPU", "find_device"]
+__all__ = ["AUTO", "CPU", "device_of_process", "find_device"]
 
 AUTO = "auto"
 """The name of whichever device trains fastest: an accelerator that is there, else the CPU."""
@@ -36,6 +36,36 @@ def find_device(name: str) -> str:
     except RuntimeUnavailableError as error:
         warnings.warn(f"{error}; until then the CPU trains", stacklevel=2)
         return CPU
+
+
+def device_of_process(name: str, local_rank: int, local_size: int) -> str:
+    """PyTorch's name of the training device of one process among several on this machine: an accelerator for each.
+
+    Args:
+        name: as in :func:`find_device`, without an index.
+        local_rank: number of the process on this machine, counted from 0.
+        local_size: number of processes on this machine.
+
+    Raises:
+        UsageError: PyTorch knows no such device, an index is given, or there are more processes than devices.
+        RuntimeUnavailableError: it is not there, or does not compute.
+    """
+    import torch
+
+    found = torch.device(find_device(name))
+    if local_size == 1 or found.type == CPU or not torch.accelerator.is_available():
+        return str(found)
+    if ":" in name:
+        raise UsageError(
+            f"{local_size} processes cannot all train on {name}; name the kind alone ({found.type}), and each takes one"
+        )
+    count = torch.accelerator.device_count()
+    if local_size > count:
+        raise UsageError(
+            f"{local_size} processes are to train here and there are {count} {found.type} devices; start as many "
+            f"processes as devices, or train on the {CPU}"
+        )
+    return find_device(f"{found.type}:{local_rank}")
 
 
 def _computing(name: str) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from halp_trt.errors import LostProcessError
 from halp_trt.training.batches import num_batches, num_steps, prefetched
 from halp_trt.training.optimizer import make_optimizer
 from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.step import Lesson, train_step
+from halp_trt.training.world import World
 
 __all__ = ["Saving", "train"]
 
@@ -62,6 +65,7 @@ def train(
 
     Raises:
         NonFiniteError, UsageError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
+        LostProcessError: another process of the world is gone; the steps before are saved.
     """
     optimizer = optimizer or make_optimizer(module, lesson.settings)
     passes = passes or passes_of(module, lesson.settings, lesson.world)
@@ -69,18 +73,56 @@ def train(
     per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
     saved, steps = time.monotonic(), range(start_step, total)
     is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    lesson.world.meet()
     with prefetched(lesson.data, lesson.settings, steps, lesson.world, pinned=is_on_gpu) as data:
         lesson = replace(lesson, data=data)
         for step in steps:
-            loss = train_step(
-                module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
-            )
-            done = step + 1
-            if after_step is not None:
-                after_step(done, loss)
+            with _unfinished(module, lesson.world, saving, step) as unfinished:
+                loss = train_step(
+                    module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
+                )
+                done = step + 1
+                if after_step is not None:
+                    after_step(done, loss)
+                unfinished.num_done = done
             is_due = done % per_epoch == 0 or (saving is not None and time.monotonic() - saved >= saving.seconds)
             if saving is not None and is_due and lesson.world.is_first:
                 saving.write(done)
                 saved = time.monotonic()
     module.eval()
     return optimizer
+
+
+@dataclass(slots=True, kw_only=True)
+class _Unfinished:
+    """A step under way: how many are done, with it if it is."""
+
+    num_done: int
+
+
+@contextlib.contextmanager
+def _unfinished(module: nn.Module, world: World, saving: Saving | None, step: int) -> Iterator[_Unfinished]:
+    """The context of a step; where another process is gone, all that is done is saved before the error goes on.
+
+    Raises:
+        LostProcessError: another process is gone, or this one was told to end.
+    """
+    unfinished = _Unfinished(num_done=step)
+    if world.link is None:
+        yield unfinished
+        return
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    versions = [parameter._version for parameter in module.parameters()]
+    try:
+        with world.guarded():
+            yield unfinished
+    except LostProcessError:
+        is_whole = unfinished.num_done > step
+        if not is_whole and versions == [parameter._version for parameter in module.parameters()]:
+            with torch.no_grad():
+                for buffer, kept in buffers:
+                    buffer.copy_(kept)  # statistics of the step that broke off
+            is_whole = True
+        if is_whole and saving is not None and world.is_first:
+            saving.write(unfinished.num_done)
+        raise

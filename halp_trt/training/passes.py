@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,7 +14,10 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from halp_trt.errors import ModelError, NonFiniteError, UsageError
 from halp_trt.training.settings import TrainSettings
-from halp_trt.training.world import World
+from halp_trt.training.world import ALONE, World
+
+if TYPE_CHECKING:
+    from halp_trt.training.replicas import Replicas
 
 __all__ = ["BACKEND", "MOST_OVERFLOWS", "Passes", "passes_of"]
 
@@ -33,7 +36,8 @@ _STATE = ("scale", "_growth_tracker")
 class Passes:
     """The forward and backward passes of one training.
 
-    In fp16 the loss is scaled, so that small gradients do not vanish. Where gradients overflow, the scale falls and the
+    Gradients are averaged over all processes, and batch norms take their statistics over the shares of all of them. In
+    fp16 the loss is scaled, so that small gradients do not vanish. Where gradients overflow, the scale falls and the
     pass is to be computed again; it grows again after 2000 sound passes (``torch.amp.GradScaler``). The scale is the
     only state, and checkpoints keep it: :meth:`state`, :meth:`restore`.
 
@@ -41,19 +45,20 @@ class Passes:
         precision: number format of the passes: ``fp32``, ``bf16`` or ``fp16``.
     """
 
-    def __init__(self, settings: TrainSettings, device: torch.device, *, compiles: bool = False) -> None:
+    def __init__(self, settings: TrainSettings, device: torch.device, world: World = ALONE) -> None:
         """Prepares passes on a device.
 
         Args:
-            settings: settings of the training; their precision counts.
+            settings: settings of the training; their precision and parts count.
             device: device of the network.
-            compiles: whether forward passes are compiled.
+            world: this process among those that train; it says whether forward passes are compiled, too.
 
         Raises:
             UsageError: the device has no autocast, which the precision needs.
         """
         self.precision = _precision_on(settings, device)
-        self._device, self._compiles = device, compiles
+        self._device, self._compiles, self._world = device, world.compiles, world
+        self._num_parts = settings.num_parts
         self._can_cast = is_autocast_available(device.type)
         if self.precision in _FORMATS and not self._can_cast:
             raise UsageError(
@@ -63,6 +68,13 @@ class Passes:
         self._scaler = torch.amp.GradScaler(device.type) if self.precision == "fp16" else None
         self._num_overflows = 0
         self._compiled: tuple[nn.Module, Any] | None = None
+        self._replicas: Replicas | None = None
+
+    @property
+    def manner(self) -> str:
+        """What the numbers of a training depend on beside its settings, in words: format, processes, parts."""
+        several = (("processes", self._world.size), ("parts", self._num_parts))
+        return " ".join([self.precision, *(f"in {number} {name}" for name, number in several if number > 1)])
 
     @property
     def is_scaled(self) -> bool:
@@ -97,24 +109,48 @@ class Passes:
                 self._compiled = (module, torch.compile(module, dynamic=False, backend=BACKEND))
             return self._compiled[1](pictures)
 
-    def backward(self, loss: torch.Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> bool:
-        """Computes the gradients of a loss, averaged over all processes, and leaves them on the parameters.
+    def loss(self, module: nn.Module, compute: Callable[[], torch.Tensor], *, is_last: bool = True) -> torch.Tensor:
+        """The loss that a function computes with a network, ready for :meth:`backward`.
+
+        Args:
+            module: the network.
+            compute: function that runs it, by :meth:`forward`, and computes the loss of this process's examples.
+            is_last: False if a further backward pass adds to the same gradients.
+        """
+        with self._world.whole_batches(), self.cast():
+            if self._world.link is None:
+                return compute()
+            if self._replicas is None:
+                from halp_trt.training.replicas import Replicas
+
+                self._replicas = Replicas()
+            return self._replicas.loss(module, compute, is_last=is_last)
+
+    @staticmethod
+    def clear(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Removes all gradients."""
+        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)  # parameters that no optimiser trains may have gradients, too
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of a loss to those on the parameters, in fp16 times the loss scale.
+
+        Raises:
+            ModelError: the network cannot be compiled.
+        """
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        with _compiling() if self._compiles else nullcontext():
+            scaled.backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
+
+    def settle(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """Divides the gradients on the parameters by the loss scale, once all backward passes of a step are done.
 
         Returns:
             True, or False if gradients overflowed in fp16: they are of no use, and the loss scale is halved.
 
         Raises:
             NonFiniteError: too many passes in a row overflowed.
-            ModelError: the network cannot be compiled.
         """
-        optimizer.zero_grad(set_to_none=True)
-        module.zero_grad(set_to_none=True)  # parameters that no optimiser trains may have gradients, too
-        scaled = loss if self._scaler is None else self._scaler.scale(loss)
-        with _compiling() if self._compiles else nullcontext():
-            scaled.backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
-        for parameter in module.parameters():
-            if parameter.grad is not None:
-                parameter.grad = world.mean(parameter.grad)
         if self._scaler is None:
             return True
         if self._is_unscaled(self._scaler, module, optimizer):
@@ -177,7 +213,7 @@ def passes_of(module: nn.Module, settings: TrainSettings, world: World) -> Passe
         UsageError: as :class:`Passes`.
     """
     device = next((parameter.device for parameter in module.parameters()), torch.device(world.device))
-    return Passes(settings, device, compiles=world.compiles)
+    return Passes(settings, device, world)
 
 
 def _precision_on(settings: TrainSettings, device: torch.device) -> str:

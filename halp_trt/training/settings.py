@@ -21,7 +21,9 @@ class TrainSettings:
 
     Attributes:
         num_epochs: number of passes over the training pictures.
-        batch_size: number of pictures in a step.
+        batch_size: number of pictures in a step, over all parts and processes.
+        num_parts: number of parts that a step's batch is split into, whose gradients add up, for batches that memory
+            does not hold; batch norms see one part at a time.
         learning_rate: peak learning rate.
         warmup_fraction: share of the steps in which the learning rate climbs linearly to its peak.
         schedule: ``cosine`` falls to zero after the warm-up, ``constant`` stays at the peak.
@@ -39,6 +41,7 @@ class TrainSettings:
 
     num_epochs: int
     batch_size: int = 128
+    num_parts: int = 1
     learning_rate: float = 0.1
     warmup_fraction: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -54,8 +57,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         fractions = (self.warmup_fraction, self.momentum, self.label_smoothing, self.distillation)
-        if self.num_epochs < 0 or self.batch_size < 1 or self.seed < 0:
-            raise UsageError(f"training needs epochs and seed of at least 0 and batches of at least 1, got {self}")
+        if self.num_epochs < 0 or self.batch_size < 1 or self.num_parts < 1 or self.seed < 0:
+            raise UsageError(
+                f"training needs epochs and seed of at least 0, batches and parts of at least 1, got {self}"
+            )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.temperature > 0):
             raise UsageError(f"learning rate and temperature must be finite and above 0, got {self}")
         if not all(0 <= f <= 1 for f in fractions) or self.momentum == 1 or self.weight_decay < 0:

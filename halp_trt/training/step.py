@@ -7,7 +7,7 @@ training resumed after step k from its weights and optimiser state is therefore 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import NonFiniteError, UsageError
-from halp_trt.training.batches import Batch, Source, step_seed, training_batch
+from halp_trt.training.batches import Batch, Source, num_examples, seed_of, step_seed, training_batches
 from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.schedule import learning_rate
 from halp_trt.training.settings import TrainSettings
@@ -70,8 +70,10 @@ def train_step(
 ) -> float:
     """Trains on one minibatch: sets the learning rate, computes the loss and its gradients, updates the weights.
 
-    The batch is moved to the network's device. Gradients stay on the parameters until the next step. In fp16 a pass
-    whose gradients overflow is computed again with half the loss scale, and a step whose loss is not finite is skipped.
+    The batch is split into ``settings.num_parts`` parts, whose gradients add up to those of the whole; each is moved to
+    the network's device when it is due. Several processes each take a share of every part. Gradients stay on the
+    parameters until the next step. In fp16 a pass whose gradients overflow is computed again with half the loss scale,
+    and a step whose loss is not finite is skipped.
 
     Args:
         module: the network; it is put into training mode.
@@ -101,18 +103,18 @@ def train_step(
         optimizer=optimizer,
         lesson=lesson,
         passes=passes or passes_of(module, lesson.settings, lesson.world),
-        batch=_batch(module, lesson, step),
-        seed=step_seed(lesson.settings, step),
+        batches=training_batches(lesson.data, lesson.settings, step, lesson.world),
+        num_examples=num_examples(lesson.data, lesson.settings),
+        seed=_seed(lesson, step),
         place=f"step {step} of {total} (learning rate {rate:.3g})",
     )
     return work.update(after_backward)
 
 
-def _batch(module: nn.Module, lesson: Lesson, step: int) -> Batch:
-    """The minibatch of a step on the network's device, its pictures in the channels_last layout."""
-    pictures, targets = training_batch(lesson.data, lesson.settings, step, lesson.world)
-    device = next(module.parameters()).device
-    return Batch(moved(pictures, device).contiguous(memory_format=torch.channels_last), moved(targets, device))
+def _seed(lesson: Lesson, step: int) -> int:
+    """The seed of a step's random numbers, such as dropout's: of its own in every process."""
+    seed = step_seed(lesson.settings, step)
+    return seed if lesson.world.is_first else seed_of(seed, lesson.world.rank)
 
 
 class _Skipped(Exception):
@@ -129,7 +131,8 @@ class _Work:
 
     Attributes:
         module, optimizer, lesson, passes: as in :func:`train_step`.
-        batch: the minibatch, on the network's device.
+        batches: the parts of the minibatch, or this process's shares of them.
+        num_examples: number of examples in the whole minibatch.
         seed: seed of the step's random numbers.
         place: the step in words, for errors.
     """
@@ -138,7 +141,8 @@ class _Work:
     optimizer: torch.optim.Optimizer
     lesson: Lesson
     passes: Passes
-    batch: Batch
+    batches: Sequence[Batch]
+    num_examples: int
     seed: int
     place: str
 
@@ -159,10 +163,10 @@ class _Work:
         except _Skipped as skipped:
             return skipped.loss
         except torch.OutOfMemoryError as error:
-            pictures = self.batch.pictures
+            device, most = next(self.module.parameters()).device, max(len(batch.pictures) for batch in self.batches)
             raise UsageError(
-                f"the memory of {pictures.device} does not hold a training step of {len(pictures)} pictures; make "
-                f"batches smaller (--train-batch)"
+                f"the memory of {device} does not hold a training step of {most} pictures; split batches into parts "
+                f"(--accumulate), or make them smaller (--train-batch)"
             ) from error
 
     def gradients(self, *, may_skip: bool) -> float:
@@ -177,12 +181,12 @@ class _Work:
         while True:
             torch.manual_seed(self.seed)
             self.module.train()
-            loss = self._loss()
-            value = float(self.lesson.world.mean(loss.detach()))
+            self.passes.clear(self.module, self.optimizer)
+            value = self._accumulated()
             is_finite = math.isfinite(value)
             if not is_finite and not (is_scaled and may_skip):
                 raise NonFiniteError(f"loss {value} at {self.place}; lower the learning rate or lengthen its warm-up")
-            if is_finite and self.passes.backward(loss, self.module, self.optimizer, self.lesson.world):
+            if is_finite and self.passes.settle(self.module, self.optimizer):
                 return value
             with torch.no_grad():
                 for buffer, kept in zip(self.module.buffers(), before, strict=False):
@@ -191,16 +195,35 @@ class _Work:
                 self.passes.skip()
                 raise _Skipped(value)
 
-    def _loss(self) -> torch.Tensor:
-        """The loss of the minibatch, its forward pass in the number format of the passes."""
-        lesson = self.lesson
-        with self.passes.cast():
-            outputs, taught = self.passes.forward(self.module, self.batch.pictures), None
+    def _accumulated(self) -> float:
+        """Adds up the gradients of all parts, and returns the loss; stops at the first that is not finite."""
+        total, world = 0.0, self.lesson.world
+        for index, batch in enumerate(self.batches):
+            loss = self._loss(batch, is_last=index + 1 == len(self.batches))
+            weight = len(batch.pictures) * world.size / self.num_examples
+            if weight != 1:
+                loss = loss * weight
+            total += float(world.mean(loss.detach()))
+            if not math.isfinite(total):
+                break
+            self.passes.backward(loss)
+        return total
+
+    def _loss(self, batch: Batch, *, is_last: bool) -> torch.Tensor:
+        """The loss of a part, its forward pass in the number format of the passes."""
+        lesson, device = self.lesson, next(self.module.parameters()).device
+        pictures, targets = moved(batch.pictures, device), moved(batch.targets, device)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+
+        def compute() -> torch.Tensor:
+            outputs, taught = self.passes.forward(self.module, pictures), None
             if lesson.teacher is not None and lesson.settings.distillation > 0:
                 lesson.teacher.eval()
                 with torch.no_grad():
-                    taught = lesson.teacher(self.batch.pictures)
-            return lesson.loss(outputs, self.batch.targets, lesson.settings, taught)
+                    taught = lesson.teacher(pictures)
+            return lesson.loss(outputs, targets, lesson.settings, taught)
+
+        return self.passes.loss(self.module, compute, is_last=is_last)
 
 
 def moved(value: Any, device: torch.device) -> Any:

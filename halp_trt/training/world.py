@@ -1,8 +1,11 @@
-"""The processes that train one network together; today there is one."""
+"""The processes that train one network together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -16,9 +19,33 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["ALONE", "World"]
+    from halp_trt.training.link import Link
+
+__all__ = ["ALONE", "Launch", "World"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """This process among those that ``torchrun`` started.
+
+    Attributes:
+        rank, size: its number, counted from 0, and how many there are.
+        local_rank, local_size: the same among those on this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank < self.size and 0 <= self.local_rank < self.local_size <= self.size):
+            raise UsageError(
+                f"process {self.rank} of {self.size}, here {self.local_rank} of {self.local_size}, does not exist; "
+                f"start all with torchrun"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,59 +58,100 @@ class World:
     Attributes:
         rank: number of this process, counted from 0.
         size: number of processes.
+        num_here: number of processes on this machine; 0 if all are.
         device: torch's name of the device that this process computes on; the network lies there while it is trained,
             scored and evaluated.
         compiles: True if forward passes of training steps are compiled.
+        link: the link to the other processes; None if there are none.
     """
 
     rank: int = 0
     size: int = 1
+    num_here: int = 0
     device: str = CPU
     compiles: bool = False
+    link: Link | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
             raise UsageError(f"process {self.rank} of {self.size} does not exist; count from 0")
+        if not self.num_here:
+            object.__setattr__(self, "num_here", self.size)
 
     @property
     def is_first(self) -> bool:
         """True if this process measures, writes and reports for all of them."""
         return self.rank == 0
 
-    def share(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Sequence[int] | npt.NDArray[np.int64]:
-        """The part of a batch for this process; the parts of all processes make up the batch.
+    def share(
+        self, indices: Sequence[int] | npt.NDArray[np.int64], *, part: int = 0, num_parts: int = 1
+    ) -> Sequence[int] | npt.NDArray[np.int64]:
+        """A part of a batch for this process; all parts of all processes make up the batch.
+
+        Args:
+            indices: the batch.
+            part: number of the part, counted from 0.
+            num_parts: number of parts that each process takes, one after the other.
 
         Raises:
-            UsageError: there are fewer examples than processes.
+            UsageError: there are fewer examples than parts.
         """
-        if len(indices) < self.size:
-            raise UsageError(
-                f"a batch of {len(indices)} cannot be shared among {self.size} processes; make it larger, or start "
-                f"fewer processes"
-            )
-        return indices if self.size == 1 else indices[self.rank :: self.size]
+        stride = self.size * num_parts
+        if len(indices) < stride:
+            shared = f"shared among {self.size} processes" if self.size > 1 else ""
+            split = f"split into {num_parts} parts (--accumulate)" if num_parts > 1 else ""
+            how = " and ".join(filter(None, (shared, split)))
+            advice = "start fewer processes" if shared else "in fewer parts"
+            raise UsageError(f"a batch of {len(indices)} cannot be {how}; make it larger, or {advice}")
+        return indices if stride == 1 else indices[part * self.size + self.rank :: stride]
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over all processes.
 
         Raises:
-            UsageError: there are several processes.
+            UsageError: there are several processes, and no link to them.
+            LostProcessError: another process is gone.
         """
-        self._check_alone()
-        return tensor
+        link = self._linked()
+        return tensor if link is None else link.mean(tensor)
 
     def agree(self, value: T) -> T:
-        """The value of the first process, the same in all of them.
+        """The value of the first process, the same in all of them; the others wait for it without limit.
 
         Raises:
-            UsageError: there are several processes.
+            UsageError: there are several processes, and no link to them.
+            LostProcessError: another process is gone.
         """
-        self._check_alone()
-        return value
+        link = self._linked()
+        return value if link is None else link.agree(value)
 
-    def _check_alone(self) -> None:
-        if self.size > 1:
-            raise UsageError(f"training in {self.size} processes is not there yet; start one")
+    def meet(self) -> None:
+        """Waits, without limit, until all processes are here; raises as :meth:`agree`."""
+        self.agree(None)
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """A context of work that a lost process breaks off, and that a request to end does not.
+
+        Raises:
+            LostProcessError: another process is gone, or this one was told to end; raised when the context ends.
+        """
+        return nullcontext() if self.link is None else self.link.guarded()
+
+    @contextlib.contextmanager
+    def whole_batches(self) -> Iterator[None]:
+        """A context in which batch norms take their statistics over the shares of all processes."""
+        if self.link is None:
+            yield
+            return
+        from halp_trt.training.batch_norm import WholeBatchNorms
+
+        with WholeBatchNorms():
+            yield
+
+    def _linked(self) -> Link | None:
+        if self.size > 1 and self.link is None:
+            raise UsageError(f"process {self.rank} has no link to the other {self.size - 1}; join them first")
+        return self.link
 
 
 ALONE = World()

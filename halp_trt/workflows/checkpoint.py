@@ -47,7 +47,7 @@ _OPTIMIZER = "optimizer."
 _PASSES = "passes."
 """Prefix of the loss scale in a checkpoint."""
 _PLACE = "place"
-"""Key of the device that the network lay on, and of the precision that it was trained in."""
+"""Key of the device that the network lay on, and of the manner in which it was trained there."""
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def not_ours(path: Path, error: Exception) -> ArtefactError:
 
 
 def _place(module: nn.Module, passes: Passes | None) -> str:
-    """The device of a network and the precision of its training, in words."""
-    return f"on {device_of(module)}" + (f" in {passes.precision}" if passes is not None else "")
+    """The device of a network and the manner of its training, in words."""
+    return f"on {device_of(module)}" + (f" in {passes.manner}" if passes is not None else "")
 
 
 def _warn_of_change(then: str, now: str) -> None:

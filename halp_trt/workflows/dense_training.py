@@ -20,6 +20,7 @@ from halp_trt.training.passes import passes_of
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import TrainWords, load_checkpoint, read_checkpoint, save_checkpoint
+from halp_trt.workflows.giving import give_file, give_weights
 from halp_trt.workflows.request import arrays_of
 
 __all__ = ["SAVE_SECONDS", "train_resumably"]
@@ -41,6 +42,8 @@ def train_resumably(
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
+    Of several processes all call this, each with a checkpoint of its own, of which the first one's counts.
+
     Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
     checkpoint stays until the caller has saved the weights and removes it.
 
@@ -56,12 +59,15 @@ def train_resumably(
 
     Raises:
         ArtefactError: the checkpoint is damaged, or belongs to another training.
-        NonFiniteError, UsageError, ModelError, DataError: as ``halp_trt.training.loop.train``.
+        NonFiniteError, UsageError, ModelError, DataError, LostProcessError: as ``halp_trt.training.loop.train``.
     """
+    give_weights(world, module)
     lesson, optimizer = lesson_of(data, settings, world=world), make_optimizer(module, settings)
     passes = passes_of(module, settings, world)
     fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
-    if resume and checkpoint.exists():
+    is_begun = world.agree(resume and checkpoint.exists())
+    give_file(world, checkpoint)
+    if is_begun:
         words = read_checkpoint(checkpoint, TrainWords)
         start = words.num_trained
         if words.fingerprint != fingerprint:
@@ -89,9 +95,12 @@ def train_resumably(
 
 
 def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
-    """A digest of all that must be equal for a training to go on: initial network, data, settings but for precision."""
+    """A digest of all that must be equal for a training to go on: initial network, data, settings.
+
+    Precision and parts of batches may change.
+    """
     rows = [
-        encode(replace(settings, precision="auto")),
+        encode(replace(settings, precision="auto", num_parts=1)),
         {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
         [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
     ]

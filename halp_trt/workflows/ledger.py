@@ -18,11 +18,11 @@ from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
-from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, write_bytes, write_text
+from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, sha256_file, write_bytes, write_text
 from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
-from halp_trt.workflows.parents import check_plan
+from halp_trt.workflows.parents import PRUNED_WEIGHTS, check_plan
 from halp_trt.workflows.request import Subject, arrays_of
 
 __all__ = [
@@ -208,6 +208,7 @@ def write_result(
         **subject.parents,
         "dense.onnx": sha256_bytes(subject.model.SerializeToString()),
         "pruned.onnx": sha256_bytes(rewritten),
+        PRUNED_WEIGHTS: sha256_file(folder.weights),
         _REQUEST: fingerprint,
     }
     plan = replace(plan, parents=parents)

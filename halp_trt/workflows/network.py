@@ -117,7 +117,7 @@ def load_network(
         trained = Path(settings.weights)
     elif trained is not None and not trained.exists():
         trained = None
-    classes = settings.classes or (data.num_classes if data is not None and not is_factory(settings.model) else None)
+    classes = settings.classes or _classes_of(data, settings)
     network = load_model(
         settings.model, weights=trained, input_shape=settings.input or None, num_classes=classes, seed=seed
     )
@@ -138,6 +138,15 @@ def load_network(
         example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in network.example)
         network = replace(network, example=example)
     return network, data
+
+
+def _classes_of(data: DataSet | None, settings: NetworkSettings) -> int | None:
+    """The number of classes that a network is built for, by its pictures; None leaves it to the network.
+
+    A user's factory knows its own, and a package's network with weights has those of its weights.
+    """
+    is_settled = is_own_network(settings.model) or (is_factory(settings.model) and bool(settings.weights))
+    return None if data is None or is_settled else data.num_classes or None
 
 
 def _check_memory(shape: Sequence[int]) -> None:

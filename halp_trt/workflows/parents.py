@@ -9,12 +9,14 @@ from halp_trt.errors import ArtefactError
 from halp_trt.specs import EngineRecord, PruningPlan
 from halp_trt.store import MODEL_BYTES, sha256_file
 
-__all__ = ["check_engine", "check_parents", "check_plan", "weights_of"]
+__all__ = ["PRUNED_WEIGHTS", "check_engine", "check_parents", "check_plan", "weights_of"]
 
 _DIGITS = 12
 """Digits of a hash that a sentence shows."""
 _NETWORKS = ("dense.onnx", "pruned.onnx")
 _PLAN = "plan.json"
+PRUNED_WEIGHTS = "pruned weights"
+"""Name of the pruned network's weights among a plan's parents; their file may be called as the dense network's is."""
 
 
 def check_parents(record: Path, parents: Mapping[str, str], files: Mapping[str, Path], advice: str) -> None:
@@ -50,7 +52,7 @@ def check_plan(
     """Compares the files of a run with what its plan was made from.
 
     Args:
-        path: the plan's file; both networks lie beside it.
+        path: the plan's file; both networks and the pruned one's weights lie beside it.
         plan: the plan.
         weights: the dense network's weights, as :func:`weights_of` finds them; None where they are not used.
         advice: what to do about a difference.
@@ -59,6 +61,7 @@ def check_plan(
         ArtefactError: as :func:`check_parents`.
     """
     files = {name: path.with_name(name) for name in _NETWORKS}
+    files[PRUNED_WEIGHTS] = path.with_name("weights.safetensors")
     check_parents(path, plan.parents, files if weights is None else {**files, weights.name: weights}, advice)
 
 

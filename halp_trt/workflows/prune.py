@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from halp_trt import planning
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
 from halp_trt.models.trial import can_slim
 from halp_trt.planning import Lookup, Measure, Step, first_step
-from halp_trt.specs import PruningPlan
+from halp_trt.specs import LayerSpec, Measurement, PruningPlan
 from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import Progress
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.giving import give_file, give_weights
 from halp_trt.workflows.ledger import (
     checkpoint_path,
     finished_plan,
@@ -28,8 +31,9 @@ from halp_trt.workflows.prune_job import PruneJob, Report, prepare, resumed, sav
 from halp_trt.workflows.prune_training import fine_tune, score_by_training
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch
+from halp_trt.workflows.together import followed, led, scoring_with_all
 
-__all__ = ["prune"]
+__all__ = ["follow", "prune"]
 
 _TRAINED_MASKED = (
     "forward() does not run with fewer channels, as it writes widths down: the network is fine-tuned masked, at its "
@@ -60,7 +64,8 @@ def prune(
 ) -> PruningPlan:
     """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
 
-    The files of an earlier run stay in the folder until this run can no longer be refused.
+    The files of an earlier run stay in the folder until this run can no longer be refused. Of several processes that
+    train together the first calls this, and the others :func:`follow`.
 
     Args:
         subject: the network and its pictures.
@@ -80,11 +85,14 @@ def prune(
             the precision of training.
         ModelError: the network does not run on that device.
         ArtefactError: the checkpoint belongs to another request or network.
+        LostProcessError: another process of the world is gone.
     """
     fingerprint = request.fingerprint(subject)
     done = finished_plan(folder, fingerprint) if resume else None
+    world.agree(done is not None)
     if done is not None:
         return done
+    give_weights(world, subject.module)
     job = prepare(subject, request, folder, fingerprint=fingerprint, lookup=lookup, world=world, report=progress)
     measure = None if stopwatch is None else _measure(subject, stopwatch)
     is_begun = resume and checkpoint_path(folder).exists()
@@ -95,12 +103,45 @@ def prune(
     write_start(folder, subject, anew=not resume)
     if not is_begun:
         save_progress(job, state)
+    give_file(world, checkpoint_path(folder))
     if not state.is_pruned:
-        state = _pruned(job, state, steps, rows, losses)
+        state = _pruned(job, state, led(job, steps), rows, losses)
     fine_tune(job, state)
     return write_result(
         folder, subject, state.step.plan, dense=job.dense, pruned=subject.module, fingerprint=fingerprint
     )
+
+
+def follow(subject: Subject, request: PruneRequest, *, world: World) -> None:
+    """Takes part in the training of a pruning run that the first process leads; writes nothing that stays.
+
+    Args:
+        subject: the same network and pictures; its weights become those of the first process.
+        request: the same request.
+        world: this process, not the first.
+
+    Raises:
+        ArtefactError: request, network or pictures differ from those of the first process.
+        LostProcessError: another process of the world is gone.
+        HalpError: as :func:`prune` where it trains.
+    """
+    if world.agree(False):
+        return
+    give_weights(world, subject.module)
+    fingerprint, losses = request.fingerprint(subject), dict[int, float]()
+    with TemporaryDirectory(prefix="halp-trt-") as place:
+        folder = RunFolder(path=Path(place))
+        job = prepare(subject, request, folder, fingerprint=fingerprint, lookup=_never, world=world, report=_silent)
+        give_file(world, checkpoint_path(folder))
+        state = resumed(job)
+        if not state.is_pruned:
+            score = score_by_training(job, state.step.index, losses)
+            state = _pruned(job, state, followed(job, state.step, score), [], losses)
+        fine_tune(job, state)
+
+
+def _never(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
+    raise AssertionError(f"the first process alone asks for latencies, not {list(specs)}")
 
 
 def _measure(subject: Subject, stopwatch: Stopwatch) -> Measure:
@@ -117,7 +158,7 @@ def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict
         job.subject.graph,
         job.lookup,
         budget=request.budget,
-        score=score_by_training(job, state.step.index, losses),
+        score=scoring_with_all(job.world, score_by_training(job, state.step.index, losses)),
         method=request.method,
         num_steps=request.num_steps,
         grid_step=request.grid_step,
@@ -140,16 +181,19 @@ def _pruned(
         job.masking.apply(module, step.plan, job.optimizer)
         rows.append(log_row(step, seconds=time.monotonic() - started, loss=losses.get(step.index)))
         started = time.monotonic()
-        write_rows(job.folder, rows)
-        save_progress(job, state)
+        if job.world.is_first:
+            write_rows(job.folder, rows)
+            save_progress(job, state)
         note = f"{step.plan.latency_us / step.dense_us:.1%} of dense"
         if step.plan.removed_blocks:
             note += f", {len(step.plan.removed_blocks)} blocks removed"
         job.report(min(step.index, total), total, note)
-    state = Progress(step=state.step, is_pruned=True, is_slim=can_slim(module, job.subject.example, state.step.plan))
+    is_slim = job.world.agree(can_slim(module, job.subject.example, state.step.plan))
+    state = Progress(step=state.step, is_pruned=True, is_slim=is_slim)
     if state.is_slim:
         slim(module, state.step.plan, job.optimizer)
     else:
         warnings.warn(_TRAINED_MASKED, stacklevel=2)
-    save_progress(job, state)
+    if job.world.is_first:
+        save_progress(job, state)
     return state

@@ -14,6 +14,8 @@ from halp_trt.planning.resources import network_footprint
 from halp_trt.runtimes import BuildOptions, Runtime, Session
 from halp_trt.specs import ChannelGraph, PruningPlan, Target
 from halp_trt.store import sha256_file
+from halp_trt.training.batches import check_shares
+from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.claim import claimed
 from halp_trt.workflows.compare import Certainty
 from halp_trt.workflows.folder import RunFolder
@@ -70,6 +72,7 @@ def prune_run(
     *,
     resume: bool,
     dense: tuple[DenseEngine, Prepare] | None = None,
+    world: World | None = None,
 ) -> PruningPlan:
     """Prunes a network into the run's folder; its engines are timed on the way where they can run.
 
@@ -80,6 +83,7 @@ def prune_run(
         progress: called with the work done, the work in all, and a note.
         resume: whether to go on from a checkpoint.
         dense: the result of :func:`dense_engine` for the settings' place; None builds it.
+        world: this process, the first of those that train; None for one alone.
 
     Raises:
         InfeasibleBudgetError, NonFiniteError, UsageError, ArtefactError: as ``halp_trt.workflows.prune.prune``.
@@ -92,7 +96,7 @@ def prune_run(
             "the network has its untrained initial weights; name some with --weights, or use 'run'", stacklevel=2
         )
     runtime, target = find_target(settings.place)
-    request, world = check_prunable(settings, runtime, target), world_of(settings.tune)
+    request, world = check_prunable(settings, runtime, target), world or world_of(settings.tune)
     path = table_of(settings.table, target)
     warn_unprobed(prepared.graph, target)
     lookup = lookup_of(prepared.graph, settings.table, path, runtime, target)
@@ -132,7 +136,13 @@ def recorded(settings: Settings) -> Settings:
 
 
 def prune_alone(
-    settings: Settings, run: RunFolder, progress: Progress, *, resume: bool, force: bool = False
+    settings: Settings,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    resume: bool,
+    force: bool = False,
+    world: World | None = None,
 ) -> PruningPlan:
     """Prunes the network that settings name.
 
@@ -142,16 +152,18 @@ def prune_alone(
         progress: called with the work done, the work in all, and a note.
         resume: whether to go on from a checkpoint.
         force: whether a finished run with other settings may be replaced.
+        world: this process, the first of those that train; None for one alone.
 
     Raises:
         HalpError: as :func:`prune_run`, and ``halp_trt.workflows.claim.claimed``.
     """
     runtime, target = find_target(settings.place)
-    check_prunable(settings, runtime, target)
+    request = check_prunable(settings, runtime, target)
     with claimed(run, recorded(settings), resume=resume, force=force, keeps_weights=True) as claim:
         network, data = network_of(settings, trained=claim.place.trained)
+        check_shares(data, request.train, world or ALONE)
         prepared = prepare(network, data, frozen=settings.prune.frozen)
-        plan = prune_run(prepared, settings, claim.place, progress, resume=claim.resume)
+        plan = prune_run(prepared, settings, claim.place, progress, resume=claim.resume, world=world)
         claim.publish()
     return plan
 

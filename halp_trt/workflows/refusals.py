@@ -111,6 +111,7 @@ def request_of(settings: Settings) -> PruneRequest:
         train=TrainSettings(
             num_epochs=tune.epochs,
             batch_size=tune.train_batch,
+            num_parts=tune.accumulate,
             learning_rate=tune.tune_rate,
             distillation=tune.distillation,
             update=tune.update,

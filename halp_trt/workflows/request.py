@@ -72,11 +72,12 @@ class PruneRequest:
     def fingerprint(self, subject: Subject) -> str:
         """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
 
-        The precision of training may change, as the device may: fp16 may overflow in the middle of a run.
+        The precision of training and the parts of its batches may change, as device and processes may: fp16 may
+        overflow in the middle of a run, or memory run out.
         """
         graph, data = subject.graph, subject.data
         rows = [
-            encode(replace(self, train=replace(self.train, precision="auto"))),
+            encode(replace(self, train=replace(self.train, precision="auto", num_parts=1))),
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},

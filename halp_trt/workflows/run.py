@@ -13,6 +13,8 @@ from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BuildOptions
 from halp_trt.specs import PruningPlan, Verification
 from halp_trt.store import hold, write_text
+from halp_trt.training.batches import check_shares
+from halp_trt.training.world import World
 from halp_trt.workflows.claim import Claim, claimed
 from halp_trt.workflows.deploy import DeployOptions, check_places
 from halp_trt.workflows.deploy_stage import deploy_run
@@ -20,7 +22,7 @@ from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare, with_trained
 from halp_trt.workflows.prune_stage import dense_engine, lookup_of, prune_run, recorded
-from halp_trt.workflows.refusals import check_reachable, check_runnable
+from halp_trt.workflows.refusals import check_reachable, check_runnable, request_of
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
@@ -29,6 +31,7 @@ from halp_trt.workflows.target import find_target, table_of
 from halp_trt.workflows.train_stage import is_trained_here, train_dense
 from halp_trt.workflows.verify import Tolerances
 from halp_trt.workflows.verify_stage import verify_run
+from halp_trt.workflows.world import world_of
 
 __all__ = ["RunResult", "run_all"]
 
@@ -62,6 +65,7 @@ def run_all(
     force: bool = False,
     bars: Callable[[str], Progress],
     say: Callable[[str], None],
+    world: World | None = None,
 ) -> RunResult:
     """Measures, trains, prunes, deploys, verifies and reports.
 
@@ -74,6 +78,7 @@ def run_all(
         force: whether a finished run with other settings may be replaced.
         bars: makes the progress callback of a stage.
         say: takes one line when a stage is done.
+        world: this process, the first of those that train; None for one alone.
 
     Raises:
         HalpError: as a stage raises it.
@@ -83,7 +88,7 @@ def run_all(
     path = table_of(settings.table, target)
     with claimed(run, recorded(settings), resume=resume, force=force) as claim:
         check_places(run, runtime, target, engines)
-        return _stages(settings, claim, path, engines, seconds, bars, _Clock(say))
+        return _stages(settings, claim, path, engines, seconds, bars, _Clock(say), world or world_of(settings.tune))
 
 
 def _stages(
@@ -94,6 +99,7 @@ def _stages(
     seconds: float,
     bars: Callable[[str], Progress],
     clock: _Clock,
+    world: World,
 ) -> RunResult:
     """The stages of a run, one after the other, each timed."""
     run, place, resume = claim.run, claim.place, claim.resume
@@ -101,16 +107,16 @@ def _stages(
     # the table does not depend on the weights: a budget out of reach is refused before the network is trained
     untrained, _ = clock.timed(
         "build-lut",
-        lambda: _measure(settings, place, path, bars("build-lut"), resume=resume),
+        lambda: _measure(settings, place, path, bars("build-lut"), world, resume=resume),
         lambda found: f"{found[1]} layers in {path}",
     )
     prepared, _ = clock.timed(
-        "train", lambda: _train(untrained, settings, place, bars("train"), resume=resume), lambda found: found[1]
+        "train", lambda: _train(untrained, settings, place, bars("train"), world, resume=resume), lambda found: found[1]
     )
     asked = settings.changed(lut=str(path))
 
     def prune() -> tuple[DenseEngine, PruningPlan]:
-        pruned = _prune(prepared, asked, place, engines, bars("prune"), resume=resume)
+        pruned = _prune(prepared, asked, place, engines, bars("prune"), world, resume=resume)
         claim.publish()
         return pruned
 
@@ -130,7 +136,7 @@ def _stages(
 
 
 def _measure(
-    settings: Settings, run: RunFolder, path: Path, progress: Progress, *, resume: bool
+    settings: Settings, run: RunFolder, path: Path, progress: Progress, world: World, *, resume: bool
 ) -> tuple[Prepared, int]:
     """The dense network as it was measured, with the weights that there are, and how many layers the table holds.
 
@@ -140,6 +146,7 @@ def _measure(
     runtime, target = find_target(settings.place)
     is_new = is_trained_here(settings, run, resume=resume)
     network, data = network_of(settings, trained=None if is_new else run.trained)
+    check_shares(data, request_of(settings).train, world)
     prepared = prepare(network, data, frozen=settings.prune.frozen)
     survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
     with hold(path):
@@ -151,13 +158,20 @@ def _measure(
 
 
 def _prune(
-    prepared: Prepared, settings: Settings, run: RunFolder, engines: Path, progress: Progress, *, resume: bool
+    prepared: Prepared,
+    settings: Settings,
+    run: RunFolder,
+    engines: Path,
+    progress: Progress,
+    world: World,
+    *,
+    resume: bool,
 ) -> tuple[DenseEngine, PruningPlan]:
     """The dense engine that candidates were timed against, and the plan."""
     runtime, target = find_target(settings.place)
     options = BuildOptions(timing_cache=timings_path(engines, target))
     dense = dense_engine(prepared, runtime, target, options)
-    return dense[0], prune_run(prepared, settings, run, progress, resume=resume, dense=dense)
+    return dense[0], prune_run(prepared, settings, run, progress, resume=resume, dense=dense, world=world)
 
 
 def _verify(prepared: Prepared, settings: Settings, run: RunFolder, engines: Path, seconds: float) -> Verification:
@@ -179,10 +193,10 @@ def _verified(found: Verification) -> str:
 
 
 def _train(
-    prepared: Prepared, settings: Settings, run: RunFolder, progress: Progress, *, resume: bool
+    prepared: Prepared, settings: Settings, run: RunFolder, progress: Progress, world: World, *, resume: bool
 ) -> tuple[Prepared, str]:
     """The dense network, trained where that is asked for, and a note."""
-    if prepared.data is None or not is_trained_here(settings, run, resume=resume):
+    if prepared.data is None or not world.agree(is_trained_here(settings, run, resume=resume)):
         run.dense_checkpoint.unlink(missing_ok=True)  # a kill between the weights and its removal
         return prepared, "weights as given"
     score = train_dense(
@@ -194,6 +208,7 @@ def _train(
         lambda n, of, loss: progress(n, of, f"loss {loss:.3f}"),
         seed=settings.random.seed,
         resume=resume,
+        world=world,
     )
     return with_trained(prepared), f"{score.name} {units.score(score)}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from halp_trt.models.moving import check_runs, move
@@ -13,12 +15,13 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.devices import CPU
 from halp_trt.training.settings import TrainSettings
+from halp_trt.training.world import World
 from halp_trt.workflows.dense_training import SAVE_SECONDS, train_resumably
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import NO_DATA, DenseTrainingSettings, FineTuningSettings, Settings
 from halp_trt.workflows.world import world_of
 
-__all__ = ["is_trained_here", "train_dense"]
+__all__ = ["follow_training", "is_trained_here", "train_dense"]
 
 
 def is_trained_here(settings: Settings, run: RunFolder, *, resume: bool) -> bool:
@@ -38,10 +41,12 @@ def train_dense(
     seed: int = 0,
     resume: bool = False,
     save_seconds: float = SAVE_SECONDS,
+    world: World | None = None,
 ) -> Score:
     """Trains the dense network in place and saves its weights in the run's folder.
 
-    It lies on the device that trains until it is scored, and on the CPU afterwards.
+    It lies on the device that trains until it is scored, and on the CPU afterwards. Of several processes that train
+    together the first calls this, and the others :func:`follow_training`; None stands for one alone.
 
     With ``resume``, a training that was killed goes on from its checkpoint to the same weights, bit for bit.
 
@@ -53,23 +58,16 @@ def train_dense(
         RuntimeUnavailableError: the device that is to train is not there.
         UsageError, ModelError, DataError: as ``halp_trt.training.step.train_step``.
         ArtefactError: the checkpoint is damaged, or belongs to another training.
+        LostProcessError: another process of the world is gone.
     """
     if not resume:
         run.trained.unlink(missing_ok=True)  # else a later --resume would take these for its own
-    how = TrainSettings(
-        num_epochs=settings.train_epochs,
-        batch_size=tuning.train_batch,
-        learning_rate=settings.train_rate,
-        update=tuning.update,
-        precision=cast(Any, tuning.train_precision),
-        seed=seed,
-    )
-    world, module = world_of(tuning), network.module
+    world, module = world or world_of(tuning), network.module
     check_runs(move(module, world.device), network.example)
     train_resumably(
         module,
         data,
-        how,
+        _how(settings, tuning, seed),
         run.dense_checkpoint,
         resume=resume,
         progress=progress,
@@ -82,3 +80,41 @@ def train_dense(
     score = evaluate(module_predict(module), data)
     move(module, CPU)
     return score
+
+
+def follow_training(
+    network: LoadedModel,
+    data: DataSet,
+    settings: DenseTrainingSettings,
+    tuning: FineTuningSettings,
+    *,
+    seed: int = 0,
+    world: World,
+) -> None:
+    """Takes part in the training of a dense network that the first process leads; raises as :func:`train_dense`."""
+    check_runs(move(network.module, world.device), network.example)
+    with TemporaryDirectory(prefix="halp-trt-") as place:
+        train_resumably(
+            network.module,
+            data,
+            _how(settings, tuning, seed),
+            RunFolder(path=Path(place)).dense_checkpoint,
+            resume=False,
+            progress=lambda done, total, loss: None,
+            world=world,
+        )
+    network.module.zero_grad(set_to_none=True)
+    move(network.module, CPU)
+
+
+def _how(settings: DenseTrainingSettings, tuning: FineTuningSettings, seed: int) -> TrainSettings:
+    """The settings of the dense network's training as the loop takes them."""
+    return TrainSettings(
+        num_epochs=settings.train_epochs,
+        batch_size=tuning.train_batch,
+        num_parts=tuning.accumulate,
+        learning_rate=settings.train_rate,
+        update=tuning.update,
+        precision=cast(Any, tuning.train_precision),
+        seed=seed,
+    )

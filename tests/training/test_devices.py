@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
-from halp_trt.training.devices import find_device
+from halp_trt.training import devices
+from halp_trt.training.devices import device_of_process, find_device
 from tests.lazy import lazy_device
 
 
@@ -49,3 +50,16 @@ def test_a_gpu_that_does_not_compute_is_left_alone_by_auto(monkeypatch: pytest.M
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     with pytest.warns(UserWarning, match="'vulkan' is not there or does not compute .*until then the CPU trains"):
         assert find_device("auto") == "cpu"
+
+
+def test_each_process_takes_an_accelerator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(devices, "_computing", lambda name: name if ":" in name or name == "cpu" else f"{name}:0")
+    assert [device_of_process(name, 1, 2) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    assert device_of_process("cuda:1", 0, 1) == "cuda:1"
+    with pytest.raises(UsageError, match="2 processes cannot all train on cuda:1; name the kind alone"):
+        device_of_process("cuda:1", 0, 2)
+    with pytest.raises(UsageError, match="3 processes are to train here and there are 2 cuda devices"):
+        device_of_process("auto", 0, 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from halp_trt.errors import UsageError
-from halp_trt.training.world import ALONE, World
+from halp_trt.training.world import ALONE, Launch, World
 
 
 def test_one_process_is_a_world_of_its_own() -> None:
@@ -31,8 +31,27 @@ def test_more_processes_than_examples_are_refused() -> None:
         World(rank=0, size=3).share([5, 7])
 
 
-def test_several_processes_are_refused_where_they_would_have_to_speak() -> None:
+def test_parts_and_shares_make_up_a_batch() -> None:
+    worlds = [World(rank=rank, size=2) for rank in range(2)]
+    shares = [world.share(range(11), part=part, num_parts=3) for world in worlds for part in range(3)]
+    assert sorted(index for share in shares for index in share) == list(range(11))
+    assert {len(share) for share in shares} == {1, 2}
+
+
+def test_more_parts_than_examples_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"a batch of 2 cannot be split into 3 parts \(--accumulate\); make it larger"):
+        World().share([5, 7], num_parts=3)
+
+
+def test_processes_without_a_link_cannot_speak() -> None:
     pair = World(rank=0, size=2)
     for speak in (lambda: pair.mean(torch.zeros(1)), lambda: pair.agree(1)):
-        with pytest.raises(UsageError, match="training in 2 processes is not there yet"):
+        with pytest.raises(UsageError, match="process 0 has no link to the other 1; join them first"):
             speak()
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, 0, 1), (0, 2, 2, 2), (0, 2, 0, 3), (-1, 2, 0, 1)])
+def test_a_launch_that_cannot_be_is_refused(numbers: tuple[int, int, int, int]) -> None:
+    names = ("rank", "size", "local_rank", "local_size")
+    with pytest.raises(UsageError, match="does not exist; start all with torchrun"):
+        Launch(**dict(zip(names, numbers, strict=True)))

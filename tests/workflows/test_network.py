@@ -11,11 +11,12 @@ import torch
 from onnx import TensorProto, helper
 
 from halp_trt.errors import UsageError
+from halp_trt.models.sources import load_model
 from halp_trt.tasks.preparation import PREPARATIONS
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
-from halp_trt.workflows.network import network_of
-from halp_trt.workflows.settings import DataSettings, Settings, settings_from_json, settings_json
+from halp_trt.workflows.network import load_network, network_of
+from halp_trt.workflows.settings import DataSettings, NetworkSettings, Settings, settings_from_json, settings_json
 from tests.tasks.test_data import layout
 
 NETWORK = "torchvision:squeezenet1_1"
@@ -69,3 +70,13 @@ def test_a_preparation_for_files_is_refused_for_pictures_of_one_size() -> None:
         with pytest.raises(UsageError, match="have one size already"):
             network_of(Settings.of(**asked))
     assert set(PREPARATIONS) == {"imagenet", "cifar", "plain"}
+
+
+def test_a_packages_network_has_the_classes_of_its_pictures_or_of_its_weights(tmp_path: Path) -> None:
+    pictures = DataSettings(data="digits")
+    fresh, _ = load_network(NetworkSettings(model=NETWORK, input=(3, 64, 64)), pictures)
+    assert fresh.module(fresh.example[0]).shape == (1, 10)
+    weights = tmp_path / "imagenet.pt"
+    torch.save(load_model(NETWORK).module.state_dict(), weights)
+    trained, _ = load_network(NetworkSettings(model=NETWORK, input=(3, 64, 64), weights=str(weights)), pictures)
+    assert trained.module(trained.example[0]).shape == (1, 1000)

@@ -218,6 +218,12 @@ class FineTuningSettings(Concern):
     epochs: int = option(8, "Epochs of fine-tuning after the last step.", least=0, most=_MOST_EPOCHS)
     tune_rate: float = option(0.02, "Learning rate while pruning and fine-tuning.", least=0, most=1)
     train_batch: int = option(128, "Pictures in one training step.", least=1, most=_MOST_PICTURES)
+    accumulate: int = option(
+        1,
+        "Parts that a training step's batch is split into, whose gradients add up, if memory does not hold it whole.",
+        least=1,
+        most=_MOST_PICTURES,
+    )
     distillation: float = option(
         0.0, "Weight of the dense network's outputs in the loss of fine-tuning, 0 to 1.", least=0, most=1
     )
