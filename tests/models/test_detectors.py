@@ -88,10 +88,10 @@ def test_fastestdet_learns_what_it_reads() -> None:
 def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None:
     from torchvision.models import get_model
 
-    loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, 320, 320))
+    loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, 160, 160))
     whole = get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
     whole.load_state_dict(loaded.module.state_dict(), strict=False)
-    head, pictures = loaded.module.detection, torch.rand(1, 3, 320, 320)
+    head, pictures = loaded.module.detection, torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         outputs = loaded.module(pictures)
         features = list(whole.backbone(pictures).values())

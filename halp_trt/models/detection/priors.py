@@ -39,7 +39,7 @@ def prior_boxes(
         ratios: width over height of the wide boxes on each map.
     """
     rows: list[tuple[float, float, float, float]] = []
-    for (height, width), scale, following, wide in zip(sides, scales, scales[1:], ratios, strict=True):
+    for (height, width), scale, following, wide in zip(sides, scales[:-1], scales[1:], ratios, strict=True):
         shapes = [(scale, scale), (float(np.sqrt(scale * following)),) * 2]
         for ratio in wide:
             root = float(np.sqrt(ratio))
