@@ -29,8 +29,9 @@ class PruneRequest:
 
     Attributes:
         budget: budget of the engine's latency.
-        train: settings of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up
-            epoch in which HALP prunes) and of fine-tuning, whose epochs it counts.
+        train: settings of the minibatches between steps (at a constant learning rate, as in the first warm-up epoch, in
+            which HALP prunes) and of fine-tuning, whose epochs it counts.
+        between_rate: learning rate between steps; None for a tenth of the other.
         method: a key of ``METHODS``.
         saliency: a key of ``SALIENCIES``, or ``AUTO``.
         mask: a key of ``MASKS``.
@@ -43,6 +44,7 @@ class PruneRequest:
 
     budget: Budget
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_epochs=0, learning_rate=0.02))
+    between_rate: float | None = None
     method: str = DEFAULT_METHOD
     saliency: str = AUTO
     mask: str = "hard"
@@ -65,6 +67,11 @@ class PruneRequest:
         WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)  # refuses senseless ones
 
     @property
+    def rate_between(self) -> float:
+        """The learning rate of the minibatches between steps."""
+        return self.train.learning_rate / 10 if self.between_rate is None else self.between_rate
+
+    @property
     def limits(self) -> WidthLimits:
         """The limits on the part of a group that may be removed."""
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
@@ -72,11 +79,12 @@ class PruneRequest:
     def fingerprint(self, subject: Subject) -> str:
         """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
 
-        The precision of training may change, as the device may: fp16 may overflow in the middle of a run.
+        The precision of training may change, as the device may: fp16 may overflow in the middle of a run. So may the
+        epochs between scores by which nothing is chosen.
         """
         graph, data = subject.graph, subject.data
         rows = [
-            encode(replace(self, train=replace(self.train, precision="auto"))),
+            encode(replace(self, train=self.train.lasting)),
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
 
 from halp_trt.models.moving import check_runs, move
 from halp_trt.models.sources import LoadedModel
@@ -12,9 +11,10 @@ from halp_trt.store import save_tensors
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.devices import CPU
-from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.dense_training import SAVE_SECONDS, train_resumably
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.metrics import Metrics
+from halp_trt.workflows.recipe import dense_training
 from halp_trt.workflows.settings import NO_DATA, DenseTrainingSettings, FineTuningSettings, Settings
 from halp_trt.workflows.world import world_of
 
@@ -56,14 +56,7 @@ def train_dense(
     """
     if not resume:
         run.trained.unlink(missing_ok=True)  # else a later --resume would take these for its own
-    how = TrainSettings(
-        num_epochs=settings.train_epochs,
-        batch_size=tuning.train_batch,
-        learning_rate=settings.train_rate,
-        update=tuning.update,
-        precision=cast(Any, tuning.train_precision),
-        seed=seed,
-    )
+    how = dense_training(settings, tuning, seed=seed)
     world, module = world_of(tuning), network.module
     check_runs(move(module, world.device), network.example)
     train_resumably(
@@ -75,6 +68,7 @@ def train_dense(
         progress=progress,
         save_seconds=save_seconds,
         world=world,
+        metrics=Metrics(path=run.metrics),
     )
     module.zero_grad(set_to_none=True)
     save_tensors(run.trained, module.state_dict(), {"model": network.source, "data": data.name})
