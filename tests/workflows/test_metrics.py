@@ -19,6 +19,7 @@ from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.metrics import PRUNE, TRAIN, TUNE, Metrics
 from halp_trt.workflows.prune import prune
+from halp_trt.workflows.show import open_artefact, page_of, text_of
 from tests.strategies import formula_lookup
 from tests.workflows.pruning import REQUEST, pictures, subject
 from tests.workflows.test_dense_training import BRIEF, ignored
@@ -133,6 +134,16 @@ def test_a_run_that_trains_no_epoch_has_no_metrics_and_drops_old_ones(tmp_path: 
     brief = replace(ASKED, train=replace(REQUEST.train, num_epochs=0), saliency="magnitude", num_minibatches=1)
     prune(subject(pictures()), brief, run, lookup=FORMULA)
     assert not run.metrics.exists()
+
+
+def test_a_run_s_metrics_are_shown(whole: RunFolder) -> None:
+    whole.write_settings(BRIEF)
+    opened = open_artefact(whole.path)
+    assert [row.phase for row in opened.metrics] == ["prune"] * 2 + ["tune"] * 3
+    assert "How it was trained" in page_of(opened)
+    line = next(line for line in text_of(opened).splitlines() if line.startswith("tune"))
+    assert line.split()[1:3] == ["3", "12"]
+    assert "top-1" in line
 
 
 # ---- dense training -------------------------------------------------------------------------------------------------
