@@ -45,7 +45,8 @@ class PruneJob:
         lookup: measurements of layers.
         scoring: scores the channels.
         masking: masks the pruned channels.
-        dense: the network before pruning; on the world's device if it teaches.
+        dense: the network before pruning.
+        teacher: the network that teaches while the pruned one is fine-tuned, on the world's device; None for none.
         optimizer: the network's optimiser; None without pictures.
         passes: the passes of its training; None without pictures.
         course: the course of fine-tuning; None without pictures.
@@ -62,6 +63,7 @@ class PruneJob:
     scoring: Scoring
     masking: Masking
     dense: nn.Module
+    teacher: nn.Module | None
     optimizer: torch.optim.Optimizer | None
     passes: Passes | None
     course: Course | None
@@ -84,7 +86,7 @@ def prepare(
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
-        ModelError: the network does not run on that device.
+        ModelError: the network or its teacher does not run on that device.
         UsageError: the saliency is asked for without data, or the device lacks the precision of training.
     """
     has_pictures, train = subject.data is not None, request.train
@@ -92,8 +94,11 @@ def prepare(
     scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
     check_finite(dict(subject.module.state_dict()), "the network")
     dense, module = copy.deepcopy(subject.module), subject.module
+    teacher = None
     if train.distillation > 0 and has_pictures:
-        move(dense, world.device)
+        teacher = move(dense if subject.teacher is None else subject.teacher, world.device)
+    if teacher is not None and subject.teacher is not None:
+        check_runs(teacher, subject.example)
     check_runs(move(module, world.device), subject.example)
     return PruneJob(
         subject=subject,
@@ -104,6 +109,7 @@ def prepare(
         scoring=scoring,
         masking=get_masking(request.mask),
         dense=dense,
+        teacher=teacher,
         optimizer=make_optimizer(module, train) if has_pictures else None,
         passes=passes_of(module, train, world) if has_pictures else None,
         course=_course(subject, train, metrics, world),

@@ -115,7 +115,7 @@ def fine_tune(job: PruneJob, state: Progress) -> None:
 
     train(
         module,
-        lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None, world=job.world),
+        lesson_of(data, settings, teacher=job.teacher, world=job.world),
         optimizer=job.optimizer,
         start_step=state.num_tuned,
         after_step=after_step,

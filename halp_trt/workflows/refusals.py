@@ -21,6 +21,7 @@ from halp_trt.workflows.recipe import dense_training, fine_tuning, pruning_rate
 from halp_trt.workflows.request import PruneRequest
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.show import require_pages
+from halp_trt.workflows.teacher import check_taught
 from halp_trt.workflows.world import world_of
 
 __all__ = ["check_prunable", "check_reachable", "check_runnable", "request_of"]
@@ -56,7 +57,8 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
 
     Raises:
         UsageError: the settings do not make sense, their precision, saliency or fine-tuning lacks what it needs, a row
-            that they name is not of its kind, or the device that trains does not compute in the precision of training.
+            that they name is not of its kind, a teacher would teach nothing, or the device that trains does not compute
+            in the precision of training.
         RuntimeUnavailableError: a device or a package is missing.
     """
     has_pictures = settings.data.data != NO_DATA
@@ -72,6 +74,7 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
         )
     if request.train.keep == BEST and request.train.num_epochs > 0 and has_pictures and not has_labels:
         raise UsageError(f"{settings.data.data} has no labels to find the best weights by; set --keep last")
+    check_taught(settings)
     get_method(request.method), get_masking(request.mask)
     get_update(request.train.update), get_optimizer(request.train.optimizer)
     Passes(request.train, torch.device(world_of(settings.tune).device))  # refuses what it cannot compute in

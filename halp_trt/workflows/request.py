@@ -77,7 +77,7 @@ class PruneRequest:
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
-        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
+        """A digest of all that must be equal for a run to go on: request, network, frozen groups, pictures, teacher.
 
         The precision of training may change, as the device may: fp16 may overflow in the middle of a run. So may the
         epochs between scores by which nothing is chosen.
@@ -90,6 +90,8 @@ class PruneRequest:
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},
             [data.name, data.fingerprint, data.num_train, data.task] if data is not None else [],
         ]
+        if subject.teacher is not None:
+            rows.append({name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.teacher).items()})
         return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 
 
@@ -104,6 +106,7 @@ class Subject:
         model: its dense export.
         data: pictures, None for none.
         parents: names and SHA-256 of the files that the weights came from.
+        teacher: the network that teaches it while it is fine-tuned; None for the dense module.
     """
 
     module: nn.Module
@@ -112,6 +115,7 @@ class Subject:
     model: onnx.ModelProto
     data: DataSet | None
     parents: Mapping[str, str] = field(default_factory=dict)
+    teacher: nn.Module | None = None
 
 
 def arrays_of(module: nn.Module) -> dict[str, Array]:

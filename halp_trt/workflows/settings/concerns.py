@@ -234,8 +234,18 @@ class FineTuningSettings(Concern):
     )
     train_batch: int = option(128, "Pictures in one training step.", least=1, most=_MOST_PICTURES)
     distillation: float = option(
-        0.0, "Weight of the dense network's outputs in the loss of fine-tuning, 0 to 1.", least=0, most=1
+        0.0,
+        "Weight of a teacher's outputs in the loss of fine-tuning, 0 to 1; the teacher is --teacher, else the dense "
+        "network.",
+        least=0,
+        most=1,
     )
+    teacher: str = option(
+        "",
+        "The network that teaches, by --distillation: a source as for --model; by default the dense network.",
+        may_be_code=True,
+    )
+    teacher_weights: str = option("", "The teacher's trained weights, as for --weights.", is_path=True)
     update: str = option(
         "sgd",
         "The rule by which gradients change the weights, in every training of a run; sgd is one step of the optimiser.",
