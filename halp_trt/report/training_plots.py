@@ -39,7 +39,9 @@ def training_figure(rows: Sequence[TrainingRow]) -> str | None:
         if lossy:
             tips += _draw(panels[0], [(place, row, float(row.loss or 0)) for place, row in lossy])
             panels[0].set_title("mean loss of an epoch")
-            panels[0].set_ylim(bottom=0)
+            losses = [row.loss for _, row in lossy if row.loss is not None]
+            if min(losses) >= 0 and max(losses) > 0:
+                panels[0].set_ylim(0, 1.12 * max(losses))
         if scored:
             values = [(place, row, _value(row)) for place, row in scored]
             tips += _draw(panels[-1], values)
