@@ -23,6 +23,7 @@ from halp_trt.store import load
 from halp_trt.tasks import TASKS
 from halp_trt.training.optimizer import OPTIMIZERS
 from halp_trt.training.updates import UPDATES
+from tests.cli.conftest import exports_kept  # noqa: F401 (a fixture of this folder, too)
 
 HalpTrt = Callable[..., Result]
 Toy = Callable[[str], dict[str, Any]]
