@@ -44,10 +44,9 @@ def train_resumably(
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
-    Of several processes all call this, each with a checkpoint of its own, of which the first one's counts.
-
     Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
-    checkpoint stays until the caller has saved the weights and removes it.
+    checkpoint stays until the caller has saved the weights and removes it. All processes call this, each with a
+    checkpoint of its own, of which the first one's counts.
 
     Args:
         module: the network, with its initial weights, on the device that trains; left in evaluation mode.
@@ -67,14 +66,9 @@ def train_resumably(
     give_weights(world, module)
     optimizer, passes = make_optimizer(module, settings), passes_of(module, settings, world)
     course = course_of(data, settings, phase=TRAIN, metrics=metrics, world=world)
-    words = TrainWords(fingerprint=_fingerprint(module, data, settings), num_trained=0)
-    is_begun = world.agree(resume and checkpoint.exists())
-    give_file(world, checkpoint)
-    if is_begun:
-        words = _begun(checkpoint, words.fingerprint)
+    words = _begun(checkpoint, _fingerprint(module, data, settings), world, resume=resume)
+    if checkpoint.exists():
         load_checkpoint(checkpoint, module, optimizer, passes, course)
-    else:
-        checkpoint.unlink(missing_ok=True)
 
     def write(done: int) -> None:
         save_checkpoint(checkpoint, replace(words, num_trained=done), module, optimizer, passes, course)
@@ -98,12 +92,17 @@ def train_resumably(
     course.finish(module)
 
 
-def _begun(checkpoint: Path, fingerprint: str) -> TrainWords:
-    """The words of a training's checkpoint.
+def _begun(checkpoint: Path, fingerprint: str, world: World, *, resume: bool) -> TrainWords:
+    """The words of a training that goes on, whose checkpoint every process has then, or of one that begins.
 
     Raises:
         ArtefactError: the checkpoint is damaged, or belongs to another training.
     """
+    is_begun = world.agree(resume and checkpoint.exists())
+    if not is_begun:
+        checkpoint.unlink(missing_ok=True)
+        return TrainWords(fingerprint=fingerprint, num_trained=0)
+    give_file(world, checkpoint)
     words = read_checkpoint(checkpoint, TrainWords)
     if words.fingerprint != fingerprint:
         raise ArtefactError(

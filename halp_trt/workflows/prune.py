@@ -65,8 +65,8 @@ def prune(
 ) -> PruningPlan:
     """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
 
-    The files of an earlier run stay in the folder until this run can no longer be refused. Of several processes that
-    train together the first calls this, and the others :func:`follow`.
+    The files of an earlier run stay in the folder until this run can no longer be refused. The first of several
+    processes calls this, and the others :func:`follow`.
 
     Args:
         subject: the network and its pictures.
@@ -82,8 +82,7 @@ def prune(
     Raises:
         InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
         NonFiniteError: weights, a loss or all gradients are not finite.
-        UsageError: Taylor saliency or fine-tuning is asked for without data, or the world's device does not compute in
-            the precision of training.
+        UsageError: data that saliency or fine-tuning needs are missing, or the device lacks the precision of training.
         ModelError: the network does not run on that device.
         ArtefactError: the checkpoint belongs to another request or network.
         LostProcessError: another process of the world is gone.
@@ -102,8 +101,7 @@ def prune(
     steps = _steps(job, state, measure, losses)
     begin()
     write_start(folder, subject, anew=not resume)
-    if world.is_first:
-        _cut_metrics(job, state)
+    _cut_metrics(job, state)
     if not is_begun:
         save_progress(job, state)
     give_file(world, checkpoint_path(folder))
