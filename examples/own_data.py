@@ -43,8 +43,8 @@ def stripes(num, seed):
 if __name__ == "__main__":
     options = (
         "prune", "--model", "own_data:network", "--data", "own_data:pictures", "--runtime", "onnxruntime",
-        "--budget", "60%", "--width-step", "16", "--pruning-steps", "2", "--timing-seconds", "1", "--epochs", "2",
-        "--out", "run",
+        "--budget", "60%", "--width-step", "16", "--pruning-steps", "2", "--minibatches", "5",
+        "--timing-seconds", "0.3", "--epochs", "2", "--out", "run",
     )  # fmt: skip
     if verbs(options, standalone_mode=False) == 2:  # what was wrong has been said
         raise SystemExit(2)

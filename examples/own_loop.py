@@ -30,7 +30,7 @@ table = halp_trt.lookup(graph, "luts/digits.jsonl", runtime="onnxruntime")
 def train(plan, num_steps, after_backward=lambda: None):
     model.train()
     for _ in range(num_steps):
-        batch = torch.randint(1500, (64,))
+        batch = torch.randint(1500, (32,))
         optimizer.zero_grad()
         cross_entropy(model(pictures[batch]), labels[batch]).backward()
         after_backward()
@@ -45,12 +45,12 @@ def score(plan):  # trains on by the plan of the moment; the gradients on the wa
 
 
 dense = halp_trt.PruningPlan.dense(graph)
-train(dense, 120)
+train(dense, 100)
 dense_engine = halp_trt.build(halp_trt.rewrite(export, dense, module=model), runtime="onnxruntime")
 for step in halp_trt.prune(graph, table, budget="60%", score=score, num_steps=3, grid_step=16):
     halp_trt.mask(model, step.plan, optimizer)
     print(f"step {step.index}: {step.plan.latency_us / step.dense_us:.0%} of the dense latency by the table")
-train(step.plan, 120)
+train(step.plan, 100)
 engine = halp_trt.build(halp_trt.rewrite(export, step.plan, module=model), runtime="onnxruntime")
 halp_trt.save(engine, "engines/digits.onnx")
 again, brief = halp_trt.load("engines/digits.onnx"), Tolerances(seconds=1)

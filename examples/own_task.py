@@ -49,8 +49,9 @@ if __name__ == "__main__":
     TASKS["locate"] = Locate
     options = (
         "run", "--model", "own_task:network", "--data", "own_task:pictures", "--runtime", "onnxruntime",
-        "--budget", "80%", "--width-step", "16", "--pruning-steps", "1", "--timing-seconds", "1", "--seconds", "1",
-        "--train-rate", "0.02", "--train-epochs", "4", "--epochs", "2", "--out", "run",
+        "--budget", "80%", "--width-step", "16", "--pruning-steps", "1", "--minibatches", "5",
+        "--timing-seconds", "0.3", "--seconds", "1", "--train-rate", "0.02", "--train-epochs", "4", "--epochs", "2",
+        "--out", "run",
     )  # fmt: skip
     if verbs(options, standalone_mode=False) == 2:  # what was wrong has been said
         raise SystemExit(2)

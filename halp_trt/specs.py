@@ -44,6 +44,7 @@ __all__ = [
     "Stretch",
     "Target",
     "TimingProtocol",
+    "TrainingRow",
     "Verification",
 ]
 
@@ -727,6 +728,31 @@ class Score:
         """The drop from this score to another network's: in percentage points for a fraction, else in its unit."""
         worse = self.value - other.value if self.higher_is_better else other.value - self.value
         return round(worse * (100 if self.is_fraction else 1), _DROP_DIGITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRow:
+    """One line of a run's metrics: an epoch of a training, or the minibatches before a pruning step.
+
+    Attributes:
+        phase: ``train`` for the dense network's training, ``prune`` for a pruning step, ``tune`` for fine-tuning.
+        epoch: number of the epoch, counted from 1; None for a pruning step.
+        pruning_step: number of the pruning step, counted from 1; None for an epoch.
+        step: minibatches of the phase that were trained on so far.
+        loss: mean loss over the epoch's minibatches; for a pruning step that of the last one. None if none was finite.
+        learning_rate: the learning rate of the last minibatch.
+        seconds: duration, the scoring included.
+        score: the network's score on the test examples; None if it was not scored.
+    """
+
+    phase: str
+    epoch: Count | None = None
+    pruning_step: Count | None = None
+    step: Count
+    loss: float | None = None
+    learning_rate: NonNegative
+    seconds: NonNegative = 0.0
+    score: Score | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
+import typing
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +60,22 @@ def pytest_runtest_setup() -> None:
         collect = getattr(module, "_collect_all_valid_cia_ops", None)
         if module is not None and collect is not None and not hasattr(collect, "cache_clear"):
             module._collect_all_valid_cia_ops = cache(collect)
+    operators: Any = sys.modules.get("torch._ops")
+    if operators is not None:  # it writes this type thousands of times in each export; typing knows it from before
+        operators.Callable = typing.Callable
+
+
+@pytest.fixture(scope="module")
+def timed_briefly() -> Iterator[None]:
+    """Has layers timed on the processor in one pass, however unsteady: for tests that assert no figure."""
+    from halp_trt.runtimes.cpu import round_bench
+    from halp_trt.runtimes.ort import probe_network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_bench, "_MIN_STEADY_FRACTION", 0.0)
+        patch.setattr(round_bench, "_MAX_ATTEMPTS", 0)
+        patch.setattr(probe_network, "_NUM_EMPTY_RUNS", 15)
+        yield
 
 
 class _Stack(ctypes.Structure):

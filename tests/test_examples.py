@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import halp_trt
+from halp_trt.workflows.verify import Tolerances
 from tests.extending.conftest import registries_restored
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,7 @@ def test_an_example_is_short(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("timed_briefly")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -51,12 +53,14 @@ def test_an_example_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("timed_briefly")
 def test_the_loop_on_the_python_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", PYTHON, re.MULTILINE | re.DOTALL)
     assert len(code.splitlines()) <= 30
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Tolerances.__init__.__kwdefaults__, "seconds", 0.2)  # ten by default
     exec(compile(code, "docs/python.md", "exec"), {"__name__": "__main__"})
     assert "times as fast, the same outputs to" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,8 +32,18 @@ def test_without_a_gpu_everything_is_absent_and_said(tmp_path: Path, capsys: pyt
     assert gpu_check.main(["--out", str(out), "--require-gpu"]) == 1
 
 
+@pytest.fixture
+def small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps a GPU busy takes a processor long."""
+    small = {name: replace(spec, in_size=spec.in_size and (7, 7)) for name, spec in gpu_check.LAYERS.items()}
+    monkeypatch.setattr(gpu_check, "LAYERS", small)
+    monkeypatch.setattr(gpu_check, "CONV", small["3x3"])
+    monkeypatch.setattr(gpu_check, "CHAIN_INPUT", (1, 16, 16))
+    monkeypatch.setattr(gpu_check, "CHAIN_STEP", 32)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.usefixtures("without_gpu", "small_layers", "timed_briefly")
 def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     quick = ("--model", "demo", "--widths", "4", "--seconds", "0.1", "--precisions", "fp32", "fp16")

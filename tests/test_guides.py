@@ -19,7 +19,10 @@ from halp_trt.runtimes.cpu.settled_bench import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
-PAGES = [*GUIDES, *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing"))]
+PAGES = [
+    *GUIDES,
+    *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing", "training")),
+]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
     pytest.param(line.strip().removeprefix("$ halp-trt "), id=f"{name}: {line.strip()[11:50]}")
@@ -31,6 +34,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_parser_takes_every_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
     name, *arguments = shlex.split(line)
     verb = verbs.commands[name]

@@ -14,6 +14,7 @@ from halp_trt.models.saliency import SALIENCIES, Scoring, choose_scoring
 from halp_trt.planning import METHODS, Method, get_method
 from halp_trt.rows import load_row
 from halp_trt.runtimes import RUNTIMES, Entry, get_runtime
+from halp_trt.training.optimizer import OPTIMIZERS, get_optimizer
 from halp_trt.training.updates import UPDATES, get_update
 from tests.extending.conftest import HalpTrt, folder, halp_trt
 
@@ -61,7 +62,14 @@ def test_methods_and_saliencies_may_be_texts(
 @pytest.mark.parametrize("row", [3, "json:dumps", lambda one: one], ids=["number", "text", "function"])
 @pytest.mark.parametrize(
     ("registry", "option"),
-    [(METHODS, "method"), (SALIENCIES, "saliency"), (MASKS, "mask"), (UPDATES, "update"), (RUNTIMES, "runtime")],
+    [
+        (METHODS, "method"),
+        (SALIENCIES, "saliency"),
+        (MASKS, "mask"),
+        (UPDATES, "update"),
+        (OPTIMIZERS, "optimizer"),
+        (RUNTIMES, "runtime"),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_row_of_another_kind_is_refused_before_training(
@@ -101,6 +109,12 @@ def test_a_row_of_another_kind_is_refused_before_training(
             get_update,
             lambda optimizer: 0.0,
             r"UPDATES\['bad'\] cannot be called with \(optimizer, gradients\)",
+        ),
+        (
+            OPTIMIZERS,
+            get_optimizer,
+            lambda groups: None,
+            r"OPTIMIZERS\['bad'\] cannot be called with \(groups, settings\)",
         ),
         (RUNTIMES, get_runtime, Entry(make=any_value(len)), r"RUNTIMES\['bad'\]\.make cannot be called with \(\)"),
         (

@@ -88,6 +88,10 @@ LAYERS: Mapping[str, LayerSpec] = {
 }
 
 
+CHAIN_INPUT, CHAIN_STEP = (1, 24, 24), 16
+"""Pictures of the demo network that goes all the way, and channels between its widths."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs every check that this machine allows; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -316,14 +320,14 @@ def whole_chain(name: str, precision: str, seconds: float) -> dict[str, Any]:
             runtime=name,
             precision=precision,
             lut=str(place / "table.jsonl"),
-            width_step=16,
+            width_step=CHAIN_STEP,
             pruning_steps=2,
             minibatches=1,
             timing_seconds=seconds,
             train_epochs=0,
             epochs=0,
             budget=Budget(fraction=0.7),
-            input=(1, 24, 24),
+            input=CHAIN_INPUT,
             classes=10,
         )
         create_table(place / "table.jsonl", find_target(settings.place)[1])
@@ -332,6 +336,7 @@ def whole_chain(name: str, precision: str, seconds: float) -> dict[str, Any]:
             settings,
             run,
             engines=place / "engines",
+            seconds=seconds,
             resume=True,
             bars=lambda stage: lambda n, of, note: None,
             say=lambda line: print(f"  {line}", flush=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -61,6 +62,12 @@ def _covering(
     return next((surface for surface in surfaces if surface.covers_all(spec, widths)), None)
 
 
+@lru_cache(maxsize=64)
+def _specs_at(spec: LayerSpec, widths: tuple[tuple[int, int], ...]) -> tuple[LayerSpec, ...]:
+    """A layer at every pair of widths; the steps of a plan ask for the same hundreds again and again."""
+    return tuple(spec.with_widths(*pair) for pair in widths)
+
+
 class RowCache:
     """The rows that a lookup gave so far, and surfaces over them: the table's own if they cover the widths, else new.
 
@@ -93,7 +100,7 @@ class RowCache:
 
     def surface(self, spec: LayerSpec, widths: Sequence[tuple[int, int]]) -> Floats:
         """Latencies in microseconds at every pair of widths: known, or interpolated between adaptive probes."""
-        specs = [spec.with_widths(*pair) for pair in widths]
+        specs = _specs_at(spec, tuple(widths))
         covering = _covering(self._surveyed, spec, widths)
         if covering is None and len(set(widths)) <= _MEASURED_PAIRS:
             rows = self.lookup(specs)

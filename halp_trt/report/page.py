@@ -15,7 +15,7 @@ import jinja2
 from halp_trt.gate import History
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable
-from halp_trt.report import run_plots, staircase_plots, units
+from halp_trt.report import run_plots, staircase_plots, training_plots, units
 from halp_trt.report.canvas import themed
 from halp_trt.report.history_page import history_parts
 from halp_trt.report.parts import Figure, Parts, Tile
@@ -24,7 +24,7 @@ from halp_trt.report.table_page import table_parts
 from halp_trt.report.text import calibration_line, comparison_rows, describe, grounds
 from halp_trt.report.trtexec_page import profile_parts, query_parts
 from halp_trt.solvers.answer import Sweep
-from halp_trt.specs import PruningPlan, Target, Verification
+from halp_trt.specs import PruningPlan, Target, TrainingRow, Verification
 
 __all__ = ["Evidence", "render"]
 
@@ -39,6 +39,7 @@ class Evidence:
         plan: the kept channels.
         table: the measured staircases.
         log: one record per pruning step, as the run wrote them.
+        metrics: one row per epoch of a training and per pruning step, as the run wrote them.
         facts: further names and texts for the list of sources.
         version: version of halp-trt.
         value: any other artefact, shown by its own parts, or as text.
@@ -49,6 +50,7 @@ class Evidence:
     plan: PruningPlan | None = None
     table: LatencyTable | None = None
     log: Sequence[Mapping[str, Any]] = ()
+    metrics: Sequence[TrainingRow] = ()
     facts: Mapping[str, str] | None = None
     version: str = ""
     value: object = None
@@ -153,6 +155,12 @@ def _figures(evidence: Evidence) -> Iterator[Figure]:
             "Each step plans under a smaller budget, masks what it drops and trains on. Where engines run on this "
             "machine, every step is also built and timed, and the difference corrects the next budget.",
             run_plots.steps_figure(evidence.log),
+        ),
+        (
+            "How it was trained",
+            "Loss on the training pictures (of a pruning step in its last minibatch), and the score on the test "
+            "pictures, that of the averaged weights where they are the result.",
+            training_plots.training_figure(evidence.metrics),
         ),
         (
             "Where the channels went",

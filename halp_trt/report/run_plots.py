@@ -35,8 +35,8 @@ def steps_figure(log: Sequence[Mapping[str, Any]]) -> str | None:
             panels[1].plot(steps, values, color=FAINT, marker="o", markersize=4.5, linewidth=1.4)
             panels[1].set_title("training loss at the step")
             panels[1].set_xlabel("pruning step")
-            panels[1].margins(y=0.12)
-            panels[1].set_ylim(bottom=0)
+            if min(values) >= 0 and max(values) > 0:
+                panels[1].set_ylim(0, 1.12 * max(values))
             panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         return svg(figure)
 

@@ -19,6 +19,7 @@ from halp_trt.store.files import (
 from halp_trt.store.history import append_history, read_history
 from halp_trt.store.json_text import parse_json, shown
 from halp_trt.store.locks import hold
+from halp_trt.store.metrics import append_metrics, read_metrics, write_metrics
 from halp_trt.store.places import hidden_beside
 from halp_trt.store.reading import (
     LINES_BYTES,
@@ -52,6 +53,7 @@ __all__ = [
     "SCHEMAS",
     "TENSORS_BYTES",
     "append_history",
+    "append_metrics",
     "append_rows",
     "append_surfaces",
     "append_text",
@@ -76,6 +78,7 @@ __all__ = [
     "read_bytes",
     "read_history",
     "read_json",
+    "read_metrics",
     "read_steps",
     "read_table",
     "read_text",
@@ -88,5 +91,6 @@ __all__ = [
     "upgraded",
     "write_bytes",
     "write_json",
+    "write_metrics",
     "write_text",
 ]

@@ -38,14 +38,20 @@ class Classification:
         """The cross-entropy with label smoothing, mixed with ``T² KL(teacher || student)`` if there is a teacher.
 
         Raises:
-            ModelError: the first output is not one logit per class and picture.
+            ModelError: the first output is not one logit per class and picture, or the teacher has other classes.
         """
         logits = logits_of(outputs).float()
         self._check(logits)
         loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
         if taught is None:
             return loss
-        soft = soft_loss(logits, logits_of(taught).float(), settings.temperature)
+        given = logits_of(taught).float()
+        if given.shape != logits.shape:
+            raise ModelError(
+                f"the network has outputs {tuple(logits.shape)} and its teacher {tuple(given.shape)}; name a teacher "
+                f"with the same classes"
+            )
+        soft = soft_loss(logits, given, settings.temperature)
         return (1 - settings.distillation) * loss + settings.distillation * soft
 
     def predict(self, outputs: Outputs) -> npt.NDArray[np.int64]:

@@ -117,7 +117,7 @@ class Link:
                 self._store.set(_SPEAKER, "1")
 
     def _heard(self, key: str) -> str | None:
-        """What stands in the store, once there was time to say it; None if nothing does."""
+        """The text of a key in the store, once there was time to say it; None if there is none."""
         until = time.monotonic() + _NEWS_SECONDS
         with contextlib.suppress(RuntimeError):
             while True:

@@ -20,6 +20,7 @@ from halp_trt.models.weights import check_finite
 from halp_trt.planning import Step, Timed
 from halp_trt.specs import ChannelGraph, Count, Length, Microseconds, NonNegative, PruningPlan
 from halp_trt.store import decode, encode, load_tensor_metadata, load_tensors, parse_json, save_tensors
+from halp_trt.training.course import Course
 from halp_trt.training.passes import Passes
 
 __all__ = [
@@ -46,6 +47,8 @@ _OPTIMIZER = "optimizer."
 """Prefix of the optimiser's tensors in a checkpoint."""
 _PASSES = "passes."
 """Prefix of the loss scale in a checkpoint."""
+_COURSE = "course."
+"""Prefix of losses, scores, averaged and best weights in a checkpoint."""
 _PLACE = "place"
 """Key of the device that the network lay on, and of the manner in which it was trained there."""
 
@@ -173,8 +176,12 @@ def save_checkpoint(
     module: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     passes: Passes | None = None,
+    course: Course | None = None,
 ) -> None:
-    """Writes words, weights, optimiser state and loss scale atomically: a kill leaves the previous checkpoint."""
+    """Writes words, weights, and the states of optimiser, passes and course atomically.
+
+    A kill leaves the previous checkpoint.
+    """
     tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
     if optimizer is not None:
         names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -184,6 +191,8 @@ def save_checkpoint(
                     tensors[f"{_OPTIMIZER}{key}:{names[id(parameter)]}"] = value
     if passes is not None:
         tensors |= {f"{_PASSES}{name}": value for name, value in passes.state().items()}
+    if course is not None:
+        tensors |= {f"{_COURSE}{name}": value for name, value in course.state().items()}
     held = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     text, place = json.dumps(encode(words)), _place(module, passes)
     save_tensors(path, held, {_WORDS: text, _PLACE: place, _SEAL: seal_of(text, held, place)})
@@ -205,7 +214,11 @@ def read_checkpoint(path: Path, kind: type[_Words]) -> _Words:
 
 
 def load_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, passes: Passes | None = None
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    passes: Passes | None = None,
+    course: Course | None = None,
 ) -> None:
     """Puts a checkpoint's tensors back, each on the device of its parameter.
 
@@ -225,6 +238,9 @@ def load_checkpoint(
     scale = {name[len(_PASSES) :]: value for name, value in tensors.items() if name.startswith(_PASSES)}
     if not all(_is_number(value) for value in scale.values()):
         raise ArtefactError(f"{path} has no loss scale that a training comes to; start without --resume")
+    told = {name[len(_COURSE) :]: value for name, value in tensors.items() if name.startswith(_COURSE)}
+    if course is not None and not course.restore(told, own):
+        raise ArtefactError(f"{path} has averaged or best weights of another network; start without --resume")
     _warn_of_change(metadata.get(_PLACE, ""), _place(module, passes))
     module.load_state_dict(given)
     if passes is not None:

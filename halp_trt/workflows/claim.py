@@ -132,6 +132,8 @@ def _begin(run: RunFolder, beside: RunFolder, asked: Settings, *, keeps_weights:
     beside.path.chmod(stat.S_IMODE(folder.stat().st_mode))
     if keeps_weights and run.trained.exists():
         write_bytes(beside.trained, run.trained.read_bytes())
+        if run.metrics.exists():  # those of pruning are dropped when it begins
+            write_bytes(beside.metrics, run.metrics.read_bytes())
     beside.write_settings(asked)
 
 

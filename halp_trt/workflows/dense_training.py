@@ -21,6 +21,7 @@ from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.checkpoint import TrainWords, load_checkpoint, read_checkpoint, save_checkpoint
 from halp_trt.workflows.giving import give_file, give_weights
+from halp_trt.workflows.metrics import TRAIN, Metrics, course_of
 from halp_trt.workflows.request import arrays_of
 
 __all__ = ["SAVE_SECONDS", "train_resumably"]
@@ -39,13 +40,13 @@ def train_resumably(
     progress: Callable[[int, int, float], None],
     save_seconds: float = SAVE_SECONDS,
     world: World = ALONE,
+    metrics: Metrics | None = None,
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
-    Of several processes all call this, each with a checkpoint of its own, of which the first one's counts.
-
     Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
-    checkpoint stays until the caller has saved the weights and removes it.
+    checkpoint stays until the caller has saved the weights and removes it. All processes call this, each with a
+    checkpoint of its own, of which the first one's counts.
 
     Args:
         module: the network, with its initial weights, on the device that trains; left in evaluation mode.
@@ -56,42 +57,59 @@ def train_resumably(
         progress: called with (steps done, steps in total, loss).
         save_seconds: longest time between two checkpoints.
         world: this process among those that train.
+        metrics: file that takes a row for each epoch; None for none.
 
     Raises:
-        ArtefactError: the checkpoint is damaged, or belongs to another training.
+        ArtefactError: the checkpoint is damaged, or of another training.
         NonFiniteError, UsageError, ModelError, DataError, LostProcessError: as ``halp_trt.training.loop.train``.
     """
     give_weights(world, module)
-    lesson, optimizer = lesson_of(data, settings, world=world), make_optimizer(module, settings)
-    passes = passes_of(module, settings, world)
-    fingerprint, total, start = _fingerprint(module, data, settings), num_steps(data, settings), 0
-    is_begun = world.agree(resume and checkpoint.exists())
-    give_file(world, checkpoint)
-    if is_begun:
-        words = read_checkpoint(checkpoint, TrainWords)
-        start = words.num_trained
-        if words.fingerprint != fingerprint:
-            raise ArtefactError(
-                f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
-                f"them, or start without --resume"
-            )
-        load_checkpoint(checkpoint, module, optimizer, passes)
-    else:
-        checkpoint.unlink(missing_ok=True)
+    optimizer, passes = make_optimizer(module, settings), passes_of(module, settings, world)
+    course = course_of(data, settings, phase=TRAIN, metrics=metrics, world=world)
+    words = _begun(checkpoint, _fingerprint(module, data, settings), world, resume=resume)
+    if checkpoint.exists():
+        load_checkpoint(checkpoint, module, optimizer, passes, course)
 
     def write(done: int) -> None:
-        words = TrainWords(fingerprint=fingerprint, num_trained=done)
-        save_checkpoint(checkpoint, words, module, optimizer, passes)
+        save_checkpoint(checkpoint, replace(words, num_trained=done), module, optimizer, passes, course)
 
+    def after_step(done: int, loss: float) -> None:
+        course.after_step(module, done, loss)
+        progress(done, num_steps(data, settings), loss)
+
+    if metrics is not None and world.is_first:
+        metrics.cut(TRAIN, words.num_trained)
+    course.begin(module)
     train(
         module,
-        lesson,
+        lesson_of(data, settings, world=world),
         optimizer=optimizer,
-        start_step=start,
-        after_step=lambda done, loss: progress(done, total, loss),
+        start_step=words.num_trained,
+        after_step=after_step,
         saving=Saving(write=write, seconds=save_seconds),
         passes=passes,
     )
+    course.finish(module)
+
+
+def _begun(checkpoint: Path, fingerprint: str, world: World, *, resume: bool) -> TrainWords:
+    """The words of a training that goes on, whose checkpoint every process has then, or of one that begins.
+
+    Raises:
+        ArtefactError: the checkpoint is damaged, or belongs to another training.
+    """
+    is_begun = world.agree(resume and checkpoint.exists())
+    if not is_begun:
+        checkpoint.unlink(missing_ok=True)
+        return TrainWords(fingerprint=fingerprint, num_trained=0)
+    give_file(world, checkpoint)
+    words = read_checkpoint(checkpoint, TrainWords)
+    if words.fingerprint != fingerprint:
+        raise ArtefactError(
+            f"{checkpoint} belongs to a training of another network, with other settings or other data; repeat "
+            f"them, or start without --resume"
+        )
+    return words
 
 
 def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
@@ -100,7 +118,7 @@ def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> s
     Precision and parts of batches may change.
     """
     rows = [
-        encode(replace(settings, precision="auto", num_parts=1)),
+        encode(settings.lasting),
         {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
         [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
     ]

@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "log.jsonl"
 
     @property
+    def metrics(self) -> Path:
+        """One line per epoch of a training, and per pruning step of a run that trains."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def verification(self) -> Path:
         """The comparison of the dense and the pruned engine."""
         return self.path / "verification.json"
@@ -107,7 +112,7 @@ class RunFolder:
         """Every file that a run may have, there or not."""
         dense = (self.trained, self.dense_checkpoint, self.dense_model, self.graph, self.saliency)
         pruned = (self.checkpoint, self.log, self.weights, self.pruned_model, self.plan)
-        return (self.settings, *dense, *pruned, self.verification, self.page)
+        return (self.settings, *dense, *pruned, self.metrics, self.verification, self.page)
 
     def check_own(self) -> None:
         """Refuses a folder in which a run's file is a link, a pipe or a device: whoever made it chose what is written.

@@ -10,6 +10,7 @@ from halp_trt.workflows.prune import follow
 from halp_trt.workflows.refusals import request_of
 from halp_trt.workflows.request import Subject
 from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.teacher import teacher_of
 from halp_trt.workflows.train_stage import follow_training
 
 __all__ = ["follow_run"]
@@ -31,7 +32,8 @@ def follow_run(settings: Settings, world: World, *, trains_dense: bool) -> None:
     request = request_of(settings)
     network, data = network_of(settings)
     check_shares(data, request.train, world)
-    prepared = prepare(network, data, frozen=settings.prune.frozen)
+    teacher = teacher_of(settings, network, data)
+    prepared = prepare(network, data, frozen=settings.prune.frozen, teacher=teacher)
     if trains_dense and data is not None and world.agree(False):
         follow_training(network, data, settings.train, settings.tune, seed=settings.random.seed, world=world)
     follow(

@@ -1,4 +1,4 @@
-"""What the first process of a training gives to the others: weights, and files."""
+"""Weights and files that the first process of a training gives to the others."""
 
 from __future__ import annotations
 

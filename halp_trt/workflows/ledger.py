@@ -19,6 +19,7 @@ from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, sha256_file, write_bytes, write_text
+from halp_trt.training.course import Course
 from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
@@ -145,6 +146,7 @@ def write_progress(
     module: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     passes: Passes | None = None,
+    course: Course | None = None,
 ) -> None:
     """Writes a checkpoint.
 
@@ -155,9 +157,10 @@ def write_progress(
         num_rows: number of rows in the latency table.
         module, optimizer: the network and its optimiser, whose tensors are kept.
         passes: the passes of its training, whose loss scale is kept; None without pictures.
+        course: the course of fine-tuning, which is kept; None without pictures.
     """
     words = PruneWords.of(progress, fingerprint=fingerprint, num_rows=num_rows)
-    save_checkpoint(checkpoint_path(folder), words, module, optimizer, passes)
+    save_checkpoint(checkpoint_path(folder), words, module, optimizer, passes, course)
 
 
 def read_progress(folder: RunFolder, graph: ChannelGraph, *, fingerprint: str) -> tuple[Progress, int]:

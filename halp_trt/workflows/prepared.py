@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx
+from torch import nn
 
 from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.graphs.rewrite import rewrite
@@ -33,19 +34,23 @@ class Prepared:
         data: its pictures, None for none.
         model: its export.
         graph: its channel graph, with what the user froze.
+        teacher: the network that teaches it while it is fine-tuned; None for itself.
     """
 
     network: LoadedModel
     data: DataSet | None
     model: onnx.ModelProto
     graph: ChannelGraph
+    teacher: nn.Module | None = None
 
     def folded(self) -> onnx.ModelProto:
         """The export as engines are built from it, with all of its channels."""
         return rewrite(self.model, PruningPlan.dense(self.graph))
 
 
-def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str] = ()) -> Prepared:
+def prepare(
+    network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str] = (), teacher: nn.Module | None = None
+) -> Prepared:
     """Exports a network, compares the export with it, and traces it.
 
     Raises:
@@ -56,7 +61,7 @@ def prepare(network: LoadedModel, data: DataSet | None, *, frozen: Sequence[str]
     """
     model = checked_export(network.module, network.example)
     graph = trace(network.module, network.example, frozen=frozen, source=network.source, model=model)
-    return Prepared(network=network, data=data, model=model, graph=graph)
+    return Prepared(network=network, data=data, model=model, graph=graph, teacher=teacher)
 
 
 def with_trained(prepared: Prepared) -> Prepared:

@@ -27,8 +27,9 @@ from halp_trt.workflows.ledger import (
     write_rows,
     write_start,
 )
+from halp_trt.workflows.metrics import PRUNE, TUNE, Metrics
 from halp_trt.workflows.prune_job import PruneJob, Report, prepare, resumed, save_progress
-from halp_trt.workflows.prune_training import fine_tune, score_by_training
+from halp_trt.workflows.prune_training import fine_tune, score_by_training, step_row
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch
 from halp_trt.workflows.together import followed, led, scoring_with_all
@@ -64,8 +65,8 @@ def prune(
 ) -> PruningPlan:
     """Prunes a network to a budget and writes plan, weights, rewritten model and log into the run's folder.
 
-    The files of an earlier run stay in the folder until this run can no longer be refused. Of several processes that
-    train together the first calls this, and the others :func:`follow`.
+    The files of an earlier run stay in the folder until this run can no longer be refused. The first of several
+    processes calls this, and the others :func:`follow`.
 
     Args:
         subject: the network and its pictures.
@@ -81,8 +82,7 @@ def prune(
     Raises:
         InfeasibleBudgetError: the budget cannot be reached; names the lowest latency that can.
         NonFiniteError: weights, a loss or all gradients are not finite.
-        UsageError: Taylor saliency or fine-tuning is asked for without data, or the world's device does not compute in
-            the precision of training.
+        UsageError: data that saliency or fine-tuning needs are missing, or the device lacks the precision of training.
         ModelError: the network does not run on that device.
         ArtefactError: the checkpoint belongs to another request or network.
         LostProcessError: another process of the world is gone.
@@ -101,6 +101,7 @@ def prune(
     steps = _steps(job, state, measure, losses)
     begin()
     write_start(folder, subject, anew=not resume)
+    _cut_metrics(job, state)
     if not is_begun:
         save_progress(job, state)
     give_file(world, checkpoint_path(folder))
@@ -144,6 +145,15 @@ def _never(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
     raise AssertionError(f"the first process alone asks for latencies, not {list(specs)}")
 
 
+def _cut_metrics(job: PruneJob, state: Progress) -> None:
+    """Drops the rows of the metrics that are not of this run, or that it will write again."""
+    metrics, has_trained = Metrics(path=job.folder.metrics), job.folder.trained.name in job.subject.parents
+    if state.is_pruned:
+        metrics.cut(TUNE, state.num_tuned, has_trained=has_trained)
+    else:
+        metrics.cut(PRUNE, state.step.index * job.request.num_minibatches, has_trained=has_trained)
+
+
 def _measure(subject: Subject, stopwatch: Stopwatch) -> Measure:
     """A function that times the engine of a plan, built from the rewritten export."""
     return lambda plan: stopwatch(rewrite(subject.model, plan))
@@ -179,10 +189,13 @@ def _pruned(
     for step in steps:
         state = Progress(step=step)
         job.masking.apply(module, step.plan, job.optimizer)
-        rows.append(log_row(step, seconds=time.monotonic() - started, loss=losses.get(step.index)))
+        loss, seconds = losses.get(step.index), time.monotonic() - started
+        rows.append(log_row(step, seconds=seconds, loss=loss))
         started = time.monotonic()
         if job.world.is_first:
             write_rows(job.folder, rows)
+            if job.metrics is not None:
+                job.metrics.add(step_row(job.request, step.index, loss=loss, seconds=seconds))
             save_progress(job, state)
         note = f"{step.plan.latency_us / step.dense_us:.1%} of dense"
         if step.plan.removed_blocks:

@@ -16,12 +16,15 @@ from halp_trt.models.slim import slim
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import Lookup
 from halp_trt.planning.pricing import growing
+from halp_trt.training.course import Course
 from halp_trt.training.optimizer import make_optimizer
 from halp_trt.training.passes import Passes, passes_of
+from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import World
 from halp_trt.workflows.checkpoint import Progress, load_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import checkpoint_path, read_progress, write_progress
+from halp_trt.workflows.metrics import TUNE, Metrics, course_of
 from halp_trt.workflows.request import PruneRequest, Subject
 
 __all__ = ["PruneJob", "Report", "prepare", "resumed", "save_progress"]
@@ -42,9 +45,12 @@ class PruneJob:
         lookup: measurements of layers.
         scoring: scores the channels.
         masking: masks the pruned channels.
-        dense: the network before pruning; on the world's device if it teaches.
+        dense: the network before pruning.
+        teacher: the network that teaches while the pruned one is fine-tuned, on the world's device; None for none.
         optimizer: the network's optimiser; None without pictures.
         passes: the passes of its training; None without pictures.
+        course: the course of fine-tuning; None without pictures.
+        metrics: file of a row for each pruning step and epoch; None if no epoch is trained.
         world: this process among those that train.
         report: shows the progress.
     """
@@ -57,8 +63,11 @@ class PruneJob:
     scoring: Scoring
     masking: Masking
     dense: nn.Module
+    teacher: nn.Module | None
     optimizer: torch.optim.Optimizer | None
     passes: Passes | None
+    course: Course | None
+    metrics: Metrics | None
     world: World
     report: Report
 
@@ -77,15 +86,19 @@ def prepare(
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
-        ModelError: the network does not run on that device.
+        ModelError: the network or its teacher does not run on that device.
         UsageError: the saliency is asked for without data, or the device lacks the precision of training.
     """
-    has_pictures = subject.data is not None
+    has_pictures, train = subject.data is not None, request.train
+    metrics = Metrics(path=folder.metrics) if has_pictures and train.num_epochs > 0 else None
     scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
     check_finite(dict(subject.module.state_dict()), "the network")
     dense, module = copy.deepcopy(subject.module), subject.module
-    if request.train.distillation > 0 and has_pictures:
-        move(dense, world.device)
+    teacher = None
+    if train.distillation > 0 and has_pictures:
+        teacher = move(dense if subject.teacher is None else subject.teacher, world.device)
+    if teacher is not None and subject.teacher is not None:
+        check_runs(teacher, subject.example)
     check_runs(move(module, world.device), subject.example)
     return PruneJob(
         subject=subject,
@@ -96,11 +109,21 @@ def prepare(
         scoring=scoring,
         masking=get_masking(request.mask),
         dense=dense,
-        optimizer=make_optimizer(module, request.train) if has_pictures else None,
-        passes=passes_of(module, request.train, world) if has_pictures else None,
+        teacher=teacher,
+        optimizer=make_optimizer(module, train) if has_pictures else None,
+        passes=passes_of(module, train, world) if has_pictures else None,
+        course=_course(subject, train, metrics, world),
+        metrics=metrics,
         world=world,
         report=report,
     )
+
+
+def _course(subject: Subject, train: TrainSettings, metrics: Metrics | None, world: World) -> Course | None:
+    """The course of fine-tuning; None without pictures."""
+    if subject.data is None:
+        return None
+    return course_of(subject.data, train, phase=TUNE, metrics=metrics, world=world)
 
 
 def resumed(job: PruneJob) -> Progress:
@@ -115,7 +138,7 @@ def resumed(job: PruneJob) -> Progress:
         known.rewind(num_rows)
     if state.is_slim:
         slim(module, state.step.plan, job.optimizer)
-    load_checkpoint(checkpoint_path(job.folder), module, job.optimizer, job.passes)
+    load_checkpoint(checkpoint_path(job.folder), module, job.optimizer, job.passes, job.course)
     return state
 
 
@@ -130,4 +153,5 @@ def save_progress(job: PruneJob, state: Progress) -> None:
         module=job.subject.module,
         optimizer=job.optimizer,
         passes=job.passes,
+        course=job.course,
     )

@@ -31,6 +31,7 @@ from halp_trt.workflows.request import Subject
 from halp_trt.workflows.settings import Settings, TableSettings
 from halp_trt.workflows.stopwatch import Stopwatch, make_stopwatch
 from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.teacher import teacher_of
 from halp_trt.workflows.unprobed import warn_unprobed
 from halp_trt.workflows.world import world_of
 
@@ -111,6 +112,7 @@ def prune_run(
             model=prepared.model,
             data=prepared.data,
             parents={weights.name: sha256_file(weights)} if weights.exists() else {},
+            teacher=prepared.teacher,
         ),
         request,
         run,
@@ -162,7 +164,8 @@ def prune_alone(
     with claimed(run, recorded(settings), resume=resume, force=force, keeps_weights=True) as claim:
         network, data = network_of(settings, trained=claim.place.trained)
         check_shares(data, request.train, world or ALONE)
-        prepared = prepare(network, data, frozen=settings.prune.frozen)
+        teacher = teacher_of(settings, network, data)
+        prepared = prepare(network, data, frozen=settings.prune.frozen, teacher=teacher)
         plan = prune_run(prepared, settings, claim.place, progress, resume=claim.resume, world=world)
         claim.publish()
     return plan

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from halp_trt.models.masks.hard import mask
-from halp_trt.specs import PruningPlan, Saliency
+from halp_trt.report import units
+from halp_trt.specs import PruningPlan, Saliency, TrainingRow
 from halp_trt.store import save
 from halp_trt.tasks import lesson_of
 from halp_trt.training.batches import num_batches, num_steps, prefetched
@@ -16,9 +17,11 @@ from halp_trt.training.loop import Saving, train
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.step import train_step
 from halp_trt.workflows.checkpoint import Progress
+from halp_trt.workflows.metrics import PRUNE
 from halp_trt.workflows.prune_job import PruneJob, save_progress
+from halp_trt.workflows.request import PruneRequest
 
-__all__ = ["fine_tune", "score_by_training"]
+__all__ = ["fine_tune", "score_by_training", "step_row"]
 
 
 def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Callable[[PruningPlan], Saliency]:
@@ -53,7 +56,7 @@ def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward:
     is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
     with prefetched(data, request.train, numbers, job.world, pinned=is_on_gpu) as source:
         for number in numbers:
-            settings = _between(request.train, 1 + number // num_batches(data.num_train, request.train.batch_size))
+            settings = _between(request, 1 + number // num_batches(data.num_train, request.train.batch_size))
             loss = train_step(
                 module,
                 optimizer,
@@ -67,10 +70,27 @@ def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward:
     return loss
 
 
-def _between(train: TrainSettings, num_epochs: int) -> TrainSettings:
-    """Training between steps: at a constant tenth of the rate, as in the warm-up epoch in which HALP prunes."""
-    rate = train.learning_rate / 10
-    return replace(train, num_epochs=num_epochs, schedule="constant", warmup_fraction=0.0, learning_rate=rate)
+def _between(request: PruneRequest, num_epochs: int) -> TrainSettings:
+    """Training between steps: at a constant rate, as in the warm-up epoch in which HALP prunes."""
+    return replace(
+        request.train,
+        num_epochs=num_epochs,
+        schedule="constant",
+        warmup_fraction=0.0,
+        learning_rate=request.rate_between,
+    )
+
+
+def step_row(request: PruneRequest, index: int, *, loss: float | None, seconds: float) -> TrainingRow:
+    """The row of a pruning step in the metrics."""
+    return TrainingRow(
+        phase=PRUNE,
+        pruning_step=index,
+        step=index * request.num_minibatches,
+        loss=loss,
+        learning_rate=request.rate_between,
+        seconds=round(seconds, 3),
+    )
 
 
 def fine_tune(job: PruneJob, state: Progress) -> None:
@@ -79,21 +99,27 @@ def fine_tune(job: PruneJob, state: Progress) -> None:
     if data is None:
         module.eval()
         return
+    assert job.course is not None
+    course = job.course
     if not state.is_slim:
         mask(module, state.step.plan, job.optimizer)
     total = num_steps(data, settings)
+    course.begin(module)
 
     def after_step(done: int, loss: float) -> None:
         if not state.is_slim:
             mask(module, state.step.plan, job.optimizer)
-        job.report(done, total, f"fine-tuning, loss {loss:.3f}")
+        course.after_step(module, done, loss)
+        score = "" if course.score is None else f", {course.score.name} {units.score(course.score)}"
+        job.report(done, total, f"fine-tuning, loss {loss:.3f}{score}")
 
     train(
         module,
-        lesson_of(data, settings, teacher=job.dense if settings.distillation > 0 else None, world=job.world),
+        lesson_of(data, settings, teacher=job.teacher, world=job.world),
         optimizer=job.optimizer,
         start_step=state.num_tuned,
         after_step=after_step,
         saving=Saving(write=lambda done: save_progress(job, replace(state, num_tuned=done))),
         passes=job.passes,
     )
+    course.finish(module)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 
 from halp_trt import planning
@@ -14,13 +12,16 @@ from halp_trt.planning import Lookup, get_method
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Target
 from halp_trt.tasks.data import is_labelled
+from halp_trt.training.optimizer import get_optimizer
 from halp_trt.training.passes import Passes
-from halp_trt.training.settings import TrainSettings
+from halp_trt.training.settings import BEST
 from halp_trt.training.updates import get_update
 from halp_trt.workflows.precision import check_measurable, check_preparable
+from halp_trt.workflows.recipe import dense_training, fine_tuning, pruning_rate
 from halp_trt.workflows.request import PruneRequest
 from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.show import require_pages
+from halp_trt.workflows.teacher import check_taught
 from halp_trt.workflows.world import world_of
 
 __all__ = ["check_prunable", "check_reachable", "check_runnable", "request_of"]
@@ -31,15 +32,18 @@ def check_runnable(settings: Settings, runtime: Runtime, target: Target) -> None
 
     Raises:
         UsageError, RuntimeUnavailableError: as :func:`check_prunable`.
-        UsageError: the dense network would be trained on pictures without labels.
+        UsageError: the dense network would be trained on pictures without labels, or in a way that makes no sense.
         RuntimeUnavailableError: the runtime times no networks, or the packages that draw the report are missing.
     """
     check_prunable(settings, runtime, target)
-    if not is_labelled(settings.data.data) and not settings.network.weights and settings.train.train_epochs > 0:
+    trains_dense = not settings.network.weights and settings.train.train_epochs > 0
+    if trains_dense and not is_labelled(settings.data.data):
         raise UsageError(
             f"{settings.data.data} has no labels to train the dense network on; name its --weights, or set "
             f"--train-epochs 0"
         )
+    if trains_dense and settings.data.data != NO_DATA:
+        dense_training(settings.train, settings.tune, seed=settings.random.seed)
     entry = RUNTIMES.get(runtime.name)
     traits_of(runtime.name).check_times_networks((entry and entry.title) or runtime.name)
     require_pages()
@@ -53,7 +57,8 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
 
     Raises:
         UsageError: the settings do not make sense, their precision, saliency or fine-tuning lacks what it needs, a row
-            that they name is not of its kind, or the device that trains does not compute in the precision of training.
+            that they name is not of its kind, a teacher would teach nothing, or the device that trains does not compute
+            in the precision of training.
         RuntimeUnavailableError: a device or a package is missing.
     """
     has_pictures = settings.data.data != NO_DATA
@@ -67,7 +72,11 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
             f"{settings.data.data} has no labels to fine-tune on; set --distillation 1 to learn from the dense "
             f"network, or --epochs 0"
         )
-    get_method(request.method), get_masking(request.mask), get_update(request.train.update)
+    if request.train.keep == BEST and request.train.num_epochs > 0 and has_pictures and not has_labels:
+        raise UsageError(f"{settings.data.data} has no labels to find the best weights by; set --keep last")
+    check_taught(settings)
+    get_method(request.method), get_masking(request.mask)
+    get_update(request.train.update), get_optimizer(request.train.optimizer)
     Passes(request.train, torch.device(world_of(settings.tune).device))  # refuses what it cannot compute in
     return request
 
@@ -108,16 +117,8 @@ def request_of(settings: Settings) -> PruneRequest:
     prune, tune = settings.prune, settings.tune
     return PruneRequest(
         budget=prune.budget,
-        train=TrainSettings(
-            num_epochs=tune.epochs,
-            batch_size=tune.train_batch,
-            num_parts=tune.accumulate,
-            learning_rate=tune.tune_rate,
-            distillation=tune.distillation,
-            update=tune.update,
-            precision=cast(Any, tune.train_precision),
-            seed=settings.random.seed,
-        ),
+        train=fine_tuning(tune, seed=settings.random.seed),
+        between_rate=pruning_rate(tune),
         method=prune.method,
         saliency=prune.saliency,
         mask=prune.mask,

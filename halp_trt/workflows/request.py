@@ -29,8 +29,9 @@ class PruneRequest:
 
     Attributes:
         budget: budget of the engine's latency.
-        train: settings of the minibatches between steps (at a constant tenth of the learning rate, as the first warm-up
-            epoch in which HALP prunes) and of fine-tuning, whose epochs it counts.
+        train: settings of the minibatches between steps (at a constant learning rate, as in the first warm-up epoch, in
+            which HALP prunes) and of fine-tuning, whose epochs it counts.
+        between_rate: learning rate between steps; None for a tenth of the other.
         method: a key of ``METHODS``.
         saliency: a key of ``SALIENCIES``, or ``AUTO``.
         mask: a key of ``MASKS``.
@@ -43,6 +44,7 @@ class PruneRequest:
 
     budget: Budget
     train: TrainSettings = field(default_factory=lambda: TrainSettings(num_epochs=0, learning_rate=0.02))
+    between_rate: float | None = None
     method: str = DEFAULT_METHOD
     saliency: str = AUTO
     mask: str = "hard"
@@ -65,24 +67,31 @@ class PruneRequest:
         WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)  # refuses senseless ones
 
     @property
+    def rate_between(self) -> float:
+        """The learning rate of the minibatches between steps."""
+        return self.train.learning_rate / 10 if self.between_rate is None else self.between_rate
+
+    @property
     def limits(self) -> WidthLimits:
         """The limits on the part of a group that may be removed."""
         return WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)
 
     def fingerprint(self, subject: Subject) -> str:
-        """A digest of all that must be equal for a run to go on: request, network, frozen groups and pictures.
+        """A digest of all that must be equal for a run to go on: request, network, frozen groups, pictures, teacher.
 
         The precision of training and the parts of its batches may change, as device and processes may: fp16 may
-        overflow in the middle of a run, or memory run out.
+        overflow in the middle of a run, or memory run out. So may the epochs between scores by which nothing is chosen.
         """
         graph, data = subject.graph, subject.data
         rows = [
-            encode(replace(self, train=replace(self.train, precision="auto", num_parts=1))),
+            encode(replace(self, train=self.train.lasting)),
             graph.fingerprint,
             [[group.name, group.num_channels, group.prunable] for group in graph.groups],
             {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.module).items()},
             [data.name, data.fingerprint, data.num_train, data.task] if data is not None else [],
         ]
+        if subject.teacher is not None:
+            rows.append({name: sha256_bytes(array.tobytes()) for name, array in arrays_of(subject.teacher).items()})
         return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 
 
@@ -97,6 +106,7 @@ class Subject:
         model: its dense export.
         data: pictures, None for none.
         parents: names and SHA-256 of the files that the weights came from.
+        teacher: the network that teaches it while it is fine-tuned; None for the dense module.
     """
 
     module: nn.Module
@@ -105,6 +115,7 @@ class Subject:
     model: onnx.ModelProto
     data: DataSet | None
     parents: Mapping[str, str] = field(default_factory=dict)
+    teacher: nn.Module | None = None
 
 
 def arrays_of(module: nn.Module) -> dict[str, Array]:

@@ -28,6 +28,7 @@ from halp_trt.workflows.show import open_artefact, page_of
 from halp_trt.workflows.survey import Survey
 from halp_trt.workflows.table_stage import measure_table
 from halp_trt.workflows.target import find_target, table_of
+from halp_trt.workflows.teacher import teacher_of
 from halp_trt.workflows.train_stage import is_trained_here, train_dense
 from halp_trt.workflows.verify import Tolerances
 from halp_trt.workflows.verify_stage import verify_run
@@ -147,7 +148,8 @@ def _measure(
     is_new = is_trained_here(settings, run, resume=resume)
     network, data = network_of(settings, trained=None if is_new else run.trained)
     check_shares(data, request_of(settings).train, world)
-    prepared = prepare(network, data, frozen=settings.prune.frozen)
+    teacher = teacher_of(settings, network, data)
+    prepared = prepare(network, data, frozen=settings.prune.frozen, teacher=teacher)
     survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
     with hold(path):
         _, table = measure_table(

@@ -17,8 +17,9 @@ from halp_trt.planning.prunability import Prunability, prunability
 from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
 from halp_trt.report.shown import shown
-from halp_trt.specs import ChannelGraph, PruningPlan, Verification
-from halp_trt.store import encode, load, read_steps, read_table
+from halp_trt.report.training import describe_training
+from halp_trt.specs import ChannelGraph, PruningPlan, TrainingRow, Verification
+from halp_trt.store import encode, load, read_metrics, read_steps, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.parents import check_plan, weights_of
 from halp_trt.workflows.prunable import prunable_part
@@ -38,7 +39,7 @@ class Opened:
     Attributes:
         title: a heading.
         value: the artefact, None for a run's folder.
-        settings, plan, verification, table, log: parts of a run's folder, as far as it has them.
+        settings, plan, verification, table, log, metrics: parts of a run's folder, as far as it has them.
         prunability: what can be pruned of the network, where its graph is known.
     """
 
@@ -49,6 +50,7 @@ class Opened:
     verification: Verification | None = None
     table: LatencyTable | None = None
     log: tuple[Mapping[str, Any], ...] = field(default=())
+    metrics: tuple[TrainingRow, ...] = ()
     prunability: Prunability | None = None
 
     @property
@@ -63,6 +65,7 @@ class Opened:
             "verification": self.verification,
             "prunability": self.prunability,
             "log": list(self.log),
+            **({"metrics": list(self.metrics)} if self.metrics else {}),
         }
 
 
@@ -141,6 +144,7 @@ def open_artefact(path: Path) -> Opened:
         verification=verification,
         table=table,
         log=read_log(run.log),
+        metrics=read_metrics(run.metrics) if run.metrics.exists() else (),
         prunability=prunable_part(plan.graph, table) if plan is not None else None,
     )
 
@@ -167,6 +171,7 @@ def text_of(opened: Opened) -> str:
     if opened.value is not None:
         return describe(opened.value)
     parts = [shown(opened.title), describe_log(opened.log)]
+    parts += [describe_training(opened.metrics)] if opened.metrics else []
     parts += [describe(opened.plan)] if opened.plan is not None else []
     parts += [describe_prunability(opened.prunability)] if opened.prunability is not None else []
     parts += [describe(opened.verification)] if opened.verification is not None else []
@@ -210,6 +215,7 @@ def page_of(opened: Opened) -> str:
             plan=value if isinstance(value, PruningPlan) else opened.plan,
             table=value if isinstance(value, LatencyTable) else opened.table,
             log=opened.log,
+            metrics=opened.metrics,
             facts=facts,
             version=halp_trt.__version__,
             value=None if isinstance(value, Verification) else value,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
 
 from halp_trt.models.moving import check_runs, move
 from halp_trt.models.sources import LoadedModel
@@ -14,10 +13,11 @@ from halp_trt.store import save_tensors
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.devices import CPU
-from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import World
 from halp_trt.workflows.dense_training import SAVE_SECONDS, train_resumably
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.metrics import Metrics
+from halp_trt.workflows.recipe import dense_training
 from halp_trt.workflows.settings import NO_DATA, DenseTrainingSettings, FineTuningSettings, Settings
 from halp_trt.workflows.world import world_of
 
@@ -45,8 +45,8 @@ def train_dense(
 ) -> Score:
     """Trains the dense network in place and saves its weights in the run's folder.
 
-    It lies on the device that trains until it is scored, and on the CPU afterwards. Of several processes that train
-    together the first calls this, and the others :func:`follow_training`; None stands for one alone.
+    It lies on the device that trains until it is scored, and on the CPU afterwards. The first of several processes calls
+    this, and the others :func:`follow_training`.
 
     With ``resume``, a training that was killed goes on from its checkpoint to the same weights, bit for bit.
 
@@ -67,12 +67,13 @@ def train_dense(
     train_resumably(
         module,
         data,
-        _how(settings, tuning, seed),
+        dense_training(settings, tuning, seed=seed),
         run.dense_checkpoint,
         resume=resume,
         progress=progress,
         save_seconds=save_seconds,
         world=world,
+        metrics=Metrics(path=run.metrics),
     )
     module.zero_grad(set_to_none=True)
     save_tensors(run.trained, module.state_dict(), {"model": network.source, "data": data.name})
@@ -97,7 +98,7 @@ def follow_training(
         train_resumably(
             network.module,
             data,
-            _how(settings, tuning, seed),
+            dense_training(settings, tuning, seed=seed),
             RunFolder(path=Path(place)).dense_checkpoint,
             resume=False,
             progress=lambda done, total, loss: None,
@@ -105,16 +106,3 @@ def follow_training(
         )
     network.module.zero_grad(set_to_none=True)
     move(network.module, CPU)
-
-
-def _how(settings: DenseTrainingSettings, tuning: FineTuningSettings, seed: int) -> TrainSettings:
-    """The settings of the dense network's training as the loop takes them."""
-    return TrainSettings(
-        num_epochs=settings.train_epochs,
-        batch_size=tuning.train_batch,
-        num_parts=tuning.accumulate,
-        learning_rate=settings.train_rate,
-        update=tuning.update,
-        precision=cast(Any, tuning.train_precision),
-        seed=seed,
-    )

@@ -29,12 +29,13 @@ def duel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Duel:
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.syspath_prepend(str(ROOT))
-    brief = ("--network", "demo", "--budget", "60", "--seeds", "1", "--seconds", "0.3", "--timing", "0.3")
+    small = ("--network", "demo", "--budget", "60", "--seeds", "1", "--grid", "32")
+    brief = ("--seconds", "0.1", "--timing", "0.3")
     files = ("--work", str(tmp_path), "--result", str(tmp_path / "duel.json"))
 
     def run(*options: str) -> dict[str, Any]:
         source = ("--quick", "--data", "tests.benchmarks.colours:pictures")
-        monkeypatch.setattr(sys, "argv", ["benchmarks/duel.py", *source, *files, *brief, *options])
+        monkeypatch.setattr(sys, "argv", ["benchmarks/duel.py", *source, *files, *small, *brief, *options])
         runpy.run_path("benchmarks/duel.py", run_name="__main__")
         found: dict[str, Any] = json.loads((tmp_path / "duel.json").read_text())
         return found
@@ -68,7 +69,7 @@ def kernels(model: onnx.ModelProto) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("timed_briefly")
 def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path: Path, duel: Duel) -> None:
     first = duel("--method", *METHODS)
     cells = {cell["method"]: cell for cell in first["cells"]}

@@ -102,7 +102,7 @@ def test_an_experiment_that_was_cut_off_goes_on(module: Load, tmp_path: Path, mo
         "--samples",
         "20",
         "--gate-seconds",
-        "2",
+        "0.1",
     ]
 
     def run(*more: str) -> dict[str, Any]:

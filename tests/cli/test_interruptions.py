@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,18 +35,29 @@ BUILD = (
 )
 
 
-def _start(*arguments: str, preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def _start(*arguments: str) -> subprocess.Popen[str]:
     """The real command line in a process of its own, in which Ctrl-C works even where the tests' own ignores it."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if preexec is not None:
-            preexec()
-
-    command = [sys.executable, "-m", "halp_trt", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare, start_new_session=True
+        [sys.executable, "-m", "halp_trt", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
     )
+
+
+@contextmanager
+def _disk_of(num_bytes: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes, as where the disk is full."""
+    before, has_bytecode = resource.getrlimit(resource.RLIMIT_FSIZE), not sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python would keep the first bytes of it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = not has_bytecode
 
 
 def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -55,9 +67,14 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
 
 
 def _refusal(process: subprocess.Popen[str]) -> str:
-    """The sentence that a verb ended with."""
+    """The sentence that a process ended with."""
     out, err = process.communicate(timeout=600)
-    assert process.returncode == 2, err
+    return _sentence(process.returncode, out, err)
+
+
+def _sentence(code: int | None, out: str, err: str) -> str:
+    """The sentence that a verb ended with."""
+    assert code == 2, err
     assert "Traceback" not in err
     assert not out
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -117,23 +134,28 @@ def test_ctrl_c_while_pruning_keeps_every_finished_step(folder: Path, halp_trt: 
 
 
 @pytest.mark.parametrize("limit", [2_000, 8_000])
-def test_a_disk_that_fills_up_loses_one_row_at_most(limit: int, folder: Path, halp_trt: Callable[..., Result]) -> None:
-    asked = ("build-lut", *TINY, "--width-step", "1", "--out", "table.jsonl", "--max-probes", "150")
-    with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) as process:
-        assert "cannot write table.jsonl" in _refusal(process)
-    size = (folder / "table.jsonl").stat().st_size
-    assert size <= limit
+def test_a_disk_that_fills_up_loses_one_row_at_most(
+    limit: int, folder: Path, halp_trt: Callable[..., Result], table_of: Callable[..., Path]
+) -> None:
+    survey = (*TINY, "--width-step", "1", "--max-probes", "150")
+    whole, asked = read_table(table_of(*survey)), ("build-lut", *survey, "--out", "table.jsonl")
+    with _disk_of(limit):
+        refused = halp_trt(*asked)
+    assert "cannot write table.jsonl" in _sentence(refused.exit_code, refused.stdout, refused.stderr)
+    assert (folder / "table.jsonl").stat().st_size <= limit
     resumed = halp_trt(*asked, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert "torn last line" in resumed.stderr
-    assert halp_trt(*asked[:-4], "--out", "whole.jsonl", *asked[-2:]).exit_code == 0
-    assert dict(read_table(folder / "table.jsonl").rows) == dict(read_table(folder / "whole.jsonl").rows)
+    assert dict(read_table(folder / "table.jsonl").rows) == dict(whole.rows)
 
 
-def test_a_disk_too_small_for_weights_ends_pruning_in_one_sentence(folder: Path) -> None:
+def test_a_disk_too_small_for_weights_ends_pruning_in_one_sentence(
+    folder: Path, halp_trt: Callable[..., Result]
+) -> None:
     asked = ("prune", *TINY, "--pruning-steps", "2", "--minibatches", "2", "--epochs", "0", "--out", "run")
-    with _start(*asked, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))) as process:
-        assert "cannot write" in _refusal(process)
+    with _disk_of(9_000):
+        refused = halp_trt(*asked)
+    assert "cannot write" in _sentence(refused.exit_code, refused.stdout, refused.stderr)
     assert not [path for path in folder.rglob("*.tmp") if path.name.startswith(".")]
 
 

@@ -90,7 +90,7 @@ def digests(run: Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in RunFolder(path=run).files
-        if path.exists() and path.name != "log.jsonl"  # it has times
+        if path.exists() and path.name not in ("log.jsonl", "metrics.jsonl")  # they have times
     }
 
 

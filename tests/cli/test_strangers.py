@@ -157,7 +157,7 @@ def test_files_that_are_not_what_the_plan_names_are_refused(
     assert traces(place) == []
 
 
-@pytest.mark.parametrize("name", ["run.json", "plan.json", "verification.json", "log.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "plan.json", "verification.json", "log.jsonl", "metrics.jsonl"])
 def test_records_of_any_size_and_pipes_are_refused_at_once(place: Path, name: str) -> None:
     path = place / "run" / name
     path.touch()

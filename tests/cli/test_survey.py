@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
 
 Verb = Callable[..., Result]
 QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 0, "--train-batch", 32)
+FEW = (*TINY, "--width-step", 2, "--max-probes", 60)
 DEMO = ("--model", "demo", "--data", "none", "--classes", "10", "--input", "1x16x16", "--runtime", "synthetic")
 
 
@@ -88,9 +90,9 @@ def test_a_table_that_another_model_began_goes_on(halp_trt: Verb, folder: Path) 
     ],
 )
 def test_refining_measures_what_a_plan_chose(
-    halp_trt: Verb, folder: Path, arguments: tuple[str, ...], on_miss: str
+    halp_trt: Verb, folder: Path, table_of: Callable[..., Path], arguments: tuple[str, ...], on_miss: str
 ) -> None:
-    assert halp_trt("build-lut", *TINY, "--width-step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
+    shutil.copy(table_of(*FEW), folder / "t.jsonl")
     before = read_table(folder / "t.jsonl").rows
     asked = ("prune", *TINY, *QUICK, "--width-step", 2, "--method", "joint", "--lut", "t.jsonl", "--out", "run")
     pruned = halp_trt(*asked, *arguments, "--budget", "73%")
@@ -120,8 +122,10 @@ def test_whether_to_refine_is_a_setting(halp_trt: Verb, folder: Path) -> None:
     assert halp_trt("prune", *TINY, *QUICK).exit_code == 2
 
 
-def test_a_plan_is_made_from_a_survey_and_a_run_s_saliency(halp_trt: Verb, folder: Path) -> None:
-    assert halp_trt("build-lut", *TINY, "--width-step", 2, "--out", "t.jsonl", "--max-probes", 60).exit_code == 0
+def test_a_plan_is_made_from_a_survey_and_a_run_s_saliency(
+    halp_trt: Verb, folder: Path, table_of: Callable[..., Path]
+) -> None:
+    shutil.copy(table_of(*FEW), folder / "t.jsonl")
     pruned = halp_trt(
         "prune", *TINY, *QUICK, "--method", "joint", "--width-step", 2, "--lut", "t.jsonl", "--out", "run"
     )

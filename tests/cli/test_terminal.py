@@ -25,7 +25,7 @@ QUICK = ("--pruning-steps", "2", "--epochs", "1", "--train-batch", "32", "--widt
 PRUNE = ("-m", "halp_trt", "prune", *TINY, *QUICK)
 RUN = (
     "-m", "halp_trt", "run", *TINY, "--runtime", "onnxruntime", *QUICK, "--train-epochs", "1", "--minibatches", "1",
-    "--budget", "100%", "--timing-seconds", "0.1", "--seconds", "0.5",
+    "--budget", "100%", "--timing-seconds", "0.1", "--seconds", "0.1",
 )  # fmt: skip
 
 

@@ -80,9 +80,10 @@ def old_python() -> str:
             pytest.skip("NOT RUN: there is no python3.8, neither in ~/.pyenv/versions nor on PATH")
         if works(base, "import numpy"):
             return base
-        subprocess.run([base, "-m", "venv", "--clear", home], check=True, capture_output=True)
-        pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", NUMPY]
-        installed = subprocess.run(pip, capture_output=True, text=True)
+        subprocess.run([base, "-m", "venv", "--clear", "--without-pip", home], check=True, capture_output=True)
+        pip = [sys.executable, "-m", "pip", "--python", own, "install", "--quiet", "--disable-pip-version-check"]
+        wanted = ["--no-compile", "--only-binary", ":all:", NUMPY]
+        installed = subprocess.run([*pip, *wanted], capture_output=True, text=True)
         if installed.returncode != 0:
             pytest.skip(f"NOT RUN: {NUMPY} cannot be installed for {base}: {installed.stderr.strip()[-200:]}")
         return str(own)

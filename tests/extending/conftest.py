@@ -21,11 +21,13 @@ from halp_trt.runtimes import RUNTIMES
 from halp_trt.specs import PruningPlan
 from halp_trt.store import load
 from halp_trt.tasks import TASKS
+from halp_trt.training.optimizer import OPTIMIZERS
 from halp_trt.training.updates import UPDATES
+from tests.cli.conftest import exports_kept  # noqa: F401 (a fixture of this folder, too)
 
 HalpTrt = Callable[..., Result]
 Toy = Callable[[str], dict[str, Any]]
-REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, SALIENCIES, MASKS, UPDATES, TASKS, RUNTIMES, RESOURCES)
+REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, SALIENCIES, MASKS, UPDATES, OPTIMIZERS, TASKS, RUNTIMES, RESOURCES)
 
 
 @contextmanager

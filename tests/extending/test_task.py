@@ -24,7 +24,7 @@ DATA = "tests.extending.brightness"
 CHAIN = (
     "run", "--model", f"{DATA}:net", "--data", f"{DATA}:pictures", "--runtime", "onnxruntime", "--budget", "80%",
     "--width-step", "16", "--pruning-steps", "1", "--minibatches", "2", "--train-epochs", "12", "--train-batch", "32",
-    "--train-rate", "0.02", "--epochs", "1", "--timing-seconds", "0.1", "--seconds", "0.5",
+    "--train-rate", "0.02", "--epochs", "1", "--timing-seconds", "0.1", "--seconds", "0.1",
     "--lut", "table.jsonl", "--out", "run",
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,8 +17,21 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
 from halp_trt.planning import Step
 from halp_trt.planning.step import Timed
-from halp_trt.specs import Budget, PruningPlan, Saliency
-from halp_trt.store import append_history, encode, save, save_tensors, sha256_file, write_bytes, write_json
+from halp_trt.specs import Budget, PruningPlan, Saliency, Score
+from halp_trt.store import (
+    append_history,
+    encode,
+    save,
+    save_tensors,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_metrics,
+)
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.pictures import ArrayPictures
+from halp_trt.training.course import Course
+from halp_trt.training.settings import TrainSettings
 from halp_trt.workflows.checkpoint import Progress, PruneWords, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import Settings
@@ -25,7 +39,7 @@ from tests.report.bench_values import BASELINES, BENCH
 from tests.report.histories import history
 from tests.report.surveys import NET, surveyed
 from tests.report.test_trtexec import LAYERS, OLD_QUERIES
-from tests.report.values import GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
+from tests.report.values import GRAPH, LOG, METRICS, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
 
 WIDTHS = (1, 16, 16, 3)
 """Channels of the network's input, of its two convolutions and of its output."""
@@ -123,6 +137,16 @@ def _make_table(folder: Path) -> None:
     save(Saliency(scores=scores), folder / "saliency.json")
 
 
+def course() -> Course:
+    """The course of a training with averaged and best weights, one minibatch an epoch."""
+    four = ArrayPictures(pixels=np.zeros((4, 1, 8, 8), dtype=np.uint8), labels=np.zeros(4, dtype=np.int64))
+    data = DataSet(name="four", train=four, test=four, classes=("a", "b"), input_shape=(1, 8, 8), mean=(0,), std=(1,))
+    how = TrainSettings(num_epochs=2, batch_size=4, ema=0.9, score_every=1, keep="best")
+    return Course(
+        how, data, phase="tune", score=lambda _: Score(name="top-1", value=0.5, unit="fraction", num_examples=4)
+    )
+
+
 def _make_run(folder: Path) -> None:
     run, model, dense = RunFolder(path=folder), network(), module()
     graph = channel_graph(model, dense.state_dict(), source_name="demo")
@@ -137,6 +161,7 @@ def _make_run(folder: Path) -> None:
     save(VERIFICATION, run.verification)
     save(TABLE, folder / "table.jsonl")
     write_bytes(run.log, b"".join(json.dumps(row).encode() + b"\n" for row in LOG))
+    write_metrics(run.metrics, METRICS)
     settings = Settings.of(
         model="demo", input=(1, 8, 8), data="none", budget=Budget(fraction=0.7), lut=str(folder / "table.jsonl")
     )
@@ -147,7 +172,10 @@ def _make_run(folder: Path) -> None:
     optimizer = torch.optim.SGD(dense.parameters(), lr=0.1, momentum=0.9)
     dense(torch.zeros(1, 1, 8, 8)).sum().backward()
     optimizer.step()
-    save_checkpoint(folder / "checkpoint.safetensors", words, dense, optimizer)
+    told = course()
+    told.begin(dense)
+    told.after_step(dense, 1, 0.5)
+    save_checkpoint(folder / "checkpoint.safetensors", words, dense, optimizer, course=told)
     slimmed = slim(module(), plan)
     save_tensors(run.weights, slimmed.state_dict())
 

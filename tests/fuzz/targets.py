@@ -55,9 +55,13 @@ def _resume(path: Path) -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     progress, _ = read_progress(run, load(run.graph), fingerprint=samples.FINGERPRINT)
     read_rows(run, progress.step.index)
-    load_checkpoint(checkpoint_path(run), module, optimizer)
+    course = samples.course()
+    load_checkpoint(checkpoint_path(run), module, optimizer, course=course)
     module(torch.zeros(1, 1, 8, 8)).sum().backward()
     optimizer.step()
+    course.begin(module)
+    course.after_step(module, 2, 0.5)
+    course.finish(module)
 
 
 @parts.command("build")
@@ -194,7 +198,8 @@ def show(place: Place, rng: Random) -> Case:
 def show_run(place: Place, rng: Random) -> Case:
     """A run's folder is shown."""
     run = _run(place)
-    damage(run / rng.choice(("run.json", "plan.json", "verification.json", "log.jsonl", "table.jsonl")), rng)
+    names = ("run.json", "plan.json", "verification.json", "log.jsonl", "metrics.jsonl", "table.jsonl")
+    damage(run / rng.choice(names), rng)
     return _shown(place, run, rng)
 
 

@@ -191,7 +191,7 @@ def fenced(c: int, draw: Draw) -> tuple[nn.Module, int]:
         if kind == "einsum":
             return torch.einsum("nchw,cd->ndhw", x, self.matrix)
         if kind == "lstm":
-            return self.rnn(x.flatten(2).transpose(1, 2))[0].transpose(1, 2).reshape(x.shape)
+            return x * self.rnn(x.mean(2).transpose(1, 2))[0].transpose(1, 2).unsqueeze(2)
         if kind == "sort":
             return torch.topk(x, c, 1)[0]
         if kind == "grid":

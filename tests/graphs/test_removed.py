@@ -6,7 +6,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from halp_trt.graphs.network import channel_graph
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.slim import slim
-from halp_trt.models.sources import load_model
+from halp_trt.models.sources import import_torchvision, load_model
 from halp_trt.models.trial import uneven_plan
 from halp_trt.models.widen import unslim
 from halp_trt.planning.network import removable_blocks
@@ -30,13 +30,19 @@ from halp_trt.specs import ChannelGraph, PruningPlan
 
 pytestmark = pytest.mark.slow  # whole chains of verbs, large networks
 
-NETWORKS = {
-    "resnet20": "resnet20",
-    "resnet18": "torchvision:resnet18",
-    "resnet50": "torchvision:resnet50",
-    "mobilenet_v2": "torchvision:mobilenet_v2",
-    "mobilenet_v3": "torchvision:mobilenet_v3_small",
+
+def loaded(source: str) -> nn.Module:
+    return load_model(source, input_shape=(3, 32, 32), num_classes=10).module
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet20": partial(loaded, "resnet20"),
+    "resnet18": partial(loaded, "torchvision:resnet18"),
+    "resnet50": lambda: import_torchvision().models.resnet50(num_classes=10, width_per_group=16),
+    "mobilenet_v2": lambda: import_torchvision().models.mobilenet_v2(num_classes=10, width_mult=0.5),
+    "mobilenet_v3": partial(loaded, "torchvision:mobilenet_v3_small"),
 }
+"""Networks with the blocks of their names; large ones are narrow, since widths are not what is tried."""
 LEFT = {"resnet50": 1, "mobilenet_v2": 0}
 """Constants that stay when every second block goes, where few do: one ends in a stage whose next block is padded."""
 PICTURE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -46,7 +52,7 @@ PICTURE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 def network(name: str) -> tuple[nn.Module, onnx.ModelProto, ChannelGraph]:
     """A network whose batch norms shift, as trained ones do, its export and its graph."""
     torch.manual_seed(0)
-    net = load_model(NETWORKS[name], input_shape=(3, 32, 32), num_classes=10).module.eval()
+    net = NETWORKS[name]().eval()
     for child in net.modules():
         if isinstance(child, nn.BatchNorm2d):
             nn.init.normal_(child.bias, 0, 0.3)

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from halp_trt.report import run_plots, staircase_plots
+from halp_trt.report import run_plots, staircase_plots, training_plots
 from halp_trt.report.page import Evidence, render
-from tests.report.values import GRAPH, LOG, PLAN, TABLE, VERIFICATION
+from halp_trt.report.training import describe_training
+from halp_trt.specs import Score
+from tests.report.values import GRAPH, LOG, METRICS, PLAN, TABLE, VERIFICATION
 
 WHOLE = Evidence(
     title="net on pictures",
@@ -18,6 +20,7 @@ WHOLE = Evidence(
     plan=PLAN,
     table=TABLE,
     log=LOG,
+    metrics=METRICS,
     facts={"seed": "0"},
     version="9",
 )
@@ -49,11 +52,12 @@ def test_a_whole_page_shows_everything() -> None:
     assert titles == [
         "Dense against pruned",
         "Step by step to the budget",
+        "How it was trained",
         "Where the channels went",
         "Predicted and measured, layer by layer",
         "Measured staircases",
     ]
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert "2.00×" in page
 
 
@@ -110,5 +114,40 @@ def test_single_artefacts_have_pages_too(evidence: Evidence, num_figures: int) -
 
 def test_figures_without_content_are_left_out() -> None:
     assert run_plots.steps_figure([]) is None
+    assert training_plots.training_figure([]) is None
+    assert training_plots.training_figure([replace(METRICS[0], loss=None, score=None)]) is None
     assert run_plots.layers_figure(replace(VERIFICATION, layers=())) is None
     assert staircase_plots.staircases_figure(replace(TABLE, rows=dict(list(TABLE.rows.items())[:2]))) is None
+
+
+def test_curves_of_training_tell_their_numbers() -> None:
+    picture = training_plots.training_figure(METRICS)
+    assert picture is not None
+    titles = [title.splitlines() for title in re.findall(r'class="tip".*?<title>(.*?)</title>', picture, re.DOTALL)]
+    assert len(titles) == len(METRICS) + 4, "every loss, and every score"
+    assert ["dense training, epoch 2", "22 minibatches", "loss 1.1", "top-1 90.00 %", "learning rate 0.05"] in titles
+    assert ["pruning, step 2", "40 minibatches", "loss 0.9", "learning rate 0.002"] in titles
+    assert ">top-1 in %<" in picture
+    places = [float(x) for x in re.findall(r'class="tip" cx="([\d.]+)"', picture)][: len(METRICS)]
+    assert places == sorted(set(places)), "phases follow each other"
+
+
+def test_curves_need_neither_a_score_nor_a_share() -> None:
+    unscored = training_plots.training_figure([replace(row, score=None) for row in METRICS])
+    assert unscored is not None
+    assert unscored.count('class="tip"') == len(METRICS)
+    pixels = Score(name="<off>", value=3.0, unit="px", num_examples=9, higher_is_better=False)
+    picture = training_plots.training_figure([replace(METRICS[0], score=pixels, loss=None)])
+    assert picture is not None
+    assert "&lt;off&gt; in px" in picture
+    assert "<off>" not in picture
+
+
+def test_trainings_are_told_in_words() -> None:
+    lines = [line.split("  ") for line in describe_training(METRICS).splitlines()]
+    cells = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
+    assert cells["train"] == ["2", "22", "1.1", "top-1 90.00 %", "top-1 90.00 %"]
+    assert cells["prune"] == ["–", "40", "0.9", "–", "–"]
+    assert cells["tune"][-2:] == ["top-1 89.00 %", "top-1 89.00 %"]
+    best_first = [METRICS[1], replace(METRICS[0], epoch=3)]
+    assert describe_training(best_first).splitlines()[-1].endswith("top-1 60.00 %  top-1 90.00 %")

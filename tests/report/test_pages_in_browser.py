@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from halp_trt.gate.trtexec import LayerProfile, LayerProfiles, QueryRun, QueryRuns, TimedLayer
-from halp_trt.report.page import render
+from halp_trt.report.page import Evidence, render
 from halp_trt.solvers.answer import Sweep
 from halp_trt.specs import Budget
 from halp_trt.workflows.plan import PlanRequest, sweep
 from halp_trt.workflows.show import Opened, open_artefact, page_of
 from tests.report.histories import history
 from tests.report.test_page import WHOLE
+from tests.report.values import METRICS
 
 ROOT = Path(__file__).parents[2]
 LUT = next((ROOT / "luts").glob("*.jsonl"))
@@ -49,6 +50,7 @@ def _layers(folder: Path) -> str:
 
 PAGES: dict[str, Callable[[Path], str]] = {
     "report": lambda folder: render(WHOLE),
+    "training": lambda folder: render(Evidence(title="a training", metrics=METRICS)),
     "table": lambda folder: page_of(open_artefact(LUT)),
     "frontier": lambda folder: page_of(Opened(title="Frontier", value=frontier(folder))),
     "history": lambda folder: page_of(Opened(title="history.jsonl", value=history())),
@@ -151,6 +153,7 @@ def test_the_checks_find_what_is_wrong(browser: Any, tmp_path: Path) -> None:
     ("name", "expected"),
     [
         ("report", "output channels"),
+        ("training", "learning rate"),
         ("table", "±"),
         ("frontier", "saliency"),
         ("history", "images/s"),

@@ -19,6 +19,7 @@ from halp_trt.specs import (
     Score,
     Target,
     TimingProtocol,
+    TrainingRow,
     Verification,
 )
 
@@ -41,6 +42,10 @@ def _conv(in_channels: int, out_channels: int) -> LayerSpec:
         operator="Conv", in_channels=in_channels, out_channels=out_channels, in_size=(8, 8), kernel_size=(3, 3),
         stride=(1, 1), padding=(1, 1, 1, 1), epilogue=("Relu",),
     )  # fmt: skip
+
+
+def _score(value: float) -> Score:
+    return Score(name="top-1", value=value, unit="fraction", num_examples=100)
 
 
 GRAPH = ChannelGraph(
@@ -102,4 +107,12 @@ VERIFICATION = Verification(
 LOG = (
     {"step": 1, "budget_us": 80.0, "latency_us": 78.0, "dense_us": 100.0, "loss": 0.7},
     {"step": 2, "budget_us": 60.0, "latency_us": 58.5, "dense_us": 100.0, "loss": 0.9},
+)
+METRICS = (
+    TrainingRow(phase="train", epoch=1, step=11, loss=1.9, learning_rate=0.1, score=_score(0.6)),
+    TrainingRow(phase="train", epoch=2, step=22, loss=1.1, learning_rate=0.05, score=_score(0.9)),
+    TrainingRow(phase="prune", pruning_step=1, step=20, loss=0.7, learning_rate=0.002),
+    TrainingRow(phase="prune", pruning_step=2, step=40, loss=0.9, learning_rate=0.002),
+    TrainingRow(phase="tune", epoch=1, step=11, loss=0.8, learning_rate=0.02, score=_score(0.86)),
+    TrainingRow(phase="tune", epoch=2, step=22, loss=0.6, learning_rate=0.01, score=_score(0.89)),
 )

@@ -15,7 +15,7 @@ from halp_trt.specs import Budget, PruningPlan
 from halp_trt.store import save, save_tensors, write_bytes
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import Settings
-from tests.cli.conftest import folder, halp_trt  # noqa: F401 (fixtures of this folder, too)
+from tests.cli.conftest import exports_kept, folder, halp_trt  # noqa: F401 (fixtures of this folder, too)
 
 
 @dataclass(frozen=True, kw_only=True)

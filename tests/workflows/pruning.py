@@ -125,8 +125,10 @@ def _write(pipe: int, letter: str) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    data, table = pictures(64), folder / "table.jsonl"
-    asked = replace(REQUEST, train=replace(REQUEST.train, batch_size=16))
+    few, table = pictures(64), folder / "table.jsonl"
+    data = replace(few, test=few.train)
+    train = replace(REQUEST.train, batch_size=16, ema=0.9, score_every=1, keep="best")
+    asked = replace(REQUEST, train=train)
     subject(data)
 
     def work(name: str, beat: Callable[[str], None]) -> None:

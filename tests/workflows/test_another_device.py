@@ -43,7 +43,9 @@ pytestmark = pytest.mark.slow
 FORMULA: Lookup = formula_lookup(lambda spec: synthetic.latency_us(spec, 1))
 ASKED = replace(
     REQUEST,
-    train=TrainSettings(num_epochs=1, batch_size=32, learning_rate=0.02, precision="fp32", distillation=0.3),
+    train=TrainSettings(
+        num_epochs=1, batch_size=32, learning_rate=0.02, precision="fp32", distillation=0.3, ema=0.9, score_every=1
+    ),
     num_steps=2,
     num_minibatches=2,
 )

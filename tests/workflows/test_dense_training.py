@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from halp_trt.errors import ArtefactError
-from halp_trt.store import load_tensors, write_bytes
+from halp_trt.specs import TrainingRow
+from halp_trt.store import load_tensors, read_metrics, write_bytes
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.train_stage import is_trained_here
@@ -38,6 +40,11 @@ def bits(run: RunFolder) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in load_tensors(run.trained).items()}
 
 
+def rows(run: RunFolder) -> list[TrainingRow]:
+    """The metrics without their seconds."""
+    return [replace(row, seconds=0.0) for row in read_metrics(run.metrics)]
+
+
 def ignored(done: int, total: int, loss: float) -> None:
     """Shows nothing."""
 
@@ -58,6 +65,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     for number in range(len(SAVE_SECONDS)):
         run = RunFolder(path=tmp_path / f"killed{number}")
         assert bits(run) == whole
+        assert rows(run) == rows(RunFolder(path=tmp_path / "whole"))
         assert not run.dense_checkpoint.exists()
 
 

@@ -26,8 +26,8 @@ from halp_trt.models.slim import slim
 from halp_trt.models.widen import unslim
 from halp_trt.planning import Lookup, counts_latency_us
 from halp_trt.runtimes import get_runtime, synthetic
-from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement
-from halp_trt.store import load, load_tensors, read_table
+from halp_trt.specs import Budget, ChannelGraph, LayerSpec, Measurement, TrainingRow
+from halp_trt.store import load, load_tensors, read_metrics, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import checkpoint_path
 from halp_trt.workflows.measurer import Measurer
@@ -44,6 +44,10 @@ ROOT = Path(__file__).parents[2]
 def log_rows(run: RunFolder) -> list[dict[str, object]]:
     rows = [json.loads(line) for line in run.log.read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def metrics_rows(run: RunFolder) -> list[TrainingRow]:
+    return [replace(row, seconds=0.0) for row in read_metrics(run.metrics)]
 
 
 # ---- kills ----------------------------------------------------------------------------------------------------------
@@ -66,6 +70,8 @@ def test_a_killed_run_resumes_to_the_same_plan_and_weights(tmp_path: Path) -> No
     assert killed.weights.read_bytes() == whole.weights.read_bytes()
     assert killed.pruned_model.read_bytes() == whole.pruned_model.read_bytes()
     assert log_rows(killed) == log_rows(whole)
+    assert metrics_rows(killed) == metrics_rows(whole)
+    assert len(metrics_rows(whole)) == REQUEST.num_steps + REQUEST.train.num_epochs
     assert len(log_rows(whole)) == REQUEST.num_steps
     for row in log_rows(whole):
         assert row["value"] <= row["bound"]

@@ -18,7 +18,14 @@ from halp_trt.workflows.train_stage import train_dense
 from tests.workflows.pruning import run_killed
 
 SETTINGS = Settings.of(
-    model="tests.cli.tiny:net", data="tests.cli.tiny:pictures", train_epochs=12, train_batch=8, train_rate=0.05, seed=5
+    model="tests.cli.tiny:net",
+    data="tests.cli.tiny:pictures",
+    train_epochs=12,
+    train_batch=8,
+    train_rate=0.05,
+    ema=0.9,
+    keep="best",
+    seed=5,
 )
 MOMENTS = ("s", "sss", "se", "ss", "sssss", "e", "ssss", "s", "se", "ss")
 """When to kill: once so many steps (``s``) were done in a row, or an epoch's last one (``e``) was, a little later."""

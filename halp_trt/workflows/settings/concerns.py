@@ -16,7 +16,8 @@ from halp_trt.tasks import TASKS
 from halp_trt.tasks.preparation import AUTO as AUTO_PREPARATION
 from halp_trt.tasks.preparation import INTERPOLATIONS, preparation_names
 from halp_trt.training.devices import AUTO as ANY_DEVICE
-from halp_trt.training.settings import STEP_PRECISIONS
+from halp_trt.training.optimizer import OPTIMIZERS
+from halp_trt.training.settings import KEPT, LAST, STEP_PRECISIONS
 from halp_trt.training.updates import UPDATES
 from halp_trt.workflows.settings.option import Concern, option
 
@@ -45,6 +46,8 @@ _MOST_STEPS = 1_000
 _MOST_EPOCHS = 100_000
 _MOST_MINIBATCHES = 10**6
 _MOST_CHANNELS = 2**16
+_MOST_RATE = 10.0
+"""A learning rate of large batches may lie above 1."""
 _MOST_SECONDS = 86_400.0
 """A day."""
 _MOST_NUMBERS = 2**30
@@ -208,15 +211,27 @@ class DenseTrainingSettings(Concern):
     train_epochs: int = option(
         8, "Epochs of training the dense network, if no weights are given.", least=0, most=_MOST_EPOCHS
     )
-    train_rate: float = option(0.1, "Peak learning rate of that training.", least=0, most=1)
+    train_rate: float = option(0.1, "Peak learning rate of that training.", least=0, most=_MOST_RATE)
+
+
+def _check_below_one(value: float) -> None:
+    if value >= 1:
+        raise UsageError(f"a decay of {value:g} would never let go; expected a number from 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuningSettings(Concern):
-    """Training between the pruning steps and after the last one."""
+    """Training between the pruning steps and after the last one, and what all trainings of a run have in common."""
 
     epochs: int = option(8, "Epochs of fine-tuning after the last step.", least=0, most=_MOST_EPOCHS)
-    tune_rate: float = option(0.02, "Learning rate while pruning and fine-tuning.", least=0, most=1)
+    tune_rate: float = option(0.02, "Peak learning rate of fine-tuning.", least=0, most=_MOST_RATE)
+    prune_rate: float | None = option(
+        None,
+        "Learning rate between the pruning steps; by default a tenth of --tune-rate.",
+        least=0,
+        most=_MOST_RATE,
+        is_above_least=True,
+    )
     train_batch: int = option(128, "Pictures in one training step.", least=1, most=_MOST_PICTURES)
     accumulate: int = option(
         1,
@@ -225,10 +240,22 @@ class FineTuningSettings(Concern):
         most=_MOST_PICTURES,
     )
     distillation: float = option(
-        0.0, "Weight of the dense network's outputs in the loss of fine-tuning, 0 to 1.", least=0, most=1
+        0.0,
+        "Weight of a teacher's outputs in the loss of fine-tuning, 0 to 1; the teacher is --teacher, else the dense "
+        "network.",
+        least=0,
+        most=1,
     )
+    teacher: str = option(
+        "",
+        "The network that teaches, by --distillation: a source as for --model; by default the dense network.",
+        may_be_code=True,
+    )
+    teacher_weights: str = option("", "The teacher's trained weights, as for --weights.", is_path=True)
     update: str = option(
-        "sgd", "The rule by which gradients change the weights, in every training of a run.", choices=UPDATES
+        "sgd",
+        "The rule by which gradients change the weights, in every training of a run; sgd is one step of the optimiser.",
+        choices=UPDATES,
     )
     train_device: str = option(
         ANY_DEVICE,
@@ -241,6 +268,44 @@ class FineTuningSettings(Concern):
         choices=STEP_PRECISIONS,
     )
     compile: bool = option(False, "Compile the forward pass of training steps with torch.compile.")
+    optimizer: str = option("sgd", "The optimiser; sgd has Nesterov's momentum.", choices=OPTIMIZERS)
+    momentum: float = option(
+        0.9,
+        "Momentum of SGD, or decay of AdamW's first moment.",
+        least=0,
+        most=1,
+        check=_check_below_one,
+    )
+    weight_decay: float = option(
+        5e-4, "Weight decay of all parameters but one-dimensional ones (batch norm, biases).", least=0, most=1
+    )
+    label_smoothing: float = option(0.1, "Share of a label that is spread over all classes.", least=0, most=1)
+    warmup_epochs: float | None = option(
+        None,
+        "Epochs in which the learning rate climbs to its peak; by default a tenth of the training.",
+        least=0,
+        most=_MOST_EPOCHS,
+    )
+    rate_batch: int | None = option(
+        None,
+        "The batch size that the learning rates are stated for; they are scaled in proportion to --train-batch. By "
+        "default they are taken as they are.",
+        least=1,
+        most=_MOST_PICTURES,
+    )
+    ema: float = option(
+        0.0,
+        "Decay of an exponential moving average of the weights, which is the training's result; 0 for none.",
+        least=0,
+        most=1,
+        check=_check_below_one,
+    )
+    score_every: int = option(
+        1, "Epochs between two scores on the test pictures, for metrics.jsonl; 0 for none.", least=0, most=_MOST_EPOCHS
+    )
+    keep: str = option(
+        LAST, "The weights that are a training's result: the last ones, or those with the best score.", choices=KEPT
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
