@@ -72,7 +72,7 @@ class Passes:
 
     @property
     def manner(self) -> str:
-        """The number format, the processes and the parts of batches, in words: all that bits depend on beside settings."""
+        """The number format, the processes and the parts of batches, in words: bits depend on them."""
         several = (("processes", self._world.size), ("parts", self._num_parts))
         return " ".join([self.precision, *(f"in {number} {name}" for name, number in several if number > 1)])
 

@@ -45,8 +45,8 @@ def train_dense(
 ) -> Score:
     """Trains the dense network in place and saves its weights in the run's folder.
 
-    It lies on the device that trains until it is scored, and on the CPU afterwards. The first of several processes calls
-    this, and the others :func:`follow_training`.
+    It lies on the device that trains until it is scored, and on the CPU afterwards. The first of several processes
+    calls this, and the others :func:`follow_training`.
 
     With ``resume``, a training that was killed goes on from its checkpoint to the same weights, bit for bit.
 
