@@ -179,7 +179,8 @@ def joined(launch: Launch, device: str) -> Iterator[Link]:
             f"{launch.size} processes cannot train together on {device}; expected one of {', '.join(_BACKENDS)}"
         )
     if kind != "cpu":
-        torch.accelerator.set_device_index(torch.device(device).index or 0)
+        choose = getattr(torch.accelerator, "set_device_index", None) or torch.accelerator.set_device_idx  # before 2.8
+        choose(torch.device(device).index or 0)
     try:
         store, _, _ = next(rendezvous("env://", rank=launch.rank, world_size=launch.size))
         dist.init_process_group(
