@@ -78,7 +78,7 @@ class YoloLike(nn.Module):
         deep = self.deep(middle)
         fine = self.join(torch.cat([self.up(deep), middle], dim=1))
         coarse = self.again(torch.cat([self.down(fine), deep], dim=1))
-        rows = [head(x).flatten(2).transpose(1, 2) for head, x in zip(self.heads, (fine, coarse))]
+        rows = [head(x).flatten(2).transpose(1, 2) for head, x in zip(self.heads, (fine, coarse), strict=True)]
         found = torch.cat(rows, dim=1)
         return {"boxes": found[..., :4], "classes": found[..., 4:]}
 
@@ -100,9 +100,12 @@ class Reader:
     def loss(self, outputs, boxes, labels):
         found, logits = self.boxes_of(outputs["boxes"]), outputs["classes"].float()
         wanted, overlaps = torch.zeros_like(logits), []
-        centres, level = torch.from_numpy(self.centres).to(logits.device), torch.from_numpy(self.level).to(logits.device)
-        for number, (own, names) in enumerate(zip(boxes, labels)):
-            for box, name in zip(own, names):
+        centres, level = (
+            torch.from_numpy(self.centres).to(logits.device),
+            torch.from_numpy(self.level).to(logits.device),
+        )
+        for number, (own, names) in enumerate(zip(boxes, labels, strict=True)):
+            for box, name in zip(own, names, strict=True):
                 middle, side = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()
                 low, high = (torch.tensor([reach[i] for reach in REACHES], device=logits.device)[level] for i in (0, 1))
                 off = (centres - middle).abs()

@@ -26,7 +26,9 @@ from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
 
 __all__ = ["LoadedModel", "is_own_network", "load_model"]
 
-_EXPECTED = f"torchvision:NAME, torchvision-detection:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+_EXPECTED = (
+    f"torchvision:NAME, torchvision-detection:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+)
 """Forms of a source string, for errors."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 """Prefixes of auxiliary classifiers, which exist for training alone; engines do not have them."""
@@ -168,7 +170,9 @@ def _segmenter(
     models = import_torchvision().models
     known: list[str] = models.list_models(module=models.segmentation)
     if name not in known:
-        raise ModelError(f"torchvision has no segmenter {name!r}; {_close(name, known)}expected one of {', '.join(known)}")
+        raise ModelError(
+            f"torchvision has no segmenter {name!r}; {_close(name, known)}expected one of {', '.join(known)}"
+        )
     try:
         module: nn.Module = models.get_model(
             name, weights=None, weights_backbone=None, num_classes=21 if num_classes is None else num_classes
@@ -202,15 +206,15 @@ def _from_timm(
     return module, tuple(config.get("input_size", (3, 224, 224)))
 
 
-_PACKAGES: Mapping[
-    str, Callable[[str, int | None, tuple[int, ...] | None], tuple[nn.Module, tuple[int, ...]]]
-] = MappingProxyType(
-    {
-        "torchvision": _from_torchvision,
-        "torchvision-detection": _detector,
-        "torchvision-segmentation": _segmenter,
-        "timm": _from_timm,
-    }
+_PACKAGES: Mapping[str, Callable[[str, int | None, tuple[int, ...] | None], tuple[nn.Module, tuple[int, ...]]]] = (
+    MappingProxyType(
+        {
+            "torchvision": _from_torchvision,
+            "torchvision-detection": _detector,
+            "torchvision-segmentation": _segmenter,
+            "timm": _from_timm,
+        }
+    )
 )
 """The packages whose networks a source string names: ``timm:NAME``."""
 

@@ -1,8 +1,9 @@
-"""U-Net, a network from pictures to a class for every pixel (arXiv 1505.04597), with batch norm and padded convolutions."""
+"""U-Net, a network from pictures to a class for every pixel (arXiv 1505.04597), with batch norm and padding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_twice(a, b) for a, b in zip(inside, widths, strict=False))
         self.pool = nn.MaxPool2d(2)
         wide = list(reversed(widths))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in zip(wide, wide[1:], strict=False))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_twice(2 * b, b) for b in wide[1:])
         self.classifier = nn.Conv2d(widths[0], num_classes, 1)
 

@@ -145,7 +145,13 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
 ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"demo": (1, 24, 24), "ssd-resnet18": (3, 300, 300), "ssd512-resnet50": (3, 512, 512), "fastestdet": (3, 352, 352), "unet": (3, 320, 320)}
+    {
+        "demo": (1, 24, 24),
+        "ssd-resnet18": (3, 300, 300),
+        "ssd512-resnet50": (3, 512, 512),
+        "fastestdet": (3, 352, 352),
+        "unet": (3, 320, 320),
+    }
     | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )
 """Channels, height and width of each network's input by default."""

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from halp_trt.training.settings import TrainSettings
     from halp_trt.training.step import Lesson
 
-__all__ = ["CLASSIFICATION", "COCO_DETECTION", "DETECTION", "SEGMENTATION", "TASKS", "UNLABELLED", "Outputs", "Task", "lesson_of", "task_of"]
+__all__ = [
+    "CLASSIFICATION",
+    "COCO_DETECTION",
+    "DETECTION",
+    "SEGMENTATION",
+    "TASKS",
+    "UNLABELLED",
+    "Outputs",
+    "Task",
+    "lesson_of",
+    "task_of",
+]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 """Raw outputs of a batch by name, in the network's order. Names are keys of its mappings and positions in its tuples,

@@ -35,7 +35,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedPictures:
-    """Pictures and their masks, decoded on every read and resized as a whole; half of the training pictures are flipped.
+    """Pictures and their masks, decoded on every read and resized as a whole; half of those for training are flipped.
 
     Attributes:
         files, masks: paths of the pictures, and of the PNG masks, whose values are classes.
@@ -64,7 +64,7 @@ class MaskedPictures:
     def draw(
         self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """What :meth:`read` gives, each picture and its mask flipped or not as its seed says."""
+        """The pixels and classes as ``read`` gives them, each picture flipped or not, as its seed says."""
         return self._read(indices, [bool(np.random.default_rng(seed).integers(2)) for seed in seeds])
 
     def _read(
@@ -144,7 +144,9 @@ def load_masks(reading: SourceOptions) -> DataSet:
         mean=(sum(_MEAN) / 3,) if is_grey else _MEAN,
         std=(sum(_STD) / 3,) if is_grey else _STD,
         task=SEGMENTATION,
-        fingerprint="" if reading.is_glance else _fingerprint(classes, [*train.files, *train.masks, *test.files, *test.masks]),
+        fingerprint=""
+        if reading.is_glance
+        else _fingerprint(classes, [*train.files, *train.masks, *test.files, *test.masks]),
     )
 
 
@@ -159,7 +161,10 @@ def _split(path: Path, names: Sequence[str]) -> tuple[list[Path], list[Path], st
         raise DataError(f"{lists / name}.txt names no picture; expected one name in a line")
     files, masks = [], []
     for stem in stems:
-        found = next((path / f"JPEGImages/{stem}{end}" for end in _PICTURES if (path / f"JPEGImages/{stem}{end}").is_file()), None)
+        found = next(
+            (path / f"JPEGImages/{stem}{end}" for end in _PICTURES if (path / f"JPEGImages/{stem}{end}").is_file()),
+            None,
+        )
         mask = path / f"SegmentationClass/{stem}.png"
         if found is None or not mask.is_file():
             missing = mask if found is not None else path / f"JPEGImages/{stem}.jpg"

@@ -47,12 +47,12 @@ class Segmentation:
         wanted = targets.long()
         is_counted = wanted != IGNORED
         entropy = F.cross_entropy(_resized(logits, wanted.shape[1:]), wanted, ignore_index=IGNORED, reduction="sum")
-        loss = entropy / is_counted.sum().clamp(min=1)
+        loss: torch.Tensor = entropy / is_counted.sum().clamp(min=1)
         if taught is None:
             return loss
         theirs = F.softmax(self._logits(flatten(taught)) / settings.temperature, dim=1)
         own = F.log_softmax(logits / settings.temperature, dim=1)
-        soft = F.kl_div(own, theirs, reduction="none").sum(dim=1).mean() * settings.temperature**2
+        soft: torch.Tensor = F.kl_div(own, theirs, reduction="none").sum(dim=1).mean() * settings.temperature**2
         return (1 - settings.distillation) * loss + settings.distillation * soft
 
     def predict(self, outputs: Outputs) -> npt.NDArray[np.int64]:

@@ -25,7 +25,12 @@ BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.55, 0.1, 0.95, 0.4]])
 def small() -> Ssd:
     torch.manual_seed(0)
     backbone = nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 4, 1), nn.BatchNorm2d(32), nn.ReLU()
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 4, 1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
     )
     return Ssd(backbone, 2, (64, 64), extras=((16, 32),))
 
@@ -84,7 +89,9 @@ def test_fastestdet_learns_what_it_reads() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+@pytest.mark.parametrize(
+    "name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+)
 def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None:
     from torchvision.models import get_model
 
@@ -102,7 +109,11 @@ def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None
     boxes, scores = head.read(outputs)
     assert boxes.shape[:2] == scores.shape[:2]
     assert scores.shape[2] == 3
-    loss = head.loss(loaded.module.train()(pictures.repeat(2, 1, 1, 1)), [BOXES, BOXES[:0]], [torch.tensor([0, 2]), torch.zeros(0, dtype=torch.int64)])
+    loss = head.loss(
+        loaded.module.train()(pictures.repeat(2, 1, 1, 1)),
+        [BOXES, BOXES[:0]],
+        [torch.tensor([0, 2]), torch.zeros(0, dtype=torch.int64)],
+    )
     assert torch.isfinite(loss)
     loss.backward()
     assert all(p.grad is not None for p in loaded.module.head.parameters())

@@ -1,6 +1,6 @@
 """FastestDet, a detector of 0.24 million parameters: a small ShuffleNetV2, one map, an object's centre in its cell.
 
-Written after the description of https://github.com/dog-qiuqiu/FastestDet (BSD-3-Clause); its weights fit by their names.
+Made after the description of https://github.com/dog-qiuqiu/FastestDet (BSD-3-Clause), whose weights fit by name.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class FastestDet(nn.Module):
 
 
 class CellHead:
-    """The reader of one map of cells: an object's centre lies within a cell's reach, its sides are shares of the picture.
+    """The reader of one map of cells: an object's centre lies in a cell's reach, its sides are shares of the picture.
 
     Scores are ``objectness^0.6 * class^0.4``, as FastestDet's own.
     """
@@ -198,7 +198,7 @@ class CellHead:
             wanted[number, rows, columns] = overlap.detach().clamp(0, 1)
         objectness = F.smooth_l1_loss(found[:, 0], wanted, reduction="none", beta=0.11)
         is_object = wanted > 0
-        total = objectness[is_object].sum() / is_object.sum().clamp(min=1) + objectness[~is_object].mean()
+        total: torch.Tensor = objectness[is_object].sum() / is_object.sum().clamp(min=1) + objectness[~is_object].mean()
         if overlaps:
             total = total * 2 + torch.cat(overlaps).mean() * 2 + torch.cat(classes).mean() * 0.5
         return total
@@ -209,8 +209,9 @@ class CellHead:
         weight = theirs[:, :1]
         squares = (own - theirs) ** 2
         boxes = F.smooth_l1_loss(own[:, 1:5], theirs[:, 1:5], reduction="none")
-        total = squares[:, :1].sum() + (weight * squares[:, 5:]).sum() + (weight * boxes).sum()
-        return total / weight.sum().clamp(min=1)
+        total: torch.Tensor = squares[:, :1].sum() + (weight * squares[:, 5:]).sum() + (weight * boxes).sum()
+        found: torch.Tensor = total / weight.sum().clamp(min=1)
+        return found
 
     def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.read``."""
@@ -255,6 +256,6 @@ class CellHead:
 def _overlap(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """The intersection over union of each box ``[n, 4]`` with its other ``[n, 4]``."""
     low, high = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
-    inside = (high - low).clamp(min=0).prod(dim=1)
+    inside: torch.Tensor = (high - low).clamp(min=0).prod(dim=1)
     areas = [(one[:, 2:] - one[:, :2]).clamp(min=0).prod(dim=1) for one in (boxes, others)]
     return inside / (areas[0] + areas[1] - inside).clamp(min=1e-9)

@@ -1,7 +1,7 @@
 """Torchvision's one-stage detectors, taken apart: what is pruned ends at their heads' raw outputs.
 
-A whole detector of torchvision resizes pictures, makes anchors, thresholds and suppresses boxes in Python, which cannot be
-exported. Its backbone and heads can. Its loss, anchors and box coder stay torchvision's own.
+A whole detector of torchvision resizes pictures, makes anchors, thresholds and suppresses boxes in Python, which cannot
+be exported. Its backbone and heads can. Its loss, anchors and box coder stay torchvision's own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RawDetector(nn.Module):
 
 
 def _normalisation(transform: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
-    """Scale and shift of each channel from our normalisation to the detector's own; None for the scale if both agree."""
+    """Scale and shift of each channel from our normalisation to the detector's own; no scale if both agree."""
     mean, std = tuple(transform.image_mean), tuple(transform.image_std)
     if np.allclose(mean, _MEAN) and np.allclose(std, _STD):
         return None, ()
@@ -125,7 +125,9 @@ class TorchvisionHead:
         for name in self._kind.names:
             if name not in found or found[name].ndim != 3 or found[name].shape[1] != len(self._anchors):
                 have = {key: tuple(value.shape) for key, value in found.items()} or type(outputs).__name__
-                raise ModelError(f"the network's raw outputs are {have}, expected {name} [N, {len(self._anchors)}, ...]")
+                raise ModelError(
+                    f"the network's raw outputs are {have}, expected {name} [N, {len(self._anchors)}, ...]"
+                )
         return found
 
 
@@ -219,7 +221,9 @@ def _hollow(module: nn.Module) -> nn.Module:
     found = copy.copy(module)
     found._parameters, found._buffers = {}, {}
     found._modules = {
-        name: _hollow(child) for name, child in module._modules.items() if child is not None and hasattr(child, "compute_loss")
+        name: _hollow(child)
+        for name, child in module._modules.items()
+        if child is not None and hasattr(child, "compute_loss")
     }
     return found
 
@@ -257,9 +261,7 @@ def load_detector(
     size = (shape[-2], shape[-1]) if shape else (side, side)
     classes = 90 if num_classes is None else num_classes
     try:
-        model = models.get_model(
-            name, weights=None, weights_backbone=None, num_classes=classes + ("ssd" in name)
-        )
+        model = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes + ("ssd" in name))
         return RawDetector(model, size), (3, *size)
     except Exception as cause:
         raise_if_stopped(cause)

@@ -1,4 +1,4 @@
-"""What a detector's raw outputs mean: how they are learnt, and which boxes and scores are in them.
+"""The meaning of a detector's raw outputs: how they are learnt, and which boxes and scores are in them.
 
 A network says so by its attribute ``detection``. The graph ends at the raw outputs; reading them and suppression run on
 the host, on what the engine gave.

@@ -25,9 +25,7 @@ def default_scales(num_maps: int, *, first: float = 0.1, low: float = 0.2, high:
     return (first, *rest.tolist(), float(min(1.0, (rest[-1] if len(rest) else first) + step)))
 
 
-def prior_boxes(
-    sides: Sequence[tuple[int, int]], scales: Sequence[float], ratios: Sequence[Sequence[float]]
-) -> Floats:
+def prior_boxes(sides: Sequence[tuple[int, int]], scales: Sequence[float], ratios: Sequence[Sequence[float]]) -> Floats:
     """The priors ``[A, 4]`` of all maps as centre, width and height, in shares of the picture's sides.
 
     Each cell has a square of its map's scale, one of the geometric mean with the next map's, and for every ratio a wide

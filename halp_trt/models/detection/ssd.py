@@ -7,7 +7,7 @@ variant they take; this one is in the manner of common SSD300 and SSD512 on ResN
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -74,11 +74,14 @@ class Ssd(nn.Module):
             self.extras.append(_extra(widths[-1], middle, out, stride, padding))
             widths.append(out)
             sides.append((_side(sides[-1][0], stride, padding), _side(sides[-1][1], stride, padding)))
-        shapes = [ratios[min(number, len(ratios) - 1)] if number < len(ratios) else ratios[0] for number in range(len(sides))]
+        shapes = [
+            ratios[min(number, len(ratios) - 1)] if number < len(ratios) else ratios[0] for number in range(len(sides))
+        ]
         counts = [2 + 2 * len(one) for one in shapes]
         self.num_classes = num_classes
         self.class_heads = nn.ModuleList(
-            nn.Conv2d(width, count * (1 + num_classes), 3, padding=1) for width, count in zip(widths, counts, strict=True)
+            nn.Conv2d(width, count * (1 + num_classes), 3, padding=1)
+            for width, count in zip(widths, counts, strict=True)
         )
         self.box_heads = nn.ModuleList(
             nn.Conv2d(width, count * 4, 3, padding=1) for width, count in zip(widths, counts, strict=True)
@@ -140,12 +143,14 @@ def ssd(backbone: str, num_classes: int, shape: tuple[int, int, int], **options:
         ModelError: torchvision is not installed, or the pictures are too small or not of 3 channels.
     """
     if shape[0] != 3 or min(shape[1:]) < 64:
-        raise ModelError(f"a detector on {backbone} takes pictures of 3 channels and at least 64x64 pixels, got {shape}")
+        raise ModelError(
+            f"a detector on {backbone} takes pictures of 3 channels and at least 64x64 pixels, got {shape}"
+        )
     net = import_torchvision().models.get_model(backbone, weights=None)
     trunk = nn.Sequential()
     for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
         trunk.add_module(name, getattr(net, name))
-    for layer in (trunk.layer3[0], *trunk.layer3[0].modules()):
+    for layer in net.layer3[0].modules():
         if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
             layer.stride = (1, 1)
     return Ssd(trunk, num_classes, (shape[1], shape[2]), **options)  # type: ignore[arg-type]

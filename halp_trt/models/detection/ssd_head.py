@@ -28,7 +28,7 @@ _LARGEST_LOG = 4.0
 
 
 class SsdHead:
-    """The reader of the raw outputs ``classes`` ``[N, A, 1 + classes]``, background first, and ``boxes`` ``[N, A, 4]``."""
+    """The reader of outputs ``classes`` ``[N, A, 1 + classes]``, background first, and ``boxes`` ``[N, A, 4]``."""
 
     def __init__(self, priors: npt.NDArray[np.float32], num_classes: int) -> None:
         """Begins with prior boxes ``[A, 4]``, as centre, width and height."""

@@ -21,8 +21,8 @@ _PARTS = ("images", "annotations", "categories")
 def read_coco(images: Path, annotations: Path) -> Annotated:
     """The pictures of a folder, and the objects in them by an annotation file.
 
-    Where the file's name has ``train`` in it, the same name with ``val`` is the file of the test split, and the pictures
-    are looked for in a folder renamed alike. Without such a partner every fifth picture is tested on.
+    Where the file's name has ``train`` in it, the same name with ``val`` is the file of the test split, and its
+    pictures are looked for in a folder renamed alike. Without such a partner every fifth picture is tested on.
 
     Raises:
         DataError: a file or a picture is missing, the file is of another kind, or a box is none.
@@ -67,7 +67,9 @@ def _read(images: Path, annotations: Path) -> tuple[tuple[str, ...], list[Path],
     found = parse_json(read_bytes(annotations, _MOST_JSON_BYTES))
     if not isinstance(found, dict) or not all(isinstance(found.get(part), list) for part in _PARTS):
         raise DataError(f"{annotations} is no COCO detection file; expected lists of {', '.join(_PARTS)}")
-    categories = sorted((_whole(one, "id", annotations), _text(one, "name", annotations)) for one in found["categories"])
+    categories = sorted(
+        (_whole(one, "id", annotations), _text(one, "name", annotations)) for one in found["categories"]
+    )
     numbers = {identity: number for number, (identity, _) in enumerate(categories)}
     pictures = {_whole(one, "id", annotations): one for one in found["images"]}
     if not pictures or not categories:
@@ -76,14 +78,19 @@ def _read(images: Path, annotations: Path) -> tuple[tuple[str, ...], list[Path],
     for one in found["annotations"]:
         picture, category = _whole(one, "image_id", annotations), _whole(one, "category_id", annotations)
         if picture not in pictures:
-            raise DataError(f"{annotations} has an object in picture {picture}, which it does not name; add it to images")
+            raise DataError(
+                f"{annotations} has an object in picture {picture}, which it does not name; add it to images"
+            )
         if category not in numbers:
             raise DataError(f"{annotations} has an object of category {category}, which it does not name; add it")
         rows[picture].append(
             (_box(one, pictures[picture], annotations), numbers[category], bool(one.get("iscrowd", 0)))
         )
     files = [_file(images, one, annotations) for one in pictures.values()]
-    objects = [Objects.of(*zip(*rows[identity], strict=True)) if rows[identity] else Objects.of([], [], []) for identity in pictures]
+    objects = [
+        Objects.of(*zip(*rows[identity], strict=True)) if rows[identity] else Objects.of([], [], [])
+        for identity in pictures
+    ]
     return tuple(name for _, name in categories), files, objects
 
 
@@ -119,7 +126,9 @@ def _side(picture: Mapping[str, Any], name: str) -> float:
 def _whole(one: object, name: str, annotations: Path) -> int:
     value = one.get(name) if isinstance(one, dict) else None
     if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(f"{annotations} is no COCO detection file: {name} is {str(value)[:40]}, expected a whole number")
+        raise DataError(
+            f"{annotations} is no COCO detection file: {name} is {str(value)[:40]}, expected a whole number"
+        )
     return value
 
 

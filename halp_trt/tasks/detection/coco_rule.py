@@ -55,9 +55,7 @@ def coco_precision(found: Sequence[Detections], truth: Sequence[Objects], num_cl
     judged.summarize()
     precision = np.asarray(judged.eval["precision"])[0, :, :, 0, -1]  # [recalls, classes], 100 detections, all sizes
     by_class = np.where((precision > -1).all(axis=0), precision.mean(axis=0), np.nan)
-    return CocoPrecision(
-        mean=float(judged.stats[0]), mean_50=float(judged.stats[1]), by_class=tuple(by_class.tolist())
-    )
+    return CocoPrecision(mean=float(judged.stats[0]), mean_50=float(judged.stats[1]), by_class=tuple(by_class.tolist()))
 
 
 def _annotations(truth: Sequence[Objects], num_classes: int) -> dict[str, Any]:

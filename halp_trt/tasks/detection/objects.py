@@ -43,7 +43,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """What a detector found in one picture, best first.
+    """The objects that a detector found in one picture, best first.
 
     Attributes:
         boxes: float64 ``[n, 4]``.

@@ -62,7 +62,7 @@ class BoxPictures:
     def draw(
         self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]
     ) -> tuple[npt.NDArray[np.uint8], list[Target]]:
-        """What :meth:`read` gives, each picture changed at random, its boxes with it, as its seed says."""
+        """The pixels and targets as ``read`` gives them, each picture changed as its seed says, its boxes with it."""
         return self._read(indices, [partial(changed, seed=seed) for seed in seeds])
 
     def _read(

@@ -43,7 +43,9 @@ def load_coco(reading: SourceOptions) -> DataSet:
     """
     images, comma, annotations = str(reading.path).rpartition(",")
     if not comma:
-        raise DataError(f"coco:{reading.path} names no annotation file; expected coco:FOLDER_OF_PICTURES,ANNOTATIONS.json")
+        raise DataError(
+            f"coco:{reading.path} names no annotation file; expected coco:FOLDER_OF_PICTURES,ANNOTATIONS.json"
+        )
     found = read_coco(Path(images), Path(annotations).expanduser())
     return _data_set(f"coco:{reading.path}", found, COCO_DETECTION, reading)
 

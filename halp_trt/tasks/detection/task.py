@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["CocoDetection", "Detection"]
 
 LEAST_SCORE, MOST_OVERLAP, MOST_BEFORE, MOST_FOUND = 0.01, 0.45, 400, 200
-"""Of each class the best 400 boxes with a score of 0.01 or more are held against each other; one that overlaps a better
-one by more than 0.45 goes; the best 200 of a picture stay (arXiv 1512.02325, section 3.1)."""
+"""The bounds of what is found (arXiv 1512.02325, section 3.1). The best 400 boxes of a class with a score of 0.01 or
+more are held against each other; one that overlaps a better one by more than 0.45 goes; the best 200 of a picture stay.
+"""
 
 
 class Detection:
@@ -82,7 +83,9 @@ class Detection:
                 areas[name] = area_under(*curve)
                 points.append(eleven_points(*curve))
         if not areas:
-            raise DataError(f"the test pictures of {self._name} hold no object, so that nothing can be scored; add some")
+            raise DataError(
+                f"the test pictures of {self._name} hold no object, so that nothing can be scored; add some"
+            )
         return Score(
             name="mAP@50",
             value=float(np.mean(list(areas.values()))),
@@ -97,7 +100,8 @@ class Detection:
                 "the network does not say how its raw outputs are read; expected an attribute 'detection' (see "
                 "halp_trt.models.detection.head.DetectionHead), or a task of your own with --task"
             )
-        return self._head
+        head: DetectionHead = self._head
+        return head
 
 
 class CocoDetection(Detection):
@@ -113,7 +117,9 @@ class CocoDetection(Detection):
         precision = coco_precision(found, truth, len(self._classes))
         parts = {name: value for name, value in zip(self._classes, precision.by_class, strict=True) if value == value}
         if not parts:
-            raise DataError(f"the test pictures of {self._name} hold no object, so that nothing can be scored; add some")
+            raise DataError(
+                f"the test pictures of {self._name} hold no object, so that nothing can be scored; add some"
+            )
         return Score(
             name="mAP",
             value=precision.mean,

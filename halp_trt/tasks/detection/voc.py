@@ -33,7 +33,9 @@ def read_voc(path: Path) -> Annotated:
     """
     lists = path / "ImageSets" / "Main"
     if not lists.is_dir():
-        raise DataError(f"{path} has no ImageSets/Main; expected a folder in VOC's layout, with the lists of pictures in it")
+        raise DataError(
+            f"{path} has no ImageSets/Main; expected a folder in VOC's layout, with the lists of pictures in it"
+        )
     test = _first(lists, _TEST)
     train = _first(lists, _TRAIN if test.stem == "test" else _TRAIN[1:])
     train_names, test_names = _names(train), _names(test)

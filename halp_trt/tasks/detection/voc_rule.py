@@ -68,7 +68,7 @@ def eleven_points(recall: Floats, precision: Floats) -> float:
 
 
 def area_under(recall: Floats, precision: Floats) -> float:
-    """The area under precision over recall, each precision raised to the best at a higher recall (VOC 2010 and later)."""
+    """The area under precision over recall, each precision raised to the best at a higher recall (VOC from 2010)."""
     recalls = np.concatenate([[0.0], recall, [1.0]])
     best = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]
     return float(np.sum(np.diff(recalls) * best[1:]))

@@ -114,9 +114,7 @@ def _box(*corners: int) -> Callable[[Path], Any]:
         (_broken_coco(lambda f: f["images"][0].update(id="1")), "id is 1, expected a whole number"),
     ],
 )  # fmt: skip
-def test_what_is_no_such_data_set_is_one_sentence(
-    make: Callable[[Path], str], sentence: str, tmp_path: Path
-) -> None:
+def test_what_is_no_such_data_set_is_one_sentence(make: Callable[[Path], str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=sentence.replace("(", r"\(")) as error:
         load_data(make(tmp_path))
     assert len(str(error.value).splitlines()) == 1

@@ -88,7 +88,9 @@ def test_real_detections_count_as_in_the_development_kit() -> None:
     if not SAMPLE.is_dir():
         pytest.skip(f"{SAMPLE} is not there")
     names = sorted(path.stem for path in (SAMPLE / "ground-truth").iterdir())
-    truth_words = [[line.split() for line in (SAMPLE / f"ground-truth/{name}.txt").read_text().splitlines()] for name in names]
+    truth_words = [
+        [line.split() for line in (SAMPLE / f"ground-truth/{name}.txt").read_text().splitlines()] for name in names
+    ]
     hit_words = [
         [line.split() for line in (SAMPLE / f"detection-results/{name}.txt").read_text().splitlines()] for name in names
     ]
