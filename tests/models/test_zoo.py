@@ -9,10 +9,9 @@ from halp_trt.graphs.export import export
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.masks.hard import mask
 from halp_trt.models.mobilenet import InvertedResidual
-from halp_trt.models.reference import outputs_of
+from halp_trt.models.reference import flatten, outputs_of
 from halp_trt.models.slim import slim
 from halp_trt.models.trace import trace
-from halp_trt.models.reference import flatten
 from halp_trt.models.trial import uneven_plan
 from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES, BasicBlock, cifar_resnet
 from halp_trt.tasks import lesson_of
