@@ -14,7 +14,8 @@ from tests.cli.tiny import TINY
 MARK = re.compile(r"[━╸╺⠀-⣿]|\b\d:\d\d:\d\d\b")
 """What only bars have: their stroke, a spinner, a clock."""
 NOTE = (
-    r"(?:fine-tuning, )?loss \d+\.\d{3}|\d+\.\d% of dense(?:, \d+ blocks removed)?|\[a note\][^0-9]*(?:…|loss 0\.663)"
+    r"(?:fine-tuning, )?loss \d+\.\d{3}(?:,[^━…]*…?)?|\d+\.\d% of dense(?:, \d+ blocks removed)?"
+    r"|\[a note\][^0-9]*(?:…|loss 0\.663)"
 )
 BAR = re.compile(
     r"(?P<label>\S[\S ]{11})(?: (?:[⠀-⣿]|[━╸╺ ]{1,40}(?: +(?P<done>\d+)/(?P<total>\d+))?)(?: +\d:\d\d:\d\d"

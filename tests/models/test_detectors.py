@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from halp_trt.errors import ModelError
 from halp_trt.graphs.export import export
+from halp_trt.models.detection.from_torchvision import _normalisation
 from halp_trt.models.detection.head import DetectionHead
 from halp_trt.models.detection.priors import corners_of, default_scales, prior_boxes
 from halp_trt.models.detection.ssd import Ssd
@@ -90,15 +93,21 @@ def test_fastestdet_learns_what_it_reads() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+    ("name", "side"),
+    [
+        pytest.param("ssd300_vgg16", 300, marks=pytest.mark.nightly),
+        ("ssdlite320_mobilenet_v3_large", 160),
+        ("retinanet_resnet50_fpn", 160),
+        ("fcos_resnet50_fpn", 160),
+    ],
 )
-def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str) -> None:
+def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str, side: int) -> None:
     from torchvision.models import get_model
 
-    loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, 160, 160))
+    loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, side, side))
     whole = get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
     whole.load_state_dict(loaded.module.state_dict(), strict=False)
-    head, pictures = loaded.module.detection, torch.rand(1, 3, 160, 160)
+    head, pictures = loaded.module.detection, torch.rand(1, 3, side, side)
     with torch.no_grad():
         outputs = loaded.module(pictures)
         features = list(whole.backbone(pictures).values())
@@ -134,3 +143,13 @@ def test_a_detector_is_pruned_up_to_its_heads() -> None:
     widths = {group.num_channels for group in graph.prunable_groups}
     assert {16, 32} <= widths, "backbone and extras"
     assert can_slim(module, example, PruningPlan.dense(graph))
+
+
+def test_another_normalisation_is_taken_back() -> None:
+    own = SimpleNamespace(image_mean=[0.48235, 0.45882, 0.40784], image_std=[1 / 255] * 3)
+    scale, shift = _normalisation(own)
+    pixels, mean, std = torch.rand(3), torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    found = (pixels - mean) / std * torch.tensor(scale) + torch.tensor(shift)
+    wanted = (pixels - torch.tensor(own.image_mean)) / torch.tensor(own.image_std)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert _normalisation(SimpleNamespace(image_mean=mean.tolist(), image_std=std.tolist())) == (None, ())
