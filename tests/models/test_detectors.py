@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tarfile
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -20,8 +24,12 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.models.trial import can_slim
 from halp_trt.specs import PruningPlan
+from halp_trt.tasks.data import load_data
 from halp_trt.tasks.detection.task import found_in
+from halp_trt.tasks.evaluation import evaluate, module_predict
 
+DATA = Path(__file__).parents[3] / "shared/data"
+WEIGHTS, COCO = DATA / "weights/fastestdet-coco-352.pth", DATA / "coco256/coco256.tar.xz"
 BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.55, 0.1, 0.95, 0.4]])
 
 
@@ -153,3 +161,28 @@ def test_another_normalisation_is_taken_back() -> None:
     wanted = (pixels - torch.tensor(own.image_mean)) / torch.tensor(own.image_std)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert _normalisation(SimpleNamespace(image_mean=mean.tolist(), image_std=std.tolist())) == (None, ())
+
+
+def test_fastestdets_public_weights_give_what_its_own_graph_gives() -> None:
+    if not WEIGHTS.exists():
+        pytest.skip(f"{WEIGHTS} is not there")
+    module = load_model("fastestdet", weights=WEIGHTS, num_classes=80).module
+    pixels = torch.rand(1, 3, 352, 352, generator=torch.Generator().manual_seed(0))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        found = module((pixels - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
+    session = onnxruntime.InferenceSession(WEIGHTS.with_suffix(".onnx"))
+    (wanted,) = session.run(None, {session.get_inputs()[0].name: pixels.flip(1).numpy()})  # blue first
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.nightly
+def test_fastestdet_scores_on_coco_as_it_was_published_to(tmp_path: Path) -> None:
+    if not COCO.exists():
+        pytest.skip(f"{COCO} is not there")
+    with tarfile.open(COCO) as archive:
+        archive.extractall(tmp_path, filter="data")
+    module = load_model("fastestdet", weights=WEIGHTS, num_classes=80).module
+    data = load_data(f"coco:{tmp_path}/train2017,{tmp_path}/train2017.json", input_shape=(3, 352, 352), workers=0)
+    score = evaluate(module_predict(module), replace(data, head=module.detection), batch_size=16)
+    assert score.parts["mAP@50"] == pytest.approx(0.344, abs=0.003)

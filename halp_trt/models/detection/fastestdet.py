@@ -174,7 +174,7 @@ class FastestDet(nn.Module):
 class CellHead:
     """The reader of one map of cells: an object's centre lies in a cell's reach, its sides are shares of the picture.
 
-    Scores are ``objectness^0.6 * class^0.4``, as FastestDet's own.
+    A cell is an object of its likeliest class, with the score ``objectness^0.6 * class^0.4``, as FastestDet has it.
     """
 
     def __init__(self, num_classes: int, cells: tuple[int, int]) -> None:
@@ -216,7 +216,9 @@ class CellHead:
     def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``; raises as ``DetectionHead.read``."""
         found = self._checked(next(iter(outputs.values()), None))
-        scores = found[:, :1].clamp(min=0) ** 0.6 * found[:, 5:].clamp(min=0) ** 0.4
+        classes = found[:, 5:].clamp(min=0)
+        is_best = classes == classes.amax(dim=1, keepdim=True)
+        scores = found[:, :1].clamp(min=0) ** 0.6 * classes**0.4 * is_best
         boxes = self._boxes(found).clamp(0, 1)
         return boxes.flatten(2).transpose(1, 2), scores.flatten(2).transpose(1, 2)
 
