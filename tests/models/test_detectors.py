@@ -20,7 +20,7 @@ from halp_trt.models.detection.head import DetectionHead
 from halp_trt.models.detection.priors import corners_of, default_scales, prior_boxes
 from halp_trt.models.detection.ssd import Ssd
 from halp_trt.models.reference import named
-from halp_trt.models.sources import load_model
+from halp_trt.models.sources import import_torchvision, load_model
 from halp_trt.models.trace import trace
 from halp_trt.models.trial import can_slim
 from halp_trt.specs import PruningPlan
@@ -110,10 +110,8 @@ def test_fastestdet_learns_what_it_reads() -> None:
     ],
 )
 def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str, side: int) -> None:
-    from torchvision.models import get_model
-
     loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, side, side))
-    whole = get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
+    whole = import_torchvision().models.get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
     whole.load_state_dict(loaded.module.state_dict(), strict=False)
     head, pictures = loaded.module.detection, torch.rand(1, 3, side, side)
     with torch.no_grad():
