@@ -111,7 +111,11 @@ def test_fastestdet_learns_what_it_reads() -> None:
 )
 def test_a_detector_of_torchvision_is_read_as_it_reads_itself(name: str, side: int) -> None:
     loaded = load_model(f"torchvision-detection:{name}", num_classes=3, input_shape=(3, side, side))
-    whole = import_torchvision().models.get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name)).eval()
+    whole = (
+        import_torchvision()
+        .models.get_model(name, weights=None, weights_backbone=None, num_classes=3 + ("ssd" in name))
+        .eval()
+    )
     whole.load_state_dict(loaded.module.state_dict(), strict=False)
     head, pictures = loaded.module.detection, torch.rand(1, 3, side, side)
     with torch.no_grad():
