@@ -110,7 +110,7 @@ def test_github_may_read_and_nothing_else() -> None:
         "YAML takes the word on for a truth; the event is not the dangerous one"
     )
     checkouts = [step for job in found["jobs"].values() for step in steps(job) if "checkout" in str(step.get("uses"))]
-    assert [step["with"] for step in checkouts] == [{"persist-credentials": False}] * 2
+    assert [step["with"] for step in checkouts] == [{"persist-credentials": False, "lfs": True}] * 2
 
 
 def test_gitlab_shows_the_engines_as_tests_and_forgives_cannot_tell_alone() -> None:

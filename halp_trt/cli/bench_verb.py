@@ -134,7 +134,7 @@ def bench(
     """
     from halp_trt.report import describe
     from halp_trt.report.github import github_lines
-    from halp_trt.store import encode
+    from halp_trt.store import check_writable, encode
     from halp_trt.workflows.bench.engines import Wish
     from halp_trt.workflows.bench.gate import Terms
     from halp_trt.workflows.bench.stage import BenchRequest, run_bench
@@ -142,6 +142,8 @@ def bench(
     if values["accept"] and not values["accept"].strip():
         raise UsageError("--accept wants a reason in words")
     summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    if summary:
+        check_writable(Path(summary))
     request = BenchRequest(
         engines=engines,
         model=values["model"],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from halp_trt.cli.streams import mute, say, unmute
-from halp_trt.errors import LostProcessError, UsageError
+from halp_trt.errors import HalpError, LostProcessError, UsageError
 from halp_trt.texts import one_line
 from halp_trt.workflows.settings import Settings
 
@@ -87,4 +87,9 @@ def taking_part(settings: Settings) -> Iterator[tuple[Settings, World]]:
     except LostProcessError:
         if link is not None and link.is_speaker():
             unmute()
+        raise
+    except HalpError:
+        raise
+    except Exception:  # a fault, whose traceback is wanted
+        unmute()
         raise

@@ -99,7 +99,7 @@ def check_writable(path: Path, *read: Path | None) -> None:
         place = real_place(path)
     except OSError as error:
         raise file_error(path, "write", error) from error
-    if any(other is not None and other.exists() and place.exists() and place.samefile(other) for other in read):
+    if any(other is not None and _is_same(place, other) for other in read):
         raise ArtefactError(f"{path} is read here, and would be lost; name another file to write")
     folder = next(one for one in place.parents if one.exists())
     try:
@@ -109,6 +109,13 @@ def check_writable(path: Path, *read: Path | None) -> None:
         raise ArtefactError(
             f"cannot write {path}: {folder} takes no file ({error.strerror or error}); choose another path"
         ) from error
+
+
+def _is_same(place: Path, other: Path) -> bool:
+    """True if another path leads to a place, whether anything is there or not."""
+    if os.path.realpath(other) == str(place):
+        return True
+    return other.exists() and place.exists() and place.samefile(other)
 
 
 def update_bytes(path: str | Path, change: Callable[[bytes], bytes]) -> None:

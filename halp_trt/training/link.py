@@ -108,7 +108,9 @@ class Link:
     def _ended(self) -> LostProcessError:
         """The error for a request to end, which torchrun makes where another process is gone, too."""
         self._announce()
-        return LostProcessError(self._heard(_REASON) or "told to end by SIGTERM")
+        return LostProcessError(
+            self._heard(_REASON) or "told to end by SIGTERM, as torchrun does where another process is gone"
+        )
 
     def _announce(self) -> None:
         """Lets the others know that the first process says what there is to say."""
@@ -150,6 +152,10 @@ class Link:
             raise
         except HalpError as error:
             self.tell(str(error))
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            self.tell(": ".join([type(error).__name__, *lines[:1]]))
             raise
         except KeyboardInterrupt as error:
             if not self._is_told_to_end:

@@ -86,7 +86,9 @@ class World:
     def share(
         self, indices: Sequence[int] | npt.NDArray[np.int64], *, part: int = 0, num_parts: int = 1
     ) -> Sequence[int] | npt.NDArray[np.int64]:
-        """A part of a batch for this process; all parts of all processes make up the batch.
+        """A part of a batch for this process, or its share of it; all parts of all processes make up the batch.
+
+        A part holds the same examples whatever the number of processes.
 
         Args:
             indices: the batch.
@@ -103,7 +105,7 @@ class World:
             how = " and ".join(filter(None, (shared, split)))
             advice = "start fewer processes" if shared else "in fewer parts"
             raise UsageError(f"a batch of {len(indices)} cannot be {how}; make it larger, or {advice}")
-        return indices if stride == 1 else indices[part * self.size + self.rank :: stride]
+        return indices if stride == 1 else indices[part::num_parts][self.rank :: self.size]
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over all processes.

@@ -57,16 +57,17 @@ def _train_between(job: PruneJob, plan: PruningPlan, index: int, after_backward:
     with prefetched(data, request.train, numbers, job.world, pinned=is_on_gpu) as source:
         for number in numbers:
             settings = _between(request, 1 + number // num_batches(data.num_train, request.train.batch_size))
-            loss = train_step(
-                module,
-                optimizer,
-                replace(lesson_of(data, settings, world=job.world), data=source),
-                step=number,
-                total=num_steps(data, settings),
-                after_backward=after_backward,
-                passes=job.passes,
-            )
-            job.masking.after_update(module, plan, optimizer)
+            with job.world.guarded():
+                loss = train_step(
+                    module,
+                    optimizer,
+                    replace(lesson_of(data, settings, world=job.world), data=source),
+                    step=number,
+                    total=num_steps(data, settings),
+                    after_backward=after_backward,
+                    passes=job.passes,
+                )
+                job.masking.after_update(module, plan, optimizer)
     return loss
 
 

@@ -116,6 +116,7 @@ def assert_all_ended(ended: list[Ended]) -> None:
 def test_several_processes_train_like_one(size: int, tmp_path: Path) -> None:
     data = pictures(99)
     cases = {"batch norms": (normed, SETTINGS), "parts": (plain_net, replace(SETTINGS, num_parts=3))}
+    cases["parts with batch norms"] = (normed, replace(SETTINGS, num_parts=3))
 
     def work(world: World) -> None:
         for name, (make, how) in cases.items():
@@ -216,6 +217,34 @@ def test_a_process_that_is_killed_costs_the_others_no_whole_step(tmp_path: Path)
     assert [one.code for one in ended] == [3, -signal.SIGKILL], ended[0].said
     assert load_tensor_metadata(saved)["done"] == str(num_whole)
     assert_close(load_tensors(saved), load_tensors(wanted))
+
+
+class Deadly(DataSet):
+    """Pictures whose second batch kills the process that asks for it."""
+
+    num_asked = 0
+
+    def train_batch(self, *args: Any, **how: Any) -> Any:
+        Deadly.num_asked += 1
+        if Deadly.num_asked == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().train_batch(*args, **how)
+
+
+def test_a_process_that_is_killed_between_pruning_steps_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    data = pictures(96)
+    deadly = Deadly(**{name: getattr(data, name) for name in data.__dataclass_fields__})
+
+    def work(world: World) -> None:
+        if not world.is_first:
+            follow(subject(deadly), ASKED, world=world)
+        run = RunFolder(path=tmp_path / "run")
+        with pytest.raises(LostProcessError, match="another of the 2 processes that train together is gone"):
+            prune(subject(data), ASKED, run, lookup=lookup(tmp_path / "table.jsonl"), world=world)
+        os._exit(3)
+
+    subject(data)
+    assert [one.code for one in run_together(work, 2, tmp_path)] == [3, -signal.SIGKILL]
 
 
 def test_what_one_process_fails_for_is_said_by_the_first(tmp_path: Path) -> None:

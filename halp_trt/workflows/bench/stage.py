@@ -9,7 +9,7 @@ from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.gate import FASTER, REFUSED, SAME, BenchResult, EngineResult
-from halp_trt.store import append_history, check_writable, hold
+from halp_trt.store import append_history, check_writable, hold, read_history
 from halp_trt.workflows.bench.baseline import BaselineFile, Record
 from halp_trt.workflows.bench.engines import Wish, find_engines, find_model
 from halp_trt.workflows.bench.gate import Outcome, Terms, bench
@@ -63,6 +63,8 @@ class BenchRequest:
             raise UsageError("two builds say too little about a third; give --builds 3 or more")
         if (self.updates or self.accept) and self.baseline is None:
             raise UsageError("--update and --accept change the file of --baseline; name it")
+        if self.save is not None and self.save == self.baseline and (self.updates or self.accept):
+            raise UsageError("--save and --update or --accept change the same file; give one of them")
         if unknown := sorted(set(terms.allowed) - REFUSED.keys()):
             raise UsageError(f"--allow knows {', '.join(REFUSED)}, not {unknown[0]!r}; choose one of them")
         for path in (*self.changed, *self.outputs):
@@ -71,6 +73,8 @@ class BenchRequest:
         reports = [path for path in (self.history, *self.outputs) if path is not None]
         for index, path in enumerate(reports):
             check_writable(path, *kept, *reports[:index])
+        if self.history is not None and self.history.exists():
+            read_history(self.history)
 
     @property
     def changed(self) -> list[Path]:
@@ -144,12 +148,15 @@ def _undisturbed(outcome: Outcome) -> dict[str, Record]:
 def _update(file: BaselineFile, outcome: Outcome, request: BenchRequest) -> tuple[str, set[str]]:
     """Makes engines the newest baselines: all if a reason was given, otherwise those that are the same or faster.
 
+    The reason stays with those alone that need one; the others keep their oldest baseline.
+
     Returns:
-        What became of the file, in words, and the names of the engines.
+        What became of the file, in words, and the names of the engines that the reason is for.
     """
     results = {one.name: one for one in outcome.result.engines}
     names = {name for name, one in results.items() if request.accept or _may_follow(one)}
-    records = {name: replace(outcome.records[name], reason=request.accept) for name in names}
+    excused = {name for name in names if not _may_follow(results[name])}
+    records = {name: replace(outcome.records[name], reason=request.accept if name in excused else "") for name in names}
     if request.accept:
         _undisturbed(outcome)
     if records:
@@ -157,7 +164,7 @@ def _update(file: BaselineFile, outcome: Outcome, request: BenchRequest) -> tupl
     left = sorted(results.keys() - names)
     kept = f"{', '.join(left)} kept its baseline: it is not the same or faster" if left else ""
     updated = f"{', '.join(sorted(names))} became the newest baseline in {file.path}" if names else ""
-    return "; ".join(part for part in (updated, kept) if part), names
+    return "; ".join(part for part in (updated, kept) if part), excused
 
 
 def _may_follow(result: EngineResult) -> bool:
