@@ -62,6 +62,9 @@ def fork(work: Callable[[], object], log: Path) -> Forked:
         code = _code_of(work)
         sys.stdout.flush()
         sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from halp_trt.errors import ArtefactError
 from halp_trt.gate import EngineResult, History
 from halp_trt.store.codec import decode, encode
-from halp_trt.store.json_text import parse_json
-from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
+from halp_trt.store.lines import append_lines, line_of, read_lines, schema_in, without_torn_end
 from halp_trt.store.reading import LINES_BYTES, read_bytes
 from halp_trt.store.schema import schema_of, wrong_schema
 
@@ -43,14 +42,8 @@ def read_history(path: str | Path) -> History:
     first, *lines = read_bytes(path, LINES_BYTES).split(b"\n")
     if schema_in(first) != schema_of(HISTORY_KIND):
         raise ArtefactError(wrong_schema(path, schema_in(first), HISTORY_KIND))
-    while lines and not is_json(lines[-1]):
-        if lines.pop():
-            warnings.warn(f"{path}: dropped a torn last line", stacklevel=2)
-            break
-    results = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            results.append(decode(EngineResult, parse_json(line)))
-        except ArtefactError as error:
-            raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
-    return History(results=tuple(results))
+    lines, is_torn = without_torn_end(lines)
+    if is_torn:
+        warnings.warn(f"{path}: dropped a torn last line", stacklevel=2)
+    results = read_lines(path, lines, lambda line: decode(EngineResult, line), start=2, advice="remove the line")
+    return History(results=results)

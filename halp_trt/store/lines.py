@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+from halp_trt.errors import ArtefactError
 from halp_trt.store.files import file_error
+from halp_trt.store.json_text import parse_json
 from halp_trt.store.locks import wait_for
 from halp_trt.store.places import real_place
 from halp_trt.store.temporary import write_durably
 
-__all__ = ["append_lines", "is_json", "line_of", "parse_line", "schema_in"]
+__all__ = ["append_lines", "is_json", "line_of", "parse_line", "read_lines", "schema_in", "without_torn_end"]
+
+_Value = TypeVar("_Value")
 
 
 def append_lines(path: str | Path, data: bytes, *, start: bytes | None = None) -> None:
@@ -67,6 +72,38 @@ def parse_line(line: bytes) -> Any:
 def is_json(line: bytes) -> bool:
     """True if a line is whole JSON."""
     return parse_line(line) is not None
+
+
+def without_torn_end(lines: Sequence[bytes]) -> tuple[list[bytes], bool]:
+    """The lines of a file without the one that an interrupted process may leave at its end; True if there was one."""
+    whole, is_torn = list(lines), False
+    while whole and not is_torn and not is_json(whole[-1]):
+        is_torn = bool(whole.pop())
+    return whole, is_torn
+
+
+def read_lines(
+    path: str | Path, lines: Sequence[bytes], convert: Callable[[Any], _Value], *, start: int = 1, advice: str
+) -> tuple[_Value, ...]:
+    """The values of lines, in order.
+
+    Args:
+        path: the file that they are of, for the error.
+        lines: the lines.
+        convert: makes a value of a line's JSON.
+        start: the number of the first line.
+        advice: what to do about a damaged line.
+
+    Raises:
+        ArtefactError: a line is damaged.
+    """
+    values = []
+    for number, line in enumerate(lines, start=start):
+        try:
+            values.append(convert(parse_json(line)))
+        except ArtefactError as error:
+            raise ArtefactError(f"{path} is damaged in line {number}: {error}; {advice}") from error
+    return tuple(values)
 
 
 def _sound_length(file: IO[bytes]) -> int:

@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from halp_trt.errors import ArtefactError
 from halp_trt.specs import TrainingRow
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.files import append_text, write_text
-from halp_trt.store.json_text import parse_json
-from halp_trt.store.lines import is_json
+from halp_trt.store.lines import read_lines, without_torn_end
 from halp_trt.store.reading import LINES_BYTES, read_bytes
 
 __all__ = ["append_metrics", "read_metrics", "write_metrics"]
@@ -45,14 +43,5 @@ def read_metrics(path: str | Path) -> tuple[TrainingRow, ...]:
     Raises:
         ArtefactError: the file is missing, or a line is damaged.
     """
-    lines = read_bytes(path, LINES_BYTES).split(b"\n")
-    while lines and not is_json(lines[-1]):
-        if lines.pop():
-            break
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(decode(TrainingRow, parse_json(line)))
-        except ArtefactError as error:
-            raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
-    return tuple(rows)
+    lines, _ = without_torn_end(read_bytes(path, LINES_BYTES).split(b"\n"))
+    return read_lines(path, lines, lambda line: decode(TrainingRow, line), advice="remove the line")

@@ -10,8 +10,7 @@ from typing import Any
 from halp_trt.errors import ArtefactError
 from halp_trt.specs import Count, Microseconds, NonNegative
 from halp_trt.store.codec import decode
-from halp_trt.store.json_text import parse_json
-from halp_trt.store.lines import is_json
+from halp_trt.store.lines import read_lines, without_torn_end
 from halp_trt.store.reading import LINES_BYTES, read_bytes
 
 __all__ = ["read_steps"]
@@ -50,19 +49,17 @@ def read_steps(path: str | Path) -> tuple[Mapping[str, Any], ...]:
     Raises:
         ArtefactError: the file is missing, or a line is damaged.
     """
-    lines = read_bytes(path, LINES_BYTES).split(b"\n")
-    while lines and not is_json(lines[-1]):
-        if lines.pop():
-            break
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = decode(dict, parse_json(line))
-            known = {key: value for key, value in record.items() if key in _StepRow.__dataclass_fields__}
-            decode(_StepRow, known)
-            decode(_Others, {"keys": {key: value for key, value in record.items() if key not in known}})
-        except ArtefactError as error:
-            words = str(error).replace(_StepRow.__name__, "the record").replace(_Others.__name__, "the record")
-            raise ArtefactError(f"{path} is damaged in line {number}: {words}; run prune again") from error
-        records.append(record)
-    return tuple(records)
+    lines, _ = without_torn_end(read_bytes(path, LINES_BYTES).split(b"\n"))
+    return read_lines(path, lines, _record, advice="run prune again")
+
+
+def _record(line: Any) -> Mapping[str, Any]:
+    try:
+        record = decode(dict, line)
+        known = {key: value for key, value in record.items() if key in _StepRow.__dataclass_fields__}
+        decode(_StepRow, known)
+        decode(_Others, {"keys": {key: value for key, value in record.items() if key not in known}})
+    except ArtefactError as error:
+        words = str(error).replace(_StepRow.__name__, "the record").replace(_Others.__name__, "the record")
+        raise ArtefactError(words) from error
+    return record

@@ -155,7 +155,7 @@ def test_a_corrupted_cifar_picture_is_named_and_refused_or_skipped(tmp_path, pac
     assert (data.num_train, data.num_test) == (7, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_cifar10_is_whole(tmp_path):
     if not CIFAR.exists():
         pytest.skip(f"CIFAR-10 is not at {CIFAR}; put cifar10.tar.xz there to run this test")
