@@ -28,6 +28,7 @@ import gate_rivals
 import gate_spin
 import numpy as np
 from gate_result import COLOURS, bars, markdown, summary
+from json_lines import whole_lines
 
 from halp_trt import __version__
 from halp_trt.gate import Rule
@@ -76,7 +77,7 @@ def main() -> None:
     for load in loads:
         with _busy(NUM_BUSY if load == "busy" else 0):
             _run_load(load, arguments, plan, work, lines)
-    _write(arguments, plan, read_lines(lines))
+    _write(arguments, plan, whole_lines(lines))
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,17 +117,8 @@ def cases(plan: Mapping[str, Any], num_gates: int, load: str) -> list[Case]:
     return found
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The gates so far; a last line that was cut off by a kill is none."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def _run_load(load: str, arguments: argparse.Namespace, plan: Mapping[str, Any], work: Path, lines: Path) -> None:
-    done = {(one["kind"], one["wanted"], one["number"]) for one in read_lines(lines) if one["load"] == load}
+    done = {(one["kind"], one["wanted"], one["number"]) for one in whole_lines(lines) if one["load"] == load}
     left = [case for case in cases(plan, arguments.gates, load) if case not in done]
     true = {(kind, row["wanted"]): row["ratio"] for kind, rows in plan["engines"].items() for row in rows}
     stored = {kind: _stored(load, kind, arguments, work) for kind in {case[0] for case in left}}

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from json_lines import whole_lines
 from torch import nn
 from zoo_networks import TWELVE, Candidate, candidates
 
@@ -78,19 +79,11 @@ def main() -> None:
     lines = arguments.out.with_suffix(".jsonl")
     if lines.exists() and not arguments.resume:
         sys.exit(f"{lines} is there already; go on with --resume, or remove it")
-    done = _read(lines)
+    done = whole_lines(lines)
     rows = done + _run(
         [one for one in wanted if one.source not in {row["source"] for row in done}], arguments.workers, lines
     )
     _write(arguments.out, rows)
-
-
-def _read(lines: Path) -> list[dict[str, Any]]:
-    text = lines.read_text() if lines.exists() else ""
-    whole = text[: text.rfind("\n") + 1]  # a last line that was cut off by a kill is none
-    if whole != text:
-        lines.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _run(wanted: list[Candidate], num_workers: int, lines: Path | None) -> list[dict[str, Any]]:

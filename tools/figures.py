@@ -258,6 +258,50 @@ def _zoo(found: Result) -> str:
     return _table(head, rows) + f"\n<sub>{words}.</sub>\n"
 
 
+def _contention(found: Result) -> str:
+    """Runs beside other work: how far their plans differ from the idle one's, their verdicts and their doubts."""
+    head = ("network", "run", "plan differs by", "predicted", "measured", "verdict", "rows doubted", "engines doubted")
+    rows = [
+        (
+            row["network"],
+            row["situation"],
+            *(percent(row[key], 1) if key in row else "" for key in ("differs_fraction", "predicted_share")),
+            percent(row["measured_share"], 1) if "measured_share" in row else "",
+            _outcome(row),
+            f"{row['rows']['doubted']} of {row['rows']['all']}" if "rows" in row else "",
+            str(len(row.get("doubts", ()))),
+        )
+        for row in found["rows"]
+    ]
+    machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores; made by `{found['command']}`"
+    return _table(head, rows) + f"\n<sub>{machine}.</sub>\n"
+
+
+def _outcome(row: Result) -> str:
+    if "passed" in row:
+        return "passed" if row["passed"] else "failed"
+    verb, code = list(row["codes"].items())[-1]
+    return f"refused by {verb} (exit code {code})"
+
+
+def _transfer(found: Result) -> str:
+    """Rank correlations between devices, and budgets that are missed with another device's table."""
+    rows = [
+        (
+            row["networks"],
+            count(row["num_networks"]),
+            str(row["num_devices"]),
+            f"{row['correlation']['median']:.2f}",
+            f"{row['correlation']['least']:.2f} ({', '.join(row['correlation']['pair'])})",
+            percent(row["missed_fraction"]["median"]),
+            f"{percent(row['missed_fraction']['most'])} ({', '.join(row['missed_fraction']['pair'])})",
+        )
+        for row in found["rows"]
+    ]
+    head = ("networks", "number", "devices", "correlation: median", "least", "missed: median", "most")
+    return _table(head, rows) + f"\n<sub>Made by `{found['command']}`.</sub>\n"
+
+
 def _norm_forms(found: Result) -> str:
     """Exact forms of a layer norm on fewer channels, in shares of the dense norm."""
     names = list(found["rows"][0]["ratios"])
@@ -283,6 +327,8 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/planning-benchmark": _planning,
         "halp-trt/gate": _gate,
         "halp-trt/zoo": _zoo,
+        "halp-trt/contention": _contention,
+        "halp-trt/transfer": _transfer,
         "halp-trt/norm-forms": _norm_forms,
     }
 )
