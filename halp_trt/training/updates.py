@@ -42,7 +42,11 @@ def plain(optimizer: torch.optim.Optimizer, gradients: Callable[[], float]) -> f
     return loss
 
 
-UPDATES: dict[str, Update | str] = {"sgd": plain}
+UPDATES: dict[str, Update | str] = {
+    "sgd": plain,
+    "sharpness": "halp_trt.training.sharpness:uniform",
+    "adaptive-sharpness": "halp_trt.training.sharpness:adaptive",
+}
 """Updates by name, each a function or its import path ``package.module:name``."""
 
 
