@@ -47,7 +47,10 @@ class Masking(Protocol):
         """Acts in place after every update of the weights."""
 
 
-MASKS: dict[str, Masking | str] = {"hard": "halp_trt.models.masks.hard:HARD"}
+MASKS: dict[str, Masking | str] = {
+    "hard": "halp_trt.models.masks.hard:HARD",
+    "soft": "halp_trt.models.masks.soft:SOFT",
+}
 """Maskings by name, each a value or its import path ``package.module:name``."""
 
 

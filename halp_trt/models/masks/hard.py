@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from halp_trt.models.positions import dead_positions, named_tensors
-from halp_trt.specs import PruningPlan
+from halp_trt.specs import ParameterAxis, PruningPlan
 
-__all__ = ["HARD", "HardMask", "freeze_removed_batchnorms", "mask"]
+__all__ = ["HARD", "HardMask", "freeze_removed_batchnorms", "mask", "mask_axes"]
 
 
 def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -24,9 +25,19 @@ def mask(module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer 
     Raises:
         GraphMismatchError: the plan was made for another network.
     """
+    mask_axes(module, plan, plan.graph.parameters, optimizer)
+
+
+def mask_axes(
+    module: nn.Module,
+    plan: PruningPlan,
+    axes: Iterable[ParameterAxis],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Sets the pruned channels to zero along some axes of parameters and buffers; otherwise as :func:`mask`."""
     tensors = named_tensors(module)
     with torch.no_grad():
-        for axis in plan.graph.parameters:
+        for axis in axes:
             dead = dead_positions(tensors, axis, plan)
             if not len(dead):
                 continue

@@ -19,6 +19,8 @@ __all__ = ["Member", "members_of", "scored_members", "sum_along", "sum_per_chann
 Floats = npt.NDArray[np.float64]
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 """Normalisations, whose scale and shift score best."""
+_OVER_CHANNELS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+"""Normalisations whose statistics are over several channels."""
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 """Transposed convolutions."""
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED, nn.Linear)
@@ -34,11 +36,15 @@ class Member:
         parameter: the parameter of its name.
         rank: 0 for a normalisation's scale or shift, 1 for the output side of a convolution or linear layer or of what
             it is computed from, 2 for anything else.
+        reads: True if it is the input side of a convolution's or linear layer's weight that reads every channel.
+        mixes: True if it belongs to a normalisation over channels, whose outputs depend on all of them.
     """
 
     axis: ParameterAxis
     parameter: nn.Parameter
     rank: int
+    reads: bool = False
+    mixes: bool = False
 
 
 def members_of(module: nn.Module, graph: ChannelGraph) -> list[Member]:
@@ -65,7 +71,15 @@ def members_of(module: nn.Module, graph: ChannelGraph) -> list[Member]:
                 f"positions along axis {axis.axis}; use the network that was traced, not a slimmed one"
             )
         seen.add((id(tensor), axis.axis))
-        members.append(Member(axis=axis, parameter=tensor, rank=_rank(owner, name, axis.axis)))
+        members.append(
+            Member(
+                axis=axis,
+                parameter=tensor,
+                rank=_rank(owner, name, axis.axis),
+                reads=_reads(owner, name, axis.axis),
+                mixes=isinstance(owner, _OVER_CHANNELS),
+            )
+        )
     return members
 
 
@@ -77,6 +91,11 @@ def _rank(owner: nn.Module, name: str, axis: int) -> int:
     if isinstance(owner, parametrize.ParametrizationList) and axis == 0:
         return 1
     return 2
+
+
+def _reads(owner: nn.Module, name: str, axis: int) -> bool:
+    is_whole = isinstance(owner, _WEIGHTED) and getattr(owner, "groups", 1) == 1
+    return is_whole and name == "weight" and axis == 1 - _out_axis(owner)
 
 
 def _out_axis(owner: nn.Module) -> int:
