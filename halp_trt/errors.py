@@ -82,5 +82,13 @@ class BuildError(HalpError):
     """A runtime refused to build an engine or a probe."""
 
 
+class LinkError(HalpError):
+    """A device elsewhere, or the way to it, is gone."""
+
+
+class NotQuietError(HalpError):
+    """Other work has all cores on which something was to be timed."""
+
+
 class PrecisionError(HalpError):
     """An engine does not compute in the number formats that were asked for."""

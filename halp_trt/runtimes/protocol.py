@@ -26,6 +26,7 @@ __all__ = [
     "Inspected",
     "Prober",
     "Runtime",
+    "ScatteredProber",
     "Session",
     "TellsKernels",
     "Unit",
@@ -93,6 +94,20 @@ class BatchProber(Protocol):
 
     def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
         """Latencies of the probes' layers in order, in groups that become known together.
+
+        Raises:
+            BuildError: the runtime refuses a probe.
+            MeasurementError: one cannot be timed as it would run inside a network.
+        """
+        ...
+
+
+@runtime_checkable
+class ScatteredProber(Protocol):
+    """Measures layers on several devices at once, so that they become known in any order."""
+
+    def measure_scattered(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Mapping[int, Measurement]]:
+        """Latencies of the probes' layers by the probes' numbers, in groups that become known together.
 
         Raises:
             BuildError: the runtime refuses a probe.

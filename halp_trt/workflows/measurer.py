@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from halp_trt.errors import MissingLatencyError, UsageError
@@ -15,7 +15,7 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.graphs.unprobed import probe_refusal
 from halp_trt.latency import LatencyTable, Surface, check_target
 from halp_trt.planning.estimates import estimate
-from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, Unit, traits_of
+from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, ScatteredProber, Unit, traits_of
 from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
@@ -209,7 +209,7 @@ class Bench:
     ) -> dict[LayerSpec, Measurement]:
         """Measures layers, or units by models of their own, and appends the rows as they are known."""
         rows: dict[LayerSpec, Measurement] = {}
-        specs, speed_us = iter(wanted), self.speed_us
+        specs, speed_us = list(wanted), self.speed_us
         has_one_speed = traits_of(self.target.runtime).has_one_speed
         report(0)
         if not wanted:
@@ -217,20 +217,27 @@ class Bench:
         with self.runtime.prober(self.target) as prober:
             for taken in self._taken(prober, wanted):
                 if has_one_speed:
-                    speed_us = speed_us or statistics.median(row.reference_us for row in taken)
-                    taken = [row.at_speed(speed_us) for row in taken]
-                known = dict(zip(islice(specs, len(taken)), taken, strict=True))
+                    speed_us = speed_us or statistics.median(row.reference_us for row in taken.values())
+                    taken = {number: row.at_speed(speed_us) for number, row in taken.items()}
+                known = {specs[number]: row for number, row in taken.items()}
                 append_rows(path, known.items())
                 rows |= known
                 report(len(rows))
         return rows
 
-    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[list[Measurement]]:
+    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Mapping[int, Measurement]]:
+        """Rows by the numbers of their layers, as they become known."""
         probes = (model or self._probe(spec) for spec, model in wanted.items())
+        if isinstance(prober, ScatteredProber):
+            yield from prober.measure_scattered(probes, self.footprint)
+            return
+        numbers = itertools.count()
         if isinstance(prober, BatchProber):
-            yield from prober.measure_all(probes, self.footprint)
+            for rows in prober.measure_all(probes, self.footprint):
+                yield {next(numbers): row for row in rows}
         else:
-            yield from ([prober.measure(probe)] for probe in probes)
+            for probe in probes:
+                yield {next(numbers): prober.measure(probe)}
 
     def _probe(self, spec: LayerSpec) -> bytes:
         """A layer's probe for the target's runtime: TensorRT gets it alone, in the types it has inside a network."""
