@@ -885,6 +885,14 @@ class Verification:
         return all(math.isfinite(number) for number in numbers if number is not None)
 
     @property
+    def doubt(self) -> str:
+        """The reason not to trust the latencies that it rests on, in words; empty if they are sound."""
+        engines = (("dense", self.dense.measurement), ("pruned", self.pruned.measurement))
+        return "; ".join(
+            f"the {name} engine's latency is not to be trusted: {row.doubt}" for name, row in engines if row.doubt
+        )
+
+    @property
     def passed(self) -> bool:
         """The verdict; a number that is none passes nothing."""
         return self.is_finite and self.meets_budget and self.is_faithful and self.keeps_score

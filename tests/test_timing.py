@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halp_trt.errors import MeasurementError
 from halp_trt.specs import Conditions
-from halp_trt.timing import SHORTEST_US, Reading, conditions_of, summarise
+from halp_trt.timing import SHORTEST_US, Core, Reading, Sample, conditions_of, contention, summarise
 
 
 def test_the_summary_is_the_percentiles_less_the_overhead() -> None:
@@ -37,3 +37,17 @@ def test_a_reading_becomes_conditions() -> None:
     reading = Reading(clock_mhz=1400.0, slowed_by=("heat",))
     assert conditions_of(reading) == Conditions(clock_mhz=1400.0, slowed_by=("heat",))
     assert conditions_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("core", "num_disturbed", "words"),
+    [
+        (None, 0, ""),
+        (Core(number=1, taken_fraction=0.5), 1, ""),
+        (None, 2, "other work took the core away in more than 5 % of its samples"),
+        (Core(number=1, is_ours=False), 0, "another run timed its engines on the same core meanwhile"),
+    ],
+)
+def test_what_other_work_did_to_samples_is_said(core: Core | None, num_disturbed: int, words: str) -> None:
+    samples = [Sample(elapsed_us=1.0, is_disturbed=number < num_disturbed) for number in range(20)]
+    assert contention(core, samples) == words

@@ -10,8 +10,9 @@ import click
 
 from halp_trt.cli.config import config_option
 from halp_trt.cli.kinds import Finite, Whole
-from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
+from halp_trt.cli.output import print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option, seconds_option
+from halp_trt.cli.quiet import await_quiet, exit_code, quiet_option
 from halp_trt.cli.settings import SettingsCommand, settings_of_run
 from halp_trt.texts import one_line
 from halp_trt.workflows.folder import RunFolder
@@ -93,6 +94,7 @@ def deploy(
     "--tolerance", type=Finite(), default=5.0, show_default=True, help="Percent above the budget that still pass."
 )
 @seconds_option
+@quiet_option
 @click.option("--max-drop", type=Finite(), metavar="POINTS", help=_MAX_DROP)
 @click.option("--witness", is_flag=True, help="Compare outputs with ONNX Runtime's, too, through Polygraphy.")
 @json_option
@@ -105,6 +107,7 @@ def verify(
     engines: Path,
     tolerance: float,
     seconds: float,
+    quiet_within: float | None,
     max_drop: float | None,
     witness: bool,
     as_json: bool,
@@ -128,7 +131,7 @@ def verify(
     folder = RunFolder(path=run)
     limits = Tolerances(latency_fraction=tolerance / 100, seconds=seconds, max_drop=max_drop)
     settings = settings_of_run(folder, given)
+    await_quiet(quiet_within)
     result = verify_alone(folder, settings, engines=engines, tolerances=limits, with_witness=witness)
     print_result(with_verdict(result), describe(result), as_json=as_json)
-    if not result.passed:
-        ctx.exit(EXIT_CHECK_FAILED)
+    ctx.exit(exit_code(result, quiet_within))

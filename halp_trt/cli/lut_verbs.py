@@ -12,6 +12,7 @@ from halp_trt.cli.config import config_option
 from halp_trt.cli.kinds import Whole
 from halp_trt.cli.output import print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, json_option, resume_option
+from halp_trt.cli.quiet import await_quiet, quiet_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.errors import UsageError
 from halp_trt.texts import number_in, one_line
@@ -41,6 +42,7 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
     show_default=True,
     help="Error of the interpolation above which more width pairs are measured nearby, as a share of the latency.",
 )
+@quiet_option
 @resume_option
 @json_option
 def build_lut(
@@ -49,6 +51,7 @@ def build_lut(
     full_grid: bool,
     max_probes: int | None,
     max_error: str,
+    quiet_within: float | None,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -77,6 +80,7 @@ def build_lut(
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,
     ):
+        await_quiet(quiet_within)
         path, table, part = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
     _print_table(path, table, part, as_json=as_json)
 

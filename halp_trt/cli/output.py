@@ -17,7 +17,7 @@ import click
 from halp_trt.cli.interrupts import forget_interrupt, ignore_further, noticing, was_interrupted
 from halp_trt.cli.processes import mute_all_but_first
 from halp_trt.cli.streams import open_streams, say, silence
-from halp_trt.errors import HalpError, LostProcessError
+from halp_trt.errors import HalpError, LostProcessError, NotQuietError
 from halp_trt.interrupts import lack_of_memory
 from halp_trt.store import encode
 from halp_trt.texts import one_line, sentence
@@ -83,6 +83,9 @@ class VerbGroup(click.Group):
         try:
             with noticing(ctx):
                 return self._invoke(ctx)
+        except KeyboardInterrupt:  # in the moments before and after the verb
+            say(_error(_STOPPED), err=True)
+            sys.exit(EXIT_USAGE)
         finally:
             forget_interrupt()
 
@@ -94,7 +97,9 @@ class VerbGroup(click.Group):
             try:
                 return super().invoke(ctx)
             except HalpError as error:
-                _fail(ctx, _STOPPED if was_interrupted() and not isinstance(error, StoppedError) else str(error))
+                stopped = was_interrupted() and not isinstance(error, StoppedError)
+                code = EXIT_CANNOT_TELL if isinstance(error, NotQuietError) and not stopped else EXIT_USAGE
+                _fail(ctx, _STOPPED if stopped else str(error), code)
             except click.UsageError as error:
                 _fail(ctx, _usage(error))
             except KeyboardInterrupt:
@@ -121,10 +126,10 @@ def _no_memory(error: BaseException) -> str:
     return f"there is not enough memory ({words})" if words else "there is not enough memory"
 
 
-def _fail(ctx: click.Context, message: str) -> None:
+def _fail(ctx: click.Context, message: str, code: int = EXIT_USAGE) -> None:
     ignore_further()
     say(_error(message), err=True)
-    ctx.exit(EXIT_USAGE)
+    ctx.exit(code)
 
 
 def _told(error: OSError) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_argument, config_option
-from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars, stops_with
+from halp_trt.cli.output import print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, engines_option, force_option, json_option, resume_option, seconds_option
 from halp_trt.cli.processes import taking_part
+from halp_trt.cli.quiet import await_quiet, exit_code, quiet_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.cli.streams import say
 from halp_trt.texts import one_line
@@ -28,10 +29,13 @@ _out = click.option("--out", type=PATH, help=_OUT)
 @click.command(cls=SettingsCommand, takes=(*_PRUNING, "tune", "random"))
 @config_option
 @_out
+@quiet_option
 @resume_option
 @force_option
 @json_option
-def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool, as_json: bool) -> None:
+def prune(
+    given: Mapping[str, Any], out: Path | None, quiet_within: float | None, resume: bool, force: bool, as_json: bool
+) -> None:
     """Prune a network to a latency budget.
 
     Step by step, with training in between and fine-tuning after; everything lands in the run's folder.
@@ -50,6 +54,7 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool,
         if not world.is_first:
             follow_run(settings, world, trains_dense=False)
             return
+        await_quiet(quiet_within)
         plan = prune_alone(settings, run, bar("prune"), resume=resume, force=force, world=world)
     part = open_artefact(run.path).prunability
     parts = [describe(plan), *([describe_prunability(part)] if part is not None else [])]
@@ -62,6 +67,7 @@ def prune(given: Mapping[str, Any], out: Path | None, resume: bool, force: bool,
 @_out
 @engines_option
 @seconds_option
+@quiet_option
 @resume_option
 @force_option
 @json_option
@@ -73,6 +79,7 @@ def run(
     out: Path | None,
     engines: Path,
     seconds: float,
+    quiet_within: float | None,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -93,6 +100,7 @@ def run(
         if not world.is_first:
             follow_run(settings, world, trains_dense=True)
             return
+        await_quiet(quiet_within)
         _say(f"{network} on {data} to {budget}, in {folder.path}")
         result = run_all(
             settings,
@@ -108,8 +116,7 @@ def run(
     text = "\n".join([describe(result.verification), "", one_line(result.note), one_line(f"report: {folder.page}")])
     summary = {"verification": with_verdict(result.verification), "seconds": result.seconds, "report": str(folder.page)}
     print_result(summary, text, as_json=as_json)
-    if not result.verification.passed:
-        ctx.exit(EXIT_CHECK_FAILED)
+    ctx.exit(exit_code(result.verification, quiet_within))
 
 
 def _say(line: str) -> None:

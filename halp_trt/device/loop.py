@@ -6,15 +6,14 @@ next run is started before the last one is read, so that it never waits for the 
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from halp_trt.device.cores import waited_ns
 from halp_trt.device.faults import MeasurementError
 from halp_trt.device.samples import Reading, Sample
 
@@ -25,7 +24,6 @@ __all__ = [
     "Processor",
     "as_launches",
     "involuntary_switches",
-    "pin_to_one_core",
     "take_turns",
     "time_interleaved",
     "warm_up",
@@ -35,7 +33,9 @@ MAX_ATTEMPTS = 4
 """Most attempts at an interrupted sample."""
 
 _LONG_NS = 50_000_000
-"""Length from which on a run is not repeated for an interruption: on a shared machine every such run is interrupted."""
+"""Length from which on an interruption alone is no reason to repeat a run: a shared machine interrupts all of these."""
+_TAKEN_FRACTION = 0.01
+"""Share of a long run for which another thread may have had the core without the run being repeated."""
 
 _MAX_WARMUP_ROUNDS = 64
 """Most rounds of warm-up between two looks at the time worked so far."""
@@ -74,23 +74,43 @@ class Processor:
         self,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         interruptions: Callable[[], int] | None = None,
+        waited: Callable[[], int | None] = waited_ns,
     ) -> None:
-        """Times with ``clock_ns``, monotonic nanoseconds; ``interruptions`` rises when the thread loses its core."""
+        """Makes the device.
+
+        Args:
+            clock_ns: monotonic nanoseconds.
+            interruptions: a count that rises when the calling thread loses its core; the system's by default.
+            waited: nanoseconds that the thread has waited for a core so far.
+        """
         self.num_in_flight = 1
-        self._clock_ns, self._interruptions = clock_ns, interruptions or involuntary_switches
+        self._clock_ns, self._interruptions, self._waited = clock_ns, interruptions or involuntary_switches, waited
+        self._was_interrupted = False
 
     def start(self, run: Callable[[], object]) -> Sample:
-        """Executes the run and returns its sample."""
+        """Executes the run and returns its sample, less the time for which the thread waited for its core.
+
+        How long it waited is asked only once the core was lost, since asking takes some microseconds.
+        """
+        waited = self._waited() if self._was_interrupted else None
         before = self._interruptions()
         start = self._clock_ns()
         run()
         elapsed = self._clock_ns() - start
-        is_disturbed = elapsed < _LONG_NS and self._interruptions() != before
-        return Sample(elapsed_us=elapsed / 1e3, is_disturbed=is_disturbed)
+        if self._interruptions() == before:
+            return Sample(elapsed_us=elapsed / 1e3)
+        self._was_interrupted = True
+        taken = 0 if waited is None else min(elapsed, max(0, (self._waited() or waited) - waited))
+        is_disturbed = elapsed < _LONG_NS or taken > _TAKEN_FRACTION * elapsed
+        return Sample(elapsed_us=(elapsed - taken) / 1e3, is_disturbed=is_disturbed)
 
     def read(self, mark: Sample) -> Sample:
         """The sample itself."""
         return mark
+
+    def moment(self) -> tuple[int, int]:
+        """The time now, and how long the calling thread has waited for a core so far; nanoseconds."""
+        return self._clock_ns(), self._waited() or 0
 
     def conditions(self) -> Reading | None:
         """Returns None: an interrupted run is timed again instead."""
@@ -169,7 +189,7 @@ def _per_execution(sample: Sample, num_executions: int) -> Sample:
     """The sample of one execution."""
     if num_executions == 1:
         return sample
-    return Sample(elapsed_us=sample.elapsed_us / num_executions, enqueue_us=sample.enqueue_us / num_executions)
+    return sample._replace(elapsed_us=sample.elapsed_us / num_executions, enqueue_us=sample.enqueue_us / num_executions)
 
 
 def warm_up(launches: Mapping[str, Launch], *, busy_us: float) -> int:
@@ -229,17 +249,3 @@ def involuntary_switches() -> int:
     """Number of times that the kernel took the core from the calling thread; always 0 if the system does not tell."""
     who = getattr(resource, "RUSAGE_THREAD", None)
     return 0 if who is None else int(resource.getrusage(who).ru_nivcsw)
-
-
-@contextmanager
-def pin_to_one_core() -> Iterator[None]:
-    """Keeps the calling thread on the last of its cores while inside; does nothing if the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)

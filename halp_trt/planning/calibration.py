@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from halp_trt.errors import UsageError
 
@@ -13,6 +14,10 @@ __all__ = ["Calibration", "fit"]
 
 _LEAST_SPREAD = 0.05
 """Smallest spread of the sums, as a fraction of the largest, that tells a slope from an overhead."""
+
+_LEAST_EXPLAINED = 0.9
+"""Smallest share of the engines' variance that a line with an overhead explains; one that explains less was fitted to
+engines that other work disturbed, and its overhead says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,8 @@ class Calibration:
 def fit(sums_us: Sequence[float], engines_us: Sequence[float]) -> Calibration:
     """The line from table sums to engines, by least squares of relative errors.
 
-    It goes through the origin if the engines differ too little, or if its slope would be negative.
+    It goes through the origin if the engines differ too little, if its slope would be negative, or if it would explain
+    too little of what sets the engines apart.
 
     Args:
         sums_us: latencies predicted by the table.
@@ -53,14 +59,19 @@ def fit(sums_us: Sequence[float], engines_us: Sequence[float]) -> Calibration:
     slope, overhead = float(np.sum(x / y) / np.sum((x / y) ** 2)), 0.0
     if x.max() - x.min() >= _LEAST_SPREAD * x.max():
         (through, steep), *_ = np.linalg.lstsq(np.column_stack((1 / y, x / y)), np.ones(len(y)), rcond=None)
-        if steep > 0:
+        if steep > 0 and _explained(through + steep * x, y) >= _LEAST_EXPLAINED:
             slope, overhead = float(steep), float(through)
-    off = overhead + slope * x - y
-    scatter = float(np.sum((y - y.mean()) ** 2))
+    line = overhead + slope * x
     return Calibration(
         slope=slope,
         overhead_us=overhead,
-        r_squared=1 - float(off @ off) / scatter if scatter > 0 else 1.0,
-        largest_error_fraction=float(np.abs(off / y).max()),
+        r_squared=_explained(line, y),
+        largest_error_fraction=float(np.abs(line / y - 1).max()),
         num_engines=len(x),
     )
+
+
+def _explained(line: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    """The share of the variance of ``y`` that a line explains (R²); 1 where ``y`` does not vary."""
+    scatter, off = float(np.sum((y - y.mean()) ** 2)), line - y
+    return 1 - float(off @ off) / scatter if scatter > 0 else 1.0

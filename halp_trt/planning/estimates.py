@@ -35,7 +35,9 @@ def estimate(spec: LayerSpec, reason: str, rows: Mapping[LayerSpec, Measurement]
     Raises:
         MissingLatencyError: no layer of the table was measured.
     """
-    measured = {known: row for known, row in rows.items() if row.is_trusted and row.latency_us > 0}
+    timed = {known: row for known, row in rows.items() if row.num_samples > 1 or row.is_trusted}
+    sound = {known: row for known, row in timed.items() if row.is_trusted} or timed
+    measured = {known: row for known, row in sound.items() if row.latency_us > 0}
     moving = {known: row for known, row in measured.items() if not flops(known, batch_size)} or measured
     if not measured:
         raise MissingLatencyError(f"{spec} cannot be measured ({reason}), and no other layer is to estimate it from")

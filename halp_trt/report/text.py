@@ -203,11 +203,7 @@ def _verification(value: Verification) -> str:
             "",
             *([_NO_TABLE] if value.pruned.predicted_us is None else []),
             *_kernels(value),
-            *(
-                f"the {name} engine's latency is not to be trusted: {check.measurement.doubt}"
-                for name, check in (("dense", value.dense), ("pruned", value.pruned))
-                if not check.measurement.is_trusted
-            ),
+            *([value.doubt] if value.doubt else []),
             verdict(value),
         ]
     )

@@ -28,6 +28,7 @@ from halp_trt.timing import (
     Sample,
     as_launches,
     conditions_of,
+    contention,
     pin_to_one_core,
     summarise,
     take_turns,
@@ -198,7 +199,8 @@ def compare(
     """Times engines in turns, with the calling thread kept on one core, until their ratios are known well enough.
 
     The rounds of a part follow from the first few runs. Measurements on a GPU carry its conditions before and after,
-    and a doubt where these or the spread give cause.
+    and a doubt where these or the spread give cause; those on this machine's processor a doubt where other work had
+    the core.
 
     Args:
         engines: the loaded engines by name; a single one is timed alone.
@@ -233,7 +235,7 @@ def compare_runs(
         raise UsageError(f"no engine {base!r} to compare with; choose one of {', '.join(runs) or 'at least one'}")
     processor = Processor()
     launches = as_launches(runs, processor)
-    with pin_to_one_core():
+    with pin_to_one_core() as core:
         num_rounds = until.num_rounds(_round_us(launches))
         num_warmup = max(_MIN_WARMUP, num_rounds // _WARMUP_SHARE)
         take_turns(launches, num_rounds=0, num_warmup=num_warmup)
@@ -242,8 +244,10 @@ def compare_runs(
     rows = {}
     for name, launch in launches.items():
         row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
-        is_on_gpu = launch.device is not processor
-        rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if is_on_gpu else row
+        if launch.device is processor:
+            rows[name] = replace(row, doubt=contention(core, samples[name]))
+        else:
+            rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup)
     return Comparison(base=base, measurements=rows, part_medians_us=part_medians_us)
 
 

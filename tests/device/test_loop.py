@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +15,6 @@ from halp_trt.device.loop import (
     Launch,
     Processor,
     involuntary_switches,
-    pin_to_one_core,
     take_turns,
     time_interleaved,
     warm_up,
@@ -166,22 +164,19 @@ def test_a_launch_among_plain_calls_is_timed_by_its_own_device() -> None:
     assert runs["gpu"].device.log[-2:] == ["+g3", "-g3"]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
-def test_pinning_ends_even_after_an_error() -> None:
-    before = os.sched_getaffinity(0)
-
-    def fail_inside() -> None:
-        with pin_to_one_core():
-            assert os.sched_getaffinity(0) == {max(before)}
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_inside()
-    assert os.sched_getaffinity(0) == before
+def test_time_without_a_core_is_no_time_of_a_run_and_a_long_run_that_lost_more_is_taken_again() -> None:
+    clock, log = Clock(), []
+    waits = iter([0, 30_000_000, 30_000_000, 30_000_500])  # asked from the second run on, before and after each
+    switches = iter(range(100))
+    device = Processor(clock, lambda: next(switches), lambda: next(waits))
+    launch = Launch(run=clock.run("a", 100_000, log), device=device)
+    first, second = take_turns({"a": launch}, num_rounds=2)["a"]
+    assert first == Sample(elapsed_us=100_000)
+    assert second == Sample(elapsed_us=100_000 - 0.5)
+    assert len(log) == 3
 
 
-def test_without_the_system_s_help_nothing_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pin_to_one_core():
-        inside = True
-    assert inside
+def test_a_run_that_never_lost_its_core_asks_no_more_than_that() -> None:
+    clock = Clock()
+    device = Processor(clock, lambda: 0, lambda: pytest.fail("asked"))
+    assert device.start(clock.run("a", 1, [])) == Sample(elapsed_us=1.0)

@@ -23,8 +23,8 @@ NUMPY = "numpy==1.24.4"
 DRIVERS = {"cuda", "ml_dtypes", "pycuda", "pynvml"}
 """Packages that are imported where they are, and not missed where they are not."""
 STANDARD = {
-    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "importlib", "json", "math", "os",
-    "pathlib", "platform", "re", "resource", "time", "types", "typing", "weakref",
+    "__future__", "collections", "contextlib", "dataclasses", "errno", "functools", "hashlib", "importlib", "json",
+    "math", "os", "pathlib", "platform", "re", "resource", "socket", "threading", "time", "types", "typing", "weakref",
 }  # fmt: skip
 
 
@@ -112,7 +112,8 @@ import json
 from halp_trt.device.conditions import Watch
 from halp_trt.device.gpu import GpuDevice, make_launch
 from halp_trt.device.gpu_bench import GpuBench, ROUNDS
-from halp_trt.device.loop import Processor, as_launches, pin_to_one_core, take_turns, time_interleaved
+from halp_trt.device.cores import pin_to_one_core
+from halp_trt.device.loop import Processor, as_launches, take_turns, time_interleaved
 from halp_trt.device.samples import Reading, summary_of
 
 class Stream:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from halp_trt.errors import MissingLatencyError
@@ -29,6 +31,12 @@ def test_an_estimate_is_a_call_and_the_bytes_moved_at_the_measured_rate() -> Non
     assert found.latency_us == pytest.approx(2 + 8 * 14 / 16), "800 + 800 numbers; the rows moved 3,200 in 14 us"
     assert found.doubt == "not measured (it runs a sub-graph); estimated from the bytes it moves"
     assert not found.is_trusted
+
+
+def test_where_every_row_is_doubted_the_measured_ones_have_to_do() -> None:
+    timed = {spec: replace(row(us, "a busy core"), num_samples=60) for spec, us in ((relu(1), 2.0), (relu(15), 16.0))}
+    guessed = {relu(64): row(9e9, "estimated")}
+    assert estimate(UNKNOWN, "it runs a sub-graph", timed | guessed).latency_us == pytest.approx(2 + 8 * 14 / 16)
 
 
 def test_nothing_is_estimated_from_nothing() -> None:

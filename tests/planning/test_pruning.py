@@ -182,6 +182,16 @@ def test_predictions_are_a_line_through_all_engines_but_the_last() -> None:
         fit([1.0], [0.0])
 
 
+def test_a_line_that_explains_little_has_no_overhead() -> None:
+    sums_us, engines_us = [5000.0, 4000.0, 3500.0, 3000.0], [9000.0, 3600.0, 5400.0, 3700.0]  # beside other work
+    line = fit(sums_us, engines_us)
+    assert line.overhead_us == 0.0
+    assert line.slope == pytest.approx(1.3, rel=0.2)
+    assert line.r_squared < 0.9, "it says so"
+    steady = fit(sums_us, [500 + 2 * sum_us for sum_us in sums_us])
+    assert (steady.overhead_us, steady.slope) == (pytest.approx(500), pytest.approx(2))
+
+
 # ---- methods and masks of one's own ---------------------------------------------------------------------------------
 
 

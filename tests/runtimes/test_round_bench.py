@@ -65,6 +65,7 @@ class Machine:
     """A processor whose clock moves only while it works, and a log of what ran."""
 
     now_ns: int = 0
+    taken_fraction: float = 0.0
     log: list[str] = field(default_factory=list)
     arenas: list[int] = field(default_factory=list)
 
@@ -90,7 +91,7 @@ class Machine:
             open_network=self.network,
             reference=self.work("reference", *(reference_us or (50.0,))),
             charge_us=TARE,
-            processor=Processor(lambda: self.now_ns, lambda: 0),
+            processor=Processor(lambda: self.now_ns, lambda: 0, lambda: round(self.taken_fraction * self.now_ns)),
         )
 
 
@@ -109,6 +110,16 @@ def test_a_round_runs_a_network_untimed_and_timed_after_the_reference(monkeypatc
     assert second.latency_us == pytest.approx(40.0 - 3 * TARE, abs=1e-4), "the profiler charges each kernel"
     assert (first.num_samples, first.reference_us, first.footprint_bytes) == (2, 50.0, 80)
     assert machine.arenas == [3]
+
+
+@pytest.mark.parametrize(("taken_fraction", "doubt"), [(0.04, ""), (0.3, "other work had the core for more than 5 %")])
+def test_rows_of_a_core_that_other_work_had_are_doubted(
+    monkeypatch: pytest.MonkeyPatch, taken_fraction: float, doubt: str
+) -> None:
+    machine = Machine(taken_fraction=taken_fraction)
+    (row,) = machine.bench(monkeypatch).measure([Work()], of(1))
+    assert row.doubt.startswith(doubt)
+    assert bool(row.doubt) == bool(doubt)
 
 
 def test_rows_may_be_asked_for_between_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ _UNCHARGED_BYTES = 16e6
 subtracted (engines of 0.2 to 25 ms against the sums of their kernels)."""
 _MAX_SLOWDOWN = 1.3
 """A pass does not count when the reference runs this many times slower than at its best."""
+_MAX_TAKEN_FRACTION = 0.05
+"""Rows of a batch that lost its core for a larger share of the time are marked with a doubt."""
 _MAX_ATTEMPTS = 5
 """Slow passes of a batch after which its rows are taken as they are."""
 _MAX_BATCHES = 8
@@ -181,6 +183,8 @@ class RoundBench:
             return []
         slowness = rows[0].reference_us / calm_us
         disturbance = f"the machine ran {slowness:.1f} times slower than before" if slowness > _MAX_SLOWDOWN else ""
+        if turns.taken_fraction > _MAX_TAKEN_FRACTION:
+            disturbance = f"other work had the core for more than {100 * _MAX_TAKEN_FRACTION:.0f} % of the time"
         return [replace(row, doubt=_doubt(error) or disturbance) for row, error in zip(rows, errors, strict=True)]
 
 
@@ -223,6 +227,12 @@ class Turns:
         self._reference_us: list[float] = []
         self._passes: list[_Pass] = []
         self._num_kernels = [1] * len(layers)
+        self._began, self._lasted_ns, self._waited_ns = (0, 0), 0, 0
+
+    @property
+    def taken_fraction(self) -> float:
+        """The share of the time of all passes for which other work had the core."""
+        return self._waited_ns / max(1, self._lasted_ns)
 
     def round(self) -> None:
         """Runs every layer once, timed; a pass begins with some untimed rounds."""
@@ -232,6 +242,7 @@ class Turns:
                 for group in self._groups
             ]
             self._num_runs, self._timed, self._reference_us = 0, [], []
+            self._began = self._bench.processor.moment()
             for _ in range(self._bench.protocol.num_warmup):
                 self._run_all()
         self._reference_us += self._run_all()
@@ -251,6 +262,9 @@ class Turns:
 
     def finish(self) -> float:
         """Ends a pass; returns the reference's median latency in its rounds."""
+        now, waited = self._bench.processor.moment()
+        self._lasted_ns += now - self._began[0]
+        self._waited_ns += waited - self._began[1]
         samples_us = [np.zeros(0)] * self.num_layers
         for group, network in zip(self._groups, self._networks, strict=True):
             profile = network.finish()
