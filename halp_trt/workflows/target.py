@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.errors import UsageError
-from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime
+from halp_trt.remote.client import Client
+from halp_trt.remote.runtime import open_runtime
+from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime, traits_of
 from halp_trt.specs import Target
 from halp_trt.workflows.folder import table_path
 from halp_trt.workflows.settings import PlaceSettings, TableSettings
@@ -14,22 +16,27 @@ from halp_trt.workflows.settings import PlaceSettings, TableSettings
 __all__ = ["find_target", "table_of"]
 
 
-def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
-    """The runtime of these settings, and this machine as its target.
+def find_target(settings: PlaceSettings, client: Client | None = None) -> tuple[Runtime, Target]:
+    """The runtime of these settings, and this machine as its target, or a client's device.
 
     Raises:
         UsageError: there is no such runtime, or it has no such precision or no optimisation levels.
         BuildError: this version of it has no such optimisation level.
         RuntimeUnavailableError: its package is not installed.
     """
-    runtime = get_runtime(settings.runtime or default_runtime())
+    runtime: Runtime
+    if client is None:
+        runtime = get_runtime(settings.runtime or default_runtime())
+    else:
+        runtime = open_runtime(client, settings.runtime)
     target = runtime.target(settings.precision, settings.batch)
     if settings.optimization_level is None:
         return runtime, target
-    if not isinstance(runtime, Compiler):
+    if not traits_of(runtime.name).is_ahead_of_time:
         raise UsageError(f"{runtime.name} has no optimisation levels; leave --optimization-level out")
     target = replace(target, optimization_level=settings.optimization_level)
-    runtime.check(target, BuildOptions())
+    if isinstance(runtime, Compiler):
+        runtime.check(target, BuildOptions())
     return runtime, target
 
 

@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
-import onnx
 
 from halp_trt.device.gpu import Gpu, make_launch, open_gpu
 from halp_trt.device.plan_session import PlanSession, open_plan
-from halp_trt.errors import MeasurementError
-from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes.gpu_timing import Bench
-from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.runtimes.probe_cut import lone_layer
 from halp_trt.runtimes.reference import gpu_reference
 from halp_trt.specs import Measurement, Target
 
@@ -68,12 +65,7 @@ class PlanProber:
             BuildError: TensorRT refuses the layer.
             MeasurementError: the bytes are no probe.
         """
-        try:
-            model = onnx.load_from_string(probe)
-        except Exception as error:  # protobuf's own errors have no common root
-            raise_if_stopped(error)
-            raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
-        return self._bench.measure(self._open(cut_to_layer(model).SerializeToString()).enqueue)
+        return self._bench.measure(self._open(lone_layer(probe)).enqueue)
 
     def _open(self, model: bytes) -> PlanSession:
         session = open_session(self._trt, self._build(model, self._target), self._target, gpu=self._gpu)

@@ -1,0 +1,41 @@
+"""The entry of the agent's file: one word says which of its processes this is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from halp_trt.device.agent.place import Place
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs ``serve FOLDER WORD``, ``tell FOLDER``, ``supervise FOLDER JOB DESCRIPTOR OWNER`` or ``measure FOLDER JOB``.
+
+    A host types none of them: ``boot`` starts the first, and that one the others.
+    """
+    os.umask(0o077)
+    verb, folder, *words = sys.argv[1:]
+    place, agent = Place(Path(folder)), Path(sys.argv[0]).stem
+    if verb == "serve":
+        from halp_trt.device.agent.session import serve
+
+        serve(place, words[0], agent)
+    elif verb == "tell":
+        from halp_trt.device.agent.worker import tell_target
+
+        tell_target()
+    elif verb == "supervise":
+        from halp_trt.device.agent.supervisor import supervise
+
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        supervise(place, words[0], {"owner": words[2], "agent": agent, "since": since}, int(words[1]))
+    elif verb == "measure":
+        from halp_trt.device.agent.worker import measure
+
+        measure(place, words[0])
+    else:
+        sys.exit(f"the agent has no part {verb!r}")

@@ -1,0 +1,230 @@
+"""The agent's side of a link: it answers the host's requests one by one, until the link is cut.
+
+An answer has ``ok``, or ``error`` with the kind and the sentence of an error. Nothing that a session does is lost with
+it: models and jobs lie in the folder, and a job runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import time
+from typing import Any, Callable, Dict, Tuple
+
+from halp_trt.device.agent.child import ask_child
+from halp_trt.device.agent.detached import start_supervisor
+from halp_trt.device.agent.files import Lock
+from halp_trt.device.agent.frames import Link, mark_of
+from halp_trt.device.agent.place import DONE, Job, Place
+from halp_trt.device.faults import HalpError, InUseError, LinkError, MeasurementError, UsageError
+
+__all__ = ["PROTOCOL", "Session", "serve"]
+
+PROTOCOL = 1
+"""The version of these messages; host and agent are one file's two ends, so that they are always equal."""
+_LOOK_SECONDS = 0.005
+"""Time between two looks at a job's rows while nothing is known; it grows to the next."""
+_LONGEST_LOOK_SECONDS = 0.1
+_BEAT_SECONDS = 5.0
+"""Time after which a host that follows is told that all is well."""
+_LEAVE_SECONDS = 2.0
+"""Longest wait for a session whose host has gone."""
+_CANCEL_SECONDS = 20.0
+"""Longest wait for a cancelled job to let the device go."""
+
+Answer = Tuple[Dict[str, Any], bytes]
+
+
+def serve(place: Place, word: str, agent: str) -> None:
+    """Answers a host on the standard streams until it goes away."""
+    sink = os.dup(1)
+    os.dup2(2, 1)  # whatever prints from now on is no message
+    link = Link(0, sink)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    with contextlib.suppress(LinkError):  # the host has gone; its jobs go on
+        link.write(mark_of("ready", word) + b"\n")
+        session = Session(place, link, agent)
+        while True:
+            session.answer(*link.receive())
+
+
+class Session:
+    """One host's requests."""
+
+    def __init__(self, place: Place, link: Link, agent: str) -> None:
+        """Answers over ``link`` for a place; ``agent`` is the SHA-256 of the agent."""
+        self._place, self._link, self._agent = place, link, agent
+        self._verbs: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
+            "hello": self._hello,
+            "target": self._target,
+            "need": self._need,
+            "put": self._put,
+            "start": self._start,
+            "follow": self._follow,
+            "cancel": self._cancel,
+            "forget": self._forget,
+            "clean": self._clean,
+        }
+
+    def answer(self, request: dict[str, Any], blob: bytes) -> None:
+        """Does what a request asks, and tells the result or the error.
+
+        Raises:
+            LinkError: the host has gone.
+        """
+        try:
+            verb = self._verbs.get(str(request.get("verb")))
+            if verb is None:
+                raise UsageError(f"the agent has no verb {str(request.get('verb'))[:40]!r}; see halp-trt device --help")
+            told, data = verb(request, blob)
+        except LinkError:
+            raise
+        except (HalpError, KeyError, TypeError, ValueError, OSError) as error:
+            kind = type(error).__name__ if isinstance(error, HalpError) else "MeasurementError"
+            sentence = (
+                str(error) if isinstance(error, HalpError) else f"the agent refuses: {type(error).__name__} {error}"
+            )
+            self._link.send({"error": kind, "sentence": sentence})
+            return
+        self._link.send({"ok": True, **told}, data)
+
+    # ---- the device
+
+    def _hello(self, request: dict[str, Any], _: bytes) -> Answer:
+        packages = request.get("packages", {})
+        answer = ask_child(["tell", str(self._place.root)], {"packages": packages})
+        if "facts" not in answer:
+            raise MeasurementError(f"the agent cannot look at its device: {answer.get('fault', {}).get('reason', '')}")
+        free = shutil.disk_usage(str(self._place.root)).free
+        told = {"protocol": PROTOCOL, "agent": self._agent, "folder": str(self._place.root), "free_bytes": free}
+        return {**told, "time": time.time(), "holder": self._place.lock.holder(), **answer["facts"]}, b""
+
+    def _target(self, request: dict[str, Any], _: bytes) -> Answer:
+        wanted = {name: request[name] for name in ("work", "runtime", "precision", "batch_size")}
+        answer = ask_child(["tell", str(self._place.root)], wanted)
+        if "target" not in answer:
+            fault = answer.get("fault", {})
+            return {"fault": fault}, b""
+        return {"target": answer["target"]}, b""
+
+    # ---- models
+
+    def _need(self, request: dict[str, Any], _: bytes) -> Answer:
+        return {"missing": [key for key in request["keys"] if not self._place.model(key).exists()]}, b""
+
+    def _put(self, request: dict[str, Any], blob: bytes) -> Answer:
+        self._place.put(request["key"], blob)
+        return {}, b""
+
+    # ---- jobs
+
+    def _start(self, request: dict[str, Any], _: bytes) -> Answer:
+        """Runs a job, unless it runs already. One of the same host that nobody follows any more makes room."""
+        order = {**request["order"], "agent": self._agent}
+        owner, holder = str(request["owner"]), self._place.lock.holder()
+        job = self._place.make_job(order)
+        if holder is not None and holder.get("job") != job.name:
+            other = self._place.job(str(holder.get("job")))
+            if holder.get("owner") != owner or not _is_left(other):
+                raise InUseError(_in_use(holder))
+            self._stop(other, holder)
+        if holder is None or holder.get("job") != job.name:
+            job.rows.repair()
+            self._place.adopt(job, order)
+            if not start_supervisor(self._place, job, {"owner": owner}):
+                holder = self._place.lock.holder()
+                if holder is None:
+                    raise MeasurementError(
+                        f"the agent's job did not start ({job.last_words() or 'it gives no reason'})"
+                    )
+                if holder.get("job") != job.name:
+                    raise InUseError(_in_use(holder))
+        return {"job": job.name}, b""
+
+    def _follow(self, request: dict[str, Any], _: bytes) -> Answer:
+        """Tells a job's rows from a byte on as they come, and in the end its state; until the host says a word."""
+        job, start = self._place.job(request["job"]), int(request["from"])
+        with _followed(job):
+            told, wait = time.monotonic(), _LOOK_SECONDS
+            while True:
+                is_running = self._place.is_running(job)  # before the look: what comes between is told next time
+                lines = job.rows.whole(start)
+                if lines:
+                    self._link.send({"from": start}, lines)
+                    start, told, wait = start + len(lines), time.monotonic(), _LOOK_SECONDS
+                elif not is_running:
+                    return {"end": job.state(), "log": job.last_words()}, b""
+                elif time.monotonic() > told + _BEAT_SECONDS:
+                    self._link.send({"beat": True})
+                    told = time.monotonic()
+                if self._link.is_talking(wait):
+                    return {"end": None}, b""
+                wait = min(1.5 * wait, _LONGEST_LOOK_SECONDS)
+
+    def _cancel(self, request: dict[str, Any], _: bytes) -> Answer:
+        """Ends the job that holds the device; where the request names one, that one alone, if nobody follows it."""
+        holder, wanted = self._place.lock.holder(), request.get("job")
+        if holder is None or wanted not in (None, holder.get("job")):
+            return {"cancelled": None}, b""
+        job = self._place.job(str(holder.get("job")))
+        if wanted is None or _is_left(job):
+            self._stop(job, holder)
+        return {"cancelled": holder}, b""
+
+    def _stop(self, job: Job, holder: dict[str, Any]) -> None:
+        """Ends the job that holds the device.
+
+        Raises:
+            InUseError: it does not let go.
+        """
+        until = time.monotonic() + _CANCEL_SECONDS
+        with contextlib.suppress(OSError, KeyError, TypeError):
+            os.kill(int(holder["pid"]), signal.SIGTERM)
+        while self._place.is_running(job):
+            if time.monotonic() > until:
+                raise InUseError(f"{_in_use(holder)}; it does not end when it is told to")
+            time.sleep(0.02)
+
+    def _forget(self, request: dict[str, Any], _: bytes) -> Answer:
+        job = self._place.job(request["job"])
+        if job.state().get("word") == DONE:
+            self._place.forget(job)
+        return {}, b""
+
+    def _clean(self, request: dict[str, Any], _: bytes) -> Answer:
+        return {"freed_bytes": self._place.clean(self._agent)}, b""
+
+
+def _in_use(holder: dict[str, Any]) -> str:
+    """The sentence about a device that another job holds."""
+    owner, since = str(holder.get("owner", "another host"))[:80], str(holder.get("since", ""))[:30]
+    return (
+        f"the device measures for {owner}{f' since {since}' if since else ''} (process {holder.get('pid', '?')} there); "
+        "wait for it to end, or end it with halp-trt device clean --cancel"
+    )
+
+
+def _is_left(job: Job) -> bool:
+    """True if no session follows a job; one whose host has just gone gets the time to notice."""
+    until = time.monotonic() + _LEAVE_SECONDS
+    while not Lock(job.followed).is_free():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextlib.contextmanager
+def _followed(job: Job) -> Any:
+    """Holds, with others, the sign that a job is followed."""
+    if not job.folder.exists():
+        raise UsageError(f"the device has no job {job.name[:12]}; order it again")
+    descriptor = os.open(str(job.followed), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""A runtime of a device elsewhere: the survey measures with it as with one of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError, UsageError
+from halp_trt.remote.client import Client
+from halp_trt.remote.connection import raised
+from halp_trt.remote.hello import facts_of
+from halp_trt.remote.prober import LIMITS, RemoteProber
+from halp_trt.runtimes import RUNTIMES, Session, choose_runtime, traits_of
+from halp_trt.specs import Target
+from halp_trt.store import decode
+
+__all__ = ["RemoteRuntime", "open_runtime"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRuntime:
+    """A :class:`halp_trt.runtimes.Runtime` whose probes run on a device.
+
+    Attributes:
+        name: the runtime's key in ``RUNTIMES``.
+        client: the device.
+        suffix: suffix of its engine files.
+        limits: longest waits on the device, as :data:`halp_trt.remote.prober.LIMITS`.
+    """
+
+    name: str
+    client: Client
+    suffix: str = ".onnx"
+    limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
+
+    def target(self, precision: str, batch_size: int) -> Target:
+        """The device as a target.
+
+        Raises:
+            UsageError: it has no such precision.
+            RuntimeUnavailableError: the runtime does not run there.
+        """
+        return decode(Target, self._told(precision, batch_size))
+
+    def build(self, model: bytes, target: Target) -> bytes:
+        """Refuses.
+
+        Raises:
+            RuntimeUnavailableError: always.
+        """
+        self._refuse("engines are not built")
+
+    def load(self, engine: bytes, target: Target) -> Session:
+        """Refuses.
+
+        Raises:
+            RuntimeUnavailableError: always.
+        """
+        self._refuse("engines are not run")
+
+    @contextmanager
+    def prober(self, target: Target) -> Iterator[RemoteProber]:
+        """A prober of single layers; its jobs run on the device one after the other.
+
+        Raises:
+            TargetMismatchError: the device is another target by now.
+        """
+        told = dict(self._told(target.precision, target.batch_size))
+        if target.optimization_level is not None:
+            told["optimization_level"] = target.optimization_level
+        here = decode(Target, told)
+        if here != target:
+            raise TargetMismatchError(
+                f"device {self.client.place.name} is {here} now, and {target} is to be measured; set it back, or start "
+                "another table"
+            )
+        yield RemoteProber(self.client, target, told, self.limits)
+
+    def _told(self, precision: str, batch_size: int) -> Mapping[str, Any]:
+        """The device's own word for the target."""
+        answer = self.client.ask(
+            "target",
+            work=traits_of(self.name).served_by,
+            runtime=self.name,
+            precision=precision,
+            batch_size=batch_size,
+        )
+        if "target" not in answer:
+            fault = answer["fault"]
+            raise raised(str(fault.get("kind")), f"device {self.client.place.name}: {fault.get('reason')}")
+        told: Mapping[str, Any] = answer["target"]
+        return told
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RuntimeUnavailableError(
+            f"{what} on device {self.client.place.name} over a link yet; measure its table with build-lut --device, "
+            "and run deploy and verify on the device itself"
+        )
+
+
+def open_runtime(client: Client, name: str = "") -> RemoteRuntime:
+    """The runtime of that name on a device, or the one to take there where none is named.
+
+    Raises:
+        UsageError: there is no such runtime.
+        RuntimeUnavailableError: the device cannot be reached, or has no runtime.
+    """
+    if name and name not in RUNTIMES:
+        raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    if not name:
+        facts = facts_of(client)
+        name = choose_runtime(facts["runtimes"], has_gpu=bool(facts["has_gpu"])).name
+    return RemoteRuntime(name=name, client=client)
