@@ -144,8 +144,8 @@ class Client:
             raise raised(str(end.get("kind")), f"device {self.place.name}: {end.get('sentence')}")
         if end["word"] != _DONE and num_deaths >= _MOST_DEATHS:
             raise MeasurementError(
-                f"device {self.place.name}: the agent's processes end without a row ({end.get('log') or 'no log'}); look "
-                "for what ends them there"
+                f"device {self.place.name}: the agent's processes end without a row ({end.get('log') or 'no log'}); "
+                "look for what ends them there"
             )
 
     def _leave(self, job: str) -> None:

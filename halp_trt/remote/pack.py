@@ -23,8 +23,8 @@ _OWN = ("device", "latency", "runtimes", "store")
 _MODULES = ("errors", "interrupts", "rows", "specs", "texts", "timing")
 """Modules that travel beside them."""
 _POLYGRAPHY = "polygraphy"
-_NEEDLESS = ("polygraphy/tools/", "polygraphy/comparator/")
-"""Parts of Polygraphy that the builder never imports."""
+_NEEDLESS = ("polygraphy/tools/",)
+"""Parts of Polygraphy that the builder never imports: its own command line."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = '"""The agent of halp-trt."""\n\nfrom halp_trt.device.agent.entry import main\n\nmain()\n'
 _PACKAGE = '"""The part of halp-trt that travels to a device."""\n'

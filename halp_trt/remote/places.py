@@ -80,7 +80,8 @@ def device_place(name: str, table: Mapping[str, Mapping[str, object]]) -> Device
     entries = table[name]
     if unknown := sorted(set(entries) - set(_SAMPLES)):
         raise UsageError(f"device {name}: unknown key {unknown[0]!r}; expected one of {', '.join(_SAMPLES)}")
-    place = DevicePlace(name=name, **entries)  # type: ignore[arg-type]  # it checks the types itself
+    own = {"python": shlex.quote(sys.executable)} if name == HERE and "ssh" not in entries else {}
+    place = DevicePlace(name=name, **{**own, **entries})  # type: ignore[arg-type]  # it checks the types itself
     if not place.ssh and name != HERE:
         raise UsageError(f'device {name} has no ssh; expected ssh = "user@host" in [devices.{name}]')
     return place

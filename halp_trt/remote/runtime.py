@@ -34,6 +34,7 @@ class RemoteRuntime:
     client: Client
     suffix: str = ".onnx"
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
+    _answers: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def target(self, precision: str, batch_size: int) -> Target:
         """The device as a target.
@@ -65,7 +66,7 @@ class RemoteRuntime:
         """A prober of single layers; its jobs run on the device one after the other.
 
         Raises:
-            TargetMismatchError: the device is another target by now.
+            TargetMismatchError: the device is another target; the agent looks again when a job starts.
         """
         told = dict(self._told(target.precision, target.batch_size))
         if target.optimization_level is not None:
@@ -79,7 +80,10 @@ class RemoteRuntime:
         yield RemoteProber(self.client, target, told, self.limits)
 
     def _told(self, precision: str, batch_size: int) -> Mapping[str, Any]:
-        """The device's own word for the target."""
+        """The device's own word for the target, asked once: it loads the runtime for it."""
+        known = self._answers.get((precision, batch_size))
+        if known is not None:
+            return known
         answer = self.client.ask(
             "target",
             work=traits_of(self.name).served_by,
@@ -91,6 +95,7 @@ class RemoteRuntime:
             fault = answer["fault"]
             raise raised(str(fault.get("kind")), f"device {self.client.place.name}: {fault.get('reason')}")
         told: Mapping[str, Any] = answer["target"]
+        self._answers[precision, batch_size] = told
         return told
 
     def _refuse(self, what: str) -> NoReturn:
@@ -111,5 +116,5 @@ def open_runtime(client: Client, name: str = "") -> RemoteRuntime:
         raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
     if not name:
         facts = facts_of(client)
-        name = choose_runtime(facts["runtimes"], has_gpu=bool(facts["has_gpu"])).name
+        name = choose_runtime(facts["runtimes"], has_gpu=bool(facts["has_gpu"] or "name" in facts["gpu"])).name
     return RemoteRuntime(name=name, client=client)

@@ -85,7 +85,7 @@ RUNTIMES: dict[str, Entry] = {
         extra="tensorrt",
         beside=("polygraphy",),
         preference=2,
-        traits=replace(_TENSORRT, typed_since=10, old_opset=17),
+        traits=replace(_TENSORRT, typed_since=10, old_opset=17, served_by="halp_trt.device.tensorrt.work:PlanWork"),
     ),
     "tensorrt-rtx": Entry(
         make="halp_trt.runtimes.tensorrt.libraries:make_rtx",

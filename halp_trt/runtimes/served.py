@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import MeasurementError
@@ -16,8 +17,8 @@ __all__ = ["RuntimeWork"]
 class RuntimeWork:
     """Any runtime of this package, a :class:`halp_trt.device.agent.works.Work`; its own packages are the device's."""
 
-    def __init__(self, runtime: str) -> None:
-        """Takes a runtime by its name.
+    def __init__(self, runtime: str, folder: Path) -> None:
+        """Takes a runtime by its name; it keeps nothing in ``folder``.
 
         Raises:
             RuntimeUnavailableError: it is not installed on the device.

@@ -27,7 +27,7 @@ def main() -> None:
     elif verb == "tell":
         from halp_trt.device.agent.worker import tell_target
 
-        tell_target()
+        tell_target(place)
     elif verb == "supervise":
         from halp_trt.device.agent.supervisor import supervise
 

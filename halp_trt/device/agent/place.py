@@ -171,6 +171,8 @@ class Place:
             if job.name != holder.get("job"):
                 shutil.rmtree(str(job.folder), ignore_errors=True)
         self._drop_models()
+        if not holder:
+            shutil.rmtree(str(self.root / "timings"), ignore_errors=True)
         for path in (self.root / "agents").iterdir():
             if path.stem not in (keep, holder.get("agent")):
                 path.unlink()

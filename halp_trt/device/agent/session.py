@@ -200,10 +200,10 @@ class Session:
 
 def _in_use(holder: dict[str, Any]) -> str:
     """The sentence about a device that another job holds."""
-    owner, since = str(holder.get("owner", "another host"))[:80], str(holder.get("since", ""))[:30]
+    owner, since = str(holder.get("owner", "another host"))[:80], str(holder.get("since", "a while"))[:30]
     return (
-        f"the device measures for {owner}{f' since {since}' if since else ''} (process {holder.get('pid', '?')} there); "
-        "wait for it to end, or end it with halp-trt device clean --cancel"
+        f"the device measures for {owner} since {since} (process {holder.get('pid', '?')} there); wait for it to end, "
+        "or end it with halp-trt device clean --cancel"
     )
 
 

@@ -108,7 +108,9 @@ class Supervisor:
                     raise TargetMismatchError(message["stop"])
                 if "fault" in message:
                     return dict(message["fault"])
-                num_begun += "begun" in message
+                if "begun" in message:
+                    since = time.monotonic() if not num_begun else since
+                    num_begun += 1
                 rows = message.get("rows", [])
                 if rows:
                     self._check_mode(mode)

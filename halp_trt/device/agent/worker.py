@@ -54,7 +54,7 @@ def measure(place: Place, name: str) -> None:
     request, _ = link.receive()
     order = place.job(name).order()
     try:
-        work = open_work(order["work"], order["runtime"])
+        work = open_work(order["work"], order["runtime"], place.root)
         here = work.target(order["target"]["precision"], order["target"].get("batch_size", 1))
         _check_target(here, order["target"])
         keys = request["keys"]
@@ -89,7 +89,7 @@ def _check_target(here: dict[str, Any], wanted: dict[str, Any]) -> None:
             )
 
 
-def tell_target() -> None:
+def tell_target(place: Place) -> None:
     """Tells this device as a target, and what is known of it, in answer to one request."""
     from halp_trt.device.agent.facts import facts
 
@@ -98,7 +98,7 @@ def tell_target() -> None:
     request, _ = link.receive()
     try:
         if "work" in request:
-            work = open_work(request["work"], request["runtime"])
+            work = open_work(request["work"], request["runtime"], place.root)
             link.send({"target": work.target(request["precision"], request["batch_size"])})
         else:
             link.send({"facts": facts(request.get("packages", {}))})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, Protocol
 
 from halp_trt.device.faults import RuntimeUnavailableError, UsageError
@@ -35,8 +36,8 @@ class Work(Protocol):
         ...
 
 
-def open_work(place: str, runtime: str) -> Work:
-    """The work that stands at ``package.module:name``, for a runtime.
+def open_work(place: str, runtime: str, folder: Path) -> Work:
+    """The work that stands at ``package.module:name``, for a runtime; it may keep files in the agent's folder.
 
     Raises:
         UsageError: the place is outside the agent's own file.
@@ -47,7 +48,7 @@ def open_work(place: str, runtime: str) -> Work:
         raise UsageError(f"the agent runs its own code, not {place[:80]!r}")
     try:
         make = getattr(import_module(module), name)
-        opened: Work = make(runtime)
+        opened: Work = make(runtime, folder)
     except (ImportError, OSError, SyntaxError, TypeError) as error:
         version, reason = ".".join(map(str, sys.version_info[:3])), " ".join(str(error).split())[:200]
         raise RuntimeUnavailableError(
