@@ -17,7 +17,11 @@ from halp_trt.texts import one_line
 if TYPE_CHECKING:
     from halp_trt.remote.client import Client
 
-__all__ = ["device", "opened_device"]
+__all__ = ["device", "device_option", "opened_device"]
+
+device_option = click.option(
+    "--device", default="", help="Work on this device of halp.toml, [devices.NAME], over ssh; 'here' is this machine."
+)
 
 
 @contextlib.contextmanager

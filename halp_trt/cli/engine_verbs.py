@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_option
+from halp_trt.cli.device_verbs import device_option, opened_device
 from halp_trt.cli.kinds import Finite, Whole
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option, seconds_option
@@ -32,6 +33,7 @@ _run = click.argument("run", type=PATH)
 @click.command(cls=SettingsCommand, takes=(*_PLACE, "place.optimization_level", "data.data"), of_run=True)
 @config_option
 @_run
+@device_option
 @click.option("--out", type=PATH, default=Path("engines"), show_default=True, help="Folder of the engines.")
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
 @click.option("--builds", default=1, show_default=True, type=Whole(1, _MOST_BUILDS), help=_BUILDS)
@@ -42,6 +44,7 @@ _run = click.argument("run", type=PATH)
 def deploy(
     given: Mapping[str, Any],
     run: Path,
+    device: str,
     out: Path,
     keep: tuple[str, ...],
     builds: int,
@@ -65,7 +68,7 @@ def deploy(
 
     folder = RunFolder(path=run)
     settings = settings_of_run(folder, given)
-    with progress_bars() as bar:
+    with opened_device(device) as client, progress_bars() as bar:
         options = BuildOptions(
             version_compatible=portable in ("versions", "both"),
             hardware_compatible=portable in ("gpus", "both"),
@@ -73,7 +76,7 @@ def deploy(
             progress=bar("deploy"),
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
-        built = deploy_alone(folder, settings, order)
+        built = deploy_alone(folder, settings, order, client)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
     parts = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.device_verbs import opened_device
+from halp_trt.cli.device_verbs import device_option, opened_device
 from halp_trt.cli.kinds import Whole
 from halp_trt.cli.output import print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, json_option, resume_option
@@ -30,11 +30,7 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
 
 @click.command("build-lut", cls=SettingsCommand, takes=_TAKES)
 @config_option
-@click.option(
-    "--device",
-    default="",
-    help="Measure on this device of halp.toml, [devices.NAME], over ssh; 'here' is this machine.",
-)
+@device_option
 @click.option("--out", type=PATH, help="File of the table; by default luts/<target>.jsonl.")
 @click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
 @click.option(

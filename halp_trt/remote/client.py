@@ -69,6 +69,18 @@ class Client:
         """
         return self._with_link(lambda link: link.ask(verb, blob, **request))
 
+    def engine(self, job: str, key: str) -> bytes:
+        """The engine that a job has built, by its SHA-256.
+
+        Raises:
+            ArtefactError: the device has none.
+            LinkError: other bytes came.
+        """
+        data: bytes = self._with_link(lambda link: link.fetch("engine", job=job, key=key))
+        if key_of(data) != key:
+            raise LinkError(f"device {self.place.name} sent other bytes than the engine's; run the command again")
+        return data
+
     def close(self) -> None:
         """Ends the link; jobs go on."""
         if self._connection is not None:
@@ -78,12 +90,18 @@ class Client:
 
     # ---- jobs
 
-    def rows(self, order: Mapping[str, Any], models: Mapping[str, bytes]) -> Iterator[list[dict[str, Any]]]:
+    def rows(
+        self,
+        order: Mapping[str, Any],
+        models: Mapping[str, bytes],
+        fetch: Callable[[str], object] = lambda job: None,
+    ) -> Iterator[list[dict[str, Any]]]:
         """The rows of a job as they come, each layer once, whatever happens to links and processes meanwhile.
 
         Args:
             order: the job, with the keys of its layers as ``items``.
             models: the models that it names, by their SHA-256.
+            fetch: called with the job's name when all rows are told, before the device forgets it.
 
         Raises:
             InUseError: another host measures there.
@@ -104,6 +122,7 @@ class Client:
                     end = part["end"] or end
                 num_deaths, num_rows = (0 if len(seen) > num_rows else num_deaths + 1), len(seen)
                 self._check_end(end, num_deaths)
+            fetch(job)
             self.ask("forget", job=job)
         finally:
             if job and end["word"] not in (_DONE, _STOPPED):

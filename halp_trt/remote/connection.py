@@ -110,6 +110,17 @@ class Connection:
         answer, _ = self._channel.link.receive(_ANSWER_SECONDS)
         return _checked(answer)
 
+    def fetch(self, verb: str, **request: Any) -> bytes:
+        """The bytes behind the answer to a request.
+
+        Raises:
+            HalpError, LinkError: as :meth:`ask`.
+        """
+        self.num_sent += self._channel.link.send({"verb": verb, **request})
+        answer, blob = self._channel.link.receive(_ANSWER_SECONDS)
+        _checked(answer)
+        return blob
+
     def follow(self, job: str, start: int) -> Iterator[Followed]:
         """Gives the whole lines of a job's rows from a byte on, as they come, and its end.
 

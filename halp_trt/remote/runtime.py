@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError, UsageError
+from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError
+from halp_trt.remote.building import build_there
 from halp_trt.remote.client import Client
 from halp_trt.remote.connection import raised
-from halp_trt.remote.hello import facts_of
 from halp_trt.remote.prober import LIMITS, RemoteProber
-from halp_trt.runtimes import RUNTIMES, Session, choose_runtime, traits_of
+from halp_trt.runtimes import BuildOptions, Session, traits_of
 from halp_trt.specs import Target
 from halp_trt.store import decode
 
-__all__ = ["RemoteRuntime", "open_runtime"]
+__all__ = ["RemoteRuntime"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class RemoteRuntime:
         return decode(Target, self._told(precision, batch_size))
 
     def build(self, model: bytes, target: Target) -> bytes:
-        """Refuses.
+        """The engine of a model, which the runtime on the device has accepted.
 
         Raises:
-            RuntimeUnavailableError: always.
+            BuildError: it refuses the model.
         """
-        self._refuse("engines are not built")
+        return build_there(self.client, self.name, self.told(target), model, BuildOptions())[0]
 
     def load(self, engine: bytes, target: Target) -> Session:
         """Refuses.
@@ -59,7 +59,7 @@ class RemoteRuntime:
         Raises:
             RuntimeUnavailableError: always.
         """
-        self._refuse("engines are not run")
+        self.refuse("engines are not run")
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[RemoteProber]:
@@ -68,16 +68,25 @@ class RemoteRuntime:
         Raises:
             TargetMismatchError: the device is another target; the agent looks again when a job starts.
         """
+        told = self.told(target)
+        yield RemoteProber(self.client, target, told, self.limits)
+
+    def told(self, target: Target) -> dict[str, Any]:
+        """The device's own word for a target, with the builder's effort that the target names.
+
+        Raises:
+            TargetMismatchError: the device is another target.
+        """
         told = dict(self._told(target.precision, target.batch_size))
         if target.optimization_level is not None:
             told["optimization_level"] = target.optimization_level
         here = decode(Target, told)
         if here != target:
             raise TargetMismatchError(
-                f"device {self.client.place.name} is {here} now, and {target} is to be measured; set it back, or start "
+                f"device {self.client.place.name} is {here} now, and {target} is asked for; set it back, or start "
                 "another table"
             )
-        yield RemoteProber(self.client, target, told, self.limits)
+        return told
 
     def _told(self, precision: str, batch_size: int) -> Mapping[str, Any]:
         """The device's own word for the target, asked once: it loads the runtime for it."""
@@ -98,23 +107,13 @@ class RemoteRuntime:
         self._answers[precision, batch_size] = told
         return told
 
-    def _refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str) -> NoReturn:
+        """Refuses something that is not done over a link.
+
+        Raises:
+            RuntimeUnavailableError: always.
+        """
         raise RuntimeUnavailableError(
             f"{what} on device {self.client.place.name} over a link yet; measure its table with build-lut --device, "
-            "and run deploy and verify on the device itself"
+            "build with deploy --device, and run verify on the device itself"
         )
-
-
-def open_runtime(client: Client, name: str = "") -> RemoteRuntime:
-    """The runtime of that name on a device, or the one to take there where none is named.
-
-    Raises:
-        UsageError: there is no such runtime.
-        RuntimeUnavailableError: the device cannot be reached, or has no runtime.
-    """
-    if name and name not in RUNTIMES:
-        raise UsageError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
-    if not name:
-        facts = facts_of(client)
-        name = choose_runtime(facts["runtimes"], has_gpu=bool(facts["has_gpu"] or "name" in facts["gpu"])).name
-    return RemoteRuntime(name=name, client=client)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halp_trt.errors import UsageError
 from halp_trt.remote.client import Client
-from halp_trt.remote.runtime import open_runtime
+from halp_trt.remote.opened import open_runtime
 from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime, traits_of
 from halp_trt.specs import Target
 from halp_trt.workflows.folder import table_path

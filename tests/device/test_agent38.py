@@ -16,9 +16,11 @@ from halp_trt.errors import BuildError, RuntimeUnavailableError
 from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.latency import LatencyTable
 from halp_trt.remote.client import Client, key_of
+from halp_trt.remote.opened import open_runtime
 from halp_trt.remote.pack import pack
 from halp_trt.remote.places import DevicePlace
-from halp_trt.remote.runtime import RemoteRuntime, open_runtime
+from halp_trt.remote.runtime import RemoteRuntime
+from halp_trt.runtimes import BuildOptions, Compiler
 from halp_trt.runtimes.gpu_timing import PROTOCOL
 from halp_trt.runtimes.probe_cut import lone_layer
 from halp_trt.runtimes.reference import gpu_reference
@@ -129,3 +131,26 @@ def test_what_3_8_cannot_run_is_told_and_the_runtime_that_is_there_is_taken(xavi
             open_runtime(client, "synthetic").target("fp32", 1)
         found = open_runtime(client)
     assert found.name == "tensorrt"
+
+
+def test_an_engine_is_built_there_and_comes_back_with_what_it_shows(xavier: Xavier) -> None:
+    model = model_of(SPECS[0])
+    with Client(xavier.place()) as client:
+        runtime = open_runtime(client)
+        assert isinstance(runtime, Compiler)
+        target = runtime.target("fp16", 1)
+        built = runtime.compile(model, target, BuildOptions())
+        session = runtime.load(built.engine, target)
+        with pytest.raises(RuntimeUnavailableError, match="engines are not timed on device xavier over a link yet"):
+            session.bind({})
+        shown = runtime.inspect(session)
+        with pytest.raises(BuildError, match=r"TensorRT 8\.5\.2\.2 has no version-compatible engines"):
+            runtime.compile(model, target, BuildOptions(version_compatible=True))
+        with pytest.raises(RuntimeUnavailableError, match="engines of other builds are not loaded"):
+            runtime.load(b"another", target)
+    assert built.engine == b"fake plan\0" + key_of(model).encode()
+    assert (dict(built.types), dict(shown.types)) == ({"layer": "fp32"}, {"layer": "fp16"})
+    assert built.flags["FP16"] == "on"
+    assert "timing cache" in built.flags
+    assert xavier.steps.read_text().split() == [key_of(model)]
+    assert not list(xavier.folder.glob("jobs/*/engines/*")), "it is fetched"

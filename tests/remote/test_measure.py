@@ -17,8 +17,8 @@ from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError, UsageE
 from halp_trt.graphs.probe import make_probe
 from halp_trt.latency import Effort
 from halp_trt.remote.client import Client
+from halp_trt.remote.opened import open_runtime
 from halp_trt.remote.places import DevicePlace
-from halp_trt.remote.runtime import open_runtime
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, get_runtime
 from halp_trt.specs import LayerSpec
 from halp_trt.store import read_table
@@ -57,8 +57,8 @@ def test_what_an_agent_cannot_do_is_said_before_anything_is_measured(here: Devic
         with pytest.raises(UsageError, match="device here: the synthetic device runs fp32, not 'fp16'"):
             runtime.target("fp16", 1)
         target = runtime.target("fp32", 1)
-        with pytest.raises(RuntimeUnavailableError, match="engines are not built on device here over a link yet"):
-            runtime.build(b"", target)
+        with pytest.raises(RuntimeUnavailableError, match="engines are not run on device here over a link yet"):
+            runtime.load(b"", target)
         with pytest.raises(TargetMismatchError, match=r"device here is .* now"):
             runtime.prober(replace(target, device="another")).__enter__()
 

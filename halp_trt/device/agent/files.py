@@ -9,7 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from halp_trt.device.faults import ArtefactError
 
@@ -92,13 +92,24 @@ class Lines:
                 found.append(value)
         return found
 
+    def keep(self, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+        """Leaves the lines that are to be kept, and takes all others out.
+
+        Raises:
+            ArtefactError: the disk does not take them.
+        """
+        values = self.read()
+        kept = [value for value in values if is_kept(value)]
+        if len(kept) < len(values):
+            write_whole(self.path, b"".join(map(_line_of, kept)))
+
     def append(self, values: list[dict[str, Any]]) -> None:
         """Adds lines, all or none of them, and returns when the disk has them.
 
         Raises:
             ArtefactError: the disk is full, or does not take them for another reason.
         """
-        data = b"".join(json.dumps(value, separators=(",", ":")).encode() + b"\n" for value in values)
+        data = b"".join(map(_line_of, values))
         try:
             with open(self.path, "ab", buffering=0) as file:
                 before = os.fstat(file.fileno()).st_size
@@ -112,6 +123,10 @@ class Lines:
                     raise
         except OSError as error:
             raise folder_error(self.path.parent, error) from error
+
+
+def _line_of(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 class Lock:

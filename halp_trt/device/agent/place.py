@@ -13,7 +13,10 @@ from typing import Any, Iterator
 from halp_trt.device.agent.files import Lines, Lock, folder_error, read_json, write_whole
 from halp_trt.device.faults import ArtefactError, UsageError
 
-__all__ = ["DONE", "RUNNING", "STOPPED", "Job", "Place"]
+__all__ = ["BUILD", "DONE", "RUNNING", "STOPPED", "Job", "Place"]
+
+BUILD = "build"
+"""The task of a job that builds engines; others measure layers."""
 
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
 """States of a job."""
@@ -63,6 +66,28 @@ class Job:
             os.pwrite(descriptor, data.ljust(_STATE_BYTES, b"\0"), 0)
         finally:
             os.close(descriptor)
+
+    def keep(self, engine: bytes) -> str:
+        """Keeps an engine until the job is forgotten; returns its SHA-256, by which it is fetched.
+
+        Raises:
+            ArtefactError: there is no space for it.
+        """
+        key = hashlib.sha256(engine).hexdigest()
+        (self.folder / "engines").mkdir(mode=0o700, exist_ok=True)
+        write_whole(self.folder / "engines" / key, engine)
+        return key
+
+    def engine(self, key: str) -> bytes:
+        """The bytes of an engine.
+
+        Raises:
+            ArtefactError: it is not there.
+        """
+        try:
+            return (self.folder / "engines" / _checked(key)).read_bytes()
+        except OSError as error:
+            raise ArtefactError(f"the device has no engine {key[:12]} of this job; build it again") from error
 
     def last_words(self) -> str:
         """The last line of its log that says something; empty without one."""

@@ -65,6 +65,7 @@ class Session:
             "start": self._start,
             "follow": self._follow,
             "cancel": self._cancel,
+            "engine": self._engine,
             "forget": self._forget,
             "clean": self._clean,
         }
@@ -133,6 +134,7 @@ class Session:
             self._stop(other, holder)
         if holder is None or holder.get("job") != job.name:
             job.rows.repair()
+            job.rows.keep(lambda row: "row" in row)  # what failed before may work now
             self._place.adopt(job, order)
             if not start_supervisor(self._place, job, {"owner": owner}):
                 holder = self._place.lock.holder()
@@ -187,6 +189,9 @@ class Session:
             if time.monotonic() > until:
                 raise InUseError(f"{_in_use(holder)}; it does not end when it is told to")
             time.sleep(0.02)
+
+    def _engine(self, request: dict[str, Any], _: bytes) -> Answer:
+        return {}, self._place.job(request["job"]).engine(request["key"])
 
     def _forget(self, request: dict[str, Any], _: bytes) -> Answer:
         job = self._place.job(request["job"])

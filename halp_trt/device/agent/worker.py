@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 from halp_trt.device.agent.frames import Link
-from halp_trt.device.agent.place import Place
-from halp_trt.device.agent.works import open_work
+from halp_trt.device.agent.place import BUILD, Job, Place
+from halp_trt.device.agent.works import Row, Work, open_work
 from halp_trt.device.faults import HalpError, OutOfMemoryError, TargetMismatchError
 
 __all__ = ["end_with_parent", "fault_of", "measure", "own_link", "tell_target"]
@@ -65,7 +65,11 @@ def measure(place: Place, name: str) -> None:
                 link.send({"begun": key})
                 yield place.model(key).read_bytes()
 
-        for rows in work.measure(order, reference, models()):
+        is_build = order.get("task") == BUILD
+        groups = (
+            _built(work, order, place.job(name), models()) if is_build else work.measure(order, reference, models())
+        )
+        for rows in groups:
             link.send({"rows": rows})
     except TargetMismatchError as error:
         link.send({"stop": str(error)})
@@ -73,6 +77,13 @@ def measure(place: Place, name: str) -> None:
         if not isinstance(error, HalpError):
             sys.stderr.write(f"{time.strftime('%F %T')} {type(error).__name__}: {error}\n")
         link.send({"fault": fault_of(error)})
+
+
+def _built(work: Work, order: Row, job: Job, models: Iterable[bytes]) -> Iterator[list[Row]]:
+    """The facts of engines, whose bytes lie in the job's folder by their SHA-256."""
+    for model in models:
+        engine, facts = work.build(order, model)
+        yield [{**facts, "engine": job.keep(engine)}]
 
 
 def _check_target(here: dict[str, Any], wanted: dict[str, Any]) -> None:

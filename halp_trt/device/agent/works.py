@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Protocol
+from typing import Any, Dict, Iterable, Iterator, Protocol, Tuple
 
 from halp_trt.device.faults import RuntimeUnavailableError, UsageError
 
-__all__ = ["Row", "Work", "open_work"]
+__all__ = ["Made", "Row", "Work", "open_work"]
 
 Row = Dict[str, Any]
 """A measurement as the host's tables write it, or a target."""
+
+
+Made = Tuple[bytes, Row]
+"""An engine's bytes, and the facts that building it showed."""
 
 
 class Work(Protocol):
@@ -32,6 +36,14 @@ class Work(Protocol):
 
         Raises:
             HalpError: a layer is refused or cannot be timed; the next layer that is not known is the one.
+        """
+        ...
+
+    def build(self, order: Row, model: bytes) -> Made:
+        """The engine of a model, with ``types``, ``formats``, ``flags``, and in ``shown`` what the loaded engine tells.
+
+        Raises:
+            BuildError: the runtime refuses the model.
         """
         ...
 

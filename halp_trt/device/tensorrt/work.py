@@ -12,9 +12,11 @@ from halp_trt.device.agent.files import folder_error, write_whole
 from halp_trt.device.conditions import power_mode
 from halp_trt.device.gpu import NUM_IN_FLIGHT, open_gpu
 from halp_trt.device.gpu_bench import METHOD, ROUNDS, Rounds, Taken
+from halp_trt.device.plan_session import open_plan
 from halp_trt.device.tensorrt.bindings import Library
 from halp_trt.device.tensorrt.build import Plain, build_plan
 from halp_trt.device.tensorrt.checks import check_gpu, check_precision
+from halp_trt.device.tensorrt.inspector import engine_formats, engine_types
 from halp_trt.device.tensorrt.plan_bench import PlanBench
 
 __all__ = ["PlanWork"]
@@ -40,6 +42,7 @@ class PlanWork:
         import tensorrt
 
         self._library = Library(name=runtime, title="TensorRT", module=tensorrt)
+        self._maker = f"{runtime} {tensorrt.__version__}"
         self._timings = _SharedTimings(folder / "timings" / f"{runtime}-{tensorrt.__version__}")
 
     def target(self, precision: str, batch_size: int) -> dict[str, Any]:
@@ -64,6 +67,20 @@ class PlanWork:
             "power_mode": power_mode(),
         }
 
+    def build(self, order: dict[str, Any], model: bytes) -> tuple[bytes, dict[str, Any]]:
+        """The plan of a typed model, and what the builder and the loaded plan tell of its number formats.
+
+        Raises:
+            BuildError: TensorRT refuses the model, or lacks something that the options ask for.
+        """
+        options = Plain(**order["options"])
+        wanted = _wanted(order["target"])
+        built = build_plan(self._library, model, wanted, options, timing_file=self._timings)
+        session = open_plan(self._library.module, built.engine, made_by=self._maker, gpu=open_gpu())
+        inspected = session.inspect()
+        shown = {"types": engine_types(inspected), "formats": engine_formats(inspected)}
+        return built.engine, {"types": built.types, "formats": built.formats, "flags": built.flags, "shown": shown}
+
     def measure(
         self, order: dict[str, Any], reference: bytes, models: Iterable[bytes]
     ) -> Iterator[list[dict[str, Any]]]:
@@ -73,7 +90,7 @@ class PlanWork:
             BuildError: TensorRT refuses a layer.
         """
         target, library = order["target"], self._library
-        wanted = _Wanted(target["precision"], target["compute_capability"], target.get("optimization_level"))
+        wanted = _wanted(target)
 
         def build(model: bytes) -> bytes:
             built = build_plan(library, model, wanted, Plain(), timing_file=self._timings, is_layer=True)
@@ -83,12 +100,16 @@ class PlanWork:
             library.module,
             build,
             open_gpu(),
-            made_by=f"{library.name} {library.module.__version__}",
+            made_by=self._maker,
             rounds=Rounds(**{name: target["protocol"][name] for name in Rounds._fields}),
             reference=reference,
         )
         for model in models:
             yield [_row_of(bench.measure(model), target["protocol"])]
+
+
+def _wanted(target: dict[str, Any]) -> _Wanted:
+    return _Wanted(target["precision"], target["compute_capability"], target.get("optimization_level"))
 
 
 def _row_of(taken: Taken, protocol: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from halp_trt.device.plan_session import PlanSession
 from halp_trt.device.tensorrt.bindings import Library
 from halp_trt.device.tensorrt.build import capability, settings_of
 from halp_trt.device.tensorrt.checks import check_gpu, check_precision
+from halp_trt.device.tensorrt.inspector import engine_formats, engine_types
 from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.runtimes import BUILD_ONLY, BuildOptions, BuildResult, Inspected, Prober, Session, has_nvidia_gpu
 from halp_trt.runtimes.tensorrt.build import compile_plan
-from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
 from halp_trt.specs import PRECISIONS, Target, TimingProtocol
 
 if TYPE_CHECKING:
