@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import hashlib
 import json
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ _PAUSES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Waits before the attempts at a link that was cut: about two minutes in all, as long as a Jetson takes to start."""
 _MOST_DEATHS = 3
 """Times that a job's process may be gone without a new row."""
+_STAGE_SECONDS = 1800.0
+"""Longest wait for an answer of an engine."""
 _DONE = "done"
 _STOPPED = "stopped"
 
@@ -46,6 +49,7 @@ class Client:
         self.num_links = 0
         self._sent_before = 0
         self._owner = owner or f"{getpass.getuser()}@{socket.gethostname()}"
+        self._token = secrets.token_hex(8)
         self._sleep = sleep
         self._connection: Connection | None = None
 
@@ -76,7 +80,7 @@ class Client:
             ArtefactError: the device has none.
             LinkError: other bytes came.
         """
-        data: bytes = self._with_link(lambda link: link.fetch("engine", job=job, key=key))
+        data: bytes = self._with_link(lambda link: link.exchange("engine", job=job, key=key))[1]
         if key_of(data) != key:
             raise LinkError(f"device {self.place.name} sent other bytes than the engine's; run the command again")
         return data
@@ -87,6 +91,30 @@ class Client:
             self._sent_before += self._connection.num_sent
             connection, self._connection = self._connection, None
             connection.close()
+
+    # ---- engines
+
+    def hold(self, held: Mapping[str, bytes]) -> None:
+        """Sends what has to lie on the device and does not.
+
+        Raises:
+            ArtefactError: there is no space for it.
+        """
+        for key in self.ask("need", keys=list(held))["missing"]:
+            self.ask("put", held[key], key=key)
+
+    def stage(self, blob: bytes, **request: Any) -> tuple[dict[str, Any], bytes]:
+        """The answer of the process in which this client's engines stand loaded, and the bytes behind it.
+
+        Raises:
+            InUseError: a job or another host has the device.
+            MeasurementError: the process died of the request.
+        """
+        named = {"owner": self._owner, "client": self._token, **request}
+        found: tuple[dict[str, Any], bytes] = self._with_link(
+            lambda link: link.exchange("stage", blob, _STAGE_SECONDS, **named)
+        )
+        return found
 
     # ---- jobs
 
@@ -130,8 +158,7 @@ class Client:
 
     def _started(self, order: Mapping[str, Any], models: Mapping[str, bytes]) -> str:
         """The name of a job that runs, or has run, with its models on the device."""
-        for key in self.ask("need", keys=list(models))["missing"]:
-            self.ask("put", models[key], key=key)
+        self.hold(models)
         return str(self.ask("start", order=dict(order), owner=self._owner)["job"])
 
     def _followed(self, job: str) -> Iterator[dict[str, Any]]:

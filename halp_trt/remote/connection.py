@@ -23,6 +23,8 @@ _START_SECONDS = 60.0
 """Longest wait for the start of an agent, once the device is reached."""
 _ANSWER_SECONDS = 400.0
 """Longest wait for an answer: the agent asks TensorRT for up to 300."""
+_LATE_SECONDS = 30.0
+"""Time that an answer may take on its way."""
 _FOLLOW_SECONDS = 60.0
 """Longest silence of a job that is followed; the agent says every 5 seconds that all is well."""
 
@@ -106,20 +108,19 @@ class Connection:
             HalpError: the agent refuses it, by the error that it names.
             LinkError: the link is cut.
         """
-        self.num_sent += self._channel.link.send({"verb": verb, **request}, blob)
-        answer, _ = self._channel.link.receive(_ANSWER_SECONDS)
-        return _checked(answer)
+        return self.exchange(verb, blob, **request)[0]
 
-    def fetch(self, verb: str, **request: Any) -> bytes:
-        """The bytes behind the answer to a request.
+    def exchange(
+        self, verb: str, blob: bytes = b"", seconds: float = _ANSWER_SECONDS, **request: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """The answer to a request, and the bytes behind it; the other side has so many seconds for it.
 
         Raises:
             HalpError, LinkError: as :meth:`ask`.
         """
-        self.num_sent += self._channel.link.send({"verb": verb, **request})
-        answer, blob = self._channel.link.receive(_ANSWER_SECONDS)
-        _checked(answer)
-        return blob
+        self.num_sent += self._channel.link.send({"verb": verb, "seconds": seconds, **request}, blob)
+        answer, data = self._channel.link.receive(seconds + _LATE_SECONDS)
+        return _checked(answer), data
 
     def follow(self, job: str, start: int) -> Iterator[Followed]:
         """Gives the whole lines of a job's rows from a byte on, as they come, and its end.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
-from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError
+from halp_trt.errors import TargetMismatchError
 from halp_trt.remote.building import build_there
 from halp_trt.remote.client import Client
 from halp_trt.remote.connection import raised
 from halp_trt.remote.prober import LIMITS, RemoteProber
+from halp_trt.remote.session import RemoteSession, Stage
 from halp_trt.runtimes import BuildOptions, Session, traits_of
 from halp_trt.specs import Target
 from halp_trt.store import decode
@@ -21,7 +23,7 @@ __all__ = ["RemoteRuntime"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteRuntime:
-    """A :class:`halp_trt.runtimes.Runtime` whose probes run on a device.
+    """A :class:`halp_trt.runtimes.Runtime` of a device: its probes and its engines run there.
 
     Attributes:
         name: the runtime's key in ``RUNTIMES``.
@@ -35,6 +37,7 @@ class RemoteRuntime:
     suffix: str = ".onnx"
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
     _answers: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _stages: dict[str, Stage] = field(default_factory=dict, init=False, repr=False)
 
     def target(self, precision: str, batch_size: int) -> Target:
         """The device as a target.
@@ -54,12 +57,18 @@ class RemoteRuntime:
         return build_there(self.client, self.name, self.told(target), model, BuildOptions())[0]
 
     def load(self, engine: bytes, target: Target) -> Session:
-        """Refuses.
+        """An engine that stands loaded on the device.
 
         Raises:
-            RuntimeUnavailableError: always.
+            RuntimeUnavailableError: the device cannot execute it.
+            BuildError: the runtime there does not accept it.
         """
-        self.refuse("engines are not run")
+        told = self.told(target)
+        key = json.dumps(told, sort_keys=True)
+        stage = self._stages.get(key)
+        if stage is None:
+            stage = self._stages[key] = Stage(self.client, traits_of(self.name).served_by, self.name, told)
+        return RemoteSession(stage, engine)
 
     @contextmanager
     def prober(self, target: Target) -> Iterator[RemoteProber]:
@@ -106,14 +115,3 @@ class RemoteRuntime:
         told: Mapping[str, Any] = answer["target"]
         self._answers[precision, batch_size] = told
         return told
-
-    def refuse(self, what: str) -> NoReturn:
-        """Refuses something that is not done over a link.
-
-        Raises:
-            RuntimeUnavailableError: always.
-        """
-        raise RuntimeUnavailableError(
-            f"{what} on device {self.client.place.name} over a link yet; measure its table with build-lut --device, "
-            "build with deploy --device, and run verify on the device itself"
-        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import MeasurementError
-from halp_trt.runtimes import BatchProber, BuildOptions, Compiler, Unmeasured, get_runtime
+from halp_trt.runtimes import BatchProber, BuildOptions, Compiler, Session, Unmeasured, get_runtime
 from halp_trt.specs import Footprint, Measurement, Target
 from halp_trt.store import decode, encode
 
@@ -34,7 +34,7 @@ class RuntimeWork:
         return encode(self._runtime.target(precision, batch_size))
 
     def build(self, order: Mapping[str, Any], model: bytes) -> tuple[bytes, dict[str, Any]]:
-        """The engine of a model, and what the compiler and the loaded engine tell of its number formats.
+        """The engine of a model, and what a compiler tells of its number formats.
 
         Raises:
             BuildError: the runtime refuses the model.
@@ -43,9 +43,23 @@ class RuntimeWork:
         if not isinstance(runtime, Compiler):
             return runtime.build(model, target), {}
         built = runtime.compile(model, target, BuildOptions(**order["options"]))
-        shown = runtime.inspect(runtime.load(built.engine, target))
-        facts = {"types": dict(built.types), "formats": dict(built.formats), "flags": dict(built.flags)}
-        return built.engine, {**facts, "shown": encode(shown)}
+        return built.engine, {
+            "types": dict(built.types),
+            "formats": dict(built.formats),
+            "flags": dict(built.flags),
+        }
+
+    def load(self, engine: bytes, target: Mapping[str, Any]) -> Session:
+        """An engine ready to run.
+
+        Raises:
+            RuntimeUnavailableError: the device cannot execute it.
+        """
+        return self._runtime.load(engine, decode(Target, target))
+
+    def shown(self, session: Session) -> Any:
+        """The number formats that a loaded engine shows."""
+        return encode(self._runtime.inspect(session)) if isinstance(self._runtime, Compiler) else {}
 
     def measure(self, order: Mapping[str, Any], reference: bytes, models: Iterable[bytes]) -> Iterator[list[Any]]:
         """Latencies of layers in order, in groups that become known together.

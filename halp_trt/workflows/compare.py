@@ -242,7 +242,7 @@ def compare_runs(
     rows = {}
     for name, launch in launches.items():
         row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
-        is_on_gpu = launch.device is not processor
+        is_on_gpu = not getattr(launch.device, "is_processor", False)
         rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup) if is_on_gpu else row
     return Comparison(base=base, measurements=rows, part_medians_us=part_medians_us)
 

@@ -13,9 +13,10 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs ``serve FOLDER WORD``, ``tell FOLDER``, ``supervise FOLDER JOB DESCRIPTOR OWNER`` or ``measure FOLDER JOB``.
+    """Runs the part that the first argument names, in the folder that the second one does.
 
-    A host types none of them: ``boot`` starts the first, and that one the others.
+    ``serve`` answers a host, ``tell`` what the device is, ``supervise`` runs a job, ``measure`` its layers, and engines
+    stand loaded in ``stage``. A host types none of them: ``boot`` starts the first, and that one the others.
     """
     os.umask(0o077)
     verb, folder, *words = sys.argv[1:]
@@ -28,6 +29,12 @@ def main() -> None:
         from halp_trt.device.agent.worker import tell_target
 
         tell_target(place)
+    elif verb == "stage":
+        from halp_trt.device.agent.stage import stand
+
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        words_of = {"owner": words[0], "client": words[1], "agent": agent, "since": since}
+        stand(place, {**words_of, "pid": os.getpid(), "job": ""})
     elif verb == "supervise":
         from halp_trt.device.agent.supervisor import supervise
 

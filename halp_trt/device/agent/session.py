@@ -14,7 +14,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Tuple
 
-from halp_trt.device.agent.child import ask_child
+from halp_trt.device.agent.child import Child, ask_child, ended_with
 from halp_trt.device.agent.detached import start_supervisor
 from halp_trt.device.agent.files import Lock
 from halp_trt.device.agent.frames import Link, mark_of
@@ -57,6 +57,7 @@ class Session:
     def __init__(self, place: Place, link: Link, agent: str) -> None:
         """Answers over ``link`` for a place; ``agent`` is the SHA-256 of the agent."""
         self._place, self._link, self._agent = place, link, agent
+        self._standing: Child | None = None
         self._verbs: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
             "hello": self._hello,
             "target": self._target,
@@ -66,6 +67,7 @@ class Session:
             "follow": self._follow,
             "cancel": self._cancel,
             "engine": self._engine,
+            "stage": self._stage,
             "forget": self._forget,
             "clean": self._clean,
         }
@@ -120,18 +122,60 @@ class Session:
         self._place.put(request["key"], blob)
         return {}, b""
 
+    # ---- engines
+
+    def _stage(self, request: dict[str, Any], blob: bytes) -> Answer:
+        """Asks the process in which engines stand loaded; it is started where there is none.
+
+        Raises:
+            InUseError: a job or another host has the device.
+            MeasurementError: the process died of the request, or gave no answer in time.
+        """
+        child = self._standing or self._start_stage(str(request["owner"]), str(request["client"]))
+        try:
+            child.link.send(request, blob)
+            answer, data = child.link.receive(float(request["seconds"]))
+        except LinkError as error:
+            code = child.last(0.5)
+            self._end_stage()
+            how = "is silent" if code is None else f"ended with {ended_with(code)}"
+            raise MeasurementError(f"the device's process that runs the engines {how}; look for it there") from error
+        return answer, data
+
+    def _start_stage(self, owner: str, client: str) -> Child:
+        """Starts the process; one of the same client, whose link was cut, makes room."""
+        holder = self._place.lock.holder()
+        if holder is not None and holder.get("client") == client:
+            self._stop(holder)
+        child = Child(["stage", str(self._place.root), owner, client], self._place.root / "stage.log")
+        try:
+            is_held = child.link.receive(_CANCEL_SECONDS)[0].get("is_held")
+        except LinkError:
+            is_held = False
+        if not is_held:
+            child.end()
+            raise InUseError(_in_use(self._place.lock.holder() or {}))
+        self._standing = child
+        return child
+
+    def _end_stage(self) -> None:
+        """Ends the process in which engines stand, so that a job can have the device."""
+        if self._standing is not None:
+            child, self._standing = self._standing, None
+            child.end()
+
     # ---- jobs
 
     def _start(self, request: dict[str, Any], _: bytes) -> Answer:
         """Runs a job, unless it runs already. One of the same host that nobody follows any more makes room."""
+        self._end_stage()
         order = {**request["order"], "agent": self._agent}
         owner, holder = str(request["owner"]), self._place.lock.holder()
         job = self._place.make_job(order)
         if holder is not None and holder.get("job") != job.name:
-            other = self._place.job(str(holder.get("job")))
-            if holder.get("owner") != owner or not _is_left(other):
+            if holder.get("owner") != owner or not self._is_left(holder):
                 raise InUseError(_in_use(holder))
-            self._stop(other, holder)
+            self._stop(holder)
         if holder is None or holder.get("job") != job.name:
             job.rows.repair()
             job.rows.keep(lambda row: "row" in row)  # what failed before may work now
@@ -171,13 +215,12 @@ class Session:
         holder, wanted = self._place.lock.holder(), request.get("job")
         if holder is None or wanted not in (None, holder.get("job")):
             return {"cancelled": None}, b""
-        job = self._place.job(str(holder.get("job")))
-        if wanted is None or _is_left(job):
-            self._stop(job, holder)
+        if wanted is None or self._is_left(holder):
+            self._stop(holder)
         return {"cancelled": holder}, b""
 
-    def _stop(self, job: Job, holder: dict[str, Any]) -> None:
-        """Ends the job that holds the device.
+    def _stop(self, holder: dict[str, Any]) -> None:
+        """Ends the process that holds the device.
 
         Raises:
             InUseError: it does not let go.
@@ -185,10 +228,21 @@ class Session:
         until = time.monotonic() + _CANCEL_SECONDS
         with contextlib.suppress(OSError, KeyError, TypeError):
             os.kill(int(holder["pid"]), signal.SIGTERM)
-        while self._place.is_running(job):
+        while (self._place.lock.holder() or {}).get("pid") == holder.get("pid"):
             if time.monotonic() > until:
                 raise InUseError(f"{_in_use(holder)}; it does not end when it is told to")
             time.sleep(0.02)
+
+    def _is_left(self, holder: dict[str, Any]) -> bool:
+        """True if the holder is a job that no session follows; one whose host has just gone has time to notice."""
+        if not holder.get("job"):
+            return False
+        lock, until = Lock(self._place.job(str(holder["job"])).followed), time.monotonic() + _LEAVE_SECONDS
+        while not lock.is_free():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _engine(self, request: dict[str, Any], _: bytes) -> Answer:
         return {}, self._place.job(request["job"]).engine(request["key"])
@@ -210,16 +264,6 @@ def _in_use(holder: dict[str, Any]) -> str:
         f"the device measures for {owner} since {since} (process {holder.get('pid', '?')} there); wait for it to end, "
         "or end it with halp-trt device clean --cancel"
     )
-
-
-def _is_left(job: Job) -> bool:
-    """True if no session follows a job; one whose host has just gone gets the time to notice."""
-    until = time.monotonic() + _LEAVE_SECONDS
-    while not Lock(job.followed).is_free():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @contextlib.contextmanager

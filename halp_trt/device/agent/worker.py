@@ -18,7 +18,7 @@ from halp_trt.device.agent.place import BUILD, Job, Place
 from halp_trt.device.agent.works import Row, Work, open_work
 from halp_trt.device.faults import HalpError, OutOfMemoryError, TargetMismatchError
 
-__all__ = ["end_with_parent", "fault_of", "measure", "own_link", "tell_target"]
+__all__ = ["check_target", "end_with_parent", "fault_of", "measure", "own_link", "tell_target"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -56,7 +56,7 @@ def measure(place: Place, name: str) -> None:
     try:
         work = open_work(order["work"], order["runtime"], place.root)
         here = work.target(order["target"]["precision"], order["target"].get("batch_size", 1))
-        _check_target(here, order["target"])
+        check_target(here, order["target"])
         keys = request["keys"]
         reference = place.model(order["reference"]).read_bytes() if order["reference"] else b""
 
@@ -86,7 +86,7 @@ def _built(work: Work, order: Row, job: Job, models: Iterable[bytes]) -> Iterato
         yield [{**facts, "engine": job.keep(engine)}]
 
 
-def _check_target(here: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_target(here: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuses to measure for another target than this device is now.
 
     Raises:

@@ -40,11 +40,23 @@ class Work(Protocol):
         ...
 
     def build(self, order: Row, model: bytes) -> Made:
-        """The engine of a model, with ``types``, ``formats``, ``flags``, and in ``shown`` what the loaded engine tells.
+        """The engine of a model, with ``types``, ``formats`` and ``flags`` as the builder tells them.
 
         Raises:
             BuildError: the runtime refuses the model.
         """
+        ...
+
+    def load(self, engine: bytes, target: Row) -> Any:
+        """An engine ready to run, as a ``Session``.
+
+        Raises:
+            RuntimeUnavailableError: this device cannot execute it.
+        """
+        ...
+
+    def shown(self, session: Any) -> Row:
+        """The number formats that a loaded engine shows, as ``types`` and ``formats``; empty where it shows none."""
         ...
 
 

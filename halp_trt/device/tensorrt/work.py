@@ -12,7 +12,7 @@ from halp_trt.device.agent.files import folder_error, write_whole
 from halp_trt.device.conditions import power_mode
 from halp_trt.device.gpu import NUM_IN_FLIGHT, open_gpu
 from halp_trt.device.gpu_bench import METHOD, ROUNDS, Rounds, Taken
-from halp_trt.device.plan_session import open_plan
+from halp_trt.device.plan_session import PlanSession, open_plan
 from halp_trt.device.tensorrt.bindings import Library
 from halp_trt.device.tensorrt.build import Plain, build_plan
 from halp_trt.device.tensorrt.checks import check_gpu, check_precision
@@ -68,7 +68,7 @@ class PlanWork:
         }
 
     def build(self, order: dict[str, Any], model: bytes) -> tuple[bytes, dict[str, Any]]:
-        """The plan of a typed model, and what the builder and the loaded plan tell of its number formats.
+        """The plan of a typed model, and what the builder tells of its number formats.
 
         Raises:
             BuildError: TensorRT refuses the model, or lacks something that the options ask for.
@@ -76,10 +76,20 @@ class PlanWork:
         options = Plain(**order["options"])
         wanted = _wanted(order["target"])
         built = build_plan(self._library, model, wanted, options, timing_file=self._timings)
-        session = open_plan(self._library.module, built.engine, made_by=self._maker, gpu=open_gpu())
+        return built.engine, {"types": built.types, "formats": built.formats, "flags": built.flags}
+
+    def load(self, engine: bytes, target: dict[str, Any]) -> PlanSession:
+        """A plan ready to run.
+
+        Raises:
+            RuntimeUnavailableError: it is for another GPU or TensorRT.
+        """
+        return open_plan(self._library.module, engine, made_by=self._maker, gpu=open_gpu())
+
+    def shown(self, session: PlanSession) -> dict[str, Any]:
+        """The number formats that TensorRT's inspector tells of a plan."""
         inspected = session.inspect()
-        shown = {"types": engine_types(inspected), "formats": engine_formats(inspected)}
-        return built.engine, {"types": built.types, "formats": built.formats, "flags": built.flags, "shown": shown}
+        return {"types": engine_types(inspected), "formats": engine_formats(inspected)}
 
     def measure(
         self, order: dict[str, Any], reference: bytes, models: Iterable[bytes]
