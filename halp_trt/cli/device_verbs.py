@@ -17,23 +17,16 @@ from halp_trt.texts import one_line
 if TYPE_CHECKING:
     from halp_trt.remote.client import Client
 
-__all__ = ["device", "device_option", "opened_device"]
-
-device_option = click.option(
-    "--device", default="", help="Work on this device of halp.toml, [devices.NAME], over ssh; 'here' is this machine."
-)
+__all__ = ["device"]
 
 
 @contextlib.contextmanager
-def opened_device(name: str) -> Iterator[Client | None]:
-    """Gives the client of a device of the settings file; None for an empty name.
+def _opened(name: str) -> Iterator[Client]:
+    """Gives the client of a device of the settings file.
 
     Raises:
         UsageError: there is no such device.
     """
-    if not name:
-        yield None
-        return
     from halp_trt.remote.client import Client
     from halp_trt.remote.places import device_place
 
@@ -76,8 +69,7 @@ def hello(name: str, as_json: bool) -> None:
     from halp_trt.remote.hello import facts_of
     from halp_trt.report.devices import describe_device
 
-    with opened_device(name) as client:
-        assert client is not None, "the name is not empty"
+    with _opened(name) as client:
         facts = facts_of(client)
     print_result(facts, describe_device(name, facts), as_json=as_json)
 
@@ -92,8 +84,7 @@ def doctor(name: str, as_json: bool) -> None:
     from halp_trt.remote.hello import facts_of
     from halp_trt.report.devices import describe_advice
 
-    with opened_device(name) as client:
-        assert client is not None, "the name is not empty"
+    with _opened(name) as client:
         advice = advice_on(facts_of(client), now=time.time())
     print_result(advice, describe_advice(name, advice), as_json=as_json)
 
@@ -105,8 +96,7 @@ def doctor(name: str, as_json: bool) -> None:
 @json_option
 def clean(name: str, cancel: bool, as_json: bool) -> None:
     """Empty the folder of the device NAME: old agents, models and jobs, but none that runs."""
-    with opened_device(name) as client:
-        assert client is not None, "the name is not empty"
+    with _opened(name) as client:
         ended = client.ask("cancel")["cancelled"] if cancel else None
         freed = int(client.ask("clean")["freed_bytes"])
     words = f"; ended the job of {ended.get('owner', 'another host')}" if ended else ""

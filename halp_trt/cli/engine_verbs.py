@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.device_verbs import device_option, opened_device
 from halp_trt.cli.kinds import Finite, Whole
 from halp_trt.cli.output import EXIT_CHECK_FAILED, print_result, progress_bars
 from halp_trt.cli.parameters import PATH, engines_option, json_option, seconds_option
@@ -23,7 +22,7 @@ _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 _MOST_BUILDS = 100
 _MOST_MIB = 2**24
-_PLACE = ("place.runtime", "place.precision")
+_PLACE = ("place.device", "place.runtime", "place.precision")
 
 _MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
 
@@ -33,7 +32,6 @@ _run = click.argument("run", type=PATH)
 @click.command(cls=SettingsCommand, takes=(*_PLACE, "place.optimization_level", "data.data"), of_run=True)
 @config_option
 @_run
-@device_option
 @click.option("--out", type=PATH, default=Path("engines"), show_default=True, help="Folder of the engines.")
 @click.option("--keep-fp32", "keep", multiple=True, metavar="NODE", help="Node that stays in fp32; several times.")
 @click.option("--builds", default=1, show_default=True, type=Whole(1, _MOST_BUILDS), help=_BUILDS)
@@ -44,7 +42,6 @@ _run = click.argument("run", type=PATH)
 def deploy(
     given: Mapping[str, Any],
     run: Path,
-    device: str,
     out: Path,
     keep: tuple[str, ...],
     builds: int,
@@ -68,7 +65,7 @@ def deploy(
 
     folder = RunFolder(path=run)
     settings = settings_of_run(folder, given)
-    with opened_device(device) as client, progress_bars() as bar:
+    with progress_bars() as bar:
         options = BuildOptions(
             version_compatible=portable in ("versions", "both"),
             hardware_compatible=portable in ("gpus", "both"),
@@ -76,7 +73,7 @@ def deploy(
             progress=bar("deploy"),
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
-        built = deploy_alone(folder, settings, order, client)
+        built = deploy_alone(folder, settings, order)
     records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
     named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
     parts = [

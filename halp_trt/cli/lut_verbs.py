@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halp_trt.cli.config import config_option
-from halp_trt.cli.device_verbs import device_option, opened_device
 from halp_trt.cli.kinds import Whole
 from halp_trt.cli.output import print_result, progress_bars, stops_with
 from halp_trt.cli.parameters import PATH, json_option, resume_option
 from halp_trt.cli.settings import SettingsCommand, settings_from
 from halp_trt.errors import UsageError
 from halp_trt.texts import number_in, one_line
-from halp_trt.workflows.settings import Settings
 
 if TYPE_CHECKING:
     from halp_trt.latency import LatencyTable
@@ -30,7 +28,6 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
 
 @click.command("build-lut", cls=SettingsCommand, takes=_TAKES)
 @config_option
-@device_option
 @click.option("--out", type=PATH, help="File of the table; by default luts/<target>.jsonl.")
 @click.option("--full-grid", is_flag=True, help="Measure every pair of widths instead of interpolating between few.")
 @click.option(
@@ -48,7 +45,6 @@ _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "rando
 @json_option
 def build_lut(
     given: Mapping[str, Any],
-    device: str,
     out: Path | None,
     full_grid: bool,
     max_probes: int | None,
@@ -68,7 +64,7 @@ def build_lut(
 
     if full_grid and max_probes:
         raise UsageError("--full-grid measures every pair of widths, so --max-probes has no use; leave one of them out")
-    settings = Settings.of(**given) if device else settings_from(given)
+    settings = settings_from(given)
     error = _share(max_error)
     survey = Survey(
         step=settings.table.width_step,
@@ -78,11 +74,10 @@ def build_lut(
         seed=settings.random.seed,
     )
     with (
-        opened_device(device) as client,
         stops_with("every measured layer is saved, run the same command with --resume to go on"),
         progress_bars() as bar,
     ):
-        path, table, part = measure_alone(settings, survey, out, bar("build-lut"), resume=resume, client=client)
+        path, table, part = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
     _print_table(path, table, part, as_json=as_json)
 
 

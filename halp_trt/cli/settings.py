@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from halp_trt.cli.config import is_found_below, names_from_file
+from halp_trt.cli.config import devices_from_file, is_found_below, names_from_file
 from halp_trt.cli.kinds import kind_of
 from halp_trt.cli.streams import say
 from halp_trt.runtimes import choose_runtime
@@ -118,8 +118,21 @@ def settings_of_run(run: RunFolder, given: Mapping[str, Any]) -> Settings:
 
 
 def _with_runtime(settings: Settings) -> Settings:
+    if settings.place.device:
+        _take_devices()
+        return settings
     if settings.place.runtime:
         return settings
     choice = choose_runtime()
     say(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
     return settings.changed(runtime=choice.name)
+
+
+def _take_devices() -> None:
+    """Makes the devices of the settings file known until the verb is done."""
+    from halp_trt.remote.places import HERE, device_place
+    from halp_trt.remote.pool import PLACES, close_all
+
+    table = devices_from_file()
+    PLACES.update({name: device_place(name, table) for name in [*table, HERE]})
+    click.get_current_context().call_on_close(close_all)

@@ -159,7 +159,7 @@ class Client:
     def _started(self, order: Mapping[str, Any], models: Mapping[str, bytes]) -> str:
         """The name of a job that runs, or has run, with its models on the device."""
         self.hold(models)
-        return str(self.ask("start", order=dict(order), owner=self._owner)["job"])
+        return str(self.ask("start", order=dict(order), owner=self._owner, client=self._token)["job"])
 
     def _followed(self, job: str) -> Iterator[dict[str, Any]]:
         """The job's lines and its end, over as many links as it takes; nothing once the job is gone."""

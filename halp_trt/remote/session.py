@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from halp_trt.device.agent.arrays import packed, unpacked
-from halp_trt.errors import MeasurementError
 from halp_trt.remote.client import Client, key_of
 from halp_trt.remote.connection import raised
 from halp_trt.runtimes import Array, Inspected
@@ -69,15 +68,9 @@ class Stage:
 
     # ---- as a device of the loop
 
-    def start(self, run: object) -> Sample:
-        """Refuses: a run by itself has no time that this host could take.
-
-        Raises:
-            MeasurementError: always.
-        """
-        raise MeasurementError(
-            f"engines on device {self._client.place.name} cannot take turns with others; time them alone"
-        )
+    def start(self, run: Any) -> Sample:
+        """Runs once on the device, and returns the sample that it took."""
+        return self._turns({"one": run}, num_rounds=1, num_warmup=0, rotate=False)["one"][0]
 
     def read(self, mark: Sample) -> Sample:
         """The sample itself."""
@@ -92,13 +85,12 @@ class Stage:
             HalpError: as :meth:`ask`.
         """
         runs = {name: launch.run for name, launch in launches.items()}
-        held: dict[str, bytes] = {}
-        named = []
-        for name, run in runs.items():
-            assert isinstance(run, _Run), "this device has made them"
-            held |= run.held
-            named.append([name, [run.engine, run.head, run.inputs]])
-        answer, _ = self.ask("turns", held, launches=named, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
+        return self._turns(runs, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
+
+    def _turns(self, runs: Mapping[str, Any], **rounds: int) -> dict[str, list[Sample]]:
+        held = {key: data for run in runs.values() for key, data in run.held.items()}
+        named = [[name, [run.engine, run.head, run.inputs]] for name, run in runs.items()]
+        answer, _ = self.ask("turns", held, launches=named, **rounds)
         return {
             name: [Sample(elapsed_us=elapsed_us, enqueue_us=enqueue_us) for elapsed_us, enqueue_us in samples]
             for name, samples in answer["samples"].items()
@@ -122,8 +114,7 @@ class _Run:
 
     def __call__(self) -> None:
         """Runs once and waits for the end."""
-        named = [["one", [self.engine, self.head, self.inputs]]]
-        self._stage.ask("turns", self.held, launches=named, num_rounds=0, num_warmup=1, rotate=False)
+        self._stage.start(self)
 
 
 class RemoteSession:

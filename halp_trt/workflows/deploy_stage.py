@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from halp_trt.graphs.reading import read_model
-from halp_trt.remote.client import Client
 from halp_trt.runtimes import Array
 from halp_trt.store import hold
 from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy
@@ -18,16 +17,14 @@ from halp_trt.workflows.target import find_target
 __all__ = ["deploy_alone", "deploy_run"]
 
 
-def deploy_alone(run: RunFolder, settings: Settings, order: DeployOptions, client: Client | None = None) -> Deployment:
-    """Builds the engines of a run that no other process works on, on a client's device where there is one.
-
-    It raises the errors of :func:`deploy_run`, too.
+def deploy_alone(run: RunFolder, settings: Settings, order: DeployOptions) -> Deployment:
+    """Builds the engines of a run that no other process works on; raises the errors of :func:`deploy_run`.
 
     Raises:
         InUseError: another process has the run, or writes its engines.
     """
     with hold(run.path):
-        return deploy_run(run, settings.place, settings.data, order, client=client)
+        return deploy_run(run, settings.place, settings.data, order)
 
 
 def deploy_run(
@@ -38,7 +35,6 @@ def deploy_run(
     *,
     prepared: Prepared | None = None,
     dense: DenseEngine | None = None,
-    client: Client | None = None,
 ) -> Deployment:
     """Builds the engines of a run, calibrated on its training pictures where the precision asks for that.
 
@@ -49,13 +45,12 @@ def deploy_run(
         order: options of the build.
         prepared: the run's network with its pictures, where they are loaded already.
         dense: its dense engine, where it is built already.
-        client: the device that builds; None for this machine.
 
     Raises:
         ArtefactError, GraphMismatchError, BuildError, PrecisionError: as ``halp_trt.workflows.deploy.deploy``.
         UsageError: the precision is calibrated on pictures and the run has none.
     """
-    runtime, target = find_target(place, client)
+    runtime, target = find_target(place)
 
     def examples() -> list[dict[str, Array]]:
         data = prepared.data if prepared is not None else pictures_of(pictures, run)

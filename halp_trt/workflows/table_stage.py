@@ -7,7 +7,6 @@ from pathlib import Path
 
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.prunability import Prunability
-from halp_trt.remote.client import Client
 from halp_trt.runtimes import Runtime
 from halp_trt.specs import ChannelGraph, Target
 from halp_trt.store import check_new_table, hold
@@ -45,17 +44,9 @@ def measure_table(
 
 
 def measure_alone(
-    settings: Settings,
-    survey: Survey,
-    path: Path | None,
-    progress: Callable[[int, int], None],
-    *,
-    resume: bool,
-    client: Client | None = None,
+    settings: Settings, survey: Survey, path: Path | None, progress: Callable[[int, int], None], *, resume: bool
 ) -> tuple[Path, LatencyTable, Prunability]:
     """Measures the table of the network that settings name, at ``path`` or at the target's own place.
-
-    With a ``client`` its device measures, and everything else is done here.
 
     Returns:
         The table's path, the table, and what can be pruned of the network.
@@ -66,7 +57,7 @@ def measure_alone(
         UsageError: the runtime measures no layers in this precision.
         InUseError: another process measures the table.
     """
-    runtime, target = find_target(settings.place, client)
+    runtime, target = find_target(settings.place)
     check_measurable(runtime, target)
     asked = settings if settings.network.classes is None else settings.changed(data=NO_DATA)
     place = path or table_path(target)

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.errors import UsageError
-from halp_trt.remote.client import Client
-from halp_trt.remote.opened import open_runtime
+from halp_trt.remote.pool import runtime_of
 from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime, traits_of
 from halp_trt.specs import Target
 from halp_trt.workflows.folder import table_path
@@ -16,8 +15,8 @@ from halp_trt.workflows.settings import PlaceSettings, TableSettings
 __all__ = ["find_target", "table_of"]
 
 
-def find_target(settings: PlaceSettings, client: Client | None = None) -> tuple[Runtime, Target]:
-    """The runtime of these settings, and this machine as its target, or a client's device.
+def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
+    """The runtime of these settings, and this machine as its target, or the device that they name.
 
     Raises:
         UsageError: there is no such runtime, or it has no such precision or no optimisation levels.
@@ -25,10 +24,10 @@ def find_target(settings: PlaceSettings, client: Client | None = None) -> tuple[
         RuntimeUnavailableError: its package is not installed.
     """
     runtime: Runtime
-    if client is None:
-        runtime = get_runtime(settings.runtime or default_runtime())
+    if settings.device:
+        runtime = runtime_of(settings.device, settings.runtime)
     else:
-        runtime = open_runtime(client, settings.runtime)
+        runtime = get_runtime(settings.runtime or default_runtime())
     target = runtime.target(settings.precision, settings.batch)
     if settings.optimization_level is None:
         return runtime, target

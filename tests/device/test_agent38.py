@@ -22,10 +22,12 @@ from halp_trt.remote.places import DevicePlace
 from halp_trt.remote.runtime import RemoteRuntime
 from halp_trt.runtimes import BuildOptions, Compiler
 from halp_trt.runtimes.gpu_timing import PROTOCOL
+from halp_trt.runtimes.noise import random_inputs
 from halp_trt.runtimes.probe_cut import lone_layer
 from halp_trt.runtimes.reference import gpu_reference
 from halp_trt.specs import LayerSpec, Measurement
 from halp_trt.store import decode, read_table
+from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.measurer import Measurer
 
 FAKE = Path(__file__).with_name("fake_device")
@@ -133,7 +135,7 @@ def test_what_3_8_cannot_run_is_told_and_the_runtime_that_is_there_is_taken(xavi
     assert found.name == "tensorrt"
 
 
-def test_an_engine_is_built_there_and_comes_back_with_what_it_shows(xavier: Xavier) -> None:
+def test_an_engine_is_built_inspected_and_timed_there(xavier: Xavier) -> None:
     model = model_of(SPECS[0])
     with Client(xavier.place()) as client:
         runtime = open_runtime(client)
@@ -141,12 +143,11 @@ def test_an_engine_is_built_there_and_comes_back_with_what_it_shows(xavier: Xavi
         target = runtime.target("fp16", 1)
         built = runtime.compile(model, target, BuildOptions())
         session = runtime.load(built.engine, target)
-        with pytest.raises(RuntimeUnavailableError, match="engines are not timed on device xavier over a link yet"):
-            session.bind({})
         shown = runtime.inspect(session)
+        times = compare({"a": session, "b": session}, random_inputs(session.input_shapes), until=Certainty.lasting(0.1))
         with pytest.raises(BuildError, match=r"TensorRT 8\.5\.2\.2 has no version-compatible engines"):
             runtime.compile(model, target, BuildOptions(version_compatible=True))
-        with pytest.raises(RuntimeUnavailableError, match="engines of other builds are not loaded"):
+        with pytest.raises(RuntimeUnavailableError, match=r"device xavier: tensorrt 8\.5\.2\.2 cannot load this plan"):
             runtime.load(b"another", target)
     assert built.engine == b"fake plan\0" + key_of(model).encode()
     assert (dict(built.types), dict(shown.types)) == ({"layer": "fp32"}, {"layer": "fp16"})
@@ -154,3 +155,7 @@ def test_an_engine_is_built_there_and_comes_back_with_what_it_shows(xavier: Xavi
     assert "timing cache" in built.flags
     assert xavier.steps.read_text().split() == [key_of(model)]
     assert not list(xavier.folder.glob("jobs/*/engines/*")), "it is fetched"
+    us = 5 + int(key_of(model)[:3], 16) / 64
+    assert times.measurements["a"].latency_us == pytest.approx(us, rel=1e-6), "by the device's clock"
+    assert times.measurements["a"].protocol.num_in_flight == 2
+    assert times.ratio == pytest.approx(1, rel=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from halp_trt.cli import verbs
-from halp_trt.errors import RuntimeUnavailableError, TargetMismatchError, UsageError
+from halp_trt.errors import TargetMismatchError, UsageError
 from halp_trt.graphs.probe import make_probe
 from halp_trt.latency import Effort
 from halp_trt.remote.client import Client
@@ -23,9 +24,11 @@ from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, get_runtime
 from halp_trt.specs import LayerSpec
 from halp_trt.store import read_table
 from halp_trt.workflows.survey import Survey, survey_lut
+from tests.cli.tiny import TINY
 from tests.remote.toys import ToyDevice
 from tests.strategies import graph_of
 
+ROOT = Path(__file__).resolve().parents[2]
 GRAPH = graph_of([("plain", 32, 0), ("residual", 24, 0)])
 BRIEF = Survey(effort=Effort(max_probes=200, max_error_fraction=0.2))
 
@@ -57,8 +60,6 @@ def test_what_an_agent_cannot_do_is_said_before_anything_is_measured(here: Devic
         with pytest.raises(UsageError, match="device here: the synthetic device runs fp32, not 'fp16'"):
             runtime.target("fp16", 1)
         target = runtime.target("fp32", 1)
-        with pytest.raises(RuntimeUnavailableError, match="engines are not run on device here over a link yet"):
-            runtime.load(b"", target)
         with pytest.raises(TargetMismatchError, match=r"device here is .* now"):
             runtime.prober(replace(target, device="another")).__enter__()
 
@@ -135,3 +136,29 @@ def test_a_table_of_devices_that_is_none_is_told(tmp_path: Path, monkeypatch: py
     assert refused.exit_code == 2
     assert "setting 'devices' is" in refused.stderr
     assert "expected a table [devices.NAME]" in refused.stderr
+
+
+# ---- a run, from the table to the engines ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_through_an_agent_plans_and_builds_as_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the synthetic device, whose figures are the same everywhere; it has no clock for networks."""
+    brief = ["--epochs", "0", "--pruning-steps", "1", "--minibatches", "1"]
+    found = []
+    for name, words in {"own": [], "there": ["--device", "here"]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(ROOT / "tests/cli/tiny.py", folder)
+        monkeypatch.chdir(folder)
+        Path("halp.toml").write_text(f"[devices.here]\nfolder = {json.dumps(str(tmp_path / 'agent'))}\n")
+        for verb in (["prune", *TINY, *words, *brief, "--out", "run"], ["deploy", "run"]):
+            done = CliRunner().invoke(verbs, verb)
+            assert done.exit_code == 0, done.output
+        engines = {path.name: path.read_bytes() for path in Path("engines").glob("*.onnx")}
+        found.append((json.loads(Path("run/plan.json").read_text()), engines, Path("run/run.json").read_text()))
+    (plan, engines, settings), (plan_there, engines_there, settings_there) = found
+    assert plan["value"]["kept"] == plan_there["value"]["kept"]
+    assert len(engines) == 2
+    assert engines == engines_there
+    assert ('"here"' in settings, '"here"' in settings_there) == (False, True), "deploy goes where prune went"

@@ -167,28 +167,45 @@ class Session:
     # ---- jobs
 
     def _start(self, request: dict[str, Any], _: bytes) -> Answer:
-        """Runs a job, unless it runs already. One of the same host that nobody follows any more makes room."""
+        """Runs a job, unless it runs already."""
         self._end_stage()
-        order = {**request["order"], "agent": self._agent}
-        owner, holder = str(request["owner"]), self._place.lock.holder()
-        job = self._place.make_job(order)
-        if holder is not None and holder.get("job") != job.name:
-            if holder.get("owner") != owner or not self._is_left(holder):
-                raise InUseError(_in_use(holder))
-            self._stop(holder)
-        if holder is None or holder.get("job") != job.name:
+        job = self._place.make_job({**request["order"], "agent": self._agent})
+        if not self._place.is_running(job):
+            self._make_room(str(request["owner"]), str(request.get("client")))
             job.rows.repair()
             job.rows.keep(lambda row: "row" in row)  # what failed before may work now
-            self._place.adopt(job, order)
-            if not start_supervisor(self._place, job, {"owner": owner}):
-                holder = self._place.lock.holder()
-                if holder is None:
-                    raise MeasurementError(
-                        f"the agent's job did not start ({job.last_words() or 'it gives no reason'})"
-                    )
-                if holder.get("job") != job.name:
-                    raise InUseError(_in_use(holder))
+            self._place.adopt(job, job.order())
+            if not start_supervisor(self._place, job, {"owner": str(request["owner"])}):
+                self._check_started(job)
         return {"job": job.name}, b""
+
+    def _make_room(self, owner: str, client: str) -> None:
+        """Ends what holds the device: a job of the same host that nobody follows, or the same client's own engines.
+
+        Raises:
+            InUseError: it is another's, or is still followed.
+        """
+        holder = self._place.lock.holder()
+        if holder is None:
+            return
+        is_own = holder.get("client") == client or (holder.get("owner") == owner and self._is_left(holder))
+        if not is_own:
+            raise InUseError(_in_use(holder))
+        self._stop(holder)
+
+    def _check_started(self, job: Job) -> None:
+        """Says why a job has not started, unless another session has started it at the same time.
+
+        Raises:
+            InUseError: another has the device.
+            MeasurementError: its process ended at once.
+        """
+        holder = self._place.lock.holder()
+        if holder is None:
+            why = job.last_words() or "it gives no reason"
+            raise MeasurementError(f"the agent's job did not start there ({why}); look for it in its folder")
+        if holder.get("job") != job.name:
+            raise InUseError(_in_use(holder))
 
     def _follow(self, request: dict[str, Any], _: bytes) -> Answer:
         """Tells a job's rows from a byte on as they come, and in the end its state; until the host says a word."""
