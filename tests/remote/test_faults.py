@@ -101,6 +101,7 @@ def disturb(toy: ToyDevice, chance: random.Random, num_kills: int) -> int:
 
     thread = threading.Thread(target=kill)
     with toy.client(TOY_SECONDS="0.03") as client:
+        client.ask("need", keys=[])  # a device that was never reached is told at once
         thread.start()
         try:
             assert measured(client, MANY) == RIGHT
@@ -170,7 +171,7 @@ def test_a_full_disk_keeps_the_rows_and_says_so(toy: ToyDevice) -> None:
     with toy.client() as client:
         client.ask("need", keys=[])  # the agent itself lies there
     with (
-        toy.client("prlimit", "--fsize=5000") as client,
+        toy.client("prlimit", "--fsize=5000", TOY_SECONDS="0.02") as client,
         pytest.raises(ArtefactError, match=r"toy: .* takes no more: "),
     ):
         measured(client, MANY)
@@ -179,7 +180,7 @@ def test_a_full_disk_keeps_the_rows_and_says_so(toy: ToyDevice) -> None:
     assert all(json.loads(row)["row"] for row in rows), "no line is half a line"
     with toy.client() as client:
         assert measured(client, MANY) == RIGHT
-    assert len(toy.attempts()) <= len(MANY) + 1
+    assert len(toy.attempts()) <= len(MANY) + 2
 
 
 # ---- other hosts, other agents, another mode ------------------------------------------------------------------------
@@ -224,7 +225,8 @@ def test_an_old_agent_that_was_left_behind_is_named_and_ended(toy: ToyDevice, mo
     with toy.client() as new:
         with pytest.raises(InUseError, match="the device measures for its host since"):
             measured(new, ["1.5"])
-        assert new.ask("clean")["freed_bytes"] == 0, "it runs"
+        new.ask("clean")
+        assert (toy.folder / f"agents/{old.sha256}.pyz").exists(), "it runs"
         assert new.ask("cancel")["cancelled"]["agent"] == old.sha256
         assert measured(new, ["1.5"]) == {"1.5": 1.5}
         assert new.ask("clean")["freed_bytes"] > len(old.data), "it is gone"

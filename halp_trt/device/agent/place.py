@@ -146,17 +146,22 @@ class Place:
             if _is_key(folder.name):
                 yield Job(folder)
 
-    def make_job(self, order: dict[str, Any]) -> Job:
-        """The folder of an order; the job's name follows from it."""
-        data = json.dumps(order, sort_keys=True).encode()
-        job = self.job(hashlib.sha256(data).hexdigest())
+    def job_of(self, order: dict[str, Any]) -> Job:
+        """The job of an order, there or not; its name follows from the order."""
+        return self.job(hashlib.sha256(_bytes_of(order)).hexdigest())
+
+    def keep_order(self, job: Job, order: dict[str, Any]) -> None:
+        """Writes a job's order into its folder, where it is not there yet.
+
+        Raises:
+            ArtefactError: there is no space for it.
+        """
         try:
             job.folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise folder_error(self.root, error) from error
         if read_json(job.folder / "job.json") != order:
-            write_whole(job.folder / "job.json", data)
-        return job
+            write_whole(job.folder / "job.json", _bytes_of(order))
 
     def is_running(self, job: Job) -> bool:
         """True if the job holds the device now."""
@@ -210,6 +215,10 @@ class Place:
         for path in (self.root / "models").iterdir():
             if path.name not in named:
                 path.unlink()
+
+
+def _bytes_of(order: dict[str, Any]) -> bytes:
+    return json.dumps(order, sort_keys=True).encode()
 
 
 def _is_alike(order: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from halp_trt.device.agent.child import Child, ask_child, ended_with
 from halp_trt.device.agent.detached import start_supervisor
 from halp_trt.device.agent.files import Lock
 from halp_trt.device.agent.frames import Link, mark_of
-from halp_trt.device.agent.place import DONE, Job, Place
+from halp_trt.device.agent.place import DONE, RUNNING, Job, Place
 from halp_trt.device.faults import HalpError, InUseError, LinkError, MeasurementError, UsageError
 
 __all__ = ["PROTOCOL", "Session", "serve"]
@@ -167,16 +167,21 @@ class Session:
     # ---- jobs
 
     def _start(self, request: dict[str, Any], _: bytes) -> Answer:
-        """Runs a job, unless it runs already."""
+        """Runs a job, unless it runs already; one that ends at once is seen by who follows it."""
         self._end_stage()
-        job = self._place.make_job({**request["order"], "agent": self._agent})
+        order = {**request["order"], "agent": self._agent}
+        job = self._place.job_of(order)
         if not self._place.is_running(job):
             self._make_room(str(request["owner"]), str(request.get("client")))
+            self._place.keep_order(job, order)
             job.rows.repair()
             job.rows.keep(lambda row: "row" in row)  # what failed before may work now
-            self._place.adopt(job, job.order())
+            self._place.adopt(job, order)
+            job.say(RUNNING)
             if not start_supervisor(self._place, job, {"owner": str(request["owner"])}):
-                self._check_started(job)
+                holder = self._place.lock.holder()
+                if holder is not None and holder.get("job") != job.name:
+                    raise InUseError(_in_use(holder))
         return {"job": job.name}, b""
 
     def _make_room(self, owner: str, client: str) -> None:
@@ -192,20 +197,6 @@ class Session:
         if not is_own:
             raise InUseError(_in_use(holder))
         self._stop(holder)
-
-    def _check_started(self, job: Job) -> None:
-        """Says why a job has not started, unless another session has started it at the same time.
-
-        Raises:
-            InUseError: another has the device.
-            MeasurementError: its process ended at once.
-        """
-        holder = self._place.lock.holder()
-        if holder is None:
-            why = job.last_words() or "it gives no reason"
-            raise MeasurementError(f"the agent's job did not start there ({why}); look for it in its folder")
-        if holder.get("job") != job.name:
-            raise InUseError(_in_use(holder))
 
     def _follow(self, request: dict[str, Any], _: bytes) -> Answer:
         """Tells a job's rows from a byte on as they come, and in the end its state; until the host says a word."""

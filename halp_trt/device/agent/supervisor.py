@@ -6,6 +6,7 @@ reason is its row. The clock of the limits is monotonic: a clock that is set mea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
@@ -39,8 +40,9 @@ def supervise(place: Place, name: str, words: dict[str, Any], told: int) -> None
         signal.signal(number, _cancelled)
     try:
         job.say(RUNNING)
-        os.write(told, b"1")
-        os.close(told)
+        with contextlib.suppress(OSError):  # the session is gone; its job is not
+            os.write(told, b"1")
+            os.close(told)
         Supervisor(place, job).run()
         job.say(DONE)
     except HalpError as error:
