@@ -21,8 +21,10 @@ __all__ = ["Client", "key_of"]
 
 _PAUSES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Waits before the attempts at a link that was cut: about two minutes in all, as long as a Jetson takes to start."""
-_MOST_DEATHS = 3
+_MOST_DEATHS = 5
 """Times that a job's process may be gone without a new row."""
+_MOST_SENT = 3
+"""Times that models are sent to a device where they do not stay."""
 _STAGE_SECONDS = 1800.0
 """Longest wait for an answer of an engine."""
 _DONE = "done"
@@ -158,8 +160,14 @@ class Client:
 
     def _started(self, order: Mapping[str, Any], models: Mapping[str, bytes]) -> str:
         """The name of a job that runs, or has run, with its models on the device."""
-        self.hold(models)
-        return str(self.ask("start", order=dict(order), owner=self._owner, client=self._token)["job"])
+        for _ in range(_MOST_SENT):
+            self.hold(models)
+            answer = self.ask("start", order=dict(order), owner=self._owner, client=self._token)
+            if not answer["missing"]:  # another job's end may have swept them out
+                return str(answer["job"])
+        raise MeasurementError(
+            f"device {self.place.name} loses models as they are sent; look for what empties its folder there"
+        )
 
     def _followed(self, job: str) -> Iterator[dict[str, Any]]:
         """The job's lines and its end, over as many links as it takes; nothing once the job is gone."""

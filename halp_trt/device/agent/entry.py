@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
 
 from halp_trt.device.agent.place import Place
+from halp_trt.device.faults import LinkError
 
 __all__ = ["main"]
 
@@ -43,6 +45,7 @@ def main() -> None:
     elif verb == "measure":
         from halp_trt.device.agent.worker import measure
 
-        measure(place, words[0])
+        with contextlib.suppress(LinkError):  # its supervisor is gone
+            measure(place, words[0])
     else:
         sys.exit(f"the agent has no part {verb!r}")

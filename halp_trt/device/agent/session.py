@@ -173,7 +173,11 @@ class Session:
         job = self._place.job_of(order)
         if not self._place.is_running(job):
             self._make_room(str(request["owner"]), str(request.get("client")))
-            self._place.keep_order(job, order)
+            self._place.keep_order(job, order)  # from now on nobody drops its models
+            keys = [key for key in (*order["items"], order["reference"]) if key]
+            missing = [key for key in keys if not self._place.model(key).exists()]
+            if missing:
+                return {"job": job.name, "missing": missing}, b""
             job.rows.repair()
             job.rows.keep(lambda row: "row" in row)  # what failed before may work now
             self._place.adopt(job, order)
@@ -182,7 +186,7 @@ class Session:
                 holder = self._place.lock.holder()
                 if holder is not None and holder.get("job") != job.name:
                     raise InUseError(_in_use(holder))
-        return {"job": job.name}, b""
+        return {"job": job.name, "missing": []}, b""
 
     def _make_room(self, owner: str, client: str) -> None:
         """Ends what holds the device: a job of the same host that nobody follows, or the same client's own engines.
