@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+
 from halp_trt.errors import UsageError
 from halp_trt.remote.client import Client
 from halp_trt.remote.opened import open_runtime
 from halp_trt.remote.places import HERE, DevicePlace, device_place
 from halp_trt.remote.runtime import RemoteRuntime
 
-__all__ = ["PLACES", "client_of", "close_all", "runtime_of"]
+__all__ = ["PLACES", "client_of", "known_places", "runtime_of"]
 
 PLACES: dict[str, DevicePlace] = {HERE: device_place(HERE, {})}
 """The devices by name; the command line adds those of the settings file. One of your own is one more row."""
@@ -45,8 +48,16 @@ def runtime_of(name: str, runtime: str = "") -> RemoteRuntime:
     return _runtimes[name, runtime]
 
 
-def close_all() -> None:
-    """Ends all links; jobs on the devices go on."""
-    _runtimes.clear()
-    while _clients:
-        _clients.popitem()[1].close()
+@contextlib.contextmanager
+def known_places(places: Mapping[str, DevicePlace]) -> Iterator[None]:
+    """Makes further devices known while the context is open; then all links are ended, and jobs go on."""
+    before = dict(PLACES)
+    PLACES.update(places)
+    try:
+        yield
+    finally:
+        PLACES.clear()
+        PLACES.update(before)
+        _runtimes.clear()
+        while _clients:
+            _clients.popitem()[1].close()

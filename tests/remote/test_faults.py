@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 import threading
 import time
 import zipfile
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from halp_trt.device.agent.place import Place
+from halp_trt.device.agent.supervisor import Supervisor
 from halp_trt.errors import ArtefactError, HalpError, InUseError, RuntimeUnavailableError, TargetMismatchError
 from halp_trt.remote import connection, pack
 from halp_trt.remote.client import Client
-from tests.remote.toys import ToyDevice, measured, order_of, wait_for
+from tests.remote.toys import TOYS, ToyDevice, measured, order_of, wait_for
 
 MANY = [f"{number}.25" for number in range(40)]
 RIGHT = {model: float(model) for model in MANY}
@@ -260,6 +263,24 @@ def test_another_power_mode_is_noticed(toy: ToyDevice) -> None:
             measured(client, ["1.5"])
         (toy.own / "mode").write_text("15W")
         assert measured(client, ["1.5"]) == {"1.5": 1.5}
+
+
+def test_a_mode_that_changes_between_two_rows_stops_the_job(toy: ToyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    with toy.client() as client:
+        client.ask("need", keys=[])
+    (agent,) = toy.folder.glob("agents/*.pyz")
+    monkeypatch.setattr(sys, "argv", [str(agent)])
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
+    monkeypatch.setenv("TOY_FOLDER", str(toy.own))
+    place, (order, known) = Place(toy.folder), order_of(MANY[:5])
+    for key, model in known.items():
+        place.put(key, model)
+    job = place.job_of(order)
+    place.keep_order(job, order)
+    modes = iter(["15W"] * 3 + ["MAXN"] * 9)
+    with pytest.raises(TargetMismatchError, match=r"power mode went from '15W' to 'MAXN' while it measured"):
+        Supervisor(place, job, lambda: next(modes)).run()
+    assert [row["row"]["latency_us"] for row in job.rows.read()] == [0.25, 1.25]
 
 
 # ---- on the way -----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from halp_trt.remote.places import DevicePlace
 from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, get_runtime
 from halp_trt.specs import LayerSpec
 from halp_trt.store import read_table
+from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.settings import Settings
 from halp_trt.workflows.survey import Survey, survey_lut
 from tests.cli.tiny import TINY
 from tests.remote.toys import ToyDevice
@@ -162,3 +164,17 @@ def test_a_run_through_an_agent_plans_and_builds_as_without(tmp_path: Path, monk
     assert len(engines) == 2
     assert engines == engines_there
     assert ('"here"' in settings, '"here"' in settings_there) == (False, True), "deploy goes where prune went"
+
+
+def test_a_run_of_a_stranger_states_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own halp.toml would name the program that is started for it."""
+    own = tmp_path / "run"
+    own.mkdir()
+    RunFolder(path=own).write_settings(Settings.of(device="trap", runtime="synthetic"))
+    trap = tmp_path / "sprung"
+    (own / "halp.toml").write_text(f'device = "trap"\n[devices.trap]\nssh = "x"\npython = "touch {trap}"\n')
+    monkeypatch.chdir(own)
+    refused = CliRunner().invoke(verbs, ["deploy", "."])
+    assert refused.exit_code == 2
+    assert "there is no device 'trap'" in refused.stderr
+    assert not trap.exists()
