@@ -36,13 +36,23 @@ def facts(packages: Mapping[str, Sequence[str]], root: Path = Path("/")) -> dict
         "boot": known.boot,
         "power_mode": power_mode(root),
         "clocks_mhz": gpu_clocks(root),
-        "cores": [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0, os.cpu_count() or 0],
+        "cores": [os.cpu_count() or 0, _num_cores(root)],
         "load": os.getloadavg()[0],
     }
     opened = watch()
     reading = opened.read()
     found["conditions"] = {"source": opened.source, **(reading._asdict() if reading else {})}
     return found
+
+
+def _num_cores(root: Path) -> int:
+    """The processor's cores, those that are switched off counted; as many as run where the system does not tell."""
+    try:
+        text = (root / "sys/devices/system/cpu/present").read_text(encoding="utf-8").strip()
+        ranges = [part.split("-") for part in text.split(",")]
+        return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
+    except (OSError, ValueError):
+        return os.cpu_count() or 0
 
 
 def _gpu() -> dict[str, Any]:

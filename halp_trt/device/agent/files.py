@@ -161,21 +161,25 @@ class Lock:
 
     def is_free(self) -> bool:
         """True if nobody holds it, alone or with others."""
-        try:
-            descriptor = os.open(str(self.path), os.O_RDWR)
-        except OSError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
+        return not self._is_held(fcntl.LOCK_EX)
 
     def holder(self) -> dict[str, Any] | None:
-        """The word of the process that holds it; None where nobody does."""
-        if self.is_free():
+        """The word of the process that holds it alone; None where nobody does."""
+        if not self._is_held(fcntl.LOCK_SH):  # several may look at once, and do not take each other for holders
             return None
         words = read_json(self.path)
         return words if isinstance(words, dict) else {}
+
+    def _is_held(self, kind: int) -> bool:
+        """True if the file cannot be locked so, for a moment."""
+        try:
+            descriptor = os.open(str(self.path), os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
