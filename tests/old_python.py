@@ -1,4 +1,4 @@
-"""A real Python 3.8 with numpy alone, as a Jetson has it."""
+"""What stands for a Jetson: a real Python 3.8 with numpy alone, and a CUDA library without a GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+FAKE = Path(__file__).with_name("device") / "fake_device"
+"""TensorRT 8.5, CUDA and a clock that stands still, for that Python."""
 NUMPY = "numpy==1.24.4"
 """The last that Python 3.8 has."""
 
@@ -43,3 +45,15 @@ def old_python() -> str:
         if installed.returncode != 0:
             pytest.skip(f"NOT RUN: {NUMPY} cannot be installed for {base}: {installed.stderr.strip()[-200:]}")
         return str(own)
+
+
+@pytest.fixture(scope="session")
+def libcudart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ``libcudart.so`` without a GPU, whose clock is a number."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("NOT RUN: there is no C compiler here; run: apt-get install gcc libc6-dev")
+    folder = tmp_path_factory.mktemp("cuda")
+    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", folder / "libcudart.so", FAKE / "libcudart.c"]
+    subprocess.run(command, check=True)
+    return folder

@@ -33,7 +33,7 @@ const char *cudaGetErrorString(int code) {
 
 int cudaMalloc(void **address, size_t size) {
     if (size > left) return told(OUT_OF_MEMORY);
-    size_t *block = malloc(size + 16);
+    size_t *block = calloc(1, size + 16);
     block[0] = size;
     left -= size;
     *address = (char *)block + 16;
