@@ -138,7 +138,7 @@ def read_devices(path: Path, *, required: bool) -> dict[str, dict[str, object]]:
 
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
-    """What a TOML file holds; nothing where an optional one is missing.
+    """The values in a TOML file; none where an optional one is missing.
 
     Raises:
         UsageError: the file is missing, or not TOML.

@@ -1,7 +1,7 @@
 """CUDA through the runtime library itself, by ctypes: JetPack has it, and neither PyCUDA nor cuda-python.
 
 The signatures are those of CUDA 10.2 to 13; ``cudaGraphInstantiateWithFlags`` came with 11.4, and without it work is
-enqueued plainly. Of the device's properties only the name is read, which all layouts begin with.
+enqueued plainly. All layouts of the device's properties begin with the name, and nothing else of them is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PLACES = (
     "usr/local/cuda*/lib64/libcudart.so*",
     "usr/local/cuda*/targets/*/lib/libcudart.so*",
 )
-"""Where a toolkit lies that the linker was not told of."""
+"""Places of a toolkit that the linker was not told of."""
 
 _OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76

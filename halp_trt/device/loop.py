@@ -186,7 +186,7 @@ def take_turns(
 def _taker_of(launches: Mapping[str, Launch]) -> TakesTurns | None:
     """The one device of all launches, if it takes turns by itself."""
     devices = {id(launch.device): launch.device for launch in launches.values()}
-    device = next(iter(devices.values()), None)
+    device: Any = next(iter(devices.values()), None)
     return device if len(devices) == 1 and isinstance(device, TakesTurns) else None
 
 

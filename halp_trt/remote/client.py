@@ -73,7 +73,8 @@ class Client:
             RuntimeUnavailableError: the device cannot be reached.
             HalpError: the agent refuses; the sentence begins with the device's name.
         """
-        return self._with_link(lambda link: link.ask(verb, blob, **request))
+        answer: dict[str, Any] = self._with_link(lambda link: link.ask(verb, blob, **request))
+        return answer
 
     def engine(self, job: str, key: str) -> bytes:
         """The engine that a job has built, by its SHA-256.
@@ -218,7 +219,7 @@ class Client:
         return self._connection
 
     def _with_link(self, asked: Callable[[Connection], Any]) -> Any:
-        """What is asked, over a link that is made again where it is cut.
+        """The result of a question, over a link that is made again where it is cut.
 
         Raises:
             RuntimeUnavailableError: no link can be made; at once where there never was one.

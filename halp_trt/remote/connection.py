@@ -31,7 +31,7 @@ _FOLLOW_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """What a job that is followed has to tell.
+    """The news of a job that is followed.
 
     Attributes:
         lines: whole lines of rows.

@@ -1,4 +1,4 @@
-"""What could be set better on a device before it measures: said with the command, and never done."""
+"""Advice on a device before it measures: said with the command that mends it, and never done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Advice:
 
 
 def advice_on(facts: Mapping[str, Any], *, now: float) -> list[Advice]:
-    """What could be set better, most important first.
+    """The things that could be set better, most important first.
 
     Args:
         facts: what the agent tells of its device.

@@ -1,4 +1,4 @@
-"""What a device says of itself."""
+"""The facts that a device tells of itself."""
 
 from __future__ import annotations
 

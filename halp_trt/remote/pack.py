@@ -18,7 +18,7 @@ import halp_trt
 
 __all__ = ["Packed", "pack"]
 
-_OWN = ("device", "latency", "runtimes", "store")
+_OWN = ("device", "gate", "latency", "runtimes", "store")
 """Rooms that travel; Python 3.8 runs ``device``, the others need what the host needs."""
 _MODULES = ("errors", "interrupts", "rows", "specs", "texts", "timing")
 """Modules that travel beside them."""
@@ -69,13 +69,12 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def _polygraphy() -> Iterator[tuple[str, bytes]]:
-    """Polygraphy's own modules and its licence, where it is installed; TensorRT's builder goes through it."""
+    """Polygraphy's own modules, each with its notice, where it is installed; TensorRT's builder goes through it."""
     try:
         installed = distribution(_POLYGRAPHY)
     except PackageNotFoundError:
         return
     for file in installed.files or ():
         name = file.as_posix()
-        is_code = name.startswith(f"{_POLYGRAPHY}/") and name.endswith(".py") and not name.startswith(_NEEDLESS)
-        if is_code or (".dist-info/" in name and "LICENSE" in name.upper()):
+        if name.startswith(f"{_POLYGRAPHY}/") and name.endswith(".py") and not name.startswith(_NEEDLESS):
             yield name, Path(str(file.locate())).read_bytes()

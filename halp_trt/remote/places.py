@@ -1,4 +1,4 @@
-"""Where devices are: their names, the words that ``ssh`` takes for them, and the Python and the folder there."""
+"""The places of devices: names, the words that ``ssh`` takes for them, and the Python and the folder there."""
 
 from __future__ import annotations
 

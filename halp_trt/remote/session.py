@@ -87,10 +87,12 @@ class Stage:
         runs = {name: launch.run for name, launch in launches.items()}
         return self._turns(runs, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
 
-    def _turns(self, runs: Mapping[str, Any], **rounds: int) -> dict[str, list[Sample]]:
+    def _turns(
+        self, runs: Mapping[str, Any], *, num_rounds: int, num_warmup: int, rotate: bool
+    ) -> dict[str, list[Sample]]:
         held = {key: data for run in runs.values() for key, data in run.held.items()}
         named = [[name, [run.engine, run.head, run.inputs]] for name, run in runs.items()]
-        answer, _ = self.ask("turns", held, launches=named, **rounds)
+        answer, _ = self.ask("turns", held, launches=named, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
         return {
             name: [Sample(elapsed_us=elapsed_us, enqueue_us=enqueue_us) for elapsed_us, enqueue_us in samples]
             for name, samples in answer["samples"].items()

@@ -98,7 +98,7 @@ class Channel:
         self._errors.close()
 
     def reason(self, error: LinkError) -> str:
-        """What is known of a cut link, in words: the last that ssh or Python said, or how the command ended."""
+        """The reason of a cut link, in words: the last that ssh or Python said, or how the command ended."""
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ __all__ = ["describe_advice", "describe_device"]
 
 
 def describe_device(name: str, facts: Mapping[str, Any]) -> str:
-    """What a device says of itself, a line for each thing."""
+    """The facts of a device, a line for each."""
     return "\n".join(one_line(f"{key:<12}{value}") for key, value in _lines(name, facts) if value)
 
 
@@ -39,7 +39,7 @@ def _lines(name: str, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_advice(name: str, advice: Sequence[Advice]) -> str:
-    """What could be set better, a line for each thing, with the command to type there."""
+    """The advice on a device, a line for each thing, with the command to type there."""
     if not advice:
         return one_line(f"device {name}: nothing to set")
     head = f"device {name}: {len(advice)} thing{'' if len(advice) == 1 else 's'} could be better; nothing was changed"

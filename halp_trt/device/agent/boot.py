@@ -4,26 +4,29 @@ It is sent as a whole with ``python -c`` and imports nothing of the package. Arg
 and size, and the host's word, by which its answer is told from a banner.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+# A Python that is too old for types must read this, too.
+
 import hashlib
 import os
 import sys
 
 
-def say(word, told, rest=""):  # type: ignore[no-untyped-def]  # a Python that is too old for types must read this, too
+def say(word, told, rest=""):
     """Tells the host one word of the start."""
     os.write(1, ("\nhalp-trt agent " + word + " " + told + (" " + rest if rest else "") + "\n").encode())
 
 
-def sound(path, digest):  # type: ignore[no-untyped-def]  # as above
+def sound(path, digest):
     """True if the file is there and whole."""
     try:
         with open(path, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest() == digest
-    except (IOError, OSError):  # noqa: UP024 (as above)
+    except (IOError, OSError):  # noqa: UP024 (an old Python reads it, too)
         return False
 
 
-def receive(path, digest, size):  # type: ignore[no-untyped-def]  # as above
+def receive(path, digest, size):
     """Writes the file from the standard input; ends where the host went away or sent another one."""
     parts, left = [], size
     while left:
@@ -47,11 +50,11 @@ def receive(path, digest, size):  # type: ignore[no-untyped-def]  # as above
             os.remove(own)
 
 
-def main():  # type: ignore[no-untyped-def]  # as above
+def main():
     """Starts the agent in this process."""
     folder, digest, size, word = sys.argv[1:5]
-    if sys.version_info < (3, 8):  # noqa: UP036 (as above)
-        say("refused", word, "its Python is %d.%d, and the agent needs 3.8" % sys.version_info[:2])  # noqa: UP031 (as above)
+    if sys.version_info < (3, 8):  # noqa: UP036 (an old Python reads it, too)
+        say("refused", word, "its Python is %d.%d, and the agent needs 3.8" % sys.version_info[:2])  # noqa: UP031 (an old Python reads it, too)
         sys.exit(2)
     home = os.path.expanduser(folder)
     path = os.path.join(home, "agents", digest + ".pyz")
@@ -60,7 +63,7 @@ def main():  # type: ignore[no-untyped-def]  # as above
             os.makedirs(os.path.join(home, "agents"), mode=0o700, exist_ok=True)
             say("wanted", word)
             receive(path, digest, int(size))
-    except (IOError, OSError) as error:  # noqa: UP024 (as above)
+    except (IOError, OSError) as error:  # noqa: UP024 (an old Python reads it, too)
         say("refused", word, "the folder " + home + " takes no file (" + str(error.strerror or error) + ")")
         sys.exit(2)
     os.execv(sys.executable, [sys.executable, path, "serve", home, word])

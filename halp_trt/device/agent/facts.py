@@ -1,4 +1,4 @@
-"""What an agent tells of its device: versions, GPU, power mode, clocks, and what could be set better."""
+"""The facts that an agent tells of its device: versions, GPU, power mode, clocks, cores and load."""
 
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ class Lines:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(file.fileno())
                 except OSError:
-                    os.ftruncate(file.fileno(), before)
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file.fileno(), before)
                     raise
         except OSError as error:
             raise folder_error(self.path.parent, error) from error

@@ -83,7 +83,7 @@ class Link:
         return message, blob
 
     def until(self, mark: bytes, seconds: float | None = None, most: int = _MOST_BANNER) -> bytearray:
-        """What stands before a mark; it is taken off with the mark.
+        """The bytes before a mark; they are taken off with the mark.
 
         Raises:
             LinkError: the other side ends, is silent or writes ``most`` bytes before.

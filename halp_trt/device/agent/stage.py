@@ -64,7 +64,7 @@ class Stage:
         }  # fmt: skip
 
     def answer(self, request: dict[str, Any], blob: bytes) -> Answer:
-        """What a request asks for.
+        """The answer to a request.
 
         Raises:
             HalpError: an engine does not load, or refuses its inputs.
