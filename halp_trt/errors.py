@@ -1,6 +1,17 @@
 """Every error halp-trt raises on purpose: one sentence with what was found, what was expected and what to do."""
 
-from halp_trt.device.faults import HalpError, MeasurementError, RuntimeUnavailableError, UsageError
+from halp_trt.device.faults import (
+    ArtefactError,
+    BuildError,
+    HalpError,
+    InUseError,
+    LinkError,
+    MeasurementError,
+    OutOfMemoryError,
+    RuntimeUnavailableError,
+    TargetMismatchError,
+    UsageError,
+)
 from halp_trt.texts import printable
 
 __all__ = [
@@ -11,11 +22,13 @@ __all__ = [
     "HalpError",
     "InUseError",
     "InfeasibleBudgetError",
+    "LinkError",
     "LostProcessError",
     "MeasurementError",
     "MissingLatencyError",
     "ModelError",
     "NonFiniteError",
+    "OutOfMemoryError",
     "PrecisionError",
     "RuntimeUnavailableError",
     "TargetMismatchError",
@@ -32,14 +45,6 @@ def brief(text: str, most: int = 200) -> str:
     """
     line = printable(" ".join(text[: 4 * most].split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
-
-
-class ArtefactError(HalpError):
-    """A file is missing, truncated, of another schema or does not hold what its name promises."""
-
-
-class InUseError(HalpError):
-    """Another process is writing what this one is asked to write; the message names it."""
 
 
 class LostProcessError(HalpError):
@@ -66,24 +71,12 @@ class MissingLatencyError(HalpError):
     """A layer's latency is not in the table; a lookup never guesses."""
 
 
-class TargetMismatchError(HalpError):
-    """A table, plan or engine was made for another target."""
-
-
 class GraphMismatchError(HalpError):
     """A plan was made for another network."""
 
 
 class InfeasibleBudgetError(HalpError):
     """No allowed plan meets the budget; the message names the lowest reachable latency."""
-
-
-class BuildError(HalpError):
-    """A runtime refused to build an engine or a probe."""
-
-
-class LinkError(HalpError):
-    """A device elsewhere, or the way to it, is gone."""
 
 
 class NotQuietError(HalpError):

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.old_python import libcudart, old_python  # noqa: F401 (fixtures of all tests)
+
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before anything imports NumPy or PyTorch; processes of the tests inherit it
 

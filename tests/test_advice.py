@@ -22,12 +22,13 @@ OF_A_VERB = re.compile(
 
 
 def options() -> Mapping[str, set[str]]:
-    """The options of every verb."""
+    """The options of every verb; those of a verb's own verbs are its."""
     context = click.Context(verbs)
     return {
         name: {
             text
-            for one in verb.get_params(click.Context(verb, parent=context))
+            for command in (verb, *(verb.commands.values() if isinstance(verb, click.Group) else ()))
+            for one in command.get_params(click.Context(command, parent=context))
             for text in (*one.opts, *one.secondary_opts)
         }
         | {"--help"}

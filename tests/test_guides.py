@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
 PAGES = [
     *GUIDES,
-    *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing", "training")),
+    *(
+        ROOT / f"docs/{name}.md"
+        for name in ("tutorial", "extending", "python", "bench", "sharing", "training", "devices")
+    ),
 ]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
@@ -38,6 +41,9 @@ def test_the_parser_takes_every_command(line: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     name, *arguments = shlex.split(line)
     verb = verbs.commands[name]
+    if isinstance(verb, click.Group):
+        name, *arguments = arguments
+        verb = verb.commands[name]
     with verb.make_context(name, arguments, parent=click.Context(verbs)) as context:
         assert context.params
 

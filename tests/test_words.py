@@ -19,6 +19,7 @@ ROOMS = (
         "latency",
         "models",
         "planning",
+        "remote",
         "report",
         "runtimes",
         "solvers",

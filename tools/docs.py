@@ -66,6 +66,9 @@ def cli_reference() -> str:
     ]
     for name, command in sorted(verbs.commands.items()):
         parts += [f"## halp-trt {name}", _help(f"halp-trt {name}", command)]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for word, one in sorted(inner.items()):
+            parts += [f"### halp-trt {name} {word}", _help(f"halp-trt {name} {word}", one)]
     return "\n\n".join(parts) + "\n"
 
 

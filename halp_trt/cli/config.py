@@ -26,14 +26,20 @@ __all__ = [
     "CONFIG_NAME",
     "config_argument",
     "config_option",
+    "devices_from_file",
     "example_toml",
     "is_found_below",
     "names_from_file",
     "read_config",
+    "read_devices",
 ]
 
 CONFIG_NAME = "halp.toml"
 """Name of the settings file in the working folder."""
+_TABLE = "devices"
+"""Table of the devices elsewhere, in a settings file."""
+_DEVICES = "halp_trt.devices"
+"""Key of those, among what a verb's context knows."""
 _FOUND = "halp_trt.found"
 """Key of a settings file that was found and not named, among what a verb's context knows."""
 _MOST_SHOWN = 80
@@ -74,9 +80,17 @@ def config_argument(command: _Command) -> _Command:
 def _read_defaults(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     if context.resilient_parsing:
         return
-    values = read_config(path or Path(CONFIG_NAME), required=path is not None)
+    place, is_named = path or Path(CONFIG_NAME), path is not None
+    values = read_config(place, required=is_named)
+    context.meta[_DEVICES] = read_devices(place, required=is_named)
     context.meta[_FOUND] = CONFIG_NAME if path is None else None
     context.default_map = {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def devices_from_file() -> Mapping[str, Mapping[str, object]]:
+    """The devices that the settings file of the present verb states, by name."""
+    found: Mapping[str, Mapping[str, object]] = click.get_current_context().meta.get(_DEVICES, {})
+    return found
 
 
 def is_found_below(folder: Path) -> bool:
@@ -100,10 +114,39 @@ def read_config(path: Path, *, required: bool) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, not TOML, or holds an unknown setting or a value that it cannot have.
     """
+    values = _read_toml(path, required=required)
+    values.pop(_TABLE, None)
+    settings = all_settings()
+    for name, value in values.items():
+        _check(path, name, value, settings)
+    return {name: value for name, value in values.items() if value != "" or value_text(settings[name].default)}
+
+
+def read_devices(path: Path, *, required: bool) -> dict[str, dict[str, object]]:
+    """The tables ``[devices.NAME]`` of a settings file, by name; none where an optional file is missing.
+
+    Raises:
+        UsageError: the file is missing or not TOML, or ``devices`` is no table of tables.
+    """
+    found = _read_toml(path, required=required).get(_TABLE, {})
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise UsageError(
+            f"{path}: setting {_TABLE!r} is {_quoted(found)}; expected a table [{_TABLE}.NAME] for each device, with "
+            'ssh = "user@host"'
+        )
+    return found
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
+    """The values in a TOML file; none where an optional one is missing.
+
+    Raises:
+        UsageError: the file is missing, or not TOML.
+    """
     if not required and not path.exists():
         return {}
     try:
-        values = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except ArtefactError as error:
         raise UsageError(f"cannot read the settings ({error}), or make some with 'halp-trt init'") from error
     except tomllib.TOMLDecodeError as error:
@@ -113,10 +156,6 @@ def read_config(path: Path, *, required: bool) -> dict[str, Any]:
             f"{path} is not TOML: lists nested too deeply, or a number that is too long; see 'halp-trt init' for an "
             "example"
         ) from error
-    settings = all_settings()
-    for name, value in values.items():
-        _check(path, name, value, settings)
-    return {name: value for name, value in values.items() if value != "" or value_text(settings[name].default)}
 
 
 def _check(path: Path, name: str, value: object, settings: Mapping[str, Declared]) -> None:
@@ -171,7 +210,12 @@ def example_toml() -> str:
     ]
     for key, setting in all_settings().items():
         lines += ["", f"# {setting.option.help}", f"#{key} = {_toml(setting)}"]
+    lines += ["", "# A device elsewhere, for build-lut --device xavier; see docs/devices.md.", *_DEVICE]
     return "\n".join(lines) + "\n"
+
+
+_DEVICE = ("## [devices.xavier]", '## ssh = "user@host"', '## python = "python3"', '## folder = "~/.cache/halp-trt"')
+"""A device as the example states it: two signs, for it is a table of its own and no setting."""
 
 
 def _toml(setting: Declared) -> str:

@@ -23,7 +23,7 @@ _BUILDS = "Engines to build of each network, where TensorRT's differ; the one of
 _PORTABLE = "Let TensorRT engines load in later versions, on other GPUs, or both; they may be slower."
 _MOST_BUILDS = 100
 _MOST_MIB = 2**24
-_PLACE = ("place.runtime", "place.precision")
+_PLACE = ("place.device", "place.runtime", "place.precision")
 
 _MAX_DROP = "Largest drop of the score that still passes: percentage points, or its own unit if it is no fraction."
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from halp_trt.cli.config import is_found_below, names_from_file
+from halp_trt.cli.config import devices_from_file, is_found_below, names_from_file
 from halp_trt.cli.kinds import kind_of
 from halp_trt.cli.streams import say
 from halp_trt.runtimes import choose_runtime
@@ -114,12 +114,28 @@ def settings_of_run(run: RunFolder, given: Mapping[str, Any]) -> Settings:
         settings = settings.recorded(names_from_file(given))
     if settings.place != recorded.place and "lut" not in given:
         settings = settings.changed(lut="")
-    return _with_runtime(settings)
+    return _with_runtime(settings, run)
 
 
-def _with_runtime(settings: Settings) -> Settings:
+def _with_runtime(settings: Settings, run: RunFolder | None = None) -> Settings:
+    if settings.place.device:
+        _take_devices({} if run is not None and is_found_below(run.path) else devices_from_file())
+        return settings
     if settings.place.runtime:
         return settings
     choice = choose_runtime()
     say(f"runtime {choice.name}: {choice.reason}; name another with --runtime", err=True)
     return settings.changed(runtime=choice.name)
+
+
+def _take_devices(table: Mapping[str, Mapping[str, object]]) -> None:
+    """Makes the devices of a settings file known until the verb is done; those of a run's own file are not taken.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    from halp_trt.remote.places import HERE, device_place
+    from halp_trt.remote.pool import known_places
+
+    places = {name: device_place(name, table) for name in [*table, HERE]}
+    click.get_current_context().with_resource(known_places(places))

@@ -6,6 +6,7 @@ import click
 
 import halp_trt
 from halp_trt.cli.bench_verb import bench
+from halp_trt.cli.device_verbs import device
 from halp_trt.cli.engine_verbs import deploy, verify
 from halp_trt.cli.file_verbs import init, show
 from halp_trt.cli.lut_verbs import build_lut, merge_luts
@@ -27,5 +28,5 @@ def verbs() -> None:
     """
 
 
-for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, bench, run, show, init):
+for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, bench, run, show, init, device):
     verbs.add_command(_verb)

@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple
 
 from halp_trt.device.samples import Reading
 
-__all__ = ["Watch", "jetson_watch", "nvml_watch", "power_mode", "watch"]
+__all__ = ["Watch", "gpu_clocks", "has_nvidia_gpu", "jetson_watch", "nvml_watch", "power_mode", "watch"]
 
 
 class Watch(NamedTuple):
@@ -162,6 +162,21 @@ def power_mode(root: Path = Path("/")) -> str:
     low, high = _number(folder / "min_freq"), _number(folder / "max_freq")
     is_locked = low is not None and low == high
     return f"{mode}, {f'locked at {high / 1e6:.0f} MHz' if is_locked and high else 'clocks not locked'}"
+
+
+def gpu_clocks(root: Path = Path("/")) -> dict[str, float]:
+    """The lowest and highest clock that a Jetson's GPU may have now, MHz, as ``least`` and ``most``; else empty."""
+    folder = _first(root, *_GPU_CLOCKS)
+    found = {} if folder is None else {"least": _number(folder / "min_freq"), "most": _number(folder / "max_freq")}
+    return {name: hertz / 1e6 for name, hertz in found.items() if hertz is not None}
+
+
+_GPU_FILES = ("dev/nvidia[0-9]*", "dev/nvgpu/igpu*", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so*")
+
+
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
+    """True if the driver shows an NVIDIA GPU: a discrete one, a Jetson's, or one lent to Windows' Linux."""
+    return any(next(root.glob(pattern), None) is not None for pattern in _GPU_FILES)
 
 
 def _first(root: Path, *patterns: str) -> Path | None:

@@ -1,8 +1,9 @@
 """Two small protocols for CUDA, and the adapters of packages that offer it.
 
 Timing needs a :class:`Stream` alone; :class:`Cuda` adds memory. PyCUDA is taken if it is installed (it has no wheels
-and is built on the spot, as on Jetson and for Titan V), else cuda-python, under its new name (``cuda.bindings``) or its
-old one (``cuda.cudart``). PyTorch brings a stream of its own (``halp_trt.runtimes.pytorch.stream``).
+and is built on the spot, as for Titan V), else cuda-python, under its new name (``cuda.bindings``) or its old one
+(``cuda.cudart``), else CUDA's own library by ctypes, which is all that JetPack has. PyTorch brings a stream of its own
+(``halp_trt.runtimes.pytorch.stream``).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ ADAPTERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "PyCUDA": ("pycuda", "cuda_pycuda"),
         "cuda-python": ("cuda", "cuda_bindings"),
+        "libcudart": ("ctypes", "cuda_ctypes"),
     }
 )
-"""Package and module of every adapter by name; the first one installed is taken."""
+"""Package and module of every adapter by name; the first one installed is taken. The last one needs no package, only
+CUDA's own library, and says what is missing where that is not there."""
 
 
 class CudaDevice(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from halp_trt.device.cuda import CudaDevice
-from halp_trt.device.faults import MeasurementError, RuntimeUnavailableError
+from halp_trt.device.faults import MeasurementError, OutOfMemoryError, RuntimeUnavailableError
 
 try:
     from cuda.bindings import runtime as rt
@@ -28,7 +28,8 @@ __all__ = ["SURFACE", "BindingsCuda", "BindingsStream", "open_device"]
 
 SURFACE = tuple(
     """cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor cudaDeviceAttr.cudaDevAttrComputeCapabilityMinor
-    cudaDeviceGetAttribute cudaDeviceGetPCIBusId cudaDriverGetVersion cudaError_t.cudaSuccess
+    cudaDeviceGetAttribute cudaDeviceGetPCIBusId cudaDriverGetVersion cudaError_t.cudaErrorMemoryAllocation
+    cudaError_t.cudaSuccess
     cudaEventCreateWithFlags cudaEventDefault cudaEventDestroy cudaEventElapsedTime cudaEventRecord
     cudaEventSynchronize cudaFree cudaGetDeviceCount cudaGetDeviceProperties cudaGetErrorString cudaGraphDestroy
     cudaGraphExecDestroy cudaGraphInstantiateWithFlags cudaGraphLaunch cudaMalloc cudaMemcpy
@@ -170,7 +171,8 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     error, *values = function(*arguments)
     if error != rt.cudaError_t.cudaSuccess:
-        raise MeasurementError(
+        is_memory = error == rt.cudaError_t.cudaErrorMemoryAllocation
+        raise (OutOfMemoryError if is_memory else MeasurementError)(
             f"{function.__name__} failed on the GPU: {_text(error)}; free memory, or close what else runs on it"
         )
     return values[0] if values else None

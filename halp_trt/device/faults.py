@@ -9,9 +9,33 @@ class UsageError(HalpError):
     """An option, a configuration file or a path does not make sense."""
 
 
+class ArtefactError(HalpError):
+    """A file is missing, truncated, of another schema or does not hold what its name promises."""
+
+
+class InUseError(HalpError):
+    """Another process is writing or using what this one is asked to; the message names it."""
+
+
 class RuntimeUnavailableError(HalpError):
     """A runtime, or the device it needs, is not present on this machine."""
 
 
+class TargetMismatchError(HalpError):
+    """A table, plan or engine was made for another target."""
+
+
+class BuildError(HalpError):
+    """A runtime refused to build an engine or a probe."""
+
+
 class MeasurementError(HalpError):
     """A measurement failed or cannot be trusted."""
+
+
+class OutOfMemoryError(MeasurementError):
+    """The device has not enough memory for what is measured."""
+
+
+class LinkError(HalpError):
+    """The link to a device is cut, silent, or brings what is no message."""

@@ -15,7 +15,7 @@ from halp_trt.device.gpu import GpuDevice, make_launch
 from halp_trt.device.loop import Launch, take_turns, warm_up
 from halp_trt.device.samples import Reading, Sample, Summary, summary_of
 
-__all__ = ["ROUNDS", "GpuBench", "Rounds", "Taken", "doubts"]
+__all__ = ["METHOD", "ROUNDS", "GpuBench", "Rounds", "Taken", "doubts"]
 
 
 class Rounds(NamedTuple):
@@ -33,6 +33,9 @@ class Rounds(NamedTuple):
     warmup_ms: float = 200.0
     num_executions: int = 0
 
+
+METHOD = "gpu-events"
+"""The name of this protocol."""
 
 ROUNDS = Rounds()
 """The protocol for latencies on a GPU."""

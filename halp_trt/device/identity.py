@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Identity", "identity", "other_users"]
+__all__ = ["Identity", "boot_id", "identity", "other_users"]
 
 
 class Identity(NamedTuple):
@@ -32,9 +32,13 @@ class Identity(NamedTuple):
 def identity(root: Path = Path("/")) -> Identity:
     """The identity of this machine and of its first GPU, from NVML or a Jetson's files."""
     host = hashlib.sha256(platform.node().encode()).hexdigest()[:12] if platform.node() else ""
-    boot = _text(root / "proc/sys/kernel/random/boot_id")
     found = _of_nvml() or _of_jetson(root)
-    return found._replace(host=host, boot=boot)
+    return found._replace(host=host, boot=boot_id(root))
+
+
+def boot_id(root: Path = Path("/")) -> str:
+    """The identifier of this machine's start; empty where the system has none."""
+    return _text(root / "proc/sys/kernel/random/boot_id")
 
 
 def other_users(own_pid: int = 0) -> str:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from halp_trt.device.cores import waited_ns
 from halp_trt.device.faults import MeasurementError
@@ -22,6 +22,7 @@ __all__ = [
     "Device",
     "Launch",
     "Processor",
+    "TakesTurns",
     "as_launches",
     "involuntary_switches",
     "take_turns",
@@ -63,12 +64,26 @@ class Device(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesTurns(Protocol):
+    """A device that runs whole rounds by itself, because asking it for every run would take longer than the runs."""
+
+    def take_turns(
+        self, launches: Mapping[str, Launch], *, num_rounds: int, num_warmup: int, rotate: bool
+    ) -> dict[str, list[Sample]]:
+        """As :func:`take_turns`, for launches of this device alone."""
+        ...
+
+
 class Processor:
     """The processor as the simplest :class:`Device`: a run is over when it returns.
 
     Attributes:
         num_in_flight: 1, since the host and the device are the same.
+        is_processor: True; other devices need not have it.
     """
+
+    is_processor = True
 
     def __init__(
         self,
@@ -154,6 +169,9 @@ def take_turns(
     Returns:
         The samples of every name, each of one execution, in the order they were read.
     """
+    elsewhere = _taker_of(launches)
+    if elsewhere is not None:
+        return elsewhere.take_turns(launches, num_rounds=num_rounds, num_warmup=num_warmup, rotate=rotate)
     turns = list(launches.items())
     samples: dict[str, list[Sample]] = {name: [] for name in launches}
     pending: deque[tuple[str, bool, int, Any]] = deque()
@@ -183,6 +201,13 @@ def take_turns(
     while pending:
         read()
     return samples
+
+
+def _taker_of(launches: Mapping[str, Launch]) -> TakesTurns | None:
+    """The one device of all launches, if it takes turns by itself."""
+    devices = {id(launch.device): launch.device for launch in launches.values()}
+    device: Any = next(iter(devices.values()), None)
+    return device if len(devices) == 1 and isinstance(device, TakesTurns) else None
 
 
 def _per_execution(sample: Sample, num_executions: int) -> Sample:

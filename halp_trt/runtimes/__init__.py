@@ -24,6 +24,7 @@ from halp_trt.runtimes.protocol import (
     Session,
     TellsKernels,
     Unit,
+    Unmeasured,
 )
 from halp_trt.runtimes.registry import (
     RUNTIMES,
@@ -60,6 +61,7 @@ __all__ = [
     "TellsKernels",
     "Traits",
     "Unit",
+    "Unmeasured",
     "available_runtimes",
     "choose_runtime",
     "default_runtime",

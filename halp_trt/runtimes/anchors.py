@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from threading import Condition
 
+from halp_trt.runtimes.protocol import Unmeasured
 from halp_trt.specs import Measurement
 
 __all__ = ["Anchors"]
@@ -39,14 +40,14 @@ class Anchors:
         with self._changed:
             return name in self._found
 
-    def off_by(self, name: str, rows: Mapping[int, Measurement], *, patience: float) -> float:
+    def off_by(self, name: str, rows: Mapping[int, Measurement | Unmeasured], *, patience: float) -> float:
         """How much slower a device is than what is usual, as a share; below 0 if it is faster.
 
         Waits until enough devices have measured the anchors to tell, but no longer than ``patience`` seconds.
         """
         end = self._clock() + patience
         with self._changed:
-            self._found[name] = {number: self._value(row) for number, row in rows.items()}
+            self._found[name] = {n: self._value(row) for n, row in rows.items() if isinstance(row, Measurement)}
             self._changed.notify_all()
             while not self._is_stopped and len(self._found) < min(QUORUM, len(self._working | set(self._found))):
                 left = end - self._clock()
@@ -69,11 +70,14 @@ class Anchors:
 
     def _off_by(self, own: Mapping[int, float]) -> float:
         found = [self._found[name] for name in self._names if name in self._found]
+        known = [number for number in own if all(number in one for one in found)]
+        if not known:
+            return 0.0
         if len(found) < QUORUM:
             usual = found[0]
         else:
-            usual = {number: statistics.median(one[number] for one in found) for number in own}
-        return statistics.median(own[number] / usual[number] for number in own) - 1
+            usual = {number: statistics.median(one[number] for one in found) for number in known}
+        return statistics.median(own[number] / usual[number] for number in known) - 1
 
     def _value(self, row: Measurement) -> float:
         return row.latency_us / row.reference_us if self._has_one_speed and row.reference_us else row.latency_us

@@ -27,7 +27,7 @@ from halp_trt.errors import (
     UsageError,
 )
 from halp_trt.runtimes.anchors import Anchors
-from halp_trt.runtimes.protocol import BatchProber, Prober, Runtime, Session
+from halp_trt.runtimes.protocol import BatchProber, Prober, Runtime, Session, Unmeasured
 from halp_trt.runtimes.registry import traits_of
 from halp_trt.runtimes.shards import Board, Shard
 from halp_trt.specs import Footprint, Measurement, Target
@@ -42,10 +42,10 @@ MAX_OFF_FRACTION = 0.03
 """Largest distance of a device's anchors from the fleet's, in the median, at which its rows count."""
 _MAX_LOSSES = 2
 """Losses of a device in one job after which it is asked no more."""
-_PATIENCE = 3.0
-"""A device waits for the anchors of others for at most this many times the time that its own took."""
+_PATIENCE, _LEAST_PATIENCE_SECONDS = 3.0, 60.0
+"""A device waits for the anchors of others for so many times the time that its own took, and for so long at least."""
 
-Rows = Mapping[int, Measurement]
+Row = Measurement | Unmeasured
 
 
 @dataclass(kw_only=True)
@@ -152,7 +152,7 @@ class FleetProber:
         """Makes the prober; devices are asked when it measures."""
         self._fleet, self._target = fleet, target
 
-    def measure_scattered(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[dict[int, Measurement]]:
+    def measure_scattered(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[dict[int, Row]]:
         """Latencies of the probes' layers by the probes' numbers, in groups, as they become known.
 
         Raises:
@@ -203,7 +203,7 @@ class _Job:
     def __init__(self, fleet: Fleet, target: Target, footprint: Footprint, probes: Iterable[bytes]) -> None:
         self._fleet, self._target, self._footprint = fleet, target, footprint
         self.board = Board(probes, fleet.in_use, num_probes=NUM_PROBES)
-        self.events: SimpleQueue[dict[int, Measurement] | BaseException | str | _Left | None] = SimpleQueue()
+        self.events: SimpleQueue[dict[int, Row] | BaseException | str | _Left | None] = SimpleQueue()
         self._names = list(fleet.in_use)
         self._anchors = self.board.first(NUM_ANCHORS) if len(self._names) > 1 else {}
         self.anchors = Anchors(self._names, has_one_speed=traits_of(target.runtime).has_one_speed)
@@ -235,10 +235,10 @@ class _Job:
     def _with(self, name: str, prober: Prober) -> str:
         if self._anchors and not self.anchors.has(name):
             started = time.monotonic()
-            rows: dict[int, Measurement] = {}
+            rows: dict[int, Row] = {}
             for some in _measured(prober, self._anchors, self._footprint):
                 rows |= some
-            off = self.anchors.off_by(name, rows, patience=_PATIENCE * (time.monotonic() - started))
+            off = self.anchors.off_by(name, rows, patience=self._patience(time.monotonic() - started))
             if abs(off) > MAX_OFF_FRACTION:
                 way = "slower" if off > 0 else "faster"
                 return f"it is {100 * abs(off):.0f} % {way} than the others; look at its clocks, power mode and cooling"
@@ -253,7 +253,11 @@ class _Job:
                 self.board.give_back(name, shard)
         return ""
 
-    def _publish(self, shard: Shard | None, rows: Rows) -> None:
+    @staticmethod
+    def _patience(own_seconds: float) -> float:
+        return max(_LEAST_PATIENCE_SECONDS, _PATIENCE * own_seconds)
+
+    def _publish(self, shard: Shard | None, rows: Mapping[int, Row]) -> None:
         fresh = self.board.report(shard, rows)
         if fresh:
             self.events.put({number: rows[number] for number in fresh})
@@ -266,7 +270,7 @@ class _Job:
         self.board.give_back(name, shard, str(error))
 
 
-def _measured(prober: Prober, probes: Mapping[int, bytes], footprint: Footprint) -> Iterator[dict[int, Measurement]]:
+def _measured(prober: Prober, probes: Mapping[int, bytes], footprint: Footprint) -> Iterator[dict[int, Row]]:
     """The rows of probes by number, as they become known; those that another device has done meanwhile are left out."""
     wanted = dict(probes)
     if isinstance(prober, BatchProber):

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from halp_trt.device import gpu_bench
 from halp_trt.device.gpu import NUM_IN_FLIGHT, GpuDevice
-from halp_trt.device.gpu_bench import ROUNDS, GpuBench, Rounds, Taken
+from halp_trt.device.gpu_bench import METHOD, ROUNDS, GpuBench, Rounds, Taken
 from halp_trt.device.loop import Launch
 from halp_trt.device.samples import Reading, Summary
 from halp_trt.specs import Conditions, Measurement, TimingProtocol
 from halp_trt.timing import conditions_of
 
-__all__ = ["PROTOCOL", "Bench", "doubts", "measurement_of"]
+__all__ = ["PROTOCOL", "Bench", "doubts", "measurement_of", "rounds_of"]
 
-PROTOCOL = TimingProtocol(method="gpu-events", num_in_flight=NUM_IN_FLIGHT, uses_graph=True, **ROUNDS._asdict())
+PROTOCOL = TimingProtocol(method=METHOD, num_in_flight=NUM_IN_FLIGHT, uses_graph=True, **ROUNDS._asdict())
 """The protocol of latencies on a GPU; the number of executions in a sample follows from the duration of one."""
 
 
@@ -29,14 +29,15 @@ class Bench:
     def __init__(self, *, device: GpuDevice, protocol: TimingProtocol, reference: Launch) -> None:
         """Measures on ``device``, in turns with ``reference``, made with :func:`halp_trt.device.gpu.make_launch`."""
         self.protocol = protocol
-        self._bench = GpuBench(device, _rounds_of(protocol), reference)
+        self._bench = GpuBench(device, rounds_of(protocol), reference)
 
     def measure(self, enqueue: Callable[[], object]) -> Measurement:
         """Latency of the work that ``enqueue`` puts on the stream, with a doubt where there is cause."""
         return measurement_of(self._bench.measure(enqueue), self.protocol)
 
 
-def _rounds_of(protocol: TimingProtocol) -> Rounds:
+def rounds_of(protocol: TimingProtocol) -> Rounds:
+    """The part of a protocol that the device's bench goes by."""
     return Rounds(**{name: getattr(protocol, name) for name in Rounds._fields})
 
 

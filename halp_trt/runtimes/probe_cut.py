@@ -14,11 +14,26 @@ from __future__ import annotations
 import onnx
 
 from halp_trt.errors import MeasurementError
+from halp_trt.interrupts import raise_if_stopped
 from halp_trt.runtimes import CONSUMER, MARKER
 
-__all__ = ["cut_to_layer"]
+__all__ = ["cut_to_layer", "lone_layer"]
 
 _REORDER_OUTPUT = "ReorderOutput"
+
+
+def lone_layer(probe: bytes) -> bytes:
+    """The model of the layer in a probe that no optimiser has changed, without markers and consumer.
+
+    Raises:
+        MeasurementError: the bytes are no probe.
+    """
+    try:
+        model = onnx.load_from_string(probe)
+    except Exception as error:  # protobuf's own errors have no common root
+        raise_if_stopped(error)
+        raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
+    return bytes(cut_to_layer(model).SerializeToString())
 
 
 def cut_to_layer(optimised: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "Session",
     "TellsKernels",
     "Unit",
+    "Unmeasured",
 ]
 
 Array = NDArray[Any]
@@ -88,11 +89,24 @@ class Prober(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmeasured:
+    """A layer that its device gave no latency for, though it gives those of others.
+
+    Attributes:
+        reason: the reason in words: it crashed, hung or ran out of memory.
+    """
+
+    reason: str
+
+
 @runtime_checkable
 class BatchProber(Protocol):
     """Measures layers in turns, so that each finds the caches as inside a network of the same footprint."""
 
-    def measure_all(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[list[Measurement]]:
+    def measure_all(
+        self, probes: Iterable[bytes], footprint: Footprint
+    ) -> Iterator[Sequence[Measurement | Unmeasured]]:
         """Latencies of the probes' layers in order, in groups that become known together.
 
         Raises:
@@ -106,7 +120,9 @@ class BatchProber(Protocol):
 class ScatteredProber(Protocol):
     """Measures layers on several devices at once, so that they become known in any order."""
 
-    def measure_scattered(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[Mapping[int, Measurement]]:
+    def measure_scattered(
+        self, probes: Iterable[bytes], footprint: Footprint
+    ) -> Iterator[Mapping[int, Measurement | Unmeasured]]:
         """Latencies of the probes' layers by the probes' numbers, in groups that become known together.
 
         Raises:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from halp_trt.device.conditions import has_nvidia_gpu
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.rows import check_call, check_members, load_row
 from halp_trt.runtimes.protocol import Runtime
@@ -84,7 +85,7 @@ RUNTIMES: dict[str, Entry] = {
         extra="tensorrt",
         beside=("polygraphy",),
         preference=2,
-        traits=replace(_TENSORRT, typed_since=10, old_opset=17),
+        traits=replace(_TENSORRT, typed_since=10, old_opset=17, served_by="halp_trt.device.tensorrt.work:PlanWork"),
     ),
     "tensorrt-rtx": Entry(
         make="halp_trt.runtimes.tensorrt.libraries:make_rtx",
@@ -178,15 +179,18 @@ class Choice:
     reason: str
 
 
-def choose_runtime(available: Collection[str] | None = None, root: Path = Path("/")) -> Choice:
+def choose_runtime(
+    available: Collection[str] | None = None, root: Path = Path("/"), *, has_gpu: bool | None = None
+) -> Choice:
     """The runtime to take when none is named, with the reason in words; no runtime is imported for that.
 
     Args:
         available: the installed runtimes; by default those of this machine.
         root: root of the file system that holds the device files.
+        has_gpu: whether there is an NVIDIA GPU; by default as the device files say.
     """
     available = available_runtimes() if available is None else available
-    has_gpu = has_nvidia_gpu(root)
+    has_gpu = has_nvidia_gpu(root) if has_gpu is None else has_gpu
     preferred = {name: entry.preference for name, entry in RUNTIMES.items() if entry.preference}
     ranked = sorted(preferred, key=lambda name: -preferred[name])
     fitting = [name for name in ranked if has_gpu or not traits_of(name).needs_gpu]
@@ -206,11 +210,3 @@ def _reason(best: str, chosen: str, *, is_available: bool, has_gpu: bool) -> str
     if has_gpu:
         return f"there is an NVIDIA GPU, but {title} is not installed"
     return f"neither {title} nor an NVIDIA GPU is here"
-
-
-_GPU_FILES = ("dev/nvidia[0-9]*", "dev/nvgpu/igpu*", "dev/nvhost-gpu", "usr/lib/wsl/lib/libcuda.so*")
-
-
-def has_nvidia_gpu(root: Path = Path("/")) -> bool:
-    """True if the driver shows an NVIDIA GPU: a discrete one, a Jetson's, or one lent to Windows' Linux."""
-    return any(next(root.glob(pattern), None) is not None for pattern in _GPU_FILES)

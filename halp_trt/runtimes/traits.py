@@ -35,6 +35,8 @@ class Traits:
         typed_since: major version since which networks are strongly typed and the unquantised rest of an 8-bit network
             is fp16; None if it is always fp32.
         old_opset: the newest ONNX opset that its versions before ``typed_since`` read rightly.
+        served_by: the class that drives it on a device elsewhere, ``package.module:name`` of a
+            :class:`halp_trt.device.agent.works.Work`.
     """
 
     builds: tuple[str, ...] = ("fp32",)
@@ -49,6 +51,7 @@ class Traits:
     quantiser_style: str = "asymmetric"
     typed_since: int | None = None
     old_opset: int | None = None
+    served_by: str = "halp_trt.runtimes.served:RuntimeWork"
 
     def parser_opset(self, version: str) -> int | None:
         """The opset that a version's parser needs; None where it reads the exported one."""

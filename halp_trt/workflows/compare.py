@@ -244,8 +244,8 @@ def compare_runs(
     rows = {}
     for name, launch in launches.items():
         row = replace(summarise([sample.elapsed_us for sample in samples[name]]), before=before[name])
-        if launch.device is processor:
-            rows[name] = replace(row, doubt=contention(core, samples[name]))
+        if getattr(launch.device, "is_processor", False):
+            rows[name] = replace(row, doubt=contention(core if launch.device is processor else None, samples[name]))
         else:
             rows[name] = _timed_on_gpu(row, launch, samples[name], num_warmup)
     return Comparison(base=base, measurements=rows, part_medians_us=part_medians_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,16 @@ from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.graphs.unprobed import probe_refusal
 from halp_trt.latency import LatencyTable, Surface, check_target
 from halp_trt.planning.estimates import estimate
-from halp_trt.runtimes import DEFAULT_FOOTPRINT, BatchProber, Prober, Runtime, ScatteredProber, Unit, traits_of
+from halp_trt.runtimes import (
+    DEFAULT_FOOTPRINT,
+    BatchProber,
+    Prober,
+    Runtime,
+    ScatteredProber,
+    Unit,
+    Unmeasured,
+    traits_of,
+)
 from halp_trt.specs import Footprint, LayerSpec, Measurement, Target
 from halp_trt.store import append_rows, create_table, read_table
 from halp_trt.workflows.precision import parser_opset
@@ -138,7 +148,10 @@ class Measurer:
         if missing:
             report = partial(_report_of, self._progress, len(missing))
             bench = replace(self._bench, speed_us=speed_of(self._known))
-            self._known.update(bench.measure_rows(missing, self._path, report))
+            rows, lost = bench.measure_rows(missing, self._path, report)
+            self._known.update(rows)
+            _warn_lost(lost)
+            refused |= lost
         if refused:
             self._estimate(refused)
         return {spec: self._known[spec] for spec in wanted}
@@ -187,6 +200,16 @@ def open_table(path: Path, target: Target, resume: bool) -> LatencyTable:
     return table
 
 
+def _warn_lost(lost: Mapping[LayerSpec, str]) -> None:
+    """Names the layers that a device gave no latency for."""
+    if lost:
+        spec, reason = next(iter(lost.items()))
+        warnings.warn(
+            f"{len(lost)} of the layers gave no latency on their device and are estimated, first {spec} ({reason})",
+            stacklevel=2,
+        )
+
+
 def speed_of(rows: Mapping[LayerSpec, Measurement]) -> float:
     """The reference's latency at the machine speed that all rows are normalised to, microseconds; 0 if unknown."""
     return next((row.speed_us or row.reference_us for row in rows.values() if row.reference_us), 0.0)
@@ -206,26 +229,35 @@ class Bench:
 
     def measure_rows(
         self, wanted: Mapping[LayerSpec, bytes | None], path: Path, report: Callable[[int], None]
-    ) -> dict[LayerSpec, Measurement]:
-        """Measures layers, or units by models of their own, and appends the rows as they are known."""
+    ) -> tuple[dict[LayerSpec, Measurement], dict[LayerSpec, str]]:
+        """Measures layers, or units by models of their own, and appends the rows as they are known.
+
+        Returns:
+            The rows, and the reasons why other layers have none: their device crashed, hung or had too little memory.
+        """
         rows: dict[LayerSpec, Measurement] = {}
+        lost: dict[LayerSpec, str] = {}
         specs, speed_us = list(wanted), self.speed_us
         has_one_speed = traits_of(self.target.runtime).has_one_speed
         report(0)
         if not wanted:
-            return rows
+            return rows, lost
         with self.runtime.prober(self.target) as prober:
             for taken in self._taken(prober, wanted):
-                if has_one_speed:
-                    speed_us = speed_us or statistics.median(row.reference_us for row in taken.values())
-                    taken = {number: row.at_speed(speed_us) for number, row in taken.items()}
-                known = {specs[number]: row for number, row in taken.items()}
+                told = {specs[number]: row for number, row in taken.items()}
+                lost |= {spec: row.reason for spec, row in told.items() if isinstance(row, Unmeasured)}
+                known = {spec: row for spec, row in told.items() if not isinstance(row, Unmeasured)}
+                if has_one_speed and known:
+                    speed_us = speed_us or statistics.median(row.reference_us for row in known.values())
+                    known = {spec: row.at_speed(speed_us) for spec, row in known.items()}
                 append_rows(path, known.items())
                 rows |= known
-                report(len(rows))
-        return rows
+                report(len(rows) + len(lost))
+        return rows, lost
 
-    def _taken(self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]) -> Iterator[Mapping[int, Measurement]]:
+    def _taken(
+        self, prober: Prober, wanted: Mapping[LayerSpec, bytes | None]
+    ) -> Iterator[Mapping[int, Measurement | Unmeasured]]:
         """Rows by the numbers of their layers, as they become known."""
         probes = (model or self._probe(spec) for spec, model in wanted.items())
         if isinstance(prober, ScatteredProber):

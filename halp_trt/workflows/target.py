@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.errors import UsageError
-from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime
+from halp_trt.remote.pool import runtime_of
+from halp_trt.runtimes import BuildOptions, Compiler, Runtime, default_runtime, get_runtime, traits_of
 from halp_trt.specs import Target
 from halp_trt.workflows.folder import table_path
 from halp_trt.workflows.settings import PlaceSettings, TableSettings
@@ -15,21 +16,26 @@ __all__ = ["find_target", "table_of"]
 
 
 def find_target(settings: PlaceSettings) -> tuple[Runtime, Target]:
-    """The runtime of these settings, and this machine as its target.
+    """The runtime of these settings, and this machine as its target, or the device that they name.
 
     Raises:
         UsageError: there is no such runtime, or it has no such precision or no optimisation levels.
         BuildError: this version of it has no such optimisation level.
         RuntimeUnavailableError: its package is not installed.
     """
-    runtime = get_runtime(settings.runtime or default_runtime())
+    runtime: Runtime
+    if settings.device:
+        runtime = runtime_of(settings.device, settings.runtime)
+    else:
+        runtime = get_runtime(settings.runtime or default_runtime())
     target = runtime.target(settings.precision, settings.batch)
     if settings.optimization_level is None:
         return runtime, target
-    if not isinstance(runtime, Compiler):
+    if not traits_of(runtime.name).is_ahead_of_time:
         raise UsageError(f"{runtime.name} has no optimisation levels; leave --optimization-level out")
     target = replace(target, optimization_level=settings.optimization_level)
-    runtime.check(target, BuildOptions())
+    if isinstance(runtime, Compiler):
+        runtime.check(target, BuildOptions())
     return runtime, target
 
 

@@ -62,7 +62,7 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.cudaError_t = SimpleNamespace(cudaSuccess=0)
+        self.cudaError_t = SimpleNamespace(cudaSuccess=0, cudaErrorMemoryAllocation=2)
         self.cudaDeviceAttr = SimpleNamespace(
             cudaDevAttrComputeCapabilityMajor=75, cudaDevAttrComputeCapabilityMinor=76
         )

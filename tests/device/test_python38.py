@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fcntl
-import glob
 import json
 import os
 import shutil
@@ -17,18 +15,19 @@ import pytest
 from halp_trt import device
 
 FOLDER = Path(device.__file__).parent
-FILES = sorted(FOLDER.glob("*.py"))
-NUMPY = "numpy==1.24.4"
-"""The last that Python 3.8 has."""
-DRIVERS = {"cuda", "ml_dtypes", "pycuda", "pynvml"}
+FILES = sorted(FOLDER.rglob("*.py"))
+BOOT = FOLDER / "agent" / "boot.py"
+"""The one file that older Pythons read, too: it tells them that they are too old."""
+DRIVERS = {"cuda", "ml_dtypes", "polygraphy", "pycuda", "pynvml", "tensorrt"}
 """Packages that are imported where they are, and not missed where they are not."""
 STANDARD = {
-    "__future__", "collections", "contextlib", "dataclasses", "errno", "functools", "hashlib", "importlib", "json",
-    "math", "os", "pathlib", "platform", "re", "resource", "socket", "threading", "time", "types", "typing", "weakref",
+    "__future__", "collections", "contextlib", "ctypes", "dataclasses", "errno", "fcntl", "functools", "hashlib",
+    "importlib", "io", "json", "math", "os", "pathlib", "platform", "re", "resource", "select", "shutil", "signal",
+    "socket", "statistics", "subprocess", "sys", "threading", "time", "types", "typing", "warnings", "weakref",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_file_is_python_3_8_and_imports_nothing_else_of_the_package(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     for node in ast.walk(tree):
@@ -45,11 +44,11 @@ def test_every_file_is_python_3_8_and_imports_nothing_else_of_the_package(path: 
                 assert name.partition(".")[0] in STANDARD | DRIVERS | {"numpy"}, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_no_type_is_evaluated_that_python_3_8_lacks(path: Path) -> None:
     """Annotations stay texts; a subscripted built-in or a union of types anywhere else would not parse at run time."""
     tree = ast.parse(path.read_text())
-    if any(isinstance(node, ast.AnnAssign | ast.FunctionDef) for node in ast.walk(tree)):
+    if path != BOOT and any(isinstance(node, ast.AnnAssign | ast.FunctionDef) for node in ast.walk(tree)):
         assert "from __future__ import annotations" in path.read_text()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -58,35 +57,6 @@ def test_no_type_is_evaluated_that_python_3_8_lacks(path: Path) -> None:
             assert getattr(node.func, "attr", "") not in ("removeprefix", "removesuffix"), f"{path.name}:{node.lineno}"
             if isinstance(node.func, ast.Subscript):
                 raise AssertionError(f"{path.name}:{node.lineno} subscripts a type at run time")
-
-
-def works(python: str | Path, code: str = "") -> bool:
-    """Whether an interpreter is one and runs some code; pyenv's shims are there also where their version is not set."""
-    return Path(python).exists() and subprocess.run([python, "-c", code], capture_output=True).returncode == 0
-
-
-@pytest.fixture(scope="session")
-def old_python() -> str:
-    """A Python 3.8 with numpy, kept between runs in ``.venv-python38`` of this checkout."""
-    home = Path(__file__).parents[2] / ".venv-python38"
-    own = home / "bin" / "python"
-    with home.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of the same run want it, too
-        if works(own, "import numpy"):
-            return str(own)
-        places = [*glob.glob(os.path.expanduser("~/.pyenv/versions/3.8*/bin/python")), shutil.which("python3.8") or ""]
-        base = next((place for place in places if place and works(place)), None)
-        if base is None:
-            pytest.skip("NOT RUN: there is no python3.8, neither in ~/.pyenv/versions nor on PATH")
-        if works(base, "import numpy"):
-            return base
-        subprocess.run([base, "-m", "venv", "--clear", "--without-pip", home], check=True, capture_output=True)
-        pip = [sys.executable, "-m", "pip", "--python", own, "install", "--quiet", "--disable-pip-version-check"]
-        wanted = ["--no-compile", "--only-binary", ":all:", NUMPY]
-        installed = subprocess.run([*pip, *wanted], capture_output=True, text=True)
-        if installed.returncode != 0:
-            pytest.skip(f"NOT RUN: {NUMPY} cannot be installed for {base}: {installed.stderr.strip()[-200:]}")
-        return str(own)
 
 
 @pytest.fixture
@@ -143,9 +113,11 @@ EVERYTHING = """
 import importlib, json, pkgutil, sys
 import halp_trt.device as device
 found, absent = [], []
-for module in pkgutil.iter_modules(device.__path__):
+for module in pkgutil.walk_packages(device.__path__, "halp_trt.device.", onerror=lambda name: None):
+    if module.name.endswith(".boot"):
+        continue
     try:
-        importlib.import_module("halp_trt.device." + module.name)
+        importlib.import_module(module.name)
         found.append(module.name)
     except ModuleNotFoundError as error:
         absent.append([module.name, error.name.partition(".")[0]])
@@ -166,7 +138,9 @@ def test_the_loop_runs_there_and_finds_the_same_to_the_bit(old_python: str, ship
 def test_everything_imports_there_but_the_drivers_that_are_not_installed(old_python: str, shipped: Path) -> None:
     found, absent, loaded = answer(old_python, shipped, EVERYTHING)
     assert {package for _, package in absent} <= DRIVERS
-    assert {*found, *(name for name, _ in absent)} == {path.stem for path in FILES} - {"__init__"}
+    names = {".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in FILES if path != BOOT}
+    named = {f"halp_trt.device.{name.removesuffix('.__init__')}" for name in names if name != "__init__"}
+    assert {*found, *(name for name, _ in absent)} == named
     assert all(name == "halp_trt" or name.startswith("halp_trt.device") for name in loaded)
 
 
@@ -182,4 +156,4 @@ except HalpError as error:
 """
     kind, sentence = answer(old_python, shipped, code)
     assert kind == "RuntimeUnavailableError"
-    assert "driving a GPU needs PyCUDA or cuda-python, and neither is installed" in sentence
+    assert "driving a GPU needs PyCUDA, cuda-python or CUDA's own libcudart, and none is installed" in sentence

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from halp_trt.device.tensorrt.bindings import Library
 from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.runtimes import MARKER, BuildOptions, available_runtimes
 from halp_trt.runtimes.probe_cut import cut_to_layer
-from halp_trt.runtimes.tensorrt.bindings import Library
 from halp_trt.runtimes.tensorrt.build import compile_plan
 from halp_trt.runtimes.tensorrt.runtime import TensorRT
 from halp_trt.specs import PRECISIONS, LayerSpec

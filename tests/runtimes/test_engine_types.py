@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types, number_format
+from halp_trt.device.tensorrt.inspector import engine_formats, engine_types, number_format
 
 FOLDER = Path(__file__).parent / "inspected"
 

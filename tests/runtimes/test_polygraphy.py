@@ -12,13 +12,13 @@ import onnx
 import pytest
 
 from halp_trt.device.plan_session import make_log
+from halp_trt.device.tensorrt.bindings import Library
+from halp_trt.device.tensorrt.parser import configure, network_from_onnx, polygraphy_on
 from halp_trt.errors import BuildError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.probe import make_probe
 from halp_trt.runtimes import BuildOptions, available_runtimes, get_runtime
-from halp_trt.runtimes.tensorrt.bindings import Library
 from halp_trt.runtimes.tensorrt.build import compile_plan
-from halp_trt.runtimes.tensorrt.parser import configure, network_from_onnx, polygraphy_on
 from tests.graphs.drawing import draw, numbers
 from tests.runtimes.test_tensorrt_build import CONV, MODEL, library, target
 

@@ -15,16 +15,18 @@ from typing import Any
 import onnx
 import pytest
 
+from halp_trt.device.tensorrt.bindings import Library
+from halp_trt.device.tensorrt.checks import check_gpu
+from halp_trt.device.tensorrt.timing_cache import accept_timings, read_timings, save_timings
 from halp_trt.errors import ArtefactError, BuildError, RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import to_half
 from halp_trt.graphs.typed_probe import make_typed_probe
 from halp_trt.runtimes import BuildOptions, BuildResult
 from halp_trt.runtimes.tensorrt import runtime as tensorrt_engines
 from halp_trt.runtimes.tensorrt import timing_cache as tensorrt_timings
-from halp_trt.runtimes.tensorrt.bindings import Library
 from halp_trt.runtimes.tensorrt.build import compile_plan
-from halp_trt.runtimes.tensorrt.runtime import TensorRT, check_gpu
-from halp_trt.runtimes.tensorrt.timing_cache import accept_timings, read_timings, save_timings
+from halp_trt.runtimes.tensorrt.runtime import TensorRT
+from halp_trt.runtimes.tensorrt.timing_cache import timings_at
 from halp_trt.specs import LayerSpec, Target, TimingProtocol
 from tests.runtimes.bindings import VERSIONS
 from tests.runtimes.fake_builder import fake_tensorrt
@@ -280,11 +282,13 @@ def test_two_builders_at_a_time_lose_nothing(tmp_path: Path) -> None:
 
     def build(number: int) -> None:
         config = lib.module.IBuilderConfig(lib.module)
-        assert read_timings(lib, path) == b""
+        file = timings_at(path)
+        assert file is not None
+        assert read_timings(lib, file) == b""
         assert accept_timings(config)
         together.wait()  # all have read before any writes
         config.get_timing_cache()._entries.add(f"layer {number}")
-        save_timings(config, path)
+        save_timings(config, file)
 
     threads = [threading.Thread(target=build, args=(number,)) for number in range(8)]
     for thread in threads:

@@ -11,10 +11,15 @@ import pytest
 
 from halp_trt import runtimes
 from halp_trt.device import plan_session
-from halp_trt.runtimes.tensorrt.bindings import OPTIONAL, SURFACE
+from halp_trt.device.tensorrt.bindings import OPTIONAL, SURFACE
 from tests.runtimes.bindings import VERSIONS, WHEELS, Offline, members, real_surface, written_surface
 
-SOURCES = [*sorted(Path(runtimes.__file__).parent.glob("tensorrt/*.py")), Path(plan_session.__file__)]
+DEVICE = Path(plan_session.__file__).parent
+SOURCES = [
+    *sorted(DEVICE.glob("tensorrt/*.py")),
+    *sorted(Path(runtimes.__file__).parent.glob("tensorrt/*.py")),
+    DEVICE / "plan_session.py",
+]
 OBJECTS = frozenset(
     "builder cache config data error kinds layer module network other own parser tensor trt writer".split()  # noqa: SIM905 (many names are easier to read as one text)
 )

@@ -18,7 +18,7 @@ def make_classic() -> TensorRT:
     """
     import tensorrt
 
-    from halp_trt.runtimes.tensorrt.bindings import Library
+    from halp_trt.device.tensorrt.bindings import Library
     from halp_trt.runtimes.tensorrt.runtime import TensorRT
 
     return TensorRT(library=Library(name="tensorrt", title="TensorRT", module=tensorrt))
@@ -32,7 +32,7 @@ def make_rtx() -> TensorRT:
     """
     import tensorrt_rtx
 
-    from halp_trt.runtimes.tensorrt.bindings import Library
+    from halp_trt.device.tensorrt.bindings import Library
     from halp_trt.runtimes.tensorrt.runtime import TensorRT
 
     return TensorRT(

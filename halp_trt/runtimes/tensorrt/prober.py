@@ -6,15 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-import numpy as np
-import onnx
-
-from halp_trt.device.gpu import Gpu, make_launch, open_gpu
+from halp_trt.device.gpu import Gpu, open_gpu
 from halp_trt.device.plan_session import PlanSession, open_plan
-from halp_trt.errors import MeasurementError
-from halp_trt.interrupts import raise_if_stopped
-from halp_trt.runtimes.gpu_timing import Bench
-from halp_trt.runtimes.probe_cut import cut_to_layer
+from halp_trt.device.tensorrt.plan_bench import PlanBench
+from halp_trt.runtimes.gpu_timing import measurement_of, rounds_of
+from halp_trt.runtimes.probe_cut import lone_layer
 from halp_trt.runtimes.reference import gpu_reference
 from halp_trt.specs import Measurement, Target
 
@@ -31,7 +27,7 @@ def open_session(trt: ModuleType, engine: bytes, target: Target, *, gpu: Gpu | N
         RuntimeUnavailableError: there is no GPU, or the plan is not for this one or this TensorRT.
         UsageError: an input has no fixed shape.
     """
-    return open_plan(trt, engine, made_by=f"{target.runtime} {target.runtime_version}", gpu=gpu)
+    return open_plan(trt, engine, made_by=_maker(target), gpu=gpu)
 
 
 @contextmanager
@@ -56,10 +52,15 @@ class PlanProber:
     """Measures layers by the protocol ``gpu-events``, each in turns with the same reference network."""
 
     def __init__(self, trt: ModuleType, target: Target, build: Build, gpu: Gpu) -> None:
-        self._trt, self._target, self._build, self._gpu = trt, target, build, gpu
-        self._random = np.random.default_rng(0)
-        reference = make_launch(gpu.device, self._open(gpu_reference()).enqueue)
-        self._bench = Bench(device=gpu.device, protocol=target.protocol, reference=reference)
+        self._protocol = target.protocol
+        self._bench = PlanBench(
+            trt,
+            lambda model: build(model, target),
+            gpu,
+            made_by=_maker(target),
+            rounds=rounds_of(target.protocol),
+            reference=gpu_reference(),
+        )
 
     def measure(self, probe: bytes) -> Measurement:
         """Latency of the layer in a probe.
@@ -68,14 +69,9 @@ class PlanProber:
             BuildError: TensorRT refuses the layer.
             MeasurementError: the bytes are no probe.
         """
-        try:
-            model = onnx.load_from_string(probe)
-        except Exception as error:  # protobuf's own errors have no common root
-            raise_if_stopped(error)
-            raise MeasurementError(f"the probe is no ONNX model ({error}); make it with make_probe") from error
-        return self._bench.measure(self._open(cut_to_layer(model).SerializeToString()).enqueue)
+        return measurement_of(self._bench.measure(lone_layer(probe)), self._protocol)
 
-    def _open(self, model: bytes) -> PlanSession:
-        session = open_session(self._trt, self._build(model, self._target), self._target, gpu=self._gpu)
-        session.fill(self._random)
-        return session
+
+def _maker(target: Target) -> str:
+    """The runtime of a target's plans and its version, in words."""
+    return f"{target.runtime} {target.runtime_version}"

@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halp_trt.device.plan_session import PlanSession
-from halp_trt.errors import RuntimeUnavailableError, UsageError
+from halp_trt.device.tensorrt.bindings import Library
+from halp_trt.device.tensorrt.build import capability, settings_of
+from halp_trt.device.tensorrt.checks import check_gpu, check_precision
+from halp_trt.device.tensorrt.inspector import engine_formats, engine_types
+from halp_trt.errors import RuntimeUnavailableError
 from halp_trt.runtimes import BUILD_ONLY, BuildOptions, BuildResult, Inspected, Prober, Session, has_nvidia_gpu
-from halp_trt.runtimes.tensorrt.bindings import Library, find
-from halp_trt.runtimes.tensorrt.build import PRECISION_FLAGS, capability, compile_plan, settings_of
-from halp_trt.runtimes.tensorrt.inspector import engine_formats, engine_types
+from halp_trt.runtimes.tensorrt.build import compile_plan
 from halp_trt.specs import PRECISIONS, Target, TimingProtocol
 
 if TYPE_CHECKING:
     from halp_trt.device.cuda import CudaDevice
 
-__all__ = ["PORTABLE", "TensorRT", "check_gpu"]
-
-_AMPERE = 8.0
-"""Compute capability of the first GPUs with tf32 and bf16."""
+__all__ = ["PORTABLE", "TensorRT"]
 
 PORTABLE = ("8.6", "8.9", "12.0")
 """Compute capabilities that TensorRT for RTX builds for on a machine without a GPU: those of its portable plans (RTX
@@ -54,7 +53,7 @@ class TensorRT:
             UsageError: there is no such precision, or not in this version or on this GPU.
             RuntimeUnavailableError: TensorRT itself, and no GPU: it picks kernels by timing them there.
         """
-        _check_precision(self.library, precision)
+        check_precision(self.library, precision, PRECISIONS)
         device, capabilities, protocol, power = "", "+".join(PORTABLE), TimingProtocol(method=BUILD_ONLY), ""
         gpu = self._gpu()
         if gpu is not None:
@@ -164,24 +163,3 @@ def _require_gpu(what: str) -> None:
     from halp_trt.device.cuda import require_device
 
     require_device()
-
-
-def check_gpu(precision: str, name: str, compute_capability: str) -> None:
-    """Refuses number formats that a GPU's cores lack: it would compute in fp32 and nobody would notice.
-
-    Raises:
-        UsageError: tf32 or bf16 on a GPU before Ampere.
-    """
-    if precision in ("tf32", "bf16") and float(compute_capability) < _AMPERE:
-        raise UsageError(
-            f"{name} (compute capability {compute_capability}) has no {precision}, which came with {_AMPERE}; "
-            "choose fp16 or fp32"
-        )
-
-
-def _check_precision(library: Library, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"{library.title} builds {', '.join(PRECISIONS)}, not {precision!r}; choose one of them")
-    missing = [flag for flag in PRECISION_FLAGS[precision] if find(library.module, f"BuilderFlag.{flag}") is None]
-    if missing and not library.is_strongly_typed:
-        raise UsageError(f"{library} has no {precision} (BuilderFlag.{missing[0]} is missing); choose fp16 or fp32")

@@ -1,67 +1,43 @@
-"""TensorRT's timing cache as a file that several builders share, so that no measured timing is lost."""
+"""The file of TensorRT's timing cache, as the store reads and writes it: under a lock, so that no timing is lost."""
 
 from __future__ import annotations
 
-import io
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from halp_trt.errors import ArtefactError
-from halp_trt.runtimes.tensorrt.bindings import Library
 from halp_trt.store import read_bytes, update_bytes
 
-__all__ = ["accept_timings", "as_file", "read_timings", "save_timings"]
+__all__ = ["StoredTimings", "timings_at"]
 
 
-def read_timings(library: Library, path: Path | None) -> bytes | None:
-    """The kernel timings in a file, empty if there is no file yet; None if this library keeps no timings.
+class StoredTimings:
+    """A :class:`halp_trt.device.tensorrt.timing_cache.TimingFile` at a path."""
 
-    Raises:
-        ArtefactError: the file cannot be read.
-    """
-    if path is None or not library.has_timing_cache:
-        return None
-    return read_bytes(path) if path.exists() else b""
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self._path.name
 
-def as_file(timings: bytes) -> io.BytesIO:
-    """Kernel timings as Polygraphy's ``CreateConfig`` takes them: it asks a file for its mode."""
+    def read(self) -> bytes:
+        """Its bytes; none where there is no file yet.
 
-    class Timings(io.BytesIO):
-        mode = "rb"
+        Raises:
+            ArtefactError: it cannot be read.
+        """
+        return read_bytes(self._path) if self._path.exists() else b""
 
-    return Timings(timings)
+    def update(self, change: Callable[[bytes], bytes]) -> None:
+        """Replaces its bytes by ``change(bytes)``, one process after the other.
 
-
-def accept_timings(config: Any) -> bool:
-    """True if a builder keeps timings: the ones that it was given, or empty ones where it refused those.
-
-    It refuses timings of another TensorRT or GPU; their file is replaced when the build is done.
-    """
-    if config.get_timing_cache() is not None:
-        return True
-    cache = config.create_timing_cache(b"")
-    return cache is not None and bool(config.set_timing_cache(cache, False))
+        Raises:
+            ArtefactError: it cannot be written.
+        """
+        update_bytes(self._path, change)
 
 
-def save_timings(config: Any, path: Path) -> bool:
-    """Adds a builder's kernel timings to the file; entries that others wrote since it was read are kept.
-
-    Returns:
-        True if they are saved. A file that cannot be written gives a warning: the built engine is worth more.
-    """
-    own = config.get_timing_cache()
-
-    def merged(theirs: bytes) -> bytes:
-        other = config.create_timing_cache(theirs) if theirs else None
-        if other is not None:
-            own.combine(other, False)
-        return bytes(own.serialize())
-
-    try:
-        update_bytes(path, merged)
-    except ArtefactError as error:
-        warnings.warn(f"kernel timings are not saved: {error}", stacklevel=2)
-        return False
-    return True
+def timings_at(path: Path | None) -> StoredTimings | None:
+    """The timings at a path; None without one."""
+    return None if path is None else StoredTimings(path)

@@ -144,6 +144,11 @@ class PlaceSettings(Concern):
     runtime: str = option(
         "", "The runtime of the engine; picked from the installed ones if none is named.", choices=RUNTIMES
     )
+    device: str = option(
+        "",
+        "Measure, build and time on this device of halp.toml, [devices.NAME], over ssh; here is this machine, by an "
+        "agent of its own.",
+    )
     precision: str = option("fp32", "Number format of the engine, as far as the runtime has it.", choices=PRECISIONS)
     batch: int = option(1, "Pictures in one run of the engine.", least=1, most=_MOST_PICTURES)
     optimization_level: int | None = option(

@@ -22,8 +22,8 @@ from polygraphy.backend.trt import create_config, create_network, engine_bytes_f
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
-from halp_trt.errors import BuildError
-from halp_trt.runtimes.tensorrt.bindings import Library, find
+from halp_trt.device.faults import BuildError
+from halp_trt.device.tensorrt.bindings import Library, find
 
 __all__ = ["PolygraphyException", "configure", "engine_bytes", "network_from_onnx", "polygraphy_on"]
 
@@ -51,13 +51,13 @@ def polygraphy_on(library: Library, log: Any) -> Iterator[None]:
     wanted = {"USE_TENSORRT_RTX": library.is_rtx, "TRT_LOGGER": log, "trt": library.module}
     places = [(import_module(module), name) for module, name in _PLACES]  # the package hides some behind their names
     with _ONE_AT_A_TIME, G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
-        found = [getattr(module, name) for module, name in places]
+        found = [(module, name, getattr(module, name)) for module, name in places]
         try:
             for module, name in places:
                 setattr(module, name, wanted[name])
             yield
         finally:
-            for (module, name), value in zip(places, found, strict=True):
+            for module, name, value in found:
                 setattr(module, name, value)
 
 

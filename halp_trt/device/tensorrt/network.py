@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from halp_trt.errors import BuildError
-from halp_trt.runtimes.tensorrt.bindings import Library, bits, find
+from halp_trt.device.faults import BuildError
+from halp_trt.device.tensorrt.bindings import Library, bits, find
 
 __all__ = [
     "DTYPES",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from halp_trt.errors import BuildError
+from halp_trt.device.faults import BuildError
 
 __all__ = ["OPTIONAL", "SURFACE", "Library", "bits", "find", "make_monitor", "need"]
 
@@ -42,7 +42,7 @@ OPTIONAL = tuple(
 """Names that some versions lack; :func:`find` and :func:`need` look them up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class Library:
     """One of the two TensorRT packages.
 
