@@ -118,6 +118,7 @@ def test_a_layer_that_ends_its_process_is_estimated_with_its_reason(xavier: Xavi
     assert all(table.rows[spec].is_trusted for spec in SPECS if spec != SPECS[2])
 
 
+@pytest.mark.nightly
 def test_a_refusal_is_the_same_sentence_as_here_and_the_rows_before_it_are_kept(xavier: Xavier, tmp_path: Path) -> None:
     (xavier.faults / key_of(model_of(SPECS[2]))).write_text("refuse")
     with Client(xavier.place()) as client, pytest.raises(BuildError, match="TensorRT refuses node number 0"):

@@ -147,8 +147,9 @@ def test_everything_imports_there_but_the_drivers_that_are_not_installed(old_pyt
 def test_a_machine_without_cuda_is_told_so_in_one_sentence(old_python: str, shipped: Path) -> None:
     code = """
 import json
-from halp_trt.device import cuda
+from halp_trt.device import cuda, cuda_ctypes
 from halp_trt.device.faults import HalpError
+cuda_ctypes._NAMES = cuda_ctypes._PLACES = ()
 try:
     cuda.open_cuda()
 except HalpError as error:

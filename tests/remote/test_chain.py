@@ -19,7 +19,7 @@ XAVIER = ("--device", "xavier", "--runtime", "tensorrt")
 BRIEF = ("--epochs", "0", "--pruning-steps", "2", "--minibatches", "1", "--timing-seconds", "0.2", "--width-step", "8")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_from_hello_to_a_verdict(
     sshd: str, old_python: str, libcudart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +46,9 @@ def test_from_hello_to_a_verdict(
     record = json.loads(Path("engines/run-pruned-tensorrt-fp32-b1.json").read_text())["value"]
     assert record["runnable"]
     assert record["evidence"].startswith("engine, 3 of 3 products")
-    halp("verify", "run", "--seconds", "0.2", code=1)  # the fake computes nothing
+    halp(
+        "verify", "run", "--model", TINY[1], "--data", TINY[3], "--seconds", "0.2", code=1
+    )  # the fake computes nothing
     verdict = json.loads(Path("run/verification.json").read_text())["value"]
     dense, pruned = (verdict[name]["measurement"]["latency_us"] for name in ("dense", "pruned"))
     assert pruned <= 0.7 * dense, "by the device's own clock"

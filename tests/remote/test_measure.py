@@ -66,7 +66,7 @@ def test_what_an_agent_cannot_do_is_said_before_anything_is_measured(here: Devic
             runtime.prober(replace(target, device="another")).__enter__()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_onnxruntime_measures_through_an_agent(here: DevicePlace) -> None:
     pytest.importorskip("onnxruntime")
     specs = [
@@ -143,7 +143,7 @@ def test_a_table_of_devices_that_is_none_is_told(tmp_path: Path, monkeypatch: py
 # ---- a run, from the table to the engines ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_through_an_agent_plans_and_builds_as_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the synthetic device, whose figures are the same everywhere; it has no clock for networks."""
     brief = ["--epochs", "0", "--pruning-steps", "1", "--minibatches", "1"]
