@@ -41,7 +41,7 @@ class Anchors:
             return name in self._found
 
     def off_by(self, name: str, rows: Mapping[int, Measurement | Unmeasured], *, patience: float) -> float:
-        """How much slower a device is than what is usual, as a share; below 0 if it is faster.
+        """The share by which a device is slower than what is usual; below 0 if it is faster.
 
         Waits until enough devices have measured the anchors to tell, but no longer than ``patience`` seconds.
         """

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
 
 from halp_trt.errors import (
     BuildError,
@@ -27,12 +26,22 @@ from halp_trt.errors import (
     UsageError,
 )
 from halp_trt.runtimes.anchors import Anchors
-from halp_trt.runtimes.protocol import BatchProber, Prober, Runtime, Session, Unmeasured
+from halp_trt.runtimes.protocol import (
+    BatchProber,
+    BuildOptions,
+    BuildResult,
+    Compiler,
+    Inspected,
+    Prober,
+    Runtime,
+    Session,
+    Unmeasured,
+)
 from halp_trt.runtimes.registry import traits_of
 from halp_trt.runtimes.shards import Board, Shard
 from halp_trt.specs import Footprint, Measurement, Target
 
-__all__ = ["Fleet", "FleetProber"]
+__all__ = ["CompilerFleet", "Fleet", "FleetProber", "fleet_of"]
 
 NUM_ANCHORS = 8
 """Probes that every device measures."""
@@ -110,12 +119,6 @@ class Fleet:
                 )
         return target
 
-    def __getattr__(self, name: str) -> Any:
-        """Anything else that a runtime of this kind can do, as the first device does it."""
-        if name.startswith("_") or "runtimes" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self._first, name)
-
     def build(self, model: bytes, target: Target) -> bytes:
         """The first device's engine of a model."""
         return self._first.build(model, target)
@@ -143,6 +146,34 @@ class Fleet:
     def reasons(self) -> str:
         """Why devices are left out, in words."""
         return "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
+
+
+class CompilerFleet(Fleet):
+    """Devices whose runtime compiles ahead of time, as :class:`halp_trt.runtimes.Compiler`: the first one compiles."""
+
+    def check(self, target: Target, options: BuildOptions) -> None:
+        """Refuses what the first device cannot build."""
+        self._compiler.check(target, options)
+
+    def inspect(self, session: Session) -> Inspected:
+        """The number formats in an engine of the first device."""
+        return self._compiler.inspect(session)
+
+    def compile(self, model: bytes, target: Target, options: BuildOptions) -> BuildResult:
+        """The first device's engine of a typed model."""
+        return self._compiler.compile(model, target, options)
+
+    @property
+    def _compiler(self) -> Compiler:
+        first = self._first
+        assert isinstance(first, Compiler)
+        return first
+
+
+def fleet_of(runtimes: Mapping[str, Runtime], *, tell: Callable[[str], None]) -> Fleet:
+    """The fleet of some devices' runtimes, which compiles if they do."""
+    make = CompilerFleet if all(isinstance(one, Compiler) for one in runtimes.values()) else Fleet
+    return make(runtimes=runtimes, tell=tell)
 
 
 class FleetProber:

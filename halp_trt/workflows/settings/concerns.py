@@ -147,7 +147,7 @@ class PlaceSettings(Concern):
     device: str = option(
         "",
         "Measure, build and time on this device of halp.toml, [devices.NAME], over ssh; here is this machine, by an "
-        "agent of its own.",
+        "agent of its own. Several of one kind, with commas between their names, measure together.",
     )
     precision: str = option("fp32", "Number format of the engine, as far as the runtime has it.", choices=PRECISIONS)
     batch: int = option(1, "Pictures in one run of the engine.", least=1, most=_MOST_PICTURES)
