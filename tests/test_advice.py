@@ -22,17 +22,21 @@ OF_A_VERB = re.compile(
 
 
 def options() -> Mapping[str, set[str]]:
-    """The options of every verb; those of a verb's own verbs are its."""
+    """The options of every verb; a verb's own verbs have its name before theirs."""
     context = click.Context(verbs)
+    commands = {
+        (f"{name} {word}" if word else name): command
+        for name, verb in verbs.commands.items()
+        for word, command in (verb.commands.items() if isinstance(verb, click.Group) else [("", verb)])
+    }
     return {
         name: {
             text
-            for command in (verb, *(verb.commands.values() if isinstance(verb, click.Group) else ()))
             for one in command.get_params(click.Context(command, parent=context))
             for text in (*one.opts, *one.secondary_opts)
         }
         | {"--help"}
-        for name, verb in verbs.commands.items()
+        for name, command in commands.items()
     }
 
 

@@ -46,9 +46,7 @@ def test_from_hello_to_a_verdict(
     record = json.loads(Path("engines/run-pruned-tensorrt-fp32-b1.json").read_text())["value"]
     assert record["runnable"]
     assert record["evidence"].startswith("engine, 3 of 3 products")
-    halp(
-        "verify", "run", "--model", TINY[1], "--data", TINY[3], "--seconds", "0.2", code=1
-    )  # the fake computes nothing
+    halp("verify", "run", "--model", TINY[1], "--data", TINY[3], "--seconds", "0.2", code=1)
     verdict = json.loads(Path("run/verification.json").read_text())["value"]
     dense, pruned = (verdict[name]["measurement"]["latency_us"] for name in ("dense", "pruned"))
     assert pruned <= 0.7 * dense, "by the device's own clock"
