@@ -15,6 +15,7 @@ __all__ = [
     "MeasurementError",
     "MissingLatencyError",
     "ModelError",
+    "NewerFileError",
     "NonFiniteError",
     "PrecisionError",
     "RuntimeUnavailableError",
@@ -36,6 +37,10 @@ def brief(text: str, most: int = 200) -> str:
 
 class ArtefactError(HalpError):
     """A file is missing, truncated, of another schema or does not hold what its name promises."""
+
+
+class NewerFileError(ArtefactError):
+    """A newer halp-trt wrote the file: it is sound, and an upgrade reads it."""
 
 
 class InUseError(HalpError):

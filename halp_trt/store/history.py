@@ -12,7 +12,7 @@ from halp_trt.store.codec import decode, encode
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes
-from halp_trt.store.schema import schema_of, wrong_schema
+from halp_trt.store.schema import damaged, schema_of, wrong_schema
 
 __all__ = ["HISTORY_KIND", "append_history", "read_history"]
 
@@ -29,7 +29,7 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
     if path.is_file() and path.stat().st_size:
         found = schema_in(read_bytes(path, LINES_BYTES).partition(b"\n")[0])
         if found != schema_of(HISTORY_KIND):
-            raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
+            raise wrong_schema(path, found, [HISTORY_KIND])
     lines = b"".join(line_of(encode(one)) for one in results)
     append_lines(path, lines, start=line_of({"schema": schema_of(HISTORY_KIND)}))
 
@@ -37,12 +37,17 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
 def read_history(path: str | Path) -> History:
     """A whole history; a torn last line, as a killed gate may leave it, is dropped with a warning.
 
+    An empty file is a history that has not begun.
+
     Raises:
         ArtefactError: the file is missing, of another schema, or damaged before its last line.
     """
-    first, *lines = read_bytes(path, LINES_BYTES).split(b"\n")
+    data = read_bytes(path, LINES_BYTES)
+    if not data:
+        return History(results=())
+    first, *lines = data.split(b"\n")
     if schema_in(first) != schema_of(HISTORY_KIND):
-        raise ArtefactError(wrong_schema(path, schema_in(first), HISTORY_KIND))
+        raise wrong_schema(path, schema_in(first), [HISTORY_KIND])
     while lines and not is_json(lines[-1]):
         if lines.pop():
             warnings.warn(f"{path}: dropped a torn last line", stacklevel=2)
@@ -52,5 +57,5 @@ def read_history(path: str | Path) -> History:
         try:
             results.append(decode(EngineResult, parse_json(line)))
         except ArtefactError as error:
-            raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
+            raise damaged(path, error, "remove the line", number) from error
     return History(results=tuple(results))

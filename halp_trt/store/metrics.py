@@ -13,6 +13,7 @@ from halp_trt.store.files import append_text, write_text
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import is_json
 from halp_trt.store.reading import LINES_BYTES, read_bytes
+from halp_trt.store.schema import damaged
 
 __all__ = ["append_metrics", "read_metrics", "write_metrics"]
 
@@ -54,5 +55,5 @@ def read_metrics(path: str | Path) -> tuple[TrainingRow, ...]:
         try:
             rows.append(decode(TrainingRow, parse_json(line)))
         except ArtefactError as error:
-            raise ArtefactError(f"{path} is damaged in line {number}: {error}; remove the line") from error
+            raise damaged(path, error, "remove the line", number) from error
     return tuple(rows)
