@@ -45,8 +45,8 @@ _MOST_NUMBERS = 2**31
 _MOST_BUILDS = 100
 _MOST_SECONDS = 7 * 86_400.0
 """A week."""
-_REST_SECONDS = 1.0
-"""Part of ``--seconds`` that Python's start before it, the reports and the end behind it take."""
+_LEAST_END_SECONDS = 1.0
+"""Part of ``--seconds`` that is kept for reports and Python's end, at least: more where its start took more."""
 _SECONDS = (
     "Time for the whole command; what cannot be told by then is exit code 3. A process of each engine is run in any "
     "case, two to save it. By default as long as it takes."
@@ -149,9 +149,13 @@ def bench(
     A setting comes from the command line, else from halp.toml, else from the engine's record, else it has its default.
     """
     with heeding_requests(ctx):
-        started = time.monotonic()
+        now, began = time.monotonic(), ctx.find_root().obj
+        started = began if isinstance(began, float) else now
+        seconds = values["seconds"]
+        left = None if seconds is None else max(0.0, seconds - max(_LEAST_END_SECONDS, now - started))
         summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
-        result = _judged(given, engines, engines_folder, values, summary, started)
+        asked = {**values, "seconds": left, "started": started, "summary": summary}
+        result = _judged(given, engines, engines_folder, asked)
         ctx.exit(_tell(result, values, summary, as_json=as_json))
 
 
@@ -160,10 +164,16 @@ def _judged(
     engines: tuple[str, ...],
     engines_folder: Path,
     values: Mapping[str, Any],
-    summary: str,
-    started: float,
 ) -> BenchResult:
-    """The result of the gate that a command line asks for."""
+    """The result of the gate that a command line asks for.
+
+    Args:
+        given: the settings that it names.
+        engines: its engines.
+        engines_folder: folder of the engines of runs.
+        values: its other options, and ``started``, the moment from which its seconds count, and ``summary``, the path
+            of GitHub's summary or an empty text.
+    """
     from halp_trt.store import check_writable
     from halp_trt.workflows.bench.engines import Wish
     from halp_trt.workflows.bench.gate import Terms
@@ -172,8 +182,8 @@ def _judged(
     accept = values["accept"] or ""
     if values["accept"] is not None and not accept.strip():
         raise UsageError("--accept wants a reason in words")
-    if summary:
-        check_writable(Path(summary))
+    if values["summary"]:
+        check_writable(Path(values["summary"]))
     request = BenchRequest(
         engines=engines,
         model=values["model"],
@@ -186,12 +196,11 @@ def _judged(
         history=values["history"],
         outputs=[path for path in (values["junit"], values["markdown"]) if path],
     )
-    seconds = values["seconds"]
     with progress_bars() as bar:
         terms = Terms(
             rule=Rule(limit_fraction=values["limit"]),
-            seconds=max(0.0, seconds - _REST_SECONDS) if seconds is not None else None,
-            started=started,
+            seconds=values["seconds"],
+            started=values["started"],
             process_seconds=values["process_seconds"],
             allowed=values["allow"],
             progress=bar("bench"),
