@@ -166,7 +166,7 @@ def _gate(kind: str, engine: Path, stored: Mapping[str, Any], arguments: argpars
         "verdict": COLOURS.get(result.answer, "cannot tell"),
         "reason": result.reason,
         "ratio": round(against.ratio, 5),
-        "bounds": [round(against.low, 5), round(against.high, 5)],
+        "bounds": [round(bound, 5) for bound in against.bounds or ()],
         "processes": result.num_processes,
         "seconds": outcome.result.seconds,
         "started": started,

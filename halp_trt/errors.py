@@ -27,6 +27,7 @@ __all__ = [
     "MeasurementError",
     "MissingLatencyError",
     "ModelError",
+    "NewerFileError",
     "NonFiniteError",
     "OutOfMemoryError",
     "PrecisionError",
@@ -45,6 +46,10 @@ def brief(text: str, most: int = 200) -> str:
     """
     line = printable(" ".join(text[: 4 * most].split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+class NewerFileError(ArtefactError):
+    """A newer halp-trt wrote the file: it is sound, and an upgrade reads it."""
 
 
 class LostProcessError(HalpError):

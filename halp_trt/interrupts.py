@@ -1,14 +1,20 @@
-"""Ctrl-C and a lack of memory, which are no fault of a network, a file or a runtime, whatever they surface as."""
+"""Ctrl-C, the end of a parent and a lack of memory, which are no fault of a network, a file or a runtime."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["interrupts_held_back", "lack_of_memory", "raise_if_stopped"]
+__all__ = ["REQUESTS", "end_with_parent", "interrupts_held_back", "lack_of_memory", "raise_if_stopped"]
+
+REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which a program is asked to end: Ctrl-C, ``kill``, and a terminal that is closed."""
+_SET_DEATH_SIGNAL = 1
+"""Linux's PR_SET_PDEATHSIG."""
 
 _NO_MEMORY = re.compile(
     r"can(?:'|no)t allocate memory|not enough memory|bad_alloc|bad allocation|out of memory|failed to allocate memory",
@@ -47,22 +53,42 @@ def lack_of_memory(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Has Ctrl-C wait until the context ends: for the moment between starting a process and knowing it.
+    """Has Ctrl-C, and other requests to end that Python code answers, wait until the context ends.
 
-    Outside the main thread, where Ctrl-C is never raised, it does nothing.
+    It is for moments such as that between starting a process and knowing it. Outside the main thread, where they are
+    never raised, it does nothing.
     """
-    before, caught = signal.getsignal(signal.SIGINT), list[FrameType | None]()
+    caught: list[tuple[int, FrameType | None]] = []
+    before = {number: found for number in REQUESTS if callable(found := signal.getsignal(number))}
     try:
-        signal.signal(signal.SIGINT, lambda number, frame: caught.append(frame))
+        for number in before:
+            signal.signal(number, lambda number, frame: caught.append((number, frame)))
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if caught and callable(before):
-        before(signal.SIGINT, caught[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for found, frame in caught[:1]:
+        before[signal.Signals(found)](found, frame)
+
+
+def end_with_parent(pid: int) -> None:
+    """Has this process killed as soon as its parent ends, however that ends; ends it at once if it has already.
+
+    Where the system is not Linux, only the latter.
+
+    Args:
+        pid: the parent's process.
+    """
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != pid:
+        os._exit(1)
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -104,7 +104,7 @@ def stopped(verb: str) -> tuple[int, str, str]:
 
 
 def test_a_process_is_known_before_ctrl_c_is_raised() -> None:
-    assert stopped("held-back") == (0, "known\nraised\nknown\n", "")
+    assert stopped("held-back") == (0, "known\nraised\n" * 2 + "known\n", "")
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------
@@ -114,10 +114,16 @@ SAID = {
     "plain": "error: stopped by Ctrl-C; nothing was half-written, run the same command again\n",
     "saved": "error: stopped by Ctrl-C; all rows are saved\n",
     "mixed-up": "error: stopped by Ctrl-C; nothing was half-written, run the same command again\n",
+    "terminated": "error: stopped by SIGTERM; nothing was half-written, run the same command again\n",
+    "hung-up": "error: stopped by SIGHUP; all rows are saved\n",
     "full": "error: there is not enough memory; take a smaller batch, input or network, or free some\n",
     "full-of-rows": "error: there is not enough memory (std::bad_alloc); take a smaller batch, input or network, or "
     "free some; all rows are saved\n",
 }
+
+
+def test_a_request_that_is_ignored_stays_so_and_others_act_as_before_in_the_end() -> None:
+    assert stopped("under-nohup") == (-signal.SIGTERM, "went on\n", "")
 
 
 @pytest.mark.parametrize("verb", SAID)

@@ -6,8 +6,10 @@ import fcntl
 import json
 import math
 import os
+import re
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halp_trt import store
-from halp_trt.errors import ArtefactError
+from halp_trt.errors import ArtefactError, NewerFileError
 from halp_trt.latency import LatencyTable
 from halp_trt.specs import (
     ChannelGraph,
@@ -217,7 +219,7 @@ def test_a_torn_line_that_got_its_newline_is_cut_too(tmp_path: Path) -> None:
     [
         ("", "has no halp-trt schema"),
         ("not json\n", "has no halp-trt schema"),
-        ('{"schema": "halp-trt/latency-table/9", "target": {}}\n', "'halp-trt/latency-table/9'"),
+        ('{"schema": "halp-trt/latency-table/9", "target": {}}\n', "'halp-trt/latency-table/9', .* upgrade$"),
         ('{"schema": "halp-trt/pruning-plan/1"}\n', "'halp-trt/pruning-plan/1'"),
         ('{"schema": "halp-trt/latency-table/1", "target": {}}\n', "damaged in line 1: Target lacks its field"),
         ("HEADER", "is cut off in its first line"),
@@ -244,7 +246,11 @@ def test_damaged_tables_are_one_sentence(text: str, words: str, tmp_path: Path) 
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {"a": [1', "is not whole JSON"),
         ("[]", "has no halp-trt schema"),
         ("[" * 100_000, "is not whole JSON"),
-        ('{"schema": "halp-trt/saliency/2", "value": {}}', "has schema 'halp-trt/saliency/2'; expected version 1"),
+        ("", "artefact.json is empty; name another file"),
+        ('{"schema": "halp-trt/saliency/2", "value": {}}', "reads version 1 of saliency; a newer halp-trt wrote it"),
+        ('{"schema": "halp-trt/verification/3", "value": {}}', "reads versions 1 to 2 of verification; a newer"),
+        ('{"schema": "halp-trt/plot/1", "value": {}}', "'halp-trt/plot/1', a kind that this halp-trt does not know"),
+        ('{"schema": "other", "value": {}}', "has schema 'other'; expected a file that halp-trt or trtexec wrote"),
         ('{"schema": "halp-trt/saliency/1", "value": {}}', "lacks its field 'scores'"),
         ('{"schema": "halp-trt/saliency/1", "value": {"scores": {}, "b": 1}}', "no field 'b'; a newer halp-trt"),
         (
@@ -260,6 +266,37 @@ def test_damaged_artefacts_are_one_sentence(text: str, words: str, tmp_path: Pat
     with pytest.raises(ArtefactError, match=words) as raised:
         store.load(path)
     assert str(path) in str(raised.value)
+
+
+NEWER: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "an artefact": ('{"schema": "halp-trt/saliency/1", "value": {"scores": {}, "b": 1}}', store.load),
+    "a history": ('{"schema": "halp-trt/history/1"}\n{"b": 1}\n', store.read_history),
+    "metrics": ('{"b": 1}\n', store.read_metrics),
+}
+
+
+@pytest.mark.parametrize("kind", NEWER)
+def test_a_newer_versions_file_is_not_called_damaged(kind: str, tmp_path: Path) -> None:
+    text, read = NEWER[kind]
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(NewerFileError, match=r"has no field 'b'; a newer halp-trt wrote it, upgrade$") as raised:
+        read(tmp_path / "file")
+    assert not re.search("damaged|again|remove", str(raised.value).replace(str(tmp_path), ""))
+
+
+def test_a_pointer_of_git_lfs_is_named_whatever_was_expected(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n")
+    for read in (store.load, store.read_table, store.read_history, store.read_bytes, store.sha256_file):
+        with pytest.raises(ArtefactError, match=r"file is a pointer of Git LFS, .*; run: git lfs pull$"):
+            read(path)
+    path.write_text("version https://example.org is no pointer")
+    assert store.read_bytes(path) == path.read_bytes()
+
+
+def test_an_empty_history_has_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "H.jsonl").touch()
+    assert store.read_history(tmp_path / "H.jsonl").results == ()
 
 
 def test_an_existing_table_is_not_overwritten(tmp_path: Path) -> None:

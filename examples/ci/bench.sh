@@ -27,7 +27,8 @@ case $code in
     echo "failed: the figures are in $results/bench.md; if it is meant, run again with --accept 'the reason'" >&2
     ;;
 2)
-    echo "not judged: the error stands above; a first baseline is made by: halp-trt bench $* --save $baseline" >&2
+    echo "not judged, or not all could be written: the error stands above" >&2
+    [ -e "$baseline" ] || echo "a first baseline is made by: halp-trt bench $* --save $baseline" >&2
     ;;
 3)
     echo "cannot tell: the machine is noisy, or was busy; the figures are in $results/bench.md" >&2

@@ -14,7 +14,13 @@ from typing import Any
 
 import click
 
-from halp_trt.cli.interrupts import forget_interrupt, ignore_further, noticing, was_interrupted
+from halp_trt.cli.interrupts import (
+    forget_interrupt,
+    ignore_further,
+    interrupted_by,
+    noticing,
+    was_interrupted,
+)
 from halp_trt.cli.processes import mute_all_but_first
 from halp_trt.cli.streams import open_streams, say, silence
 from halp_trt.errors import HalpError, LostProcessError, NotQuietError
@@ -31,6 +37,7 @@ __all__ = [
     "VerbGroup",
     "print_result",
     "progress_bars",
+    "say_error",
     "stops_with",
 ]
 
@@ -44,7 +51,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 """Least time between two lines of progress."""
 
 
-_STOPPED = "stopped by Ctrl-C; nothing was half-written, run the same command again"
+_AGAIN = "nothing was half-written, run the same command again"
 """Said of a verb that keeps nothing of what it has done."""
 _SMALLER = "take a smaller batch, input or network, or free some"
 """Advice where memory is lacking."""
@@ -71,7 +78,7 @@ class VerbGroup(click.Group):
             say(_error(_usage(error)), err=True)
             raise click.exceptions.Exit(EXIT_USAGE) from error
         except KeyboardInterrupt:
-            say(_error(_STOPPED), err=True)
+            say(_error(_stopped()), err=True)
             forget_interrupt()
             sys.exit(EXIT_USAGE)
         except OSError as error:  # while help is printed
@@ -84,7 +91,7 @@ class VerbGroup(click.Group):
             with noticing(ctx):
                 return self._invoke(ctx)
         except KeyboardInterrupt:  # in the moments before and after the verb
-            say(_error(_STOPPED), err=True)
+            say_error(_stopped())
             sys.exit(EXIT_USAGE)
         finally:
             forget_interrupt()
@@ -99,21 +106,26 @@ class VerbGroup(click.Group):
             except HalpError as error:
                 stopped = was_interrupted() and not isinstance(error, StoppedError)
                 code = EXIT_CANNOT_TELL if isinstance(error, NotQuietError) and not stopped else EXIT_USAGE
-                _fail(ctx, _STOPPED if stopped else str(error), code)
+                _fail(ctx, _stopped() if stopped else str(error), code)
             except click.UsageError as error:
                 _fail(ctx, _usage(error))
             except KeyboardInterrupt:
-                _fail(ctx, _STOPPED)
+                _fail(ctx, _stopped())
             except SystemExit as error:
                 _fail(ctx, f"code that was run for this ended the program (exit code {error.code}); mend it")
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, click.exceptions.Exit) or not (was_interrupted() or _lacks_memory(error)):
                     raise
-                _fail(ctx, _STOPPED if was_interrupted() else f"{_no_memory(error)}; {_SMALLER}")
+                _fail(ctx, _stopped() if was_interrupted() else f"{_no_memory(error)}; {_SMALLER}")
             except ModuleNotFoundError as error:
                 _fail(ctx, _missing_module(error))
             except OSError as error:
                 ctx.exit(_told(error))
+
+
+def _stopped(sentence: str = _AGAIN) -> str:
+    """The sentence about a verb that was asked to end."""
+    return f"stopped by {interrupted_by()}; {sentence}"
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -128,8 +140,13 @@ def _no_memory(error: BaseException) -> str:
 
 def _fail(ctx: click.Context, message: str, code: int = EXIT_USAGE) -> None:
     ignore_further()
-    say(_error(message), err=True)
+    say_error(message)
     ctx.exit(code)
+
+
+def say_error(message: str) -> None:
+    """Says one sentence about what went wrong, on stderr."""
+    say(_error(message), err=True)
 
 
 def _told(error: OSError) -> int:
@@ -175,10 +192,10 @@ def stops_with(sentence: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise StoppedError(f"stopped by Ctrl-C; {sentence}") from error
+        raise StoppedError(_stopped(sentence)) from error
     except (HalpError, MemoryError, RuntimeError) as error:
         if was_interrupted():
-            raise StoppedError(f"stopped by Ctrl-C; {sentence}") from error
+            raise StoppedError(_stopped(sentence)) from error
         if isinstance(error, LostProcessError):
             raise StoppedError(f"{error}; {sentence}") from error
         if isinstance(error, HalpError) or not _lacks_memory(error):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,6 +26,8 @@ __all__ = [
 
 LogRatio = Annotated[float, Bounds(least=-300.0, most=300.0)]
 """The logarithm of a ratio of latencies, whose exponential is a number."""
+_MOST_BOUND = 1e100
+"""The largest bound that a file holds; what is beyond it says that nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +144,15 @@ class Against:
         answer: one of ``halp_trt.gate.rule.ANSWERS``.
         said: the answer in words, such as ``faster``.
         ratio, low, high: the engine's latency over the baseline's and its bounds, each of which errs by the look's
-            share of the error.
-        is_paired: whether the baseline's engine took turns with it; otherwise its record was compared, through the
-            reference.
+            share of the error; both bounds are None where nothing is known of them, as from a single process.
+        is_paired: whether the baseline's engine took turns with it; otherwise its record was compared.
+        is_by_reference: whether that was through a reference that took turns with both; otherwise the latency in the
+            record was compared as it is.
+        why_stored: the reason why the record was compared, and why not through a reference where that is so; empty if
+            the baseline's engine took turns.
         floor: fraction by which the bounds are widened.
-        least_shown_fraction: the least slowdown that these processes call slower in nine of ten cases.
+        least_shown_fraction: the least slowdown that these processes call slower in nine of ten cases; None if there
+            is none, 0 if it is unknown.
         suspects: differences between the baseline's circumstances and the present ones, in words.
     """
 
@@ -155,16 +160,34 @@ class Against:
     answer: str
     said: str
     ratio: Distance
-    low: Distance
-    high: Distance
+    low: Distance | None
+    high: Distance | None
     is_paired: bool = True
+    is_by_reference: bool = True
+    why_stored: str = ""
     floor: NonNegative = 0.0
-    least_shown_fraction: Distance = 0.0
+    least_shown_fraction: Distance | None = 0.0
     suspects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.answer not in ANSWERS:
             raise UsageError(f"an answer is one of {', '.join(ANSWERS)}, got {self.answer!r}")
+        for name, bound in zip(("low", "high"), _known(self.low, self.high), strict=True):
+            object.__setattr__(self, name, bound)
+        if self.least_shown_fraction is not None and not self.least_shown_fraction < _MOST_BOUND:
+            object.__setattr__(self, "least_shown_fraction", None)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both bounds; None where nothing is known of them."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def _known(low: float | None, high: float | None) -> tuple[float, float] | tuple[None, None]:
+    """Two bounds as they are, or twice None where they are none that a latency or a ratio can have."""
+    if low is None or high is None or not 0 < low <= high < _MOST_BOUND:
+        return None, None
+    return low, high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +200,8 @@ class EngineResult:
         started: date and time of the first process, in UTC, as ISO 8601.
         setup: the circumstances.
         num_processes: fresh processes that were run.
-        latency_us, low_us, high_us: mean over processes of the median latency, and its 95 % bounds.
+        latency_us, low_us, high_us: mean over processes of the median latency, and its 95 % bounds; both are None
+            where nothing is known of them, as from a single process.
         limit_fraction: the largest accepted slowdown.
         against: the comparisons; empty without a baseline.
         reason: the reason why it cannot be told, in words; empty if it can.
@@ -191,13 +215,24 @@ class EngineResult:
     setup: Setup
     num_processes: Count
     latency_us: Microseconds
-    low_us: NonNegative
-    high_us: NonNegative
+    low_us: NonNegative | None
+    high_us: NonNegative | None
     limit_fraction: NonNegative = 0.0
     against: tuple[Against, ...] = ()
     reason: str = ""
     doubts: tuple[str, ...] = ()
     accepted: str = ""
+
+    def __post_init__(self) -> None:
+        is_alone = self.num_processes < 2
+        known = (None, None) if is_alone else _known(self.low_us, self.high_us)
+        for name, bound in zip(("low_us", "high_us"), known, strict=True):
+            object.__setattr__(self, name, bound)
+
+    @property
+    def bounds_us(self) -> tuple[float, float] | None:
+        """Both bounds of the latency; None where nothing is known of them."""
+        return None if self.low_us is None or self.high_us is None else (self.low_us, self.high_us)
 
     @property
     def answer(self) -> str:
@@ -209,14 +244,6 @@ class EngineResult:
         """The comparison that decides: the worst answer, of several the greatest ratio; None without a baseline."""
         return min(self.against, key=lambda one: (ANSWERS.index(one.answer), -one.ratio), default=None)
 
-    @property
-    def throughput(self) -> tuple[float, float, float]:
-        """Pictures in a second: the estimate and its bounds."""
-        pictures = self.setup.target.batch_size * 1e6
-        latencies = (self.latency_us, self.high_us, self.low_us)
-        found, low, high = (pictures / us if us > 0 else math.inf for us in latencies)
-        return found, low, high
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
@@ -226,11 +253,13 @@ class BenchResult:
         engines: the engines' results.
         seconds: time that it took.
         note: what became of the baseline's file, in words.
+        unwritten: what could not be written although the engines were timed, in words, with the reasons.
     """
 
     engines: tuple[EngineResult, ...]
     seconds: NonNegative = 0.0
     note: str = ""
+    unwritten: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:

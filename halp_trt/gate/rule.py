@@ -69,8 +69,8 @@ _LEAST_LIMIT = 0.01
 """The least limit, as a fraction, by which steadiness is judged: a gate may have none."""
 _LEAST_FLOOR = 0.01
 """The least floor, as a fraction, of a comparison with a record."""
-_LARGEST = 700.0
-"""The largest log-ratio whose exponential is a number."""
+_LARGEST = 200.0
+"""The largest logarithm of a bound that a number, and a file, can hold; beyond it nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,11 @@ class Interval:
     low: float
     middle: float
     high: float
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both bounds without the logarithm; None where nothing is known, as from a single process."""
+        return (math.exp(self.low), math.exp(self.high)) if max(-self.low, self.high) <= _LARGEST else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from halp_trt.errors import UsageError
-from halp_trt.specs import Length, Target
+from halp_trt.specs import Length, NonNegative, Target
 
 __all__ = ["REFUSED", "WARNED", "Difference", "Setup", "check_comparable", "differences"]
 
@@ -25,6 +25,7 @@ class Setup:
         driver, cuda: versions of the GPU's driver and of CUDA; empty on a processor.
         onnx_sha256: digest of the ONNX model that the engine was built from; empty if unknown.
         timing_cache_sha256: digest of the file of kernel timings that the build used; empty without one.
+        process_seconds: time for timing in each process; 0 if unknown.
     """
 
     target: Target
@@ -36,6 +37,7 @@ class Setup:
     cuda: str = ""
     onnx_sha256: str = ""
     timing_cache_sha256: str = ""
+    process_seconds: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         for name in ("shapes", "formats"):
@@ -117,6 +119,8 @@ WARNED: Mapping[str, Callable[[Setup], str]] = MappingProxyType(
         "optimisation level": _level,
         "timing cache": _timing_cache,
         "formats": lambda setup: ", ".join(f"{name} {kind}" for name, kind in sorted(setup.formats.items())),
+        "samples": lambda setup: str(setup.target.protocol.num_samples),
+        "time of a process": lambda setup: f"{setup.process_seconds:g} s" if setup.process_seconds else "",
     }
 )
 """Facts that may differ, and then may be the cause of a different latency; an empty one is unknown, and no cause."""

@@ -50,10 +50,10 @@ def floor_of(series: Sequence[Series], reference: str | None) -> tuple[float, st
     """
     if reference is None:
         return _FLOOR_ALONE, "no reference shows the machine's speed at both times"
-    times = _times(series)
+    times = [group for group in _times(series) if stored_logs(group, reference)]
     floor = stored_floor([stored_logs(group, reference) for group in times])
     if len(times) < _FEWEST_TIMES:
-        words = "once" if len(times) == 1 else "twice"
+        words = "twice" if len(times) == 2 else "once"
         return floor, f"the baseline was timed {words} only; save it at {_FEWEST_TIMES} times, an hour apart"
     return floor, "another hour may differ from those of the record"
 

@@ -26,6 +26,7 @@ __all__ = [
     "said",
     "sentence",
     "throughput_text",
+    "unknown_bounds",
     "worst_first",
 ]
 
@@ -35,6 +36,8 @@ _MOST_LINE = 600
 """Characters of a line that are shown."""
 _MOST_DECIMALS = 3
 """Decimals of a percentage, at most."""
+_WIDEST = 100.0
+"""The greatest ratio of two bounds that are worth being shown."""
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 """The opening of a command to Azure, TeamCity or an old GitHub runner, which may stand anywhere in a line."""
 
@@ -116,7 +119,7 @@ def sentence(engine: EngineResult) -> str:
     """The answer about an engine and the figures that it rests on; its throughput alone without a baseline."""
     if engine.worst is None:
         return clean(_measured(engine))
-    return clean(f"{said(engine)}: {_compared(engine.worst, engine.limit_fraction)}")
+    return clean(f"{said(engine)}: {_compared(engine, engine.worst)}")
 
 
 def details(engine: EngineResult) -> list[str]:
@@ -124,9 +127,9 @@ def details(engine: EngineResult) -> list[str]:
     lines = [] if engine.worst is None else [_measured(engine)]
     for one in engine.against:
         if one is not engine.worst:
-            lines.append(f"{one.said}: {_compared(one, engine.limit_fraction)}")
+            lines += [f"{one.said}: {_compared(engine, one)}", *_way(one)]
     if engine.worst is not None:
-        lines += _mode(engine.worst)
+        lines += [*_way(engine.worst), *_reach(engine.worst)]
     lines += [f"reason: {engine.reason}"] if engine.reason else []
     lines += [f"accepted as its new baseline: {engine.accepted}"] if engine.accepted else []
     suspects = dict.fromkeys(suspect for one in engine.against for suspect in one.suspects)
@@ -137,22 +140,32 @@ def details(engine: EngineResult) -> list[str]:
 
 
 def throughput_text(engine: EngineResult) -> str:
-    """``4,051 images/s (4,020 to 4,082)``; without bounds where there are none."""
-    batch = engine.setup.target.batch_size
-    middle, low, high = (_rate(batch, us) for us in (engine.latency_us, engine.high_us, engine.low_us))
-    return f"{middle} images/s ({low} to {high})" if _is_bounded(engine) else f"{middle} images/s"
+    """``4,051 images/s (4,020 to 4,082)``; without bounds where there are none to show."""
+    batch, bounds = engine.setup.target.batch_size, engine.bounds_us
+    middle = f"{_rate(batch, engine.latency_us)} images/s"
+    if bounds is None or unknown_bounds(engine, bounds):
+        return middle
+    return f"{middle} ({_rate(batch, bounds[1])} to {_rate(batch, bounds[0])})"
+
+
+def unknown_bounds(engine: EngineResult, bounds: tuple[float, float] | None) -> str:
+    """``not known from one process``; empty if some bounds of an engine are known well enough to be shown."""
+    if bounds is not None and bounds[1] <= _WIDEST * bounds[0]:
+        return ""
+    return f"not known from {_processes(engine)}"
 
 
 def _measured(engine: EngineResult) -> str:
-    shown = units.latency(engine.latency_us)
-    bounds = f" ({units.latency(engine.low_us)} to {units.latency(engine.high_us)})" if _is_bounded(engine) else ""
-    processes = "1 process" if engine.num_processes == 1 else f"{engine.num_processes} processes"
-    return f"{throughput_text(engine)}, latency {shown}{bounds}, over {processes}"
+    bounds, unknown = engine.bounds_us, unknown_bounds(engine, engine.bounds_us)
+    latency = f"latency {units.latency(engine.latency_us)}"
+    if bounds is None or unknown:
+        return f"{throughput_text(engine)}, {latency}, bounds {unknown}"
+    latency = f"{latency} ({units.latency(bounds[0])} to {units.latency(bounds[1])})"
+    return f"{throughput_text(engine)}, {latency}, over {_processes(engine)}"
 
 
-def _is_bounded(engine: EngineResult) -> bool:
-    """True if the latency has bounds, and such as a latency can have: too few processes have none."""
-    return 0 < engine.low_us < engine.high_us < math.inf
+def _processes(engine: EngineResult) -> str:
+    return "one process" if engine.num_processes == 1 else f"{engine.num_processes} processes"
 
 
 def _rate(batch_size: int, us: float) -> str:
@@ -162,24 +175,28 @@ def _rate(batch_size: int, us: float) -> str:
     return f"{rate:,.{0 if rate >= 100 else 1 if rate >= 10 else 2}f}"
 
 
-def _compared(one: Against, limit: float) -> str:
+def _compared(engine: EngineResult, one: Against) -> str:
     """``5.1 % slower than its baseline (4.2 to 6.0 %), limit 3 %``."""
-    oldest = "" if one.baseline == "newest" else f"{one.baseline} "
-    decimals = _decimals(one, limit)
+    unknown = unknown_bounds(engine, one.bounds)
+    decimals = 1 if one.bounds is None or unknown else _decimals(one.bounds, engine.limit_fraction)
+    bounds = f"bounds {unknown}" if one.bounds is None or unknown else _bounds(one.bounds, decimals)
     change = _change(one.ratio, decimals)
-    than = f"as fast as its {oldest}baseline" if not change else f"{change} than its {oldest}baseline"
-    return f"{than} ({_bounds(one, decimals)}), limit {100 * limit:g} %"
+    than = f"as fast as its {_role(one)}" if not change else f"{change} than its {_role(one)}"
+    return f"{than} ({bounds}), limit {100 * engine.limit_fraction:g} %"
 
 
-def _bounds(one: Against, decimals: int) -> str:
-    if not (one.low > 0 and math.isfinite(one.high)):
-        return "bounds unknown"
-    if one.low >= 1:
-        return f"{_points(one.low, decimals)} to {_points(one.high, decimals)} %"
-    if one.high <= 1:
-        return f"{_points(one.high, decimals)} to {_points(one.low, decimals)} %"
-    low, high = (_change(bound, decimals) or "as fast" for bound in (one.low, one.high))
-    return f"{low} to {high}"
+def _role(one: Against) -> str:
+    return "baseline" if one.baseline == "newest" else f"{one.baseline} baseline"
+
+
+def _bounds(bounds: tuple[float, float], decimals: int) -> str:
+    low, high = bounds
+    if low >= 1:
+        return f"{_points(low, decimals)} to {_points(high, decimals)} %"
+    if high <= 1:
+        return f"{_points(high, decimals)} to {_points(low, decimals)} %"
+    least, most = (_change(bound, decimals) or "as fast" for bound in bounds)
+    return f"{least} to {most}"
 
 
 def _change(ratio: float, decimals: int) -> str:
@@ -193,29 +210,36 @@ def _points(ratio: float, decimals: int) -> str:
     return f"{abs(ratio - 1) * 100:.{decimals}f}"
 
 
-def _decimals(one: Against, limit: float) -> int:
-    """The fewest decimals that show on which side of the limit, and of no change, the bounds lie."""
-    edges = [edge for edge in (1.0, 1.0 + limit) if edge not in (one.low, one.high)]
+def _decimals(bounds: tuple[float, float], limit: float) -> int:
+    """The fewest decimals that show on which side of the limit, and of no change, bounds lie."""
+    edges = [edge for edge in (1.0, 1.0 + limit) if edge not in bounds]
     for decimals in range(1, _MOST_DECIMALS):
-        bounds = [f"{(bound - 1) * 100:.{decimals}f}" for bound in (one.low, one.high)]
-        if not {float(bound) for bound in bounds} & {float(f"{(edge - 1) * 100:.{decimals}f}") for edge in edges}:
+        shown = [f"{(bound - 1) * 100:.{decimals}f}" for bound in bounds]
+        if not {float(bound) for bound in shown} & {float(f"{(edge - 1) * 100:.{decimals}f}") for edge in edges}:
             return decimals
     return _MOST_DECIMALS
 
 
-def _mode(one: Against) -> Iterator[str]:
-    """The way an engine was compared with its baseline, and the least slowdown that this would have shown."""
+def _way(one: Against) -> Iterator[str]:
+    """The way in which an engine was compared with one baseline, and why it was not the best way."""
     if one.is_paired:
-        yield "took turns with the baseline's engine in every process"
-    else:
-        yield "compared with the baseline's record through the reference: the baseline's engine did not run here"
+        yield f"took turns with the {_role(one)}'s engine in every process"
+        return
+    record = f"the {_role(one)}'s record"
+    way = f"{record} through the reference" if one.is_by_reference else f"the latency in {record} as it is"
+    why = f": {one.why_stored}" if one.why_stored else ""
+    yield f"compared with {way}, since the {_role(one)}'s engine did not run here{why}"
+
+
+def _reach(one: Against) -> Iterator[str]:
+    """The width that was added to the bounds, and the least slowdown that such a run would have shown."""
     if one.floor:
         yield f"bounds are {100 * one.floor:g} % wider on either side than its processes alone would make them"
     least = one.least_shown_fraction
-    if least and math.isfinite(least):
-        yield f"a slowdown of {units.percent(least, 1)} would have been called slower in nine of ten such runs"
+    if least is None or least > _WIDEST:
+        yield "no slowdown would have been called slower: too few processes, or too different ones"
     elif least:
-        yield "no slowdown would have been called slower: too few processes"
+        yield f"a slowdown of {units.percent(least, 1)} would have been called slower in nine of ten such runs"
 
 
 # ---- baselines ------------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from halp_trt.gate import REFUSED, SLOWER, EngineResult, History, Setup
 from halp_trt.gate.changes import change_points
 from halp_trt.report import units
+from halp_trt.report.bench_text import unknown_bounds
 
 __all__ = [
     "NO_BASELINE",
     "EngineSeries",
     "answer_of",
+    "bounds_of",
     "date_of",
     "describe_history",
     "engine_series",
@@ -21,6 +23,7 @@ __all__ = [
     "level",
     "limit_of",
     "rate",
+    "ratios_of",
     "size_of",
     "throughput_of",
 ]
@@ -29,8 +32,6 @@ NO_BASELINE = "no baseline"
 """The word for a result that was compared with nothing."""
 _MOST_ROWS = 200
 _MOST_SERIES = 40
-
-Bounds = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +48,27 @@ class EngineSeries:
 
     def changes(self) -> tuple[int, ...]:
         """The indices of the results with which the throughput became another one."""
-        return change_points([math.log(throughput_of(one)[0]) for one in self.results])
+        return change_points([math.log(throughput_of(one)) for one in self.results])
 
 
-def throughput_of(result: EngineResult) -> Bounds:
-    """Pictures in a second and their bounds; where a bound of the latency tells nothing, 0 or infinity."""
+def throughput_of(result: EngineResult) -> float:
+    """Pictures in a second; infinity where the latency is none."""
+    return 1e6 * result.setup.target.batch_size / result.latency_us if result.latency_us > 0 else math.inf
+
+
+def bounds_of(result: EngineResult) -> tuple[float, float] | None:
+    """The bounds of the pictures in a second; None where they are not known, or too wide to tell anything."""
+    bounds = result.bounds_us
+    if bounds is None or unknown_bounds(result, bounds):
+        return None
     pictures = 1e6 * result.setup.target.batch_size
+    return pictures / bounds[1], pictures / bounds[0]
 
-    def rate(us: float) -> float:
-        return pictures / us if us > 0 else math.inf
 
-    return rate(result.latency_us), rate(result.high_us) if result.high_us > 0 else 0.0, rate(result.low_us)
+def ratios_of(result: EngineResult) -> tuple[float, float] | None:
+    """The bounds of the ratio to the baseline that decides; None without one, or as for :func:`bounds_of`."""
+    bounds = result.worst.bounds if result.worst is not None else None
+    return None if unknown_bounds(result, bounds) else bounds
 
 
 def limit_of(result: EngineResult) -> float | None:
@@ -65,7 +76,7 @@ def limit_of(result: EngineResult) -> float | None:
 
     It follows from the ratio to each baseline; the highest counts. None without a baseline.
     """
-    speed = throughput_of(result)[0]
+    speed = throughput_of(result)
     limits = [speed * one.ratio / (1 + result.limit_fraction) for one in result.against]
     return max((one for one in limits if 0 < one < math.inf), default=None)
 
@@ -79,7 +90,7 @@ def engine_series(history: History) -> list[EngineSeries]:
     """The series of a history, those whose last result is newest first; results without a throughput are in none."""
     found: dict[tuple[str, ...], list[EngineResult]] = {}
     for one in history.results:
-        if 0 < throughput_of(one)[0] < math.inf:
+        if 0 < throughput_of(one) < math.inf:
             found.setdefault((one.name, *_facts(one.setup)), []).append(one)
     facts_of: dict[str, list[tuple[str, ...]]] = {}
     for name, *facts in found:
@@ -137,7 +148,7 @@ def _changes(series: EngineSeries) -> list[str]:
 
 def level(results: Sequence[EngineResult]) -> float:
     """The geometric mean of the throughputs."""
-    return math.exp(math.fsum(math.log(throughput_of(one)[0]) for one in results) / len(results))
+    return math.exp(math.fsum(math.log(throughput_of(one)) for one in results) / len(results))
 
 
 def date_of(result: EngineResult) -> str:
@@ -149,18 +160,17 @@ def history_rows(results: Sequence[EngineResult]) -> list[Sequence[str]]:
     """One row for each result, the heading first."""
     rows: list[Sequence[str]] = [("date", "engine", "answer", "images/s", "95 % bounds", "latency", "ratio", "bounds")]
     for one in results:
-        speed, low, high = throughput_of(one)
-        worst = one.worst
+        worst, bounds, ratios = one.worst, bounds_of(one), ratios_of(one)
         rows.append(
             (
                 date_of(one),
                 one.name,
                 worst.said if worst else NO_BASELINE,
-                rate(speed),
-                f"{rate(low)} – {rate(high)}",
+                rate(throughput_of(one)),
+                f"{rate(bounds[0])} – {rate(bounds[1])}" if bounds else unknown_bounds(one, one.bounds_us),
                 units.latency(one.latency_us),
                 f"{worst.ratio:.4f}" if worst else "–",
-                f"{worst.low:.4f} – {worst.high:.4f}" if worst else "–",
+                f"{ratios[0]:.4f} – {ratios[1]:.4f}" if ratios else "not known" if worst else "–",
             )
         )
     return rows

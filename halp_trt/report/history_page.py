@@ -17,17 +17,20 @@ from matplotlib.ticker import MaxNLocator
 
 from halp_trt.gate import CANNOT_TELL, SLOWER, WITHIN, EngineResult, History
 from halp_trt.report import units
+from halp_trt.report.bench_text import unknown_bounds
 from halp_trt.report.canvas import DOUBTED, FAILED, FAINT, INK, MEASURED, PAPER, PRUNED, STYLE, Tip, svg
 from halp_trt.report.history import (
     NO_BASELINE,
     EngineSeries,
     answer_of,
+    bounds_of,
     date_of,
     engine_series,
     history_rows,
     level,
     limit_of,
     rate,
+    ratios_of,
     throughput_of,
 )
 from halp_trt.report.parts import Figure, Parts, Table, Tile
@@ -56,9 +59,10 @@ def history_parts(history: History) -> Parts:
     figures = [
         Figure(
             title="Throughput over time",
-            caption="Each mark is a result with its 95 % interval, in the order of dates, at equal distances. Below "
-            "the dashed line the gate would call the engine slower. Vertical lines mark changes, with the level before "
-            f"and after; they are found afterwards and judge nothing.{which}",
+            caption="Each mark is a result with its 95 % interval, in the order of dates, at equal distances; one "
+            "without an interval rests on a single process, or on such that differ too much. Below the dashed line "
+            "the gate would call the engine slower. Vertical lines mark changes, with the level before and after; they "
+            f"are found afterwards and judge nothing.{which}",
             svg="".join(history_figure(one) for one in series[:_MOST_FIGURES]),
         )
     ]
@@ -87,13 +91,15 @@ def history_figure(series: EngineSeries) -> str:
     """Throughput of one engine over its results, with intervals, the limit, changes and answers."""
     left_out = max(0, len(series.results) - _MOST_POINTS)
     results = series.results[left_out:]
-    rates = np.array([throughput_of(one) for one in results])
+    rates = np.array([(throughput_of(one), *(bounds_of(one) or (math.nan, math.nan))) for one in results])
     at = np.arange(len(results))
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(8.6, 2.7))
         axes = canvas.add_axes((0.085, 0.13, 0.905, 0.63))
         low, high = _bounds(rates)
-        axes.vlines(at, np.maximum(rates[:, 1], low), np.minimum(rates[:, 2], high), color=FAINT, linewidth=0.9)
+        known = ~np.isnan(rates[:, 1])
+        ends = np.maximum(rates[known, 1], low), np.minimum(rates[known, 2], high)
+        axes.vlines(at[known], *ends, color=FAINT, linewidth=0.9)
         limits = [limit_of(one) or math.nan for one in results]
         if not np.isnan(limits).all():
             axes.plot(at, limits, color=MEASURED, linestyle=(0, (4, 2)), linewidth=1.3, label="limit", marker="_")
@@ -125,11 +131,12 @@ def history_figure(series: EngineSeries) -> str:
 
 
 def _bounds(rates: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The ends of the axis: all results, and the intervals as far as they do not flatten them."""
+    """The ends of the axis: all results, and the known intervals as far as they do not flatten them."""
     speeds = rates[:, 0]
     reach = max(float(np.ptp(speeds)), 0.02 * float(speeds.max()))
-    low = max(float(rates[:, 1].min()), float(speeds.min()) - reach)
-    high = min(float(rates[:, 2].max()), float(speeds.max()) + reach)
+    bounded = rates[~np.isnan(rates[:, 1])]
+    low = max(float(min([*speeds, *bounded[:, 1]])), float(speeds.min()) - reach)
+    high = min(float(max([*speeds, *bounded[:, 2]])), float(speeds.max()) + reach)
     room = 0.12 * max(high - low, reach)
     return low - room, high + room
 
@@ -151,14 +158,12 @@ def _date(axes: Axes, results: Sequence[EngineResult]) -> None:
 
 
 def _tip(result: EngineResult) -> str:
-    speed, low, high = throughput_of(result)
-    lines = [
-        date_of(result),
-        f"{rate(speed)} images/s ({rate(low)} – {rate(high)})",
-        units.latency(result.latency_us),
-    ]
-    worst = result.worst
+    bounds, ratios, worst = bounds_of(result), ratios_of(result), result.worst
+    unknown = f"bounds {unknown_bounds(result, result.bounds_us)}"
+    shown = f"{rate(bounds[0])} – {rate(bounds[1])}" if bounds else unknown
+    lines = [date_of(result), f"{rate(throughput_of(result))} images/s ({shown})", units.latency(result.latency_us)]
     if worst is not None:
-        lines.append(f"{worst.ratio:.4f} of the baseline's latency ({worst.low:.4f} – {worst.high:.4f})")
+        shown = f"{ratios[0]:.4f} – {ratios[1]:.4f}" if ratios else f"bounds {unknown_bounds(result, worst.bounds)}"
+        lines.append(f"{worst.ratio:.4f} of the baseline's latency ({shown})")
     lines.append(worst.said if worst else NO_BASELINE)
     return "\n".join(lines)

@@ -10,7 +10,16 @@ from xml.etree import ElementTree
 from halp_trt.errors import UsageError
 from halp_trt.gate import CANNOT_TELL, SLOWER, BenchResult, EngineResult
 from halp_trt.report import units
-from halp_trt.report.bench_text import clean, counted, details, engine_name, headline, said, sentence
+from halp_trt.report.bench_text import (
+    clean,
+    counted,
+    details,
+    engine_name,
+    headline,
+    said,
+    sentence,
+    unknown_bounds,
+)
 
 __all__ = ["junit_xml"]
 
@@ -75,23 +84,26 @@ def _add_case(suite: ElementTree.Element, engine: EngineResult, seconds: float, 
 
 
 def _figures(engine: EngineResult) -> Iterator[tuple[str, str]]:
-    """The figures of an engine by name; those that are no numbers are left out."""
+    """The figures of an engine by name; those that are not known are left out."""
     batch = engine.setup.target.batch_size
     rates = {"": engine.latency_us, "_low": engine.high_us, "_high": engine.low_us}
-    numbers = {f"images_per_second{end}": batch * 1e6 / us if us > 0 else math.nan for end, us in rates.items()}
+    numbers = {f"images_per_second{end}": batch * 1e6 / us if us and us > 0 else None for end, us in rates.items()}
     numbers |= {"latency_us": engine.latency_us, "latency_us_low": engine.low_us, "latency_us_high": engine.high_us}
     words = {"target": units.target_line(engine.setup.target), "sha256": engine.sha256}
     worst = engine.worst
     if worst is not None:
         numbers |= {"ratio": worst.ratio, "ratio_low": worst.low, "ratio_high": worst.high}
         numbers["limit_fraction"] = engine.limit_fraction
-        numbers["least_shown_fraction"] = worst.least_shown_fraction or math.nan
+        numbers["least_shown_fraction"] = worst.least_shown_fraction or None
         words |= {"answer": said(engine), "baseline": worst.baseline, "mode": "paired" if worst.is_paired else "stored"}
+        words |= {"why_stored": worst.why_stored} if worst.why_stored else {}
+    if unknown := unknown_bounds(engine, worst.bounds if worst is not None else engine.bounds_us):
+        words["bounds"] = unknown
     yield "processes", str(engine.num_processes)
-    yield from ((name, f"{value:.6g}") for name, value in numbers.items() if math.isfinite(value))
+    yield from ((key, f"{value:.6g}") for key, value in numbers.items() if value is not None and math.isfinite(value))
     yield from ((name, clean(value)) for name, value in words.items())
 
 
 def _closing(result: BenchResult) -> list[str]:
     """The lines about all engines."""
-    return [headline(result), *([clean(result.note)] if result.note else [])]
+    return [headline(result), *(clean(note) for note in (result.note, *result.unwritten) if note)]

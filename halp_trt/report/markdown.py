@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -18,6 +17,7 @@ from halp_trt.report.bench_text import (
     said,
     sentence,
     throughput_text,
+    unknown_bounds,
     worst_first,
 )
 
@@ -60,7 +60,7 @@ def markdown(result: BenchResult) -> str:
     parts += [_OPEN, *blocks, _CLOSE] if blocks else []
     parts += _left_out(len(result.engines), len(rows), len(blocks))
     footer = [f"Took {result.seconds:.0f} s."] if result.seconds else []
-    footer += [escape(clean(result.note, _MOST_NOTE))] if result.note else []
+    footer += [escape(clean(note, _MOST_NOTE)) for note in (result.note, *result.unwritten) if note]
     return "".join([*parts, *(f"\n{line}\n" for line in footer)])
 
 
@@ -69,7 +69,7 @@ def _row(engine: EngineResult) -> str:
     cells = [
         escape(engine_name(engine)),
         f"**{escape(said(engine))}**" if worst else "no baseline",
-        _change(worst) if worst else "–",
+        _change(engine, worst) if worst else "–",
         limit_text(engine) if worst else "–",
         throughput_text(engine),
         str(engine.num_processes),
@@ -77,12 +77,13 @@ def _row(engine: EngineResult) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _change(one: Against) -> str:
-    """``+5.1 % (+4.2 to +6.0 %)``; without bounds where there are none."""
-    change = units.signed_percent(one.ratio - 1)
-    if not (one.low > 0 and math.isfinite(one.high)):
-        return change
-    return f"{change} ({units.signed_percent(one.low - 1).removesuffix(' %')} to {units.signed_percent(one.high - 1)})"
+def _change(engine: EngineResult, one: Against) -> str:
+    """``+5.1 % (+4.2 to +6.0 %)``, or that the bounds are not known."""
+    change, unknown = units.signed_percent(one.ratio - 1), unknown_bounds(engine, one.bounds)
+    if one.bounds is None or unknown:
+        return f"{change} ({unknown})"
+    low, high = (units.signed_percent(bound - 1) for bound in one.bounds)
+    return f"{change} ({low.removesuffix(' %')} to {high})"
 
 
 def _block(engine: EngineResult) -> str:

@@ -15,7 +15,7 @@ from halp_trt.store.files import write_json
 from halp_trt.store.history import HISTORY_KIND, read_history
 from halp_trt.store.lines import schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes, read_json
-from halp_trt.store.schema import schema_of, upgraded, version_in, wrong_schema
+from halp_trt.store.schema import damaged, schema_of, upgraded, version_in, wrong_schema
 from halp_trt.store.tables import TABLE_KIND, read_table, write_table
 from halp_trt.store.trtexec import read_trtexec
 
@@ -80,5 +80,5 @@ def load(path: str | Path) -> Any:
             try:
                 return decode(cls, upgraded(kind, version, value.get("value")))
             except ArtefactError as error:
-                raise ArtefactError(f"{path} is damaged: {error}; make it again") from error
-    raise ArtefactError(wrong_schema(path, schema, ", ".join([*SCHEMAS, *_OF_LINES])))
+                raise damaged(path, error, "make it again") from error
+    raise wrong_schema(path, schema, [*SCHEMAS, *_OF_LINES])

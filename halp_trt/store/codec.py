@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from halp_trt.errors import ArtefactError, HalpError, brief
+from halp_trt.errors import ArtefactError, HalpError, NewerFileError, brief
 from halp_trt.specs import Bounds
 from halp_trt.store.json_text import shown
 
@@ -58,14 +58,16 @@ def decode(cls: type[_Value], data: object) -> _Value:
     """The value of class ``cls`` that :func:`encode` turned into ``data``.
 
     Raises:
-        ArtefactError: ``data`` lacks a field, has an unknown one or one of another type or beyond its bounds, or the
-            value is invalid; the sentence begins with the path of the field.
+        NewerFileError: ``data`` has an unknown field.
+        ArtefactError: it lacks a field, has one of another type or beyond its bounds, or the value is invalid; the
+            sentence begins with the path of the field.
     """
     try:
         return typing.cast(_Value, _decoder(typing.cast(typing.Hashable, cls))(data))
     except _MisfitError as error:
         name = _named(cls)
-        raise ArtefactError(error.sentence(name if is_dataclass(cls) else "")) from error
+        kind = NewerFileError if error.is_newer else ArtefactError
+        raise kind(error.sentence(name if is_dataclass(cls) else "")) from error
 
 
 class _MisfitError(Exception):
@@ -73,12 +75,14 @@ class _MisfitError(Exception):
 
     Attributes:
         words: what is wrong, to stand behind the path.
+        is_newer: whether a newer halp-trt wrote it.
         steps: the path to it, the innermost step first.
     """
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, *, is_newer: bool = False) -> None:
         super().__init__(words)
         self.words = words
+        self.is_newer = is_newer
         self.steps: list[str] = []
 
     def sentence(self, root: str) -> str:
@@ -231,7 +235,7 @@ def _dataclass_decoder(cls: type) -> _Decoder:
     def read(data: Any) -> Any:
         _expect(data, dict, cls)
         if unknown := sorted(data.keys() - readers.keys()):
-            raise _MisfitError(f" has no field {shown(unknown[0])}; a newer halp-trt wrote it, upgrade")
+            raise _MisfitError(f" has no field {shown(unknown[0])}; a newer halp-trt wrote it, upgrade", is_newer=True)
         if missing := sorted(needed - data.keys()):
             raise _MisfitError(f" lacks its field {missing[0]!r}")
         values = {name: _at(f".{name}", readers[name], item) for name, item in data.items()}

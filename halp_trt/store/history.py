@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from halp_trt.errors import ArtefactError
 from halp_trt.gate import EngineResult, History
 from halp_trt.store.codec import decode, encode
 from halp_trt.store.lines import append_lines, line_of, read_lines, schema_in, without_torn_end
@@ -28,7 +27,7 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
     if path.is_file() and path.stat().st_size:
         found = schema_in(read_bytes(path, LINES_BYTES).partition(b"\n")[0])
         if found != schema_of(HISTORY_KIND):
-            raise ArtefactError(wrong_schema(path, found, HISTORY_KIND))
+            raise wrong_schema(path, found, [HISTORY_KIND])
     lines = b"".join(line_of(encode(one)) for one in results)
     append_lines(path, lines, start=line_of({"schema": schema_of(HISTORY_KIND)}))
 
@@ -36,12 +35,17 @@ def append_history(path: str | Path, results: Sequence[EngineResult]) -> None:
 def read_history(path: str | Path) -> History:
     """A whole history; a torn last line, as a killed gate may leave it, is dropped with a warning.
 
+    An empty file is a history that has not begun.
+
     Raises:
         ArtefactError: the file is missing, of another schema, or damaged before its last line.
     """
-    first, *lines = read_bytes(path, LINES_BYTES).split(b"\n")
+    data = read_bytes(path, LINES_BYTES)
+    if not data:
+        return History(results=())
+    first, *lines = data.split(b"\n")
     if schema_in(first) != schema_of(HISTORY_KIND):
-        raise ArtefactError(wrong_schema(path, schema_in(first), HISTORY_KIND))
+        raise wrong_schema(path, schema_in(first), [HISTORY_KIND])
     lines, is_torn = without_torn_end(lines)
     if is_torn:
         warnings.warn(f"{path}: dropped a torn last line", stacklevel=2)

@@ -13,6 +13,7 @@ from halp_trt.store.files import file_error
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.locks import wait_for
 from halp_trt.store.places import real_place
+from halp_trt.store.schema import damaged
 from halp_trt.store.temporary import write_durably
 
 __all__ = ["append_lines", "is_json", "line_of", "parse_line", "read_lines", "schema_in", "without_torn_end"]
@@ -102,7 +103,7 @@ def read_lines(
         try:
             values.append(convert(parse_json(line)))
         except ArtefactError as error:
-            raise ArtefactError(f"{path} is damaged in line {number}: {error}; {advice}") from error
+            raise damaged(path, error, advice, number) from error
     return tuple(values)
 
 

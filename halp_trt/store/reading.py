@@ -41,6 +41,10 @@ ENGINE_BYTES = 4 << 30
 """The largest engine that is read."""
 TENSORS_BYTES = 16 << 30
 """The largest file of weights that is read."""
+_POINTER = b"version https://git-lfs"
+"""The beginning of what Git LFS leaves in the place of a file that it has not brought yet."""
+_POINTER_BYTES = 1024
+"""Bytes that such a pointer has at most."""
 _PSEUDO_BYTES = 1 << 16
 """Bytes that are read of a file that says it has none, as the system's own do."""
 _KINDS = (
@@ -108,6 +112,8 @@ def read_json(path: str | Path) -> Any:
         ArtefactError: it is missing, too large, truncated or not JSON.
     """
     data = read_bytes(path, JSON_BYTES)
+    if not data.strip():
+        raise ArtefactError(f"{path} is empty; name another file or make it again")
     try:
         return parse_json(data)
     except ArtefactError as error:
@@ -135,13 +141,14 @@ def open_file(path: str | Path, most: int) -> IO[bytes]:
         most: the largest size that is read.
 
     Raises:
-        ArtefactError: it cannot be read, is no regular file, or is larger.
+        ArtefactError: it cannot be read, is no regular file or a pointer of Git LFS, or is larger.
     """
     try:
         _check(path, os.stat(path), most)
         file = open(path, "rb", opener=_open)  # noqa: SIM115 (the caller closes it)
         try:
             _check(path, os.fstat(file.fileno()), most)  # it may be another one by now
+            _refuse_pointer(path, file)
         except BaseException:
             file.close()
             raise
@@ -150,6 +157,15 @@ def open_file(path: str | Path, most: int) -> IO[bytes]:
     except ValueError as error:
         raise ArtefactError(f"cannot read {str(path)!r}: no path has such characters; check the path") from error
     return file
+
+
+def _refuse_pointer(path: str | Path, file: IO[bytes]) -> None:
+    """Refuses what Git LFS left in the place of a file: whoever reads it would find it damaged."""
+    if not len(_POINTER) < os.fstat(file.fileno()).st_size <= _POINTER_BYTES:
+        return
+    if file.read(len(_POINTER)) == _POINTER:
+        raise ArtefactError(f"{path} is a pointer of Git LFS, not the file itself; run: git lfs pull")
+    file.seek(0)
 
 
 def _open(path: str, flags: int) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from halp_trt.errors import ArtefactError, brief
+from halp_trt.errors import ArtefactError, NewerFileError, brief
 from halp_trt.store.json_text import shown
 
-__all__ = ["schema_of", "upgraded", "version_in", "wrong_schema"]
+__all__ = ["damaged", "schema_of", "upgraded", "version_in", "wrong_schema"]
 
 _NAMESPACE = "halp-trt"
+_SCHEMA = re.compile(rf"{_NAMESPACE}/([a-z-]+)/([1-9][0-9]{{0,5}})")
 
 
 def schema_of(kind: str) -> str:
@@ -42,15 +44,47 @@ def upgraded(kind: str, version: int, value: Any) -> Any:
     return value
 
 
-def wrong_schema(path: str | Path, schema: object, kinds: str) -> str:
-    """The sentence for a file that holds something else than one of some kinds, named with commas in between."""
+def wrong_schema(path: str | Path, schema: object, kinds: Sequence[str]) -> ArtefactError:
+    """The error for a file that holds something else than one of some kinds, or a newer version of one.
+
+    Args:
+        path: the file.
+        schema: the schema that it names; None or empty where it names none.
+        kinds: the kinds that could be read.
+    """
+    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    if match is not None and match[1] in kinds and int(match[2]) > _version(match[1]):
+        reads = f"this halp-trt reads {_versions(match[1])} of {match[1]}"
+        return NewerFileError(f"{path} has schema {_quoted(schema)}, and {reads}; a newer halp-trt wrote it, upgrade")
     found = f"has schema {_quoted(schema)}" if schema else "has no halp-trt schema"
-    asked = kinds.split(", ")
-    groups = []
-    for newest in sorted({_version(kind) for kind in asked}):
-        names = ", ".join(kind for kind in asked if _version(kind) == newest)
-        groups.append(f"version {'1' if newest == 1 else f'1 to {newest}'} of {names}")
-    return f"{path} {found}; expected {', or '.join(groups)}: name another file or make it again"
+    if len(kinds) == 1:
+        return ArtefactError(
+            f"{path} {found}; expected {_versions(kinds[0])} of {kinds[0]}: name another file or make it again"
+        )
+    if match is not None:
+        return ArtefactError(f"{path} {found}, a kind that this halp-trt does not know; upgrade, or name another file")
+    return ArtefactError(f"{path} {found}; expected a file that halp-trt or trtexec wrote: name another file")
+
+
+def damaged(path: str | Path, error: ArtefactError, advice: str, line: int | None = None) -> ArtefactError:
+    """The error for a file whose value is none; one that a newer halp-trt wrote is not called damaged.
+
+    Args:
+        path: the file.
+        error: what is wrong with the value.
+        advice: what to do about a damaged file.
+        line: the number of the line that the value stands in; None where it is the whole file.
+    """
+    where = f" in line {line}" if line is not None else ""
+    if isinstance(error, NewerFileError):
+        return NewerFileError(f"{path} cannot be read{where}: {error}")
+    return ArtefactError(f"{path} is damaged{where}: {error}; {advice}")
+
+
+def _versions(kind: str) -> str:
+    """``version 1``, or ``versions 1 to 2``."""
+    newest = _version(kind)
+    return "version 1" if newest == 1 else f"versions 1 to {newest}"
 
 
 def _quoted(schema: object) -> str:

@@ -61,5 +61,5 @@ def _record(line: Any) -> Mapping[str, Any]:
         decode(_Others, {"keys": {key: value for key, value in record.items() if key not in known}})
     except ArtefactError as error:
         words = str(error).replace(_StepRow.__name__, "the record").replace(_Others.__name__, "the record")
-        raise ArtefactError(words) from error
+        raise type(error)(words) from error
     return record

@@ -16,7 +16,7 @@ from halp_trt.store.files import create_bytes, write_bytes
 from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes
-from halp_trt.store.schema import schema_of, wrong_schema
+from halp_trt.store.schema import damaged, schema_of, wrong_schema
 
 __all__ = [
     "TABLE_KIND",
@@ -130,7 +130,7 @@ def read_table(path: str | Path) -> LatencyTable:
     if not lines and schema_in(torn) == schema_of(TABLE_KIND):
         raise ArtefactError(f"{path} is cut off in its first line, which holds the target; build the table again")
     if not lines or schema_in(lines[0]) != schema_of(TABLE_KIND):
-        raise ArtefactError(wrong_schema(path, schema_in(lines[0] if lines else torn), TABLE_KIND))
+        raise wrong_schema(path, schema_in(lines[0] if lines else torn), [TABLE_KIND])
     if torn:
         warnings.warn(f"{path}: dropped a torn last line; its probe is measured again on --resume", stacklevel=2)
     rows: dict[LayerSpec, Measurement] = {}
@@ -153,9 +153,7 @@ def read_table(path: str | Path) -> LatencyTable:
                 spec = decode(LayerSpec, row.get("spec"))
                 rows[spec] = decode(Measurement, row.get("measurement"))
         except ArtefactError as error:
-            raise ArtefactError(
-                f"{path} is damaged in line {index + 1}: {error}; remove the line or build it again"
-            ) from error
+            raise damaged(path, error, "remove the line or build it again", index + 1) from error
     if lines_left_out:
         warnings.warn(
             f"{path}: left out {len(lines_left_out)} surfaces that lack some of their rows, the first in line "

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,10 +19,12 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
+from halp_trt.cli.bench_verb import exit_code
 from halp_trt.cli.verbs import verbs
-from halp_trt.gate import Rule
+from halp_trt.gate import BenchResult, EngineResult, Rule
 from halp_trt.runtimes import RUNTIMES
 from halp_trt.store import load
+from tests.report.bench_values import GREEN, GREY, RED
 from tests.workflows.bench.fake_gpu import NAME, plan, register
 
 
@@ -33,8 +37,8 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     RUNTIMES.pop(NAME)
 
 
-def halp(*words: str) -> Result:
-    return CliRunner().invoke(verbs, list(words), catch_exceptions=False)
+def halp(*words: str, **more: Any) -> Result:
+    return CliRunner().invoke(verbs, list(words), catch_exceptions=False, **more)
 
 
 def a_network(path: str, channels: int = 8, *, is_open: bool = False) -> None:
@@ -70,8 +74,36 @@ def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.
     assert halp("show", "H.jsonl").exit_code == halp("show", "B.json").exit_code == 0
     loose = halp("bench", "net=new.plan", *on, "--baseline", "B.json", "--max-regression", "60%", "--update")
     assert (loose.exit_code, load("B.json").engines["net"].oldest) == (0, None)
+    words, long_ago = ("--baseline", "B.json", "--junit", "/dev/full", "--seconds", "500"), time.monotonic() - 1000
+    full = halp("bench", "net=new.plan", *on, *words, obj=long_ago)
+    assert (full.exit_code, full.stdout.startswith("net: cannot tell")) == (2, True), "the answer is told"
+    assert "the time was up after 1 process" in full.stdout, "it counts from the start of the program"
+    assert full.stderr.splitlines()[-1].startswith("error: cannot write /dev/full: No space left on device")
     short = halp("bench", "net=new.plan", *on, "--baseline", "B.json", "--accept", "wider", "--seconds", "120")
     assert (short.exit_code, load("B.json").engines["net"].newest.reason) == (0, "wider")
+
+
+def test_the_time_of_a_command_counts_from_its_process() -> None:
+    words = "import time; time.sleep(0.1); from halp_trt.__main__ import began; assert time.monotonic() - began() > 0.1"
+    subprocess.run([sys.executable, "-c", words], check=True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cannot_tell", "codes"),
+    [
+        (GREEN, "", (0, 2)),
+        (GREY, "", (3, 2)),
+        (GREY, "pass", (0, 2)),
+        (GREY, "fail", (1, 1)),
+        (RED, "", (1, 1)),
+        (replace(RED, accepted="x"), "", (0, 2)),
+    ],
+)
+def test_what_cannot_be_written_is_code_2_unless_the_answer_is_red(
+    engine: EngineResult, cannot_tell: str, codes: tuple[int, int]
+) -> None:
+    result = BenchResult(engines=(engine,))
+    assert (exit_code(result, cannot_tell), exit_code(replace(result, unwritten=("x",)), cannot_tell)) == codes
 
 
 @pytest.mark.parametrize(
@@ -87,6 +119,7 @@ def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.
         (["a.onnx", "--update"], "name it"),
         (["a.onnx", "--accept", "x"], "name it"),
         (["a.onnx", "--accept", "  ", "--baseline", "b"], "a reason in words"),
+        (["a.onnx", "--accept", "", "--baseline", "b"], "a reason in words"),
         (["a.onnx", "--allow", "everything"], "not one of"),
         (["a.onnx", "--builds", "3"], "--onnx"),
         (["a.onnx", "--save", "."], "is a folder"),
@@ -95,6 +128,14 @@ def test_answers_are_exit_codes_and_reports(tmp_path: Path, monkeypatch: pytest.
         (["a.onnx", "--shape", "x"], "write it like"),
         (["a.onnx", "--seconds", "inf"], "'inf' is no finite number"),
         (["a.onnx", "a.onnx"], "two engines are called 'a'"),
+        ([""], "an engine's path is empty"),
+        (["=a.onnx"], "'=a.onnx' has no name before its =; write NAME=PATH"),
+        (["net="], "'net=' has no path behind its =; write NAME=PATH"),
+        (["pointer.onnx"], "pointer.onnx is a pointer of Git LFS, not the file itself; run: git lfs pull"),
+        (["--onnx", "pointer.onnx"], "run: git lfs pull"),
+        (["a.onnx", "--baseline", "pointer.onnx"], "run: git lfs pull"),
+        (["a.onnx", "--history", "pointer.onnx"], "run: git lfs pull"),
+        (["a.onnx", "--save", "broken.json"], "a part of the path is a file"),
         (["table.txt"], "no installed runtime loads"),
         (["folder"], "is no run folder"),
         (["a.onnx", "--runtime", "synthetic"], "no clock"),
@@ -109,11 +150,14 @@ def test_bad_input_is_one_sentence(words: list[str], sentence: str) -> None:
     a_network("open.onnx", is_open=True)
     Path("broken.onnx").write_bytes(b"no model")
     Path("table.txt").write_text("no JSON")
+    Path("pointer.onnx").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n")
+    Path("broken-engines").touch()
     Path("folder").mkdir()
+    there = sorted(os.listdir())
     found = halp("bench", *words)
     assert (found.exit_code, found.stderr.count("error: ")) == (2, 1)
     assert sentence in found.stderr
-    assert sorted(os.listdir()) == ["a.onnx", "broken.onnx", "folder", "open.onnx", "table.txt"]
+    assert sorted(os.listdir()) == there
 
 
 def is_worker(pid: str) -> bool:
@@ -128,22 +172,52 @@ def workers_of(pid: int) -> list[str]:
     return list(filter(is_worker, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_no_file_and_no_process() -> None:
+def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """The real command line in a process of its own, and its first worker's."""
     a_network("a.onnx", channels=64)
+    folder.mkdir()
+
+    def by_default() -> None:  # what runs the tests may ignore them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
     gate = subprocess.Popen(
         [sys.executable, "-m", "halp_trt", "bench", "a.onnx", "--save", "B.json"],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs the tests may ignore it
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(folder)},
+        preexec_fn=by_default,
     )
     deadline = time.monotonic() + 60
     while not (found := workers_of(gate.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    gate.send_signal(signal.SIGINT)
-    _, words = gate.communicate(timeout=60)
-    assert (gate.returncode, "stopped by Ctrl-C" in words) == (2, True)
+        time.sleep(0.02)
     assert found
-    assert not is_worker(found[0])
+    return gate, found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_request_to_end_leaves_no_file_and_no_process(
+    number: int, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("t") / "tmp"
+    gate, worker = started(folder)
+    gate.send_signal(number)
+    _, words = gate.communicate(timeout=60)
+    assert (gate.returncode, words.splitlines()[-1]) == (
+        2, f"error: stopped by {name}; nothing was half-written, run the same command again"
+    )  # fmt: skip
+    assert not is_worker(worker)
     assert os.listdir() == ["a.onnx"]
+    assert not list(folder.glob("halp-trt-*"))
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_killed_gate(tmp_path_factory: pytest.TempPathFactory) -> None:
+    gate, worker = started(tmp_path_factory.mktemp("t") / "tmp")
+    gate.kill()
+    gate.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while is_worker(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_worker(worker)

@@ -12,14 +12,14 @@ from halp_trt.errors import UsageError
 from halp_trt.gate import REFUSED, WARNED, Difference, Setup, check_comparable, differences
 from halp_trt.specs import Target, TimingProtocol
 
-PROTOCOL = TimingProtocol(method="interleaved", num_threads=1)
+PROTOCOL = TimingProtocol(method="interleaved", num_threads=1, num_samples=50)
 TARGET = Target(
     device="Xavier", runtime="tensorrt", runtime_version="8.5.2.2", precision="fp16", batch_size=1, protocol=PROTOCOL,
     compute_capability="7.2", power_mode="nvpmodel 2 MODE_15W, locked at 1100 MHz",
 )  # fmt: skip
 SETUP = Setup(
     target=TARGET, shapes={"input": (1, 3, 224, 224)}, formats={"input": "fp16 linear"}, unit="GPU-1", host="nano",
-    driver="535.1", cuda="11.4", onnx_sha256="a" * 64, timing_cache_sha256="b" * 64,
+    driver="535.1", cuda="11.4", onnx_sha256="a" * 64, timing_cache_sha256="b" * 64, process_seconds=1.0,
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ CHANGES: dict[tuple[type, str], list[tuple[Setup, str, str, str]]] = {
     ],
     (TimingProtocol, "num_in_flight"): [(with_protocol(num_in_flight=2), "protocol", "1 in flight", "2 in flight")],
     (TimingProtocol, "uses_graph"): [(with_protocol(uses_graph=True), "protocol", "1 in flight", "CUDA graph")],
+    (TimingProtocol, "num_samples"): [(with_protocol(num_samples=200), "samples", "50", "200")],
+    (Setup, "process_seconds"): [(replace(SETUP, process_seconds=0.1), "time of a process", "1 s", "0.1 s")],
     (Setup, "shapes"): [
         (replace(SETUP, shapes={"input": (1, 3, 320, 320)}), "shapes", "input 1x3x224x224", "input 1x3x320x320")
     ],
@@ -79,7 +81,6 @@ CHANGES: dict[tuple[type, str], list[tuple[Setup, str, str, str]]] = {
 IGNORED = {
     (Setup, "target"): "its own fields are decided on",
     (Target, "protocol"): "its own fields are decided on",
-    (TimingProtocol, "num_samples"): "more samples are more exact, not slower",
     (TimingProtocol, "num_warmup"): "chosen by the time that a run takes",
     (TimingProtocol, "warmup_ms"): "chosen by the time that a run takes",
     (TimingProtocol, "num_executions"): "a sample's time is divided by them, and each engine chooses its own",
@@ -152,10 +153,13 @@ def test_all_that_forbids_a_comparison_is_named_at_once() -> None:
     assert "precision" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["unit", "host", "driver", "cuda", "onnx_sha256", "timing_cache_sha256", "formats"])
+@pytest.mark.parametrize(
+    "name",
+    ["unit", "host", "driver", "cuda", "onnx_sha256", "timing_cache_sha256", "formats", "process_seconds"],
+)
 def test_what_is_unknown_on_one_side_is_no_suspect(name: str) -> None:
     bare = replace(SETUP, onnx_sha256="", timing_cache_sha256="")
-    empty: object = {} if name == "formats" else ""
+    empty: object = {"formats": {}, "process_seconds": 0.0}.get(name, "")
     known, unknown = replace(bare, **{name: getattr(SETUP, name)}), replace(bare, **{name: empty})
     assert differences(known, unknown, WARNED)
     assert check_comparable(known, unknown) == check_comparable(unknown, known) == ()

@@ -24,7 +24,9 @@ from tests.report.values import TARGET, measurement
 SETUP = Setup(target=TARGET, shapes={"input": (2, 3, 32, 32)}, host="a1b2")
 
 
-def against(ratio: float, low: float, high: float, answer: str = WITHIN, **more: Any) -> Against:
+def against(
+    ratio: float, low: float | None = None, high: float | None = None, answer: str = WITHIN, **more: Any
+) -> Against:
     return Against(**{"baseline": "newest", "said": answer, **more}, answer=answer, ratio=ratio, low=low, high=high)
 
 
@@ -51,6 +53,10 @@ GREY = engine(
 )
 GREEN = engine("vgg", against(0.95, 0.94, 0.961, said="faster", is_paired=False, floor=0.01))
 NEW = engine("fresh")
+ALONE = engine(
+    "hasty", against(1.2, answer=CANNOT_TELL, least_shown_fraction=None), num_processes=1, low_us=None, high_us=None
+)
+"""An engine of which a single process says next to nothing."""
 BENCH = BenchResult(engines=(GREEN, RED, GREY, NEW), seconds=34.4, note="the baseline's file stays as it was")
 
 

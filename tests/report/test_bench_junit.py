@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halp_trt.errors import UsageError
-from halp_trt.gate import SLOWER, BenchResult
+from halp_trt.gate import SLOWER, BenchResult, EngineResult
 from halp_trt.report.junit import junit_xml
-from tests.report.bench_values import BENCH, GREEN, GREY, NEW, RED, against, engine
+from tests.report.bench_values import ALONE, BENCH, GREEN, GREY, NEW, RED, against, engine
 
 
 def suite_of(result: BenchResult, cannot_tell: str = "") -> ElementTree.Element:
@@ -98,11 +98,22 @@ def test_figures_are_properties() -> None:
     }
 
 
-def test_figures_that_are_no_numbers_are_left_out() -> None:
-    blind = engine("a", against(1.0, 0.0, math.inf), num_processes=1, low_us=-math.inf, high_us=math.inf)
-    names = {one.get("name") for one in suite_of(BenchResult(engines=(blind,))).iter("property")}
-    assert {"latency_us", "ratio"} <= names
-    assert not names & {"latency_us_low", "latency_us_high", "images_per_second_high", "ratio_high"}
+@pytest.mark.parametrize("blind", [
+    engine("a", against(1.0, 0.0, math.inf), num_processes=1, low_us=-math.inf, high_us=math.inf), ALONE
+])  # fmt: skip
+def test_figures_that_are_not_known_are_left_out(blind: EngineResult) -> None:
+    found = {one.get("name"): one.get("value") for one in suite_of(BenchResult(engines=(blind,))).iter("property")}
+    assert {"latency_us", "ratio"} <= found.keys()
+    assert not [name for name in found if str(name).endswith(("_low", "_high"))]
+    assert found["bounds"] == "not known from one process"
+
+
+def test_the_cause_of_a_comparison_with_the_record_and_what_was_not_written_are_told() -> None:
+    stored = engine("a", against(1.0, 0.99, 1.01, is_paired=False, why_stored="its copy is missing"))
+    suite = suite_of(BenchResult(engines=(stored,), unwritten=("H.jsonl is full",)))
+    found = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert (found["mode"], found["why_stored"]) == ("stored", "its copy is missing")
+    assert "H.jsonl is full" in (suite.findtext("system-out") or "")
 
 
 def test_time_is_shared_out_and_sums_up() -> None:

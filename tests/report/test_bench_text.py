@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from halp_trt.gate import CANNOT_TELL, SLOWER, WITHIN, Baselines, BenchResult, Kept
 from halp_trt.report import describe
 from halp_trt.report.bench_text import clean, details, headline, sentence, worst_first
-from tests.report.bench_values import BASELINES, BENCH, GREEN, GREY, NEW, NEWEST, RED, against, engine
+from halp_trt.store import encode
+from tests.report.bench_values import ALONE, BASELINES, BENCH, GREEN, GREY, NEW, NEWEST, RED, against, engine
 
 
 def lines_of(result: BenchResult, name: str) -> list[str]:
@@ -46,11 +49,57 @@ def test_the_way_of_comparing_and_what_it_can_show_are_said() -> None:
         BENCH, "resnet20-pruned"
     )
     stored = lines_of(BENCH, "vgg")
-    assert any(line.startswith("  compared with the baseline's record through the reference") for line in stored)
+    assert any(line.startswith("  compared with the baseline's record through the reference, since") for line in stored)
     assert "  bounds are 1 % wider on either side than its processes alone would make them" in stored
-    blind = engine("a", against(1.0, 0.0, math.inf, CANNOT_TELL, least_shown_fraction=math.inf))
-    assert "no slowdown would have been called slower: too few processes" in details(blind)
-    assert "bounds unknown" in sentence(blind)
+    assert "no slowdown would have been called slower: too few processes, or too different ones" in details(ALONE)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "words"),
+    [
+        (
+            {"why_stored": "its copy b.plan is missing; restore it"},
+            "compared with the baseline's record through the reference, since the baseline's engine did not run here: "
+            "its copy b.plan is missing; restore it",
+        ),
+        (
+            {"is_by_reference": False, "why_stored": "no copy of it was kept"},
+            "compared with the latency in the baseline's record as it is, since the baseline's engine did not run "
+            "here: no copy of it was kept",
+        ),
+        (
+            {"baseline": "oldest"},
+            "compared with the oldest baseline's record through the reference, since the oldest baseline's engine did "
+            "not run here",
+        ),
+    ],
+)
+def test_each_way_without_the_engine_is_said_with_its_cause(comparison: dict[str, Any], words: str) -> None:
+    paired, stored = against(1.01, 1.0, 1.02), against(1.0, 0.99, 1.01, is_paired=False, **comparison)
+    assert words in details(engine("a", stored))
+    told = details(engine("a", paired, stored))
+    assert words in told, "it is said of each baseline"
+    assert "took turns with the baseline's engine in every process" in told
+
+
+def test_bounds_that_are_not_known_are_no_numbers() -> None:
+    assert sentence(ALONE) == (
+        "cannot tell: 20.0 % slower than its baseline (bounds not known from one process), limit 3 %"
+    )
+    wide = engine("a", against(1.0, 1e-3, 1e3, CANNOT_TELL, least_shown_fraction=2e4), num_processes=2)
+    assert "as fast as its baseline (bounds not known from 2 processes)" in sentence(wide)
+    assert "no slowdown would have been called slower: too few processes, or too different ones" in details(wide)
+    for value in (ALONE, wide, engine("a", num_processes=2, low_us=1e-6, high_us=1e9)):
+        assert not re.search(r"\d{5}|inf|e\+|nan", describe(BenchResult(engines=(value,))))
+
+
+def test_bounds_of_earlier_files_that_say_nothing_are_none() -> None:
+    for low, high in ((0.0, 1.01e304), (0.0, math.inf), (math.nan, 1.0), (1.1, 1.0)):
+        assert against(1.0, low, high).bounds is None
+    assert against(1.0, 1.0, 1.0, least_shown_fraction=math.inf).least_shown_fraction is None
+    assert engine("a", num_processes=1).bounds_us is None
+    assert engine("a", num_processes=2, low_us=250.0, high_us=250.0).bounds_us == (250.0, 250.0)
+    assert encode(ALONE)["low_us"] is encode(ALONE)["against"][0]["high"] is None
 
 
 def test_reason_suspects_and_doubts_are_said() -> None:
@@ -89,7 +138,7 @@ def test_a_change_is_said_as_people_say_it(ratio: float, low: float, high: float
 def test_a_process_alone_has_no_bounds() -> None:
     for low_us, high_us in ((-math.inf, math.inf), (-20.0, 520.0), (0.0, math.inf), (250.0, 250.0)):
         alone = engine("a", num_processes=1, low_us=low_us, high_us=high_us)
-        assert sentence(alone) == "8,000 images/s, latency 250 µs, over 1 process"
+        assert sentence(alone) == "8,000 images/s, latency 250 µs, bounds not known from one process"
     assert sentence(engine("a", latency_us=0.0, low_us=0.0, high_us=0.0)).startswith("– images/s")
 
 

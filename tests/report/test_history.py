@@ -10,7 +10,15 @@ import pytest
 
 from halp_trt.gate import Against, History
 from halp_trt.report import describe
-from halp_trt.report.history import NO_BASELINE, engine_series, history_rows, limit_of, throughput_of
+from halp_trt.report.history import (
+    NO_BASELINE,
+    bounds_of,
+    engine_series,
+    history_rows,
+    limit_of,
+    ratios_of,
+    throughput_of,
+)
 from halp_trt.report.history_page import history_figure, history_parts
 from halp_trt.report.page import Evidence, render
 from tests.report.histories import history, result
@@ -34,11 +42,19 @@ def test_the_text_names_engines_numbers_answers_and_changes() -> None:
 
 def test_throughput_counts_pictures_and_bounds_that_tell_nothing_stay_so() -> None:
     one = result("a", DAY, 1000.0)
-    assert throughput_of(one) == pytest.approx((2000, 2000 / 1.005, 2000 / 0.995))
-    open_ended = replace(one, low_us=0.0, high_us=math.inf)
-    assert throughput_of(open_ended) == (2000, 0, math.inf)
-    assert "0.00 – ∞" in history_rows([open_ended])[1]
-    assert "<svg" in history_figure(engine_series(History(results=(open_ended, open_ended)))[0])
+    assert throughput_of(one) == pytest.approx(2000)
+    assert bounds_of(one) == pytest.approx((2000 / 1.005, 2000 / 0.995))
+    (against,) = one.against
+    alone = replace(one, num_processes=1, against=(replace(against, low=None, high=None),))
+    assert (bounds_of(alone), ratios_of(alone), bounds_of(replace(one, high_us=1e9))) == (None, None, None)
+    row = history_rows([alone])[1]
+    assert (row[4], row[7]) == ("not known from one process", "not known")
+    for results in ((alone, alone), (one, alone)):
+        value = History(results=results)
+        page = render(Evidence(title="t", value=value))
+        assert "2,000 images/s (bounds not known from one process)" in page
+        assert "latency (bounds not known from one process)" in page
+        assert not re.search("∞|nan|e\\+", "".join(history_figure(one) for one in engine_series(value)))
 
 
 @pytest.mark.parametrize("latency_us", [0.0, -1.0, math.inf, math.nan])
@@ -55,7 +71,7 @@ def test_the_limit_follows_from_the_ratio_and_the_highest_counts() -> None:
     assert limit_of(one) == pytest.approx(2000 / 1.03), "the baseline ran at 2000 images/s"
     older = Against(baseline="oldest", answer="slower", said="slower", ratio=1.1, low=1.09, high=1.11)
     both = replace(one, against=(*one.against, older))
-    assert limit_of(both) == pytest.approx(throughput_of(one)[0] * 1.1 / 1.03)
+    assert limit_of(both) == pytest.approx(throughput_of(one) * 1.1 / 1.03)
     assert limit_of(result("a", DAY, 1010.0, None)) is None
 
 

@@ -109,9 +109,19 @@ def find_model(text: str, num_builds: int, wish: Wish) -> Contender:
 
 
 def _named(text: str) -> tuple[str, Path]:
-    """The name, empty without one, and the path in ``NAME=PATH``."""
-    name, _, rest = text.partition("=")
-    return ("", Path(text)) if not rest or Path(text).exists() else (name, Path(rest))
+    """The name, empty without one, and the path in ``NAME=PATH``.
+
+    Raises:
+        UsageError: one of them is empty.
+    """
+    if not text.strip():
+        raise UsageError("an engine's path is empty; name a .plan, an .onnx or a run's folder")
+    name, mark, rest = text.partition("=")
+    if not mark or Path(text).exists():
+        return "", Path(text)
+    if not name.strip() or not rest.strip():
+        raise UsageError(f"{text!r} has no {'path behind' if name.strip() else 'name before'} its =; write NAME=PATH")
+    return name, Path(rest)
 
 
 def _find(text: str, wish: Wish) -> Contender:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from halp_trt.errors import ArtefactError
 from halp_trt.gate import Baseline, BenchResult, Rule, check_comparable, decide
 from halp_trt.runtimes import get_runtime, traits_of
 from halp_trt.store import sha256_file
@@ -32,17 +33,21 @@ class Terms:
 
     Attributes:
         rule: its limits.
-        seconds: time for the whole of it, though one process of every engine is run in any case, and two without a
-            baseline; None for as long as it takes.
+        seconds: time for the whole of it, though models are built and one process of every engine is run in any case,
+            and two where it may become a baseline; None for as long as it takes.
+        started: the moment from which the time counts, of ``time.monotonic``; None for that of the call.
         process_seconds: time for timing in each process.
         allowed: facts that may differ from the baseline's: names of ``halp_trt.gate.REFUSED``.
+        keeps: whether the engines may become baselines.
         progress: called with processes run, processes until the next look, and what is known.
     """
 
     rule: Rule = field(default_factory=Rule)
     seconds: float | None = None
+    started: float | None = None
     process_seconds: float = _PROCESS_SECONDS
     allowed: Collection[str] = ()
+    keeps: bool = False
     progress: Callable[[int, int, str], None] = _silent
 
 
@@ -62,8 +67,9 @@ class Outcome:
 class _Clock:
     """The time of the gate: how much is left, and whether another process fits in."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds, self._started, self._longest = seconds, time.monotonic(), 0.0
+    def __init__(self, terms: Terms) -> None:
+        self._seconds, self._longest = terms.seconds, 0.0
+        self._started = time.monotonic() if terms.started is None else terms.started
 
     @property
     def spent(self) -> float:
@@ -91,7 +97,11 @@ class _Clock:
 
 
 def bench(
-    contenders: Sequence[Contender], terms: Terms, folder: Path, baselines: BaselineFile | None = None
+    contenders: Sequence[Contender],
+    terms: Terms,
+    folder: Path,
+    baselines: BaselineFile | None = None,
+    kept_in: BaselineFile | None = None,
 ) -> Outcome:
     """Judges engines against their baselines, or times them where there are none.
 
@@ -100,16 +110,21 @@ def bench(
         terms: limits and time.
         folder: a folder for what is built, which must live as long as the outcome's records.
         baselines: the baselines to compare with; None to time the engines alone.
+        kept_in: the file that the engines will be added to, whose references they take turns with; None for none.
 
     Raises:
-        UsageError: a baseline is missing or cannot be compared.
+        UsageError: a baseline is missing or cannot be compared, or an engine cannot be added to ``kept_in``.
         HalpError: an engine does not load or cannot be timed.
     """
-    clock = _Clock(terms.seconds)
-    trials = [_opened(one, baselines, terms, clock, folder) for one in contenders]
+    clock = _Clock(terms)
+    trials = []
+    for one in contenders:
+        trials.append(_opened(one, baselines, kept_in, terms, clock, folder))
+        if kept_in is not None:
+            kept_in.check_free(one.name, [build.sha256 for build in trials[-1].builds], trials[-1].setup.target)
     _run_looks(trials, terms, clock)
     result = BenchResult(engines=tuple(one.result(terms.rule) for one in trials), seconds=round(clock.spent, 1))
-    return Outcome(result=result, records={one.name: _record_of(one) for one in trials})
+    return Outcome(result=result, records={one.name: _record_of(one, terms.rule) for one in trials})
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------
@@ -129,7 +144,14 @@ def _job(contender: Contender, engines: Mapping[str, Path], seconds: float = 0.0
     )
 
 
-def _opened(named: Contender, file: BaselineFile | None, terms: Terms, clock: _Clock, folder: Path) -> Trial:
+def _opened(
+    named: Contender,
+    file: BaselineFile | None,
+    kept_in: BaselineFile | None,
+    terms: Terms,
+    clock: _Clock,
+    folder: Path,
+) -> Trial:
     """An engine that loads, with those of its baselines that load; nothing is timed yet.
 
     Raises:
@@ -137,7 +159,10 @@ def _opened(named: Contender, file: BaselineFile | None, terms: Terms, clock: _C
         HalpError: it does not load.
     """
     kept = file.of(named.name) if file else {}
-    copies = _copies(file, kept) if file else {}
+    copies, missing = _copies(file, kept) if file else ({}, {})
+    if file is None and kept_in is not None and named.name in kept_in.baselines.engines:
+        found_there, _ = _copies(kept_in, kept_in.of(named.name))
+        copies = {name: path for name, path in found_there.items() if name == REFERENCE}
     builds = _built(named, folder, clock) if named.num_builds else (named,)
     contender = builds[0]
     found = clock.run(_job(contender, {ENGINE: contender.path, **copies}))
@@ -147,6 +172,7 @@ def _opened(named: Contender, file: BaselineFile | None, terms: Terms, clock: _C
         formats=contender.formats,
         onnx_sha256=contender.onnx_sha256,
         timing_cache_sha256=contender.timing_cache_sha256,
+        process_seconds=terms.process_seconds,
     )
     suspects = {name: check_comparable(one.setup, setup, terms.allowed) for name, one in kept.items()}
     loaded = {name: path for name, path in copies.items() if name not in found.not_loaded}
@@ -156,6 +182,7 @@ def _opened(named: Contender, file: BaselineFile | None, terms: Terms, clock: _C
         setup=setup,
         baselines=kept,
         paired=loaded,
+        missing={**missing, **found.not_loaded},
         reference=reference,
         reference_sha256=sha256_file(reference),
         suspects=suspects,
@@ -172,12 +199,18 @@ def _built(model: Contender, folder: Path, clock: _Clock) -> tuple[Contender, ..
     return tuple(builds)
 
 
-def _copies(file: BaselineFile, kept: Mapping[str, Baseline]) -> dict[str, Path]:
-    """The copies of the baselines' engines and of the newest one's reference, as far as they are there."""
-    paths = {name: file.copy_of(one.file, one.sha256) for name, one in kept.items()}
-    newest = kept["newest"]
-    paths[REFERENCE] = file.copy_of(newest.reference_file, newest.reference_sha256)
-    return {name: path for name, path in paths.items() if path is not None}
+def _copies(file: BaselineFile, kept: Mapping[str, Baseline]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The copies of the baselines' engines and of the newest one's reference, and why others cannot be used."""
+    named = {name: (one.file, one.sha256) for name, one in kept.items()}
+    named[REFERENCE] = (kept["newest"].reference_file, kept["newest"].reference_sha256)
+    paths: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for name, (copy, sha256) in named.items():
+        try:
+            paths[name] = file.copy_of(copy, sha256)
+        except ArtefactError as error:
+            missing[name] = str(error)
+    return paths, missing
 
 
 def _make_reference(contender: Contender, folder: Path, clock: _Clock) -> Path:
@@ -194,7 +227,7 @@ def _make_reference(contender: Contender, folder: Path, clock: _Clock) -> Path:
 def _run_looks(trials: Sequence[Trial], terms: Terms, clock: _Clock) -> None:
     """Runs processes until every engine has its answer, the last look is over or the time is up.
 
-    One process of every engine is run in any case, two where there is no baseline.
+    One process of every engine is run in any case, two where it may become a baseline.
     """
     rule = terms.rule
     for index in range(len(rule.looks)):
@@ -236,7 +269,8 @@ def _run_once(trial: Trial, trials: Sequence[Trial], index: int, terms: Terms, c
         engines[REFERENCE] = trial.reference
     if trial.is_turned:  # where an engine lies in memory depends on what was loaded before it
         engines = dict(reversed(engines.items()))
-    found = clock.run(_job(build, engines, terms.process_seconds), is_needed=len(trial.processes) < _needed(trial))
+    num_needed = 2 if terms.keeps or not trial.baselines else 1
+    found = clock.run(_job(build, engines, terms.process_seconds), is_needed=len(trial.processes) < num_needed)
     assert found.timing is not None, "a job with time for timing has a timing"
     trial.add(found.timing)
     done = sum(len(one.processes) for one in trials)
@@ -246,11 +280,6 @@ def _run_once(trial: Trial, trials: Sequence[Trial], index: int, terms: Terms, c
         if not _is_done(one, terms.rule)
     )
     terms.progress(done, done + to_come, trial.present(terms.rule))
-
-
-def _needed(trial: Trial) -> int:
-    """Processes of an engine that are run whatever the time: two where it may become a baseline."""
-    return 1 if trial.baselines else 2
 
 
 def _look(trials: Sequence[Trial], rule: Rule, *, is_last: bool) -> None:
@@ -263,6 +292,12 @@ def _look(trials: Sequence[Trial], rule: Rule, *, is_last: bool) -> None:
         trial.settle(own, is_last=is_last)
 
 
-def _record_of(trial: Trial) -> Record:
+def _record_of(trial: Trial, rule: Rule) -> Record:
     contender, processes = trial.middle_build()
-    return Record(contender=contender, setup=trial.setup, processes=processes, reference=trial.reference)
+    return Record(
+        contender=contender,
+        setup=trial.setup,
+        processes=processes,
+        reference=trial.reference,
+        known_fraction=trial.known_fraction(rule),
+    )

@@ -21,9 +21,13 @@ _LONGEST_SECONDS = 1800.0
 """The longest time that one process may take: a build of a large network takes minutes."""
 
 
-_WORKER = "import sys; sys.path[0] or sys.path.pop(0); from halp_trt.workflows.bench.worker import work; work()"
-"""The program of a fresh process. Python puts the working folder first, where engines of others may lie beside files
-that are called like packages."""
+_WORKER = (
+    "import sys; sys.path[0] or sys.path.pop(0); "
+    "from halp_trt.interrupts import end_with_parent; end_with_parent(int(sys.argv[2])); "
+    "from halp_trt.workflows.bench.worker import work; work()"
+)
+"""The program of a fresh process, which no killed gate leaves behind. Python puts the working folder first, where
+engines of others may lie beside files that are called like packages."""
 
 
 class TimeIsUpError(HalpError):
@@ -51,7 +55,7 @@ def run_process(job: Job, seconds: float | None = None) -> Findings:
             try:
                 with interrupts_held_back():
                     child = subprocess.Popen(
-                        [sys.executable, "-c", _WORKER, str(path)],
+                        [sys.executable, "-c", _WORKER, str(path), str(os.getpid())],
                         stdin=subprocess.DEVNULL,
                         stdout=errors,
                         stderr=errors,
@@ -68,7 +72,8 @@ def run_process(job: Job, seconds: float | None = None) -> Findings:
                 ) from error
             finally:
                 if child is not None:
-                    _end(child)
+                    with interrupts_held_back():
+                        _end(child)
         return _findings(path, code)
 
 

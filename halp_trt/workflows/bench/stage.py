@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from halp_trt.errors import UsageError
-from halp_trt.gate import FASTER, REFUSED, SAME, BenchResult, EngineResult
+from halp_trt.errors import HalpError, UsageError
+from halp_trt.gate import REFUSED, BenchResult
+from halp_trt.interrupts import interrupts_held_back
 from halp_trt.store import append_history, check_writable, hold, read_history
-from halp_trt.workflows.bench.baseline import BaselineFile, Record
-from halp_trt.workflows.bench.engines import Wish, find_engines, find_model
-from halp_trt.workflows.bench.gate import Outcome, Terms, bench
+from halp_trt.workflows.bench.baseline import BaselineFile
+from halp_trt.workflows.bench.engines import Contender, Wish, find_engines, find_model
+from halp_trt.workflows.bench.gate import Terms, bench
+from halp_trt.workflows.bench.keep import kept
 
 __all__ = ["BenchRequest", "run_bench"]
-
-_FEWEST_PROCESSES = 2
-"""Processes of a baseline, at least: one says nothing of their scatter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +85,8 @@ class BenchRequest:
 def run_bench(request: BenchRequest, terms: Terms) -> BenchResult:
     """Judges engines, keeps baselines where that was asked for, and adds the results to the history.
 
+    What cannot be written once the engines are timed is told in the result, beside the answers.
+
     Raises:
         UsageError: the wishes make no sense, or engine and baseline cannot be compared.
         ArtefactError: a file is missing, damaged or cannot be written.
@@ -103,70 +104,35 @@ def _run(request: BenchRequest, terms: Terms) -> BenchResult:
     contenders = list(find_engines(request.engines, request.wish))
     if request.model:
         contenders.append(find_model(request.model, request.num_builds, request.wish))
-    for path in (*request.changed, *request.outputs):
-        check_writable(path, *(one.path for one in contenders))
+    _check_files(request, contenders, file, target)
+    terms = replace(terms, keeps=bool(request.save or request.updates or request.accept))
     with tempfile.TemporaryDirectory(prefix="halp-trt-") as folder:
-        outcome = bench(contenders, terms, Path(folder), file)
-        notes: list[str] = []
-        accepted: set[str] = set()
-        if target is not None:
-            target.saved(_undisturbed(outcome))
-            notes.append(f"saved to {target.path}")
-        if file is not None and (request.updates or request.accept):
-            note, accepted = _update(file, outcome, request)
-            notes.append(note)
-    engines = tuple(
-        replace(one, accepted=request.accept) if one.name in accepted and request.accept else one
-        for one in outcome.result.engines
-    )
-    result = replace(outcome.result, engines=engines, note="; ".join(notes))
+        outcome = bench(contenders, terms, Path(folder), file, target)
+        with interrupts_held_back():  # a baseline and the copies beside it belong together
+            result = kept(outcome, target, file, updates=request.updates, accept=request.accept)
     if request.history is not None:
-        append_history(request.history, result.engines)
+        try:
+            append_history(request.history, result.engines)
+        except HalpError as error:
+            result = replace(result, unwritten=(*result.unwritten, str(error)))
     return result
 
 
-def _undisturbed(outcome: Outcome) -> dict[str, Record]:
-    """The records that may become baselines.
+def _check_files(
+    request: BenchRequest, contenders: Sequence[Contender], file: BaselineFile | None, target: BaselineFile | None
+) -> None:
+    """Refuses, before anything is timed, files that are in the way of what will be written.
 
     Raises:
-        UsageError: other processes used the device while one was taken, or one has too few processes.
+        ArtefactError: a file would replace an engine or a copy of one, or copies cannot be written.
+        UsageError: the file of baselines has another engine of a name.
     """
-    for name, record in outcome.records.items():
-        if len(record.processes) < _FEWEST_PROCESSES:
-            raise UsageError(
-                f"the time was up after a single process of {name}, which makes no baseline; give --seconds more"
-            )
-        users = next((one.other_users for one in record.processes if one.other_users), "")
-        if users:
-            raise UsageError(
-                f"{name} was timed while others used the device ({users}), which makes no baseline; wait for them "
-                "to end"
-            )
-    return dict(outcome.records)
-
-
-def _update(file: BaselineFile, outcome: Outcome, request: BenchRequest) -> tuple[str, set[str]]:
-    """Makes engines the newest baselines: all if a reason was given, otherwise those that are the same or faster.
-
-    The reason stays with those alone that need one; the others keep their oldest baseline.
-
-    Returns:
-        What became of the file, in words, and the names of the engines that the reason is for.
-    """
-    results = {one.name: one for one in outcome.result.engines}
-    names = {name for name, one in results.items() if request.accept or _may_follow(one)}
-    excused = {name for name in names if not _may_follow(results[name])}
-    records = {name: replace(outcome.records[name], reason=request.accept if name in excused else "") for name in names}
-    if request.accept:
-        _undisturbed(outcome)
-    if records:
-        file.updated(records)
-    left = sorted(results.keys() - names)
-    kept = f"{', '.join(left)} kept its baseline: it is not the same or faster" if left else ""
-    updated = f"{', '.join(sorted(names))} became the newest baseline in {file.path}" if names else ""
-    return "; ".join(part for part in (updated, kept) if part), excused
-
-
-def _may_follow(result: EngineResult) -> bool:
-    """True if an engine is the same as every baseline of its name, or faster."""
-    return all(one.said in (FASTER, SAME) for one in result.against)
+    copies = [copy for one in (file, target) if one is not None for copy in one.copies]
+    for path in (*request.changed, *request.outputs):
+        check_writable(path, *(one.path for one in contenders), *copies)
+    if target is not None:
+        target.check_room(contenders)
+        for one in contenders:
+            target.check_free(one.name, [one.sha256] if one.sha256 else [])
+    if file is not None and (request.updates or request.accept):
+        file.check_room(contenders)

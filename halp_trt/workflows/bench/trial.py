@@ -29,10 +29,10 @@ from halp_trt.gate import (
 from halp_trt.workflows.bench.engines import Contender
 from halp_trt.workflows.bench.worker import REFERENCE
 
-__all__ = ["Trial", "percent_of"]
+__all__ = ["PRECISE", "Trial", "percent_of"]
 
-_PRECISE = math.log1p(0.01)
-"""The half-width of the bounds at which a baseline is precise enough to be saved."""
+PRECISE = 0.01
+"""The half-width of the bounds, as a fraction, at which a baseline needs no further process."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,6 +44,7 @@ class Trial:
         setup: the circumstances.
         baselines: the baselines by name: ``newest``, ``oldest``; empty to time the engine alone.
         paired: paths of those baselines' engines that are here and load.
+        missing: the reasons, in words, why others are not here or do not load, and why the newest one's ``reference``.
         reference: path of the reference.
         reference_sha256: its digest.
         suspects: for each baseline the differences between its circumstances and the present ones.
@@ -57,6 +58,7 @@ class Trial:
     setup: Setup
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     paired: Mapping[str, Path] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     reference: Path | None = None
     reference_sha256: str = ""
     suspects: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
@@ -104,10 +106,15 @@ class Trial:
             if name not in self.settled and (is_last or decision.answer != CANNOT_TELL):
                 self.settled[name] = decision
 
-    def is_precise(self, rule: Rule) -> bool:
-        """True if the engine alone, over the reference, is known to 1 %."""
+    def known_fraction(self, rule: Rule) -> float | None:
+        """Half the width of the bounds of the engine alone, over the reference, as a fraction; None without bounds."""
         bounds = Evidence(log_ratios=self._by_build(self._log_speeds())).interval(rule.error_of_look)
-        return bounds.high - bounds.low <= 2 * _PRECISE
+        return None if bounds.ends is None else math.expm1((bounds.high - bounds.low) / 2)
+
+    def is_precise(self, rule: Rule) -> bool:
+        """True if the engine alone, over the reference, is known well enough for a baseline."""
+        known = self.known_fraction(rule)
+        return known is not None and known <= PRECISE
 
     def middle_build(self) -> tuple[Contender, tuple[ProcessTiming, ...]]:
         """The build of median speed, and its processes."""
@@ -122,7 +129,7 @@ class Trial:
         if not self.baselines:
             return f"{self.name}: {np.median([one.engine.latency_us for one in self.processes]):,.0f} us"
         bounds = self._against(next(iter(self.baselines))).interval(rule.error_of_look)
-        if math.isinf(bounds.low):
+        if bounds.ends is None:
             return f"{self.name}: {percent_of(bounds.middle)}"
         return f"{self.name}: {percent_of(bounds.middle)} ({percent_of(bounds.low)} to {percent_of(bounds.high)})"
 
@@ -130,17 +137,16 @@ class Trial:
         """The result so far."""
         contender, _ = self.middle_build()
         bounds = Evidence(log_ratios=[log_latency(one) for one in self.processes]).interval(0.025)
-        middle_us = math.exp(bounds.middle)
-        is_known = math.isfinite(bounds.low)
+        low_us, high_us = bounds.ends or (None, None)
         return EngineResult(
             name=self.name,
             sha256=contender.sha256,
             started=self.processes[0].started,
             setup=self.setup,
             num_processes=len(self.processes),
-            latency_us=middle_us,
-            low_us=math.exp(bounds.low) if is_known else middle_us,
-            high_us=math.exp(bounds.high) if is_known else middle_us,
+            latency_us=math.exp(bounds.middle),
+            low_us=low_us,
+            high_us=high_us,
             limit_fraction=rule.limit_fraction,
             against=tuple(self._result_against(name, rule) for name in self.baselines),
             reason=self._why(rule),
@@ -155,7 +161,19 @@ class Trial:
     def _reference_in(self, baseline: Baseline) -> str | None:
         """The name under which both sides were compared with the same reference; None if they were not."""
         is_same = bool(self.reference_sha256) and baseline.reference_sha256 == self.reference_sha256
-        return REFERENCE if is_same and all(REFERENCE in one.log_ratios for one in self.processes) else None
+        is_timed = is_same and bool(stored_logs(baseline.series, REFERENCE))
+        return REFERENCE if is_timed and all(REFERENCE in one.log_ratios for one in self.processes) else None
+
+    def _why_stored(self, name: str) -> str:
+        """The reason why a baseline's engine did not take turns, and why no reference did; empty if it did."""
+        if name in self.paired:
+            return ""
+        baseline = self.baselines[name]
+        words = [self.missing.get(name, "")]
+        if self._reference_in(baseline) is None:
+            why = self.missing.get(REFERENCE, "") if baseline.reference_sha256 else "the record has none"
+            words.append(f"no reference took turns with both ({why or 'that of the record is another one'})")
+        return "; ".join(filter(None, words))
 
     def _against(self, name: str) -> Evidence:
         controls = [one.control for one in self.processes]
@@ -179,6 +197,8 @@ class Trial:
         answer = decision.answer if decision and not self.disturbance else CANNOT_TELL
         baseline = self.baselines[name]
         suspects = [str(one) for one in self.suspects.get(name, ())]
+        low, high = bounds.ends or (None, None)
+        least = evidence.least_shown(rule)
         if name not in self.paired:
             suspects.append(f"bounds are wider: {floor_of(baseline.series, self._reference_in(baseline))[1]}")
         return Against(
@@ -186,11 +206,13 @@ class Trial:
             answer=answer,
             said=said(replace(decision, answer=answer), rule) if decision else CANNOT_TELL,
             ratio=math.exp(bounds.middle),
-            low=math.exp(bounds.low),
-            high=math.exp(min(bounds.high, 700.0)),
+            low=low,
+            high=high,
             is_paired=name in self.paired,
+            is_by_reference=name in self.paired or self._reference_in(baseline) is not None,
+            why_stored=self._why_stored(name),
             floor=evidence.floor,
-            least_shown_fraction=evidence.least_shown(rule),
+            least_shown_fraction=least if math.isfinite(least) else None,
             suspects=tuple(suspects),
         )
 
@@ -204,7 +226,10 @@ class Trial:
             return f"the time was up after {count}; give --seconds more"
         if not all(one.is_steady for one in open_ones):
             return "the machine does not give one engine the same latency twice; leave it alone, or lock its clocks"
-        return f"{len(self.processes)} processes leave the limit between the bounds"
+        return (
+            f"{len(self.processes)} processes leave the limit between the bounds; take a quieter machine, lock its "
+            "clocks, or set another limit"
+        )
 
     # ---- processes
 

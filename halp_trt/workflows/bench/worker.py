@@ -1,7 +1,8 @@
 """The work of a fresh process: load engines, let them take turns, write down what was found, and end.
 
-It is started by :func:`work`, with the path of a job as its one argument. A process is the unit of the gate: the layout
-of memory, the state of caches and the moment differ from one to the next, and are the same for all engines inside.
+It is started by :func:`work`, with the path of a job as its first argument. A process is the unit of the gate: the
+layout of memory, the state of caches and the moment differ from one to the next, and are the same for all engines
+inside.
 """
 
 from __future__ import annotations
@@ -237,6 +238,6 @@ def main(path: Path) -> None:
 
 
 def work() -> None:
-    """The whole of a fresh process: does the job that its one argument names."""
+    """The whole of a fresh process: does the job that its first argument names."""
     with suppress(KeyboardInterrupt):
         main(Path(sys.argv[1]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +61,13 @@ def judged(folder: Path, name: str, terms: Terms = TERMS, **wishes: Any) -> Benc
     return run_bench(request, terms)
 
 
+def change_newest(path: Path, **fields: str) -> None:
+    """Changes fields of the newest baseline in a file."""
+    data = json.loads(path.read_text())
+    data["value"]["engines"]["net"]["newest"].update(fields)
+    path.write_text(json.dumps(data))
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "said", "ratio"),
     [("same", WITHIN, "same", 1.0), ("slower", SLOWER, "slower", 1.05), ("quicker", WITHIN, "faster", 0.95)],
@@ -94,6 +103,10 @@ def test_updates_follow_the_same_and_faster_alone(folder: Path) -> None:
     before = (folder / "B.json").read_bytes()
     assert "kept its baseline" in judged(folder, "slower", updates=True).note
     assert (folder / "B.json").read_bytes() == before
+    again = judged(folder, "same", updates=True)
+    newest = load(folder / "B.json").engines["net"].newest
+    assert (len(newest.series), load(folder / "B.json").engines["net"].oldest) == (2, None), "it is the newest already"
+    assert "is the newest in" in again.note
     judged(folder, "quicker", updates=True)
     kept = load(folder / "B.json").engines["net"]
     assert kept.oldest is not None
@@ -130,12 +143,26 @@ def test_slow_steps_do_not_pass_one_by_one(folder: Path) -> None:
 
 
 def test_without_the_engine_its_record_is_compared_through_the_reference(folder: Path) -> None:
-    (folder / load(folder / "B.json").engines["net"].newest.file).unlink()
-    against = judged(folder, "slower").engines[0].against[0]
-    assert (against.is_paired, against.floor, against.answer) == (False, 0.01, SLOWER)
+    copy = folder / load(folder / "B.json").engines["net"].newest.file
+    copy.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n")
+    result = judged(folder, "slower")
+    against = result.engines[0].against[0]
+    assert (against.is_paired, against.is_by_reference) == (False, True)
+    assert (against.floor, against.answer) == (0.01, SLOWER)
+    assert against.why_stored == f"{copy} is a pointer of Git LFS, not the file itself; run: git lfs pull"
+    assert "through the reference, since the baseline's engine did not run here: " in describe(result)
     assert against.ratio == pytest.approx(1.05, rel=1e-9)
     assert any("timed once only" in suspect for suspect in against.suspects)
     assert judged(folder, "same").answer == WITHIN
+
+
+def test_without_a_common_reference_that_is_said_too(folder: Path) -> None:
+    shutil.rmtree(folder / "B-engines")
+    change_newest(folder / "B.json", reference_sha256="ab" * 32)
+    against = judged(folder, "same").engines[0].against[0]
+    assert (against.is_paired, against.is_by_reference, against.floor) == (False, False, 0.03)
+    assert re.search(r"B-engines/\w+\.plan is missing; .*; no reference took turns with both \(its copy .* is missing",
+                     against.why_stored)  # fmt: skip
 
 
 def test_a_plan_that_no_longer_loads_is_compared_by_its_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +170,7 @@ def test_a_plan_that_no_longer_loads_is_compared_by_its_record(folder: Path, mon
     monkeypatch.setenv("FAKE_REFUSES", "same")  # the name inside the old plan
     against = judged(folder, "new").engines[0].against[0]
     assert (against.is_paired, against.answer) == (False, WITHIN)
+    assert against.why_stored == "the plan is for another TensorRT; build it again"
 
 
 @pytest.mark.parametrize(
@@ -178,8 +206,10 @@ def test_others_on_the_device_are_cannot_tell(folder: Path, monkeypatch: pytest.
     assert (result.answer, engine.num_processes) == (CANNOT_TELL, 1)
     assert "4711" in engine.reason
     assert (engine.setup.unit, engine.setup.driver, engine.setup.cuda) == ("GPU-1", "550.1", "12.4")
-    with pytest.raises(UsageError, match="makes no baseline"):
-        judged(folder, "slower", accept="whatever")
+    kept = judged(folder, "slower", accept="whatever")
+    assert (kept.answer, kept.engines[0].accepted) == (CANNOT_TELL, "")
+    (words,) = kept.unwritten
+    assert re.search(r"B\.json stays as it was: net was timed while others used .* makes no baseline", words)
 
 
 def test_results_gather_in_a_history(folder: Path) -> None:
@@ -216,25 +246,48 @@ def test_several_engines_have_one_answer_each(folder: Path) -> None:
 
 
 def test_time_that_is_up_is_cannot_tell(folder: Path) -> None:
-    result = judged(folder, "slower", replace(TERMS, seconds=0.01))
+    late = replace(TERMS, seconds=60.0, started=time.monotonic() - 100)
+    result = judged(folder, "slower", late)
     (engine,) = result.engines
     assert (result.answer, engine.num_processes) == (CANNOT_TELL, 1)
     assert "the time was up after 1 process" in engine.reason
     assert describe(result).startswith("net: cannot tell")
+    assert engine.against[0].bounds is engine.bounds_us is None
+    kept = judged(folder, "slower", late, accept="no time").engines[0]
+    assert (kept.num_processes, kept.accepted) == (2, "no time"), "a baseline takes two processes"
 
 
 def test_saving_again_adds_a_series_and_never_another_engine(folder: Path) -> None:
     request = BenchRequest(engines=[f"net={folder / 'same.plan'}"], wish=Wish(runtime=NAME), save=folder / "B.json")
-    run_bench(request, TERMS)
+    assert "B.json: net is known to 0.0 % after 2 processes" in run_bench(request, TERMS).note
     assert len(load(folder / "B.json").engines["net"].newest.series) == 2
-    with pytest.raises(UsageError, match="another engine or target"):
-        run_bench(replace(request, engines=[f"net={folder / 'slower.plan'}"]), TERMS)
+
+
+def test_what_cannot_be_saved_is_refused_before_the_timing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "broken.plan").write_bytes(b"loads nowhere")
+    broken = BenchRequest(engines=[f"net={folder / 'broken.plan'}"], wish=Wish(runtime=NAME), save=folder / "B.json")
+    with pytest.raises(UsageError, match="has a baseline of another engine called 'net'"):
+        run_bench(broken, TERMS)
+    copy = folder / load(folder / "B.json").engines["net"].newest.file
+    with pytest.raises(ArtefactError, match="is read here, and would be lost"):
+        run_bench(replace(broken, save=None, baseline=folder / "B.json", outputs=[copy]), TERMS)
+    (folder / "C-engines").touch()
+    with pytest.raises(ArtefactError, match="a part of the path is a file"):
+        run_bench(replace(broken, save=folder / "C.json"), TERMS)
+    monkeypatch.setenv("FAKE_MODE", "nvpmodel 2 15W")
+    timed: list[int] = []
+    with pytest.raises(UsageError, match="has a baseline of another target called 'net'"):
+        run_bench(
+            replace(broken, engines=[f"net={folder / 'same.plan'}"]),
+            replace(TERMS, progress=lambda done, total, note: timed.append(done)),
+        )
+    assert not timed
 
 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda data: {**data, "schema": "halp-trt/baseline/9"}, "schema"),
+        (lambda data: {**data, "schema": "halp-trt/baseline/9"}, "a newer halp-trt wrote it, upgrade$"),
         (lambda data: {**data, "value": {"engines": {"net": {}}}}, "damaged"),
         (lambda data: {**data, "value": {"engines": {}}}, "no baseline of 'net'"),
     ],
@@ -247,11 +300,10 @@ def test_damaged_and_newer_baselines_are_one_sentence(folder: Path, change: Any,
 
 
 def test_a_copy_outside_the_folder_or_changed_is_not_loaded(folder: Path) -> None:
-    path = folder / "B.json"
-    data = json.loads(path.read_text())
-    data["value"]["engines"]["net"]["newest"]["file"] = "../bench/same.plan"
-    path.write_text(json.dumps(data))
-    assert not judged(folder, "same").engines[0].against[0].is_paired
+    change_newest(folder / "B.json", file="../bench/same.plan")
+    against = judged(folder, "same").engines[0].against[0]
+    assert not against.is_paired
+    assert "its copy is named as ../bench/same.plan" in against.why_stored
 
 
 def test_results_can_be_encoded_and_read_back(folder: Path, tmp_path: Path) -> None:
