@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, masks:PATH, "
+    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, masks:PATH, radar3d:PATH, "
     "pictures:PATH or package.module:factory"
 )
 """Forms of a source string, for errors."""
@@ -61,6 +61,7 @@ DATA_SOURCES: dict[str, DataSource] = {
     "voc": DataSource(load="halp_trt.tasks.detection.source:load_voc"),
     "coco": DataSource(load="halp_trt.tasks.detection.source:load_coco"),
     "masks": DataSource(load="halp_trt.tasks.masks:load_masks"),
+    "radar3d": DataSource(load="halp_trt.tasks.centers3d.source:load_radar3d", has_pictures=False),
     "pictures": DataSource(load="halp_trt.tasks.folders:load_unlabelled", takes_preparation=True, is_labelled=False),
 }
 """The data sources by name."""
