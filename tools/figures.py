@@ -316,6 +316,32 @@ def _norm_forms(found: Result) -> str:
     return _table(("positions × channels", "dense", *names), rows) + _made(found, found["target"])
 
 
+def _radar3d(found: Result) -> str:
+    """Average precision, in means over seeds: at each distance of centres, then within distances from the sensor."""
+    budgets = list(dict.fromkeys(row["budget"] for row in found["rows"]))
+    engines = {"dense": [row["dense"] for row in found["rows"] if row["budget"] == budgets[0]]}
+    engines |= {f"pruned to {one}": [row["pruned"] for row in found["rows"] if row["budget"] == one] for one in budgets}
+    base = _mean(row["latency_us"] for row in engines["dense"])
+    parts = list(dict.fromkeys(name for rows in engines.values() for row in rows for name in row["parts"]))
+    near = [name for name in parts if name in found["classes"] or " at " in name]
+    tables = []
+    for names in (near, [name for name in parts if name not in near]):
+        rows = []
+        for name, some in engines.items():
+            us = _mean(row["latency_us"] for row in some)
+            scores = [percent(_mean(row["parts"].get(one, 0.0) for row in some), 1) for one in names]
+            rows.append((name, latency(us), percent(us / base, 1), *scores))
+        tables.append(_table(("engine", "latency", "of dense", *names), rows))
+    seeds = len({row["seed"] for row in found["rows"]})
+    remark = f"means of {seeds} seeds, {count(found['rows'][0]['dense']['num_frames'])} test frames"
+    return "\n".join(tables) + _made({**found, "remarks": remark}, found["rows"][0]["target"])
+
+
+def _mean(values: Iterable[float]) -> float:
+    some = list(values)
+    return sum(some) / len(some)
+
+
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {
         "halp-trt/prediction": _prediction,
@@ -330,6 +356,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/contention": _contention,
         "halp-trt/transfer": _transfer,
         "halp-trt/norm-forms": _norm_forms,
+        "halp-trt/radar3d": _radar3d,
     }
 )
 

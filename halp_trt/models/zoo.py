@@ -1,4 +1,4 @@
-"""The built-in networks: a small residual CNN for digits, CIFAR's ResNets and a MobileNetV2, single-shot detectors.
+"""The built-in networks: small ResNets and a MobileNetV2 for classes, detectors in pictures and in clouds of points.
 
 Every shortcut that changes the shape is a 1x1 convolution with batch norm ("option B" of arXiv 1512.03385), so that all
 widths of a stage can be pruned. ``ZOO`` maps each name to its factory, ``ZOO_INPUT_SHAPES`` to its own input shape.
@@ -124,6 +124,13 @@ def _fastestdet(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Modul
     return FastestDet(num_classes, input_shape)
 
 
+def _pillars(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """A detector in clouds of points, imported here as few need it."""
+    from halp_trt.models.detection.pillars import pillars
+
+    return pillars(num_classes, input_shape)
+
+
 def _check_size(name: str, input_shape: tuple[int, int, int]) -> None:
     if min(input_shape[1:]) < 4:
         raise ModelError(f"{name} halves its picture twice and needs at least 4x4, got input shape {input_shape}")
@@ -140,6 +147,7 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "ssd512-resnet50": partial(_ssd, backbone="resnet50"),
         "fastestdet": _fastestdet,
         "unet": unet,
+        "pillars": _pillars,
     }
 )
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
@@ -151,6 +159,7 @@ ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
         "ssd512-resnet50": (3, 512, 512),
         "fastestdet": (3, 352, 352),
         "unet": (3, 320, 320),
+        "pillars": (9, 512, 128),
     }
     | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from halp_trt.training.step import Lesson
 
 __all__ = [
+    "CENTERS3D",
     "CLASSIFICATION",
     "COCO_DETECTION",
     "DETECTION",
@@ -82,6 +83,8 @@ CLASSIFICATION = "classification"
 """The name of the default task."""
 DETECTION, COCO_DETECTION = "detection", "coco-detection"
 """The names of the tasks of detection, judged as VOC and as COCO judge it."""
+CENTERS3D = "centers3d"
+"""The name of the task of objects in three dimensions, judged by the distance of their centres."""
 SEGMENTATION = "segmentation"
 """The name of the task of a class for every pixel."""
 UNLABELLED = "unlabelled"
@@ -90,6 +93,7 @@ TASKS: dict[str, Callable[[DataSet], Task] | str] = {
     CLASSIFICATION: "halp_trt.tasks.classification:Classification",
     DETECTION: "halp_trt.tasks.detection.task:Detection",
     COCO_DETECTION: "halp_trt.tasks.detection.task:CocoDetection",
+    CENTERS3D: "halp_trt.tasks.centers3d.task:Centers3d",
     SEGMENTATION: "halp_trt.tasks.segmentation:Segmentation",
     UNLABELLED: "halp_trt.tasks.unlabelled:Unlabelled",
 }

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, masks:PATH, "
+    "digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,ANNOTATIONS.json, masks:PATH, radar3d:PATH, "
     "pictures:PATH or package.module:factory"
 )
 """Forms of a source string, for errors."""
@@ -44,12 +44,14 @@ class DataSource:
         takes_path: True if a path follows its name.
         takes_preparation: True if it prepares its pictures as ``SourceOptions.preparation`` says.
         is_labelled: False if its pictures have no targets.
+        has_pictures: False if its examples are no pictures of 1 or 3 channels.
     """
 
     load: Callable[[SourceOptions], DataSet] | str
     takes_path: bool = True
     takes_preparation: bool = False
     is_labelled: bool = True
+    has_pictures: bool = True
 
 
 DATA_SOURCES: dict[str, DataSource] = {
@@ -59,6 +61,7 @@ DATA_SOURCES: dict[str, DataSource] = {
     "voc": DataSource(load="halp_trt.tasks.detection.source:load_voc"),
     "coco": DataSource(load="halp_trt.tasks.detection.source:load_coco"),
     "masks": DataSource(load="halp_trt.tasks.masks:load_masks"),
+    "radar3d": DataSource(load="halp_trt.tasks.centers3d.source:load_radar3d", has_pictures=False),
     "pictures": DataSource(load="halp_trt.tasks.folders:load_unlabelled", takes_preparation=True, is_labelled=False),
 }
 """The data sources by name."""
@@ -112,9 +115,9 @@ def load_data(
         UsageError: no task has this name, or the source's pictures cannot be prepared in this way.
     """
     kind, _, rest = source.partition(":")
-    _check_shape(input_shape)
     row = DATA_SOURCES.get(kind)
     if row is not None:
+        _check_shape(input_shape if row.has_pictures else None)
         if bool(rest) != row.takes_path:
             raise DataError(f"data source {source!r} {'takes no path' if rest else 'needs a path'}; try {_EXPECTED}")
         load: Callable[[SourceOptions], DataSet] = load_row(row.load)
@@ -128,7 +131,7 @@ def load_data(
         )
         data = load(reading)
     elif is_own_data(source):
-        data = load_factory(source, input_shape)
+        data = _own(source, input_shape)
     else:
         raise DataError(f"data source {source!r} is not known; expected {_EXPECTED}")
     if preparation is not None and (row is None or not row.takes_preparation):
@@ -140,6 +143,14 @@ def load_data(
         workers=data.workers if workers is None else workers,
     )
     task_of(data)  # says at once what does not suit
+    return data
+
+
+def _own(source: str, input_shape: InputShape | None) -> DataSet:
+    """The data set of a user's factory; one that has the asked shape itself need not be of pictures."""
+    data = load_factory(source, input_shape)
+    if data.input_shape != input_shape:
+        _check_shape(input_shape)
     return data
 
 

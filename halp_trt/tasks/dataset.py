@@ -38,6 +38,7 @@ class DataSet:
         classes: names of the classes, in label order; empty if the task has no classes.
         input_shape: channels, height and width of the batches.
         mean, std: mean and standard deviation per channel, of pixels in 0..1; a single number serves all channels.
+            Inputs that are floating-point numbers are left as they are.
         augmentation: random change of a training batch of uint8 pictures and their targets; pictures that change one
             by one (``DrawnPictures``) are left alone by it.
         task: its task, a name in ``halp_trt.tasks.TASKS``.
@@ -139,11 +140,14 @@ class DataSet:
         return batch._replace(pictures=self._normalised(batch.pictures))
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels less the mean, over the standard deviation, at the channels and size of ``input_shape``."""
+        """Pixels less the mean, over the standard deviation, at the channels and size of ``input_shape``.
+
+        Floating-point numbers are the network's input already.
+        """
         channels, height, width = self.input_shape
         mean = torch.tensor(self.mean).view(1, -1, 1, 1)
         std = torch.tensor(self.std).view(1, -1, 1, 1)
-        pictures = (pixels.float() / 255 - mean) / std
+        pictures = pixels.float() if pixels.is_floating_point() else (pixels.float() / 255 - mean) / std
         if pictures.shape[1] != channels:
             pictures = pictures.mean(dim=1, keepdim=True) if channels == 1 else pictures.expand(-1, channels, -1, -1)
         if pictures.shape[2:] != (height, width):

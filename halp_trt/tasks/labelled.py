@@ -79,6 +79,12 @@ def load_factory(source: str, input_shape: InputShape | None) -> DataSet:
             f"{test.pixels.shape[1:]}; bring them to one shape"
         )
     channels, height, width = train.pixels.shape[1:]
+    asked = channels if input_shape is None else input_shape[0]
+    if asked != channels and not (asked in (1, 3) and 1 in (asked, channels)):
+        raise DataError(
+            f"{source!r} returned pictures of {channels} channels and the network reads {asked}; expected as many, or "
+            f"1 or 3 channels that the others are made from"
+        )
     return DataSet(
         name=source,
         train=train,

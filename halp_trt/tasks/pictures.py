@@ -27,6 +27,7 @@ __all__ = [
     "DrawnPictures",
     "FilePictures",
     "FolderPictures",
+    "Inputs",
     "OnBadPicture",
     "Pictures",
     "decode",
@@ -35,6 +36,8 @@ __all__ = [
     "opened_or_skipped",
 ]
 
+Inputs = npt.NDArray[Any]
+"""uint8 pixels, or float32 numbers as the network reads them."""
 OnBadPicture = Literal["refuse", "skip"]
 """The treatment of a picture that cannot be decoded: an error, or left out with a warning."""
 
@@ -45,7 +48,7 @@ class Pictures(Protocol):
     def __len__(self) -> int:
         """Number of pictures."""
 
-    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
+    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[Inputs, Any]:
         """Returns the pixels ``[N, C, H, W]`` of these pictures, and their targets: arrays, or containers of arrays."""
 
 
@@ -62,9 +65,7 @@ class FilePictures(Pictures, Protocol):
 class DrawnPictures(Pictures, Protocol):
     """Pictures that change at random one by one, each by a seed of its own, whatever else is in the batch."""
 
-    def draw(
-        self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]
-    ) -> tuple[npt.NDArray[np.uint8], Any]:
+    def draw(self, indices: Sequence[int] | npt.NDArray[np.int64], seeds: Sequence[int]) -> tuple[Inputs, Any]:
         """Returns what ``read`` does, each picture changed as its seed says."""
 
 

@@ -14,6 +14,7 @@ from halp_trt.errors import DataError, UsageError
 from halp_trt.models.factories import check_named, is_factory
 from halp_trt.models.seen import Seen, pictures_seen
 from halp_trt.models.sources import LoadedModel, is_own_network, load_model
+from halp_trt.tasks import task_of
 from halp_trt.tasks.data import is_own_data, load_data, takes_preparation
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.preparation import AUTO, Preparation, choose_preparation
@@ -132,6 +133,7 @@ def load_network(
     head = getattr(network.module, "detection", None)
     if data is not None and head is not None:
         data = replace(data, head=head)
+        task_of(data)  # says at once what does not suit
     for tensor in network.example:
         _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:

@@ -236,6 +236,32 @@ def test_arrays_from_a_users_factory(tmp_path, monkeypatch):
         load_data("my_pictures:wrong")
 
 
+def test_inputs_of_a_users_factory_need_not_be_pictures(tmp_path, monkeypatch):
+    (tmp_path / "my_echoes.py").write_text(
+        "import numpy as np\n"
+        "from halp_trt.tasks.dataset import DataSet\n"
+        "class Echoes:\n"
+        "    def __len__(self):\n"
+        "        return 4\n"
+        "    def read(self, indices):\n"
+        "        return np.full((len(indices), 5, 8, 8), -7.5, np.float32), np.asarray(indices) % 2\n"
+        "def floats():\n"
+        "    return DataSet(name='echoes', train=Echoes(), test=Echoes(), classes=('a', 'b'), input_shape=(5, 8, 8),\n"
+        "                   mean=(0.5,), std=(0.2,))\n"
+        "def five():\n"
+        "    return (np.full((4, 5, 8, 8), 51, np.uint8), np.arange(4) % 2) * 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    data = load_data("my_echoes:floats", input_shape=(5, 8, 8))
+    assert (data.train_batch([0, 1])[0] == -7.5).all(), "numbers come as they are"
+    with pytest.raises(DataError, match="1 or 3 channels"):
+        load_data("my_echoes:floats", input_shape=(6, 8, 8))
+    assert load_data("my_echoes:five", input_shape=(5, 4, 4)).train_batch([0])[0].shape == (1, 5, 4, 4)
+    for asked in (3, 6):
+        with pytest.raises(DataError, match=f"pictures of 5 channels and the network reads {asked}; expected as many"):
+            load_data("my_echoes:five", input_shape=(asked, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [

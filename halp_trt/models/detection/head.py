@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-__all__ = ["DetectionHead"]
+__all__ = ["DetectionHead", "SpatialHead"]
 
 
 @runtime_checkable
@@ -39,6 +39,48 @@ class DetectionHead(Protocol):
 
     def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the boxes ``[N, A, 4]`` and the scores ``[N, A, classes]``, in 0..1, of a batch of raw outputs.
+
+        Args:
+            outputs: raw outputs by name, as ``halp_trt.models.reference.named`` names them.
+
+        Raises:
+            ModelError: the outputs are not those of this head.
+        """
+
+
+@runtime_checkable
+class SpatialHead(Protocol):
+    """The meaning of the raw outputs of a detector in three dimensions.
+
+    A box has seven numbers: where its centre is, forward and to the left, in shares 0..1 of the range that the network
+    sees; the height of its centre, its length, width and height in metres; and its yaw in radians.
+    """
+
+    @property
+    def num_points(self) -> int:
+        """Number of points of a pillar that the network reads; 0 if it reads no pillars."""
+
+    def loss(self, outputs: Any, boxes: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Returns the loss of a batch, a scalar with gradients.
+
+        Args:
+            outputs: the module's return value, unchanged.
+            boxes: the objects of each example, float32 ``[n, 7]``, on the outputs' device; n may be 0.
+            labels: their classes, int64 ``[n]``.
+
+        Raises:
+            ModelError: the outputs are not those of this head.
+        """
+
+    def distance(self, outputs: Any, taught: Any) -> torch.Tensor:
+        """Returns the distance of the outputs from a teacher's, a scalar with gradients.
+
+        Raises:
+            ModelError: they are not those of this head.
+        """
+
+    def read(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the boxes ``[N, A, 7]`` and the scores ``[N, A, classes]``, in 0..1, of a batch of raw outputs.
 
         Args:
             outputs: raw outputs by name, as ``halp_trt.models.reference.named`` names them.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from halp_trt.errors import DataError, ModelError, NonFiniteError
-from halp_trt.models.detection.head import DetectionHead
+from halp_trt.models.detection.head import DetectionHead, SpatialHead
 from halp_trt.specs import Score
 from halp_trt.tasks import Outputs
 from halp_trt.tasks.detection.boxes import suppress
@@ -99,6 +99,11 @@ class Detection:
             raise ModelError(
                 "the network does not say how its raw outputs are read; expected an attribute 'detection' (see "
                 "halp_trt.models.detection.head.DetectionHead), or a task of your own with --task"
+            )
+        if isinstance(self._head, SpatialHead):
+            raise ModelError(
+                f"the network finds objects in three dimensions and {self._name} has boxes in pictures; name data such "
+                f"as radar3d:PATH"
             )
         head: DetectionHead = self._head
         return head

@@ -75,8 +75,8 @@ class NetworkSettings(Concern):
     model: str = option(
         "demo",
         "The network: demo, resnet20, resnet32, resnet56, mobilenetv2-cifar, ssd-resnet18, ssd512-resnet50, "
-        "fastestdet, unet, torchvision:NAME, torchvision-detection:NAME, torchvision-segmentation:NAME, timm:NAME or "
-        "module:factory.",
+        "fastestdet, unet, pillars, torchvision:NAME, torchvision-detection:NAME, torchvision-segmentation:NAME, "
+        "timm:NAME or module:factory.",
         may_be_code=True,
     )
     weights: str = option("", "The network's trained weights: safetensors, or a PyTorch state dict.", is_path=True)
@@ -104,7 +104,7 @@ class DataSettings(Concern):
     data: str = option(
         "digits",
         "The pictures: digits, cifar10:PATH, imagefolder:PATH, voc:PATH, coco:IMAGES,FILE.json, masks:PATH, "
-        "pictures:PATH (without labels), module:factory, or none.",
+        "radar3d:PATH, pictures:PATH (without labels), module:factory, or none.",
         may_be_code=True,
     )
     task: str = option("", "The task of the data; by default the data set's own.", choices=TASKS)
