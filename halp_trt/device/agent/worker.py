@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-import time
+import traceback
 from typing import Any, Iterable, Iterator
 
 from halp_trt.device.agent.frames import Link
@@ -75,7 +75,7 @@ def measure(place: Place, name: str) -> None:
         link.send({"stop": str(error)})
     except Exception as error:  # whatever a library raises is this layer's row
         if not isinstance(error, HalpError):
-            sys.stderr.write(f"{time.strftime('%F %T')} {type(error).__name__}: {error}\n")
+            traceback.print_exc()  # into the job's log
         link.send({"fault": fault_of(error)})
 
 
