@@ -94,7 +94,7 @@ def _wanted(names: list[str], only: list[str]) -> list[str]:
 
 def _in_its_process(name: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
     """The row of a network from a fresh process; None if that ended with an error, which stands on the terminal."""
-    place = _place(arguments.work, name)
+    place = place_of(arguments.work, name)
     if place.exists() and not arguments.resume:
         sys.exit(f"{place} holds an earlier run; go on with --resume, or name another folder")
     options = ["--work", str(arguments.work), "--budget", arguments.budget, "--seconds", str(arguments.seconds)]
@@ -108,7 +108,7 @@ def _in_its_process(name: str, arguments: argparse.Namespace) -> dict[str, Any] 
     return row
 
 
-def _place(work: Path, name: str) -> Path:
+def place_of(work: Path, name: str) -> Path:
     """The folder of a network."""
     return work / re.sub(r"[^a-z0-9]+", "-", name.lower())
 
@@ -145,7 +145,7 @@ class Clock:
 def run_chain(chain: Chain, work: Path, budget: Budget, seconds: float) -> dict[str, Any]:
     """Takes a network through the whole chain; gives its row of the result."""
     torch.set_num_threads(1)
-    place = _place(work, chain.name)
+    place = place_of(work, chain.name)
     place.mkdir(parents=True, exist_ok=True)
     table, engines, run = place / "table.jsonl", place / "engines", RunFolder(path=place / "run")
     settings = chain.settings(table, budget)

@@ -201,6 +201,7 @@ def lookup(
         RuntimeUnavailableError: the runtime's package or device is missing.
         ArtefactError: the table is damaged, or missing while nothing may be measured.
         TargetMismatchError: the table is of another device, runtime, precision or batch size.
+        GraphMismatchError: the network was traced with another batch, and layers of it have a batch of their own.
     """
     from halp_trt.planning.resources import network_footprint
     from halp_trt.runtimes import default_runtime, get_runtime

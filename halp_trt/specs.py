@@ -107,7 +107,7 @@ class Operand:
 
     Attributes:
         shape: the tensor's shape; the channel axis holds -1 (the layer's ``in_channels``; an equal share of it for
-            ``Concat``), every other axis its size, the batch axis 0 (the target's batch size).
+            ``Concat``), every other axis its size, the batch axis 0 (the target's batch size, or the layer's own).
         values: the flattened numbers of a small constant (``Clip`` bounds, ``Resize`` scales), or None for data.
         dtype: numpy name of the element type.
         is_data: True if it is data, though its shape alone does not show that.
@@ -141,6 +141,8 @@ class LayerSpec:
         plain_input: the input is the network's own, in the user's layout, not produced by another kernel.
         outputs: outputs in order, of a layer described as it stands: its operands and outputs have their own shapes,
             batch and channels included. Empty for every other layer.
+        batch: length of the batch axis where it is another than the target's batch size, as behind a view that lays
+            several cameras along it; 0 for the target's. Zeros in the operands' shapes stand for it.
     """
 
     operator: str
@@ -158,6 +160,7 @@ class LayerSpec:
     attributes: tuple[Attribute, ...] = ()
     plain_input: bool = False
     outputs: tuple[Operand, ...] = field(default=(), repr=False)
+    batch: Length = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if self.in_channels < 1 or self.out_channels < 1 or self.conv_groups < 1:
@@ -177,6 +180,10 @@ class LayerSpec:
         """True if each input channel has a convolution of its own."""
         return self.conv_groups == self.in_channels and self.conv_groups > 1
 
+    def batch_at(self, batch_size: int) -> int:
+        """The length of the layer's batch axis in a network whose target's batch size is ``batch_size``."""
+        return self.batch or batch_size
+
     def with_widths(self, in_channels: int, out_channels: int) -> LayerSpec:
         """The same kernel at other widths; a depthwise one keeps one group per input channel."""
         groups = in_channels if self.is_depthwise else self.conv_groups
@@ -189,8 +196,9 @@ class LayerSpec:
         )
         epilogue = "".join(f"+{op}" for op in self.epilogue)
         groups = f" groups {self.conv_groups}" if self.conv_groups > 1 else ""
+        batch = f" batch {self.batch}" if self.batch else ""
         words = [f"{self.operator}{epilogue}", kernel, f"{self.in_channels}->{self.out_channels}"]
-        return " ".join(w for w in words if w) + (f" at {size}" if size else "") + groups
+        return " ".join(w for w in words if w) + (f" at {size}" if size else "") + groups + batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +337,22 @@ class ChannelGraph:
     def dense_counts(self) -> dict[str, int]:
         """Every group at full width."""
         return {group.name: group.num_channels for group in self.groups}
+
+    def check_batch(self, batch_size: int) -> None:
+        """Makes sure that the layers are those of a network with this batch size.
+
+        Layers that have a batch of their own have it at one batch size of the network alone.
+
+        Raises:
+            GraphMismatchError: they are not.
+        """
+        own = next((shape[0] for shape in self.input_shapes if shape), batch_size)
+        layer = next((layer for layer in self.layers if layer.spec.batch), None)
+        if layer is not None and own != batch_size:
+            raise GraphMismatchError(
+                f"the network was traced with a batch of {own}, where {layer.name!r} has a batch of "
+                f"{layer.spec.batch}, and is to be measured with a batch of {batch_size}; trace it with that"
+            )
 
     @property
     def prunable_groups(self) -> tuple[ChannelGroup, ...]:

@@ -118,6 +118,33 @@ def _chains(found: Result) -> str:
     return _table(head, rows) + _made(found, next(iter(found["chains"].values()))["target"])
 
 
+def _cameras(found: Result) -> str:
+    """Of networks from several cameras to a map: latencies, predictions, and the part of each share of the latency."""
+    head = (
+        "network, input",
+        "dense",
+        "pruned",
+        "of dense, timed",
+        "predicted against measured: dense, pruned",
+        "outputs differ by, on noise and on the frame",
+        "dense: images, pooling, map",
+        "pruned: images, pooling, map",
+    )
+    rows = [
+        (
+            f"{name}, {'×'.join(map(str, row['input'][0][1:]))}",
+            latency(row["dense_us"]),
+            latency(row["pruned_us"]),
+            f"{percent(row['share'], 1)} ± {100 * row['share_error']:.1f}",
+            ", ".join(signed_percent(row["prediction_error"][role], 1) for role in ("dense", "pruned")),
+            f"{row['difference']:.0e}, {row['frame_difference']:.0e}",
+            *(", ".join(percent(share, 0) for share in row["parts"][role].values()) for role in ("dense", "pruned")),
+        )
+        for name, row in found["networks"].items()
+    ]
+    return _table(head, rows) + _made(found, next(iter(found["networks"].values()))["target"])
+
+
 def _reproducibility(found: Result) -> str:
     """Two tables, and the plans made from either."""
     rows, level = found["row_difference"], found["row_difference_at_equal_speed"]
@@ -348,6 +375,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/probes": _probes,
         "halp-trt/budgets": _budgets,
         "halp-trt/chains": _chains,
+        "halp-trt/cameras": _cameras,
         "halp-trt/reproducibility": _reproducibility,
         "halp-trt/duel": _duel,
         "halp-trt/planning-benchmark": _planning,

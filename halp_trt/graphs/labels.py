@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
+_MANY = 1 << 12
+"""Longest axis that is looked through position by position."""
 
 
 class Labels:
@@ -58,6 +60,9 @@ class Labels:
 
     def roots(self, ids: Iterable[int]) -> Ids:
         """The representatives of several channels."""
+        if isinstance(ids, np.ndarray) and len(ids) > _MANY:  # mostly the same ones again and again
+            different, places = np.unique(ids, return_inverse=True)
+            return self.roots(different.tolist())[places]
         return np.array([self.find(int(i)) for i in ids], dtype=np.int64)
 
     def couple(self, first: Ids, second: Ids) -> None:
@@ -73,8 +78,8 @@ class Labels:
 
     def freeze(self, ids: Iterable[int], reason: str) -> None:
         """Marks channels, and all coupled with them, as not prunable."""
-        for channel in ids:
-            self._frozen.setdefault(self.find(int(channel)), reason)
+        for root in dict.fromkeys(self.roots(ids).tolist()):
+            self._frozen.setdefault(root, reason)
 
     def frozen_reason(self, channel: int) -> str:
         """The reason why this channel cannot be pruned, empty if it can."""

@@ -150,7 +150,7 @@ class _Trial:
             return (tensor.name, axis) in self.masked or not np.any(tensor.values)
         nodes, _ = expression(tensor)
         if all(node.op in _MOVES for node in nodes):
-            return behind(tensor, axis) <= self.masked and bool(behind(tensor, axis))
+            return _is_nothing(tensor) or (behind(tensor, axis) <= self.masked and bool(behind(tensor, axis)))
         if ids is None:
             return False
         for whole in (False, True):
@@ -203,6 +203,13 @@ class _Trial:
             ):  # fmt: skip
                 return None
         return held[tensor.name]
+
+
+def _is_nothing(tensor: gs.Tensor) -> bool:
+    """True for zeros that are moved and repeated alone."""
+    while not isinstance(tensor, gs.Constant):
+        tensor = tensor.inputs[0].inputs[0]
+    return not np.any(tensor.values)
 
 
 def _is_deviation(node: gs.Node) -> bool:

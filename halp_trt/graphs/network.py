@@ -17,7 +17,7 @@ from halp_trt.graphs.channels import form_groups, parameter_axes
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.masking import maskable
 from halp_trt.graphs.operators import shape
-from halp_trt.graphs.partition import find_units, make_layers
+from halp_trt.graphs.partition import NO_KERNEL, find_units, make_layers
 from halp_trt.graphs.products import weighting
 from halp_trt.graphs.propagate import propagate
 from halp_trt.specs import ChannelGraph
@@ -61,7 +61,7 @@ def channel_graph(
     _freeze(labels, writers, frozen or {})
     masked = maskable(graph, labels, set(parameters))
     channels = form_groups(labels, writers)
-    inputs = {tensor.name for tensor in graph.inputs}
+    inputs = _inputs(graph)
     batch_size = next((shape(tensor)[0] for tensor in graph.inputs if shape(tensor)), 1)
     layers = make_layers(find_units(graph, labels.fences), labels, channels, inputs, labels.fixed, batch_size)
     return ChannelGraph(
@@ -84,6 +84,15 @@ def fingerprint(graph: gs.Graph) -> str:
         attributes = sorted((k, str(v)) for k, v in node.attrs.items() if not isinstance(v, gs.Tensor))
         rows.append([node.op, attributes, inputs, outputs])
     return hashlib.sha256(json.dumps(rows, default=int).encode()).hexdigest()
+
+
+def _inputs(graph: gs.Graph) -> set[str]:
+    """Names of the network's inputs, and of views of them, which stand in the same memory."""
+    names = {tensor.name for tensor in graph.inputs}
+    for node in graph.nodes:
+        if node.op in NO_KERNEL and node.inputs[0].name in names:
+            names.update(tensor.name for tensor in node.outputs)
+    return names
 
 
 def _couple(labels: Labels, couplings: Sequence[Coupling]) -> None:

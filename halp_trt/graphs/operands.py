@@ -6,31 +6,40 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.norms import NORMS
-from halp_trt.graphs.operators import NARY, UNARY, shape, slice_ranges
+from halp_trt.graphs.operators import NARY, PICKS, REDUCTIONS, UNARY, shape, slice_ranges
 from halp_trt.specs import Operand
 
-__all__ = ["ANY_AXIS", "operand"]
+__all__ = ["ANY_AXIS", "MOVING", "operand"]
 
 ANY_AXIS = UNARY | NARY | NORMS
 """Operators described with their channels on whatever axis these are."""
+MOVING = PICKS | REDUCTIONS
+"""Operators whose channels may stand along one axis of the data and another of the output."""
 _KEPT_VALUES = 64
 """Most numbers of a constant stored in an operand."""
 
 
-def operand(node: gs.Node, position: int, is_data: bool, batch_size: int, channel_axis: int) -> Operand:
+def operand(
+    node: gs.Node, position: int, is_data: bool, batch_size: int, channel_axis: int, own_axis: int | None = None
+) -> Operand:
     """An input with its channel axis as -1 and its batch axis as 0; small constants keep their values.
 
     Args:
         node: the layer's own node.
         position: the input's.
         is_data: False for parameters and constants.
-        batch_size: the network's.
+        batch_size: length of the layer's batch axis.
         channel_axis: the axis of the node's output that its channels stand along.
+        own_axis: the axis of the input itself that they stand along; None where it follows from the output's.
     """
     tensor = node.inputs[position]
     if tensor.is_empty():
         return Operand(shape=(), values=(), dtype="none")
     dims, dtype = list(shape(tensor)), np.dtype(tensor.dtype).name
+    if own_axis is not None:
+        marks = [0 if is_data and axis == 0 and size == batch_size else size for axis, size in enumerate(dims)]
+        marks[own_axis] = -1
+        return Operand(shape=tuple(marks), dtype=dtype, is_data=is_data)
     is_static = isinstance(tensor, gs.Constant) and (dtype.startswith("int") or node.op == "Resize")
     if is_static or (isinstance(tensor, gs.Constant) and tensor.values.size <= 1):
         values = [float(v) for v in np.atleast_1d(tensor.values).reshape(-1)[:_KEPT_VALUES].tolist()]
@@ -45,6 +54,8 @@ def operand(node: gs.Node, position: int, is_data: bool, batch_size: int, channe
         usual = tuple(0 if axis == 0 else -1 if axis == 1 and n > 1 else n for axis, n in enumerate(dims))
         is_usual = bool(dims) and layout == usual
         return Operand(shape=usual, dtype=dtype, is_data=not is_usual, layout=() if is_usual else layout)
+    if node.op in PICKS - {"Gather"} and position == 1:
+        return Operand(shape=tuple(dims), dtype=dtype)  # places, none of them along channels
     channel_axis = channel_axis if node.op in ANY_AXIS else 1
     if node.op == "InstanceNormalization":
         dims[0] = -1 if channel_axis == 1 else dims[0]

@@ -23,6 +23,9 @@ REDUCTIONS = frozenset(
     """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
     ReduceSumSquare""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
+SCATTERS = frozenset({"ScatterElements", "ScatterND"})
+PICKS = SCATTERS | {"Gather", "GatherElements"}
+"""Operators that read or write at places along some axes, and hand the others on."""
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -76,6 +79,15 @@ def reads(node: gs.Node) -> tuple[gs.Tensor, ...]:
     captured = (tensor for graph in node.subgraphs() for inner in graph.nodes for tensor in reads(inner))
     returned = (tensor for graph in node.subgraphs() for tensor in graph.outputs)
     return tuple(tensor for tensor in (*node.inputs, *captured, *returned) if not tensor.is_empty())
+
+
+def is_repeated(tensor: gs.Tensor, axis: int) -> bool:
+    """True for data of one channel that are expanded for one reader alone: fewer copies will do as well."""
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is None or node.op != "Expand" or len(tensor.outputs) > 1:
+        return False
+    own = axis - len(shape(tensor)) + len(shape(node.inputs[0]))
+    return own < 0 or shape(node.inputs[0])[own] == 1
 
 
 def fixed_tensors(graph: gs.Graph) -> frozenset[str]:

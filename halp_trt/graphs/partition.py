@@ -14,8 +14,8 @@ from halp_trt.graphs.channels import Channels, multiplicities
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.literal import literal_spec
 from halp_trt.graphs.norms import COUNT, NORMS, counted_axes
-from halp_trt.graphs.operands import ANY_AXIS, operand
-from halp_trt.graphs.operators import PRODUCTS, VIEWS, fixed_tensors, is_static, shape, source
+from halp_trt.graphs.operands import ANY_AXIS, MOVING, operand
+from halp_trt.graphs.operators import POOLS, PRODUCTS, VIEWS, fixed_tensors, is_static, shape, source
 from halp_trt.graphs.products import weighting
 from halp_trt.specs import Attribute, Layer, LayerSpec
 
@@ -25,6 +25,16 @@ NO_KERNEL = VIEWS | {"Identity", "Dropout"}
 """Operators that move no data: a runtime gives the same buffer another shape."""
 _STANDING = frozenset({"GatherND"})
 """Operators that mostly have their channels on another axis than the second; they are described as they stand."""
+_BATCHED = POOLS | {
+    "BatchNormalization",
+    "Conv",
+    "ConvTranspose",
+    "DepthToSpace",
+    "InstanceNormalization",
+    "LRN",
+    "SpaceToDepth",
+}
+"""Operators whose first axis is the batch and whose second has the channels, whatever stands along these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +139,7 @@ def make_layers(
         units: kernels in execution order.
         labels: labels of the dense graph.
         channels: groups of the dense graph.
-        network_inputs: names of the network's inputs.
+        network_inputs: names of the network's inputs and of views of them.
         fixed: names of tensors computed from constants alone.
         batch_size: the network's.
     """
@@ -141,10 +151,12 @@ def make_layers(
             layers.append(Layer(name=unit.node.name, spec=spec, in_groups=(), out_groups=(), nodes=names))
             continue
         data = _data_inputs(unit.node, fixed)
-        in_axis, out_axis = _channel_axes(unit, data[0], labels, fixed)
+        in_axis, out_axis = axes = _channel_axes(unit, data[0], labels, fixed)
         ins = _input_groups(unit, labels, channels, data, in_axis)
         outs = multiplicities(labels, channels, labels.get(unit.output.name, out_axis))
-        spec = _spec(unit, data, network_inputs, in_axis, out_axis, batch_size)
+        if unit.node.op == "Transpose" and ins != outs:
+            ins, outs = (), ()  # it writes other axes to where it reads channels, and is described at its dense width
+        spec = _spec(unit, data, network_inputs, axes, labels, batch_size)
         if (
             labels.get(data[0].name, in_axis) is not None
             and in_axis in counted_axes(unit.node)
@@ -171,13 +183,16 @@ def _is_regular(unit: Unit, fixed: Set[str]) -> bool:
 
 def _data_inputs(node: gs.Node, fixed: Set[str]) -> list[gs.Tensor]:
     data = [t for t in node.inputs if not t.is_empty() and source(t, 0) is None and t.name not in fixed]
+    if node.op in MOVING:
+        return sorted(data, key=lambda t: np.dtype(t.dtype).kind in "iu")  # places come last
     return sorted(data, key=lambda t: -int(np.prod(shape(t)))) if node.op not in ("Concat", *PRODUCTS) else data
 
 
 def _channel_axes(unit: Unit, data: gs.Tensor, labels: Labels, fixed: Set[str]) -> tuple[int, int]:
     """The channel axes of a unit's first input and of its output.
 
-    Norms and element-wise operators have their channels where labels say so, if it is one axis alone.
+    Norms and element-wise operators have their channels where labels say so, if it is one axis alone; so have operators
+    that move them, if the second axes carry none.
     """
     found = weighting(unit.node, fixed)
     if unit.node.op in ANY_AXIS and len(shape(data)) == len(shape(unit.output)):
@@ -187,9 +202,23 @@ def _channel_axes(unit: Unit, data: gs.Tensor, labels: Labels, fixed: Set[str]) 
             return own[0], own[0]
     ranks = [len(shape(tensor)) for tensor in (data, unit.output)]
     plain = [rank - 1 if unit.node.op == "MatMul" or rank < 2 else 1 for rank in ranks]
+    if unit.node.op in MOVING:
+        carried = [_free_axes(tensor, labels) for tensor in (data, unit.output)]
+        is_plain = any(axis in axes for axis, axes in zip(plain, carried, strict=True))
+        if not is_plain and all(len(axes) == 1 for axes in carried):
+            return carried[0][0], carried[1][0]
     if found is None or found.written is None or unit.node.op != "MatMul":
         return plain[0], plain[1]
     return found.data_axis, found.written
+
+
+def _free_axes(tensor: gs.Tensor, labels: Labels) -> list[int]:
+    """The axes of a tensor along which channels stand that may be pruned."""
+    return [
+        axis
+        for axis, ids in labels.axes(tensor.name).items()
+        if not all(labels.frozen_reason(root) for root in set(labels.roots(ids).tolist()))
+    ]
 
 
 def _input_groups(
@@ -205,7 +234,12 @@ def _joins_channels(node: gs.Node) -> bool:
 
 
 def _spec(
-    unit: Unit, data: list[gs.Tensor], network_inputs: Set[str], in_axis: int, out_axis: int, batch_size: int
+    unit: Unit,
+    data: list[gs.Tensor],
+    network_inputs: Set[str],
+    axes: tuple[int, int],
+    labels: Labels,
+    batch_size: int,
 ) -> LayerSpec:
     """The spec of a unit at dense widths.
 
@@ -216,15 +250,17 @@ def _spec(
         unit: the kernel's nodes.
         data: its inputs that carry data, the largest first.
         network_inputs: names of the network's inputs.
-        in_axis, out_axis: the channel axes of the first input and of the output.
+        axes: the channel axes of the first input and of the output.
+        labels: labels of the dense graph.
         batch_size: the network's.
     """
-    node, first = unit.node, shape(data[0])
-    out = shape(unit.output)
+    node, (in_axis, out_axis) = unit.node, axes
+    first, out = shape(data[0]), shape(unit.output)
     in_channels = first[in_axis] if first else 1
     if node.op == "Concat" and _joins_channels(node):
         in_channels = out[1]
     sizes = tuple(d for a, d in enumerate(first) if a not in (0, in_axis))
+    batch = _batch(node, data[0], in_axis, labels, batch_size)
     spec = LayerSpec(
         operator=node.op,
         in_channels=in_channels,
@@ -232,6 +268,7 @@ def _spec(
         in_size=sizes,
         epilogue=unit.epilogue,
         plain_input=any(t.name in network_inputs for t in data),
+        batch=batch,
     )
     epilogue = tuple(a for extra in unit.nodes[1:] for a in _activation_attributes(extra))
     folded = unit.nodes[1 : len(unit.nodes) - len(unit.epilogue)]
@@ -239,15 +276,43 @@ def _spec(
     if node.op in ("Conv", "ConvTranspose"):
         return replace(spec, **_conv_fields(node), bias=bias, attributes=_conv_extras(node) + epilogue)
     if node.op in PRODUCTS and len(data) == 1:
-        rows = first[0] // batch_size  # above 1 where other axes are laid before the batch's
+        rows = 1 if batch else first[0] // batch_size  # above 1 where other axes are laid before the batch's
         return replace(spec, bias=bias, attributes=epilogue, in_size=(rows, *sizes) if rows > 1 else sizes)
-    is_data = {t.name for t in data}
+    is_data, own = {t.name for t in data}, _own_axes(node, labels, in_axis)
     operands = (
-        tuple(operand(node, i, t.name in is_data, batch_size, in_axis) for i, t in enumerate(node.inputs))
+        tuple(
+            operand(node, i, t.name in is_data, batch or batch_size, in_axis, own.get(i))
+            for i, t in enumerate(node.inputs)
+        )
         if node.op != "BatchNormalization"
         else ()
     )
     return replace(spec, operands=operands, attributes=_attributes(node) + epilogue)
+
+
+def _batch(node: gs.Node, data: gs.Tensor, in_axis: int, labels: Labels, batch_size: int) -> int:
+    """The length of a layer's batch axis where it is another than the network's, else 0.
+
+    The first axis is the batch where the second has the channels. Of products on a weight it may also hold further rows
+    of the network's batch, which the layer's size tells.
+    """
+    dims = shape(data)
+    if not dims or dims[0] == batch_size:
+        return 0
+    if node.op in ("Gemm", "MatMul"):
+        has_rows = dims[0] % batch_size == 0 or in_axis == 0
+        return 0 if has_rows else dims[0]
+    has_channels = in_axis == 1 and (node.op in _BATCHED or (len(dims) > 2 and labels.get(data.name, 1) is not None))
+    return dims[0] if has_channels else 0
+
+
+def _own_axes(node: gs.Node, labels: Labels, in_axis: int) -> dict[int, int]:
+    """The channel axes of the inputs of an operator that moves channels, by position, where the second is none."""
+    if node.op not in MOVING:
+        return {}
+    axes = {i: _free_axes(t, labels) for i, t in enumerate(node.inputs) if not t.is_empty()}
+    is_place = {i: np.dtype(node.inputs[i].dtype).kind in "iu" for i in axes}
+    return {i: own[0] for i, own in axes.items() if len(own) == 1 and (in_axis != 1 or is_place[i])}
 
 
 def _conv_fields(node: gs.Node) -> dict[str, Any]:

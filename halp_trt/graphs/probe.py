@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from halp_trt.errors import UnsupportedLayerError
 from halp_trt.graphs.literal import REFUSED
 from halp_trt.graphs.norms import COUNT
-from halp_trt.graphs.probe_values import given_attributes, given_values
+from halp_trt.graphs.probe_values import given_attributes, given_values, places, takes_places
 from halp_trt.runtimes import CONSUMER, MARKER, SPEC_KEY
 from halp_trt.specs import LayerSpec, Operand
 from halp_trt.store import encode
@@ -45,13 +45,18 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
     network; the runtime cuts both off before it measures. The spec lies in the metadata ``halp_trt.spec``. The same
     spec always gives the same bytes.
 
+    Args:
+        spec: the layer.
+        batch_size: the target's batch size; a layer with a batch of its own has that.
+
     Raises:
         UnsupportedLayerError: no valid ONNX model of one such layer can be made.
     """
     reasons = [str(value) for name, value in spec.attributes if name == REFUSED]
     for opset, ir_version in () if reasons else _STANDING_OPSETS if spec.outputs else _OPSETS:
         try:
-            return _Drawing(spec=spec, batch_size=batch_size, opset=opset, ir_version=ir_version).model()
+            batch = spec.batch_at(batch_size)
+            return _Drawing(spec=spec, batch_size=batch, opset=opset, ir_version=ir_version).model()
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, TypeError, ValueError) as error:
             reasons.append(" ".join(str(error).split())[:200])
     raise UnsupportedLayerError(
@@ -61,7 +66,10 @@ def make_probe(spec: LayerSpec, batch_size: int) -> bytes:
 
 @dataclass(kw_only=True)
 class _Drawing:
-    """A probe under construction; large weights stay inputs until shapes are known, to keep inference quick."""
+    """A probe under construction; large weights stay inputs until shapes are known, to keep inference quick.
+
+    Its batch size is the layer's own.
+    """
 
     spec: LayerSpec
     batch_size: int
@@ -176,22 +184,38 @@ class _Drawing:
             return gs.Variable.empty()
         shape = self._operand_shape(operand, index)
         kind = np.dtype(operand.dtype)
+        if self._needs_places(operand, index, shape):
+            data = self._operand_shape(self.spec.operands[0], 0)
+            return self._constant(f"constant_{index}", places(self.spec, shape, data).astype(kind))
         known = operand.values
         if known is None and self.spec.operator == "Gather" and index == 1 and not operand.is_data:
-            known = (0.0,) * math.prod(shape)  # indices made of constants
+            known = (0.0,) * math.prod(shape)  # channels picked by indices made of constants
         if known is not None:
             values = self._constant_values(index, known)
-            if self.spec.operator == "Gather" and not self._picks_channels() and len(values) < math.prod(shape):
-                values = tuple(np.resize(values, math.prod(shape)).tolist())  # a spec keeps the first ones alone
             shape = shape if math.prod(shape) == len(values) else (len(values),)
             return self._constant(f"constant_{index}", np.array(values).astype(kind).reshape(shape))
-        if operand.is_data or 0 in operand.shape:
+        if _is_data(operand):
             marks = operand.layout or operand.shape
             is_image = len(marks) == 4 and marks[1] == -1
             return self._data(shape, is_image=is_image, kind=kind)
         if kind == _FLOAT:
             return self._weight(f"parameter_{index}", shape, low=0.5)
         return self._constant(f"constant_{index}", np.zeros(shape, kind))
+
+    def _needs_places(self, operand: Operand, index: int, shape: tuple[int, ...]) -> bool:
+        """True for places of which the spec has the first ones alone, or none.
+
+        Places that are computed come as an input where a Gather takes them, and where nothing else is one: the layer
+        would be computed while it is built.
+        """
+        if not takes_places(self.spec.operator, index):
+            return False
+        is_gather = self.spec.operator == "Gather"
+        others = [other for i, other in enumerate(self.spec.operands) if i != index]
+        is_input = _is_data(operand) and (is_gather or not any(map(_is_data, others)))
+        if is_input or (is_gather and self._picks_channels()):
+            return False
+        return len(operand.values or ()) < math.prod(shape)
 
     def _operand_shape(self, operand: Operand, index: int) -> tuple[int, ...]:
         width = self.spec.in_channels
@@ -351,6 +375,11 @@ class _Drawing:
         model.graph.input.extend(real)
         onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(encode(self.spec))})
         return bytes(model.SerializeToString(deterministic=True))
+
+
+def _is_data(operand: Operand) -> bool:
+    """True for an input that is no constant and no parameter: these have no batch axis."""
+    return operand.values is None and (operand.is_data or 0 in operand.shape)
 
 
 def _share(width: int, parts: int) -> list[int]:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from halp_trt.graphs.literal import TENSOR
 from halp_trt.specs import LayerSpec
 
-__all__ = ["given_attributes", "given_values"]
+__all__ = ["given_attributes", "given_values", "places", "takes_places"]
 
 Array = npt.NDArray[Any]
 _BOXES = {"NonMaxSuppression": 0, "RoiAlign": 1}
@@ -66,19 +66,35 @@ def given_values(spec: LayerSpec, index: int, random: np.random.Generator) -> Ar
     return np.broadcast_to(_whole_numbers(spec, index), operand.shape).astype(kind)
 
 
+def takes_places(operator: str, index: int) -> bool:
+    """True if an operator reads or writes at the places that an input of it names."""
+    return index in (_PICKED_AXIS.get(operator), _PICKED_AXES.get(operator))
+
+
+def places(spec: LayerSpec, shape: tuple[int, ...], data: tuple[int, ...]) -> Array:
+    """Places for an operator that takes them, one after the other, so that all of its data are used.
+
+    Args:
+        spec: the layer.
+        shape: shape of the input of places.
+        data: shape of the operator's data.
+    """
+    attributes = dict(spec.attributes)
+    if spec.operator in _PICKED_AXIS:
+        axis = attributes.get("axis", 0)
+        return np.arange(math.prod(shape)).reshape(shape) % data[int(axis) if isinstance(axis, int) else 0]
+    first = attributes.get("batch_dims", 0)
+    start = int(first) if isinstance(first, int) else 0
+    limits = np.array(data[start : start + shape[-1]])
+    rows = np.arange(math.prod(shape[:-1])).reshape(*shape[:-1], 1)
+    return np.asarray(rows % np.maximum(limits, 1))
+
+
 def _whole_numbers(spec: LayerSpec, index: int) -> Array:
     """Valid indices, lengths or sizes for an input of whole numbers; 0 for an operator that is not known."""
     shape, data = spec.operands[index].shape, spec.operands[0].shape
-    count = np.arange(math.prod(shape)).reshape(shape)
-    if _PICKED_AXIS.get(spec.operator) == index:
-        axis = dict(spec.attributes).get("axis", 0)
-        return count % data[int(axis) if isinstance(axis, int) else 0]
-    if _PICKED_AXES.get(spec.operator) == index:
-        first = dict(spec.attributes).get("batch_dims", 0)
-        start = int(first) if isinstance(first, int) else 0
-        limits = np.array(data[start : start + shape[-1]])
-        rows = np.arange(math.prod(shape[:-1])).reshape(*shape[:-1], 1)
-        return np.asarray(rows % np.maximum(limits, 1))
+    if takes_places(spec.operator, index):
+        return places(spec, shape, data)
     if _LENGTHS.get(spec.operator) == index:
         return np.full(shape, data[1 if dict(spec.attributes).get("layout") == 1 else 0])
     if _SHAPES.get(spec.operator) == index:

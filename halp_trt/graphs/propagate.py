@@ -21,12 +21,14 @@ from halp_trt.graphs.operators import (
     VIEWS,
     constant,
     fixed_tensors,
+    is_repeated,
     permutation,
     shape,
     slice_ranges,
     split_sizes,
     view_blocks,
 )
+from halp_trt.graphs.places import gather_elements, scatter
 from halp_trt.graphs.products import conv, matmul, need
 
 
@@ -84,20 +86,11 @@ def _nary(labels: Labels, node: gs.Node) -> None:
                 labels.couple(ids, theirs)
             elif is_fixed(labels, tensor):
                 state(labels, tensor, own, ids)
-            elif _is_repeated(tensor, own):
+            elif is_repeated(tensor, own):
                 labels.put(tensor.name, own, ids)
             elif shape(tensor)[own] > 1:
                 labels.freeze(ids, f"{node.name} combines it with data that has no channels")
         labels.put(output.name, axis, ids)
-
-
-def _is_repeated(tensor: gs.Tensor, axis: int) -> bool:
-    """True for data of one channel that are expanded for one reader alone: fewer copies will do as well."""
-    node = tensor.inputs[0] if tensor.inputs else None
-    if node is None or node.op != "Expand" or len(tensor.outputs) > 1:
-        return False
-    own = axis - len(shape(tensor)) + len(shape(node.inputs[0]))
-    return own < 0 or shape(node.inputs[0])[own] == 1
 
 
 def _channelwise(labels: Labels, node: gs.Node) -> None:
@@ -341,6 +334,7 @@ RULES: dict[str, Rule] = {
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Gather": gather,
+    "GatherElements": gather_elements,
     "GatherND": gather,
     "Gemm": matmul,
     "Hardmax": _mixing,
@@ -352,6 +346,8 @@ RULES: dict[str, Rule] = {
     "MatMul": matmul,
     "Pad": _pad,
     "Resize": _resize,
+    "ScatterElements": scatter,
+    "ScatterND": scatter,
     "Slice": _slice,
     "Softmax": _mixing,
     "SpaceToDepth": _depth_to_space,

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from halp_trt.graphs.labels import Labels
 from halp_trt.graphs.norms import NORMS, counted_axes
-from halp_trt.graphs.operators import NARY, POOLS, REDUCTIONS, UNARY, VIEWS
+from halp_trt.graphs.operators import NARY, PICKS, POOLS, REDUCTIONS, SCATTERS, UNARY, VIEWS
 from halp_trt.graphs.products import Weighting, weighting
 
 __all__ = ["zero_tensors"]
@@ -19,8 +19,8 @@ _MOVES_ZERO = frozenset(
     """Cos DequantizeLinear Exp HardSigmoid Log QuantizeLinear Reciprocal ReduceLogSum ReduceLogSumExp Sigmoid
     Softplus""".split()  # noqa: SIM905 (many names are easier to read as one text)
 )
-_KEEPS_ZERO = (UNARY | POOLS | VIEWS | REDUCTIONS) - _MOVES_ZERO | frozenset(
-    """Concat DepthToSpace Expand Gather InstanceNormalization Pad Resize Slice SpaceToDepth Split Tile
+_KEEPS_ZERO = (UNARY | POOLS | VIEWS | REDUCTIONS | PICKS) - _MOVES_ZERO | frozenset(
+    """Concat DepthToSpace Expand InstanceNormalization Pad Resize Slice SpaceToDepth Split Tile
     Transpose""".split()  # noqa: SIM905
 )
 """Operators that write zero for a channel that is zero in all their data."""
@@ -57,9 +57,10 @@ def _writes_zero(node: gs.Node, labels: Labels, zeros: set[str], is_zero: IsZero
         return False
     if (node.op == "Clip" and not _spans_zero(node)) or (node.op == "Pad" and not _pads_zero(node)):
         return False
-    if node.op == "Concat" and not all(_is_dead(tensor, labels, is_zero) for tensor in node.inputs):
+    values = [*node.inputs[:1], *node.inputs[2:]] if node.op in PICKS else node.inputs  # without the places
+    if node.op in SCATTERS | {"Concat"} and not all(_is_dead(tensor, labels, is_zero) for tensor in values):
         return False
-    data = [t for t in node.inputs if isinstance(t, gs.Variable) and not t.is_empty() and t.name not in labels.fixed]
+    data = [t for t in values if isinstance(t, gs.Variable) and not t.is_empty() and t.name not in labels.fixed]
     if node.op == "MatMul":
         return all(tensor.name in zeros for tensor in data)
     return node.op in _KEEPS_ZERO and all(tensor.name in zeros for tensor in data)

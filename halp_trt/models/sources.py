@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -22,12 +22,13 @@ from halp_trt.models.entry import check_outputs, materialise, unwrapped
 from halp_trt.models.factories import faults_of, import_factory, is_factory
 from halp_trt.models.reference import named
 from halp_trt.models.weights import check_finite, load_weights, oddity
-from halp_trt.models.zoo import ZOO, ZOO_INPUT_SHAPES
+from halp_trt.models.zoo import BIRDS_EYE, ZOO, ZOO_INPUT_SHAPES
 
 __all__ = ["LoadedModel", "is_own_network", "load_model"]
 
 _EXPECTED = (
-    f"torchvision:NAME, torchvision-detection:NAME, timm:NAME, package.module:factory or one of {', '.join(ZOO)}"
+    f"torchvision:NAME, torchvision-detection:NAME, timm:NAME, {next(iter(BIRDS_EYE))}:FOLDER with a calibration, "
+    f"package.module:factory or one of {', '.join(ZOO)}"
 )
 """Forms of a source string, for errors."""
 _AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
@@ -67,11 +68,12 @@ def load_model(
     """The network of a source string; the same seed gives the same initial weights and example.
 
     Args:
-        source: ``torchvision:NAME``, ``torchvision-detection:NAME``, ``timm:NAME``, ``package.module:factory`` or a
-            built-in name. A factory returns a module, or ``(module, example inputs)``; it is called with
-            ``num_classes`` if it has such a parameter.
+        source: ``torchvision:NAME``, ``torchvision-detection:NAME``, ``timm:NAME``, ``bev-resnet18:FOLDER``,
+            ``package.module:factory`` or a built-in name. A factory returns a module, or ``(module, example inputs)``;
+            it is called with ``num_classes`` if it has such a parameter.
         weights: a ``.safetensors`` file or a state dict saved with ``torch.save``; None leaves the initial weights.
-        input_shape: channels, height and width; None takes the model's own.
+        input_shape: channels, height and width, before them the number of cameras, if there are several; None takes
+            the model's own.
         num_classes: width of the classifier; None takes the model's own.
         seed: seed of the initial weights and the example.
 
@@ -87,7 +89,7 @@ def load_model(
         example: tuple[torch.Tensor, ...] | None = None
         if source in ZOO:
             shape = input_shape or ZOO_INPUT_SHAPES[source]
-            module = ZOO[source](num_classes or 10, _picture_shape(source, shape))
+            module = ZOO[source](num_classes or 10, shape if source in BIRDS_EYE else _picture_shape(source, shape))
         elif kind in _PACKAGES and name:
             module, shape = _PACKAGES[kind](name, num_classes, input_shape)
         elif is_own_network(source):
@@ -206,6 +208,18 @@ def _from_timm(
     return module, tuple(config.get("input_size", (3, 224, 224)))
 
 
+def _birds_eye(
+    model: str, folder: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """A built-in network for the cameras of a calibration, with initial weights, and its input shape."""
+    from halp_trt.models.cameras.birds_eye import birds_eye_net
+    from halp_trt.models.cameras.calibration import read_calibration
+
+    cameras = read_calibration(Path(folder))
+    shape = input_shape or (len(cameras), *ZOO_INPUT_SHAPES[model][1:])
+    return birds_eye_net(BIRDS_EYE[model], 10 if num_classes is None else num_classes, shape, cameras), shape
+
+
 _PACKAGES: Mapping[str, Callable[[str, int | None, tuple[int, ...] | None], tuple[nn.Module, tuple[int, ...]]]] = (
     MappingProxyType(
         {
@@ -213,10 +227,11 @@ _PACKAGES: Mapping[str, Callable[[str, int | None, tuple[int, ...] | None], tupl
             "torchvision-detection": _detector,
             "torchvision-segmentation": _segmenter,
             "timm": _from_timm,
+            **{model: partial(_birds_eye, model) for model in BIRDS_EYE},
         }
     )
 )
-"""The packages whose networks a source string names: ``timm:NAME``."""
+"""The packages whose networks a source string names, ``timm:NAME``, and networks that are made for a calibration."""
 
 
 def _from_factory(source: str, num_classes: int | None) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:

@@ -1,4 +1,4 @@
-"""The built-in networks: small ResNets and a MobileNetV2 for classes, detectors in pictures and in clouds of points.
+"""The built-in networks: small ResNets and a MobileNetV2 for classes, detectors in pictures, points and cameras, a U-Net.
 
 Every shortcut that changes the shape is a 1x1 convolution with batch norm ("option B" of arXiv 1512.03385), so that all
 widths of a stage can be pruned. ``ZOO`` maps each name to its factory, ``ZOO_INPUT_SHAPES`` to its own input shape.
@@ -17,7 +17,7 @@ from halp_trt.errors import ModelError
 from halp_trt.models.mobilenet import cifar_mobilenetv2
 from halp_trt.models.unet import unet
 
-__all__ = ["ZOO", "ZOO_INPUT_SHAPES", "BasicBlock", "ResidualNet", "cifar_resnet", "demo"]
+__all__ = ["BIRDS_EYE", "ZOO", "ZOO_INPUT_SHAPES", "BasicBlock", "ResidualNet", "cifar_resnet", "demo"]
 
 
 class BasicBlock(nn.Module):
@@ -131,12 +131,22 @@ def _pillars(num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     return pillars(num_classes, input_shape)
 
 
+def _birds_eye(num_classes: int, input_shape: tuple[int, ...], *, backbone: str) -> nn.Module:
+    """A network from six cameras to a map seen from above; torchvision, which has its backbone, is imported here."""
+    from halp_trt.models.cameras.birds_eye import birds_eye_net
+
+    return birds_eye_net(backbone, num_classes, input_shape)
+
+
 def _check_size(name: str, input_shape: tuple[int, int, int]) -> None:
     if min(input_shape[1:]) < 4:
         raise ModelError(f"{name} halves its picture twice and needs at least 4x4, got input shape {input_shape}")
 
 
-ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingProxyType(
+BIRDS_EYE: Mapping[str, str] = MappingProxyType({"bev-resnet18": "resnet18", "bev-resnet50": "resnet50"})
+"""Backbones of the networks that see the map from above, by name; they may be given a calibration of their cameras."""
+
+ZOO: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         "demo": demo,
         "resnet20": partial(cifar_resnet, depth=20),
@@ -148,11 +158,12 @@ ZOO: Mapping[str, Callable[[int, tuple[int, int, int]], nn.Module]] = MappingPro
         "fastestdet": _fastestdet,
         "unet": unet,
         "pillars": _pillars,
+        **{name: partial(_birds_eye, backbone=backbone) for name, backbone in BIRDS_EYE.items()},
     }
 )
 """Factories of the built-in networks by name; each takes the number of classes and the input shape."""
 
-ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
+ZOO_INPUT_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "demo": (1, 24, 24),
         "ssd-resnet18": (3, 300, 300),
@@ -162,5 +173,7 @@ ZOO_INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
         "pillars": (9, 512, 128),
     }
     | dict.fromkeys(("resnet20", "resnet32", "resnet56", "mobilenetv2-cifar"), (3, 32, 32))
+    | dict.fromkeys(BIRDS_EYE, (6, 3, 256, 704))
 )
-"""Channels, height and width of each network's input by default."""
+"""Channels, height and width of each network's input by default; before them the number of cameras, if there are
+several."""

@@ -238,7 +238,8 @@ class _Pricer:
         """Costs ``[pair]`` of a layer in one resource."""
         if resource == LATENCY:
             return self.surface(spec, pairs)
-        return np.asarray([RESOURCES[resource](spec.with_widths(*pair), self.batch_size) for pair in pairs])
+        batch = spec.batch_at(self.batch_size)
+        return np.asarray([RESOURCES[resource](spec.with_widths(*pair), batch) for pair in pairs])
 
 
 def _axis(pairs: Sequence[tuple[str, int]], numbers: Mapping[str, int], groups: Sequence[Group]) -> Axis:

@@ -48,12 +48,12 @@ def parameters(spec: LayerSpec, batch_size: int = 1) -> float:
 def flops(spec: LayerSpec, batch_size: int = 1) -> float:
     """Number of floating-point operations: two per multiply-add of convolutions and matrix products, 0 for others."""
     positions = math.prod(spec.in_size) if spec.operator == "ConvTranspose" else _out_positions(spec)
-    return 2.0 * batch_size * _num_weights(spec) * positions
+    return 2.0 * spec.batch_at(batch_size) * _num_weights(spec) * positions
 
 
 def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
     """Bytes of a layer's weights and output in fp32; no memory is reused, so a runtime needs less."""
-    return _BYTES * (parameters(spec) + batch_size * spec.out_channels * _out_positions(spec))
+    return _BYTES * (parameters(spec) + spec.batch_at(batch_size) * spec.out_channels * _out_positions(spec))
 
 
 def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
@@ -62,18 +62,23 @@ def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
     The arena is as large as the largest input and output of one layer together.
     """
     weights = math.fsum(parameters(spec, batch_size) for spec in specs)
-    num_activations = max((_num_activations(spec) for spec in specs), default=0)
-    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * batch_size * num_activations)
+    num_activations = max((spec.batch_at(batch_size) * _num_activations(spec) for spec in specs), default=0)
+    return Footprint(weight_bytes=int(_BYTES * weights), arena_bytes=_BYTES * num_activations)
 
 
 def network_footprint(graph: ChannelGraph, batch_size: int) -> Footprint:
-    """Memory touched between two runs of a layer while a network is pruned: half of the dense network's."""
+    """Memory touched between two runs of a layer while a network is pruned: half of the dense network's.
+
+    Raises:
+        GraphMismatchError: the network's layers are those of another batch size.
+    """
+    graph.check_batch(batch_size)
     dense = footprint_of(graph_specs(graph, graph.dense_counts()), batch_size)
     return Footprint(weight_bytes=dense.weight_bytes // 2, arena_bytes=dense.arena_bytes // 2)
 
 
 def _num_activations(spec: LayerSpec) -> int:
-    """Number of activations that a layer reads and writes, the second operand of an addition included."""
+    """Number of activations a picture that a layer reads and writes, the second operand of an addition included."""
     read = spec.in_channels * math.prod(spec.in_size)
     return read + spec.out_channels * _out_positions(spec) * (2 if "Add" in spec.epilogue else 1)
 

@@ -71,6 +71,7 @@ def kernel_name(surface: Surface) -> str:
         f"/{max(spec.stride)}" if max(spec.stride, default=1) > 1 else "",
         "depthwise" if spec.is_depthwise else f"groups {spec.conv_groups}" if spec.conv_groups > 1 else "",
         f"at {size}" if size else "",
+        f"batch {spec.batch}" if spec.batch else "",
     ]
     return " ".join(word for word in words if word)
 

@@ -112,7 +112,8 @@ def _title(kernel: LayerSpec, num_inputs: int) -> str:
     shape = "×".join(map(str, kernel.kernel_size)) or kernel.operator
     strided = f" /{kernel.stride[0]}" if kernel.stride and max(kernel.stride) > 1 else ""
     size = "×".join(map(str, kernel.in_size))
-    return f"{shape}{strided}, {num_inputs} inputs" + (f", {size}" if size else "")
+    batch = f", batch {kernel.batch}" if kernel.batch else ""
+    return f"{shape}{strided}, {num_inputs} inputs" + (f", {size}" if size else "") + batch
 
 
 def _marks(plan: PruningPlan) -> dict[LayerSpec, dict[str, int]]:

@@ -2,8 +2,8 @@
 
 A layer takes ``(5 + macs / 20000 + elements / 4000) * (1 + noise)`` microseconds. ``macs`` counts multiplications with
 both widths rounded up to tiles of 16 channels, which makes a staircase; ``elements`` counts the numbers read and
-written, rounded up alike; ``noise`` lies within half a percent and is drawn from the SHA-256 of spec and batch size, so
-that it is the same in every process.
+written, rounded up alike; ``noise`` lies within half a percent and is drawn from the SHA-256 of spec and batch, so that
+it is the same in every process.
 """
 
 from __future__ import annotations
@@ -143,16 +143,17 @@ class FormulaProber:
 
 def latency_us(spec: LayerSpec, batch_size: int) -> float:
     """Latency by the formula in this module's head, microseconds."""
+    batch = spec.batch_at(batch_size)
     in_width, out_width = _tiled(spec.in_channels), _tiled(spec.out_channels)
     out_size = [
         -(-n // stride) for n, stride in zip(spec.in_size, spec.stride or (1,) * len(spec.in_size), strict=False)
     ]
     has_weights = spec.operator in ("Conv", "ConvTranspose", "Gemm", "MatMul")
     per_output = max(in_width // spec.conv_groups, 1) * math.prod(spec.kernel_size)
-    macs = batch_size * out_width * per_output * math.prod(out_size) if has_weights else 0
-    num_written = batch_size * out_width * math.prod(out_size)
-    elements = batch_size * in_width * math.prod(spec.in_size) + num_written * (1 + spec.epilogue.count("Add"))
-    draw = hashlib.sha256(f"{batch_size} {spec!r}".encode()).digest()
+    macs = batch * out_width * per_output * math.prod(out_size) if has_weights else 0
+    num_written = batch * out_width * math.prod(out_size)
+    elements = batch * in_width * math.prod(spec.in_size) + num_written * (1 + spec.epilogue.count("Add"))
+    draw = hashlib.sha256(f"{batch} {spec!r}".encode()).digest()
     noise = _NOISE * (int.from_bytes(draw[:6], "big") / 2**47 - 1)
     return (5 + macs / 20000 + elements / 4000) * (1 + noise)
 

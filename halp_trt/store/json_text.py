@@ -20,15 +20,19 @@ _MOST_BITS = 64
 """Bits of a whole number that an error repeats."""
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, *, allows_nan: bool = False) -> Any:
     """The value that some bytes state.
+
+    Args:
+        data: the bytes.
+        allows_nan: whether ``NaN`` and ``Infinity`` are numbers, as files of others have them, though JSON does not.
 
     Raises:
         ArtefactError: they are no UTF-8, no JSON or not whole, nested too deeply, or have a key twice in one object or
             a number that is none. The sentence has no path and no advice.
     """
     text = _text(data)
-    return _refusing(partial(_DECODER.decode, text))
+    return _refusing(partial((_LENIENT if allows_nan else _DECODER).decode, text))
 
 
 def parse_several(data: bytes) -> list[Any]:
@@ -95,3 +99,4 @@ def _constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_object)

@@ -222,6 +222,7 @@ def _of_network(request: PlanRequest) -> Opened:
         raise UsageError(f"{request.source} is a latency table; name the network's saliency with --saliency, too")
     table = _load(LatencyTable, request.source)
     saliency, graph = _load(Saliency, request.saliency), _load(ChannelGraph, request.graph_path)
+    graph.check_batch(table.target.batch_size)
     dense = PruningPlan.dense(graph)
     steps = grid_steps(graph, grid_step=request.step)
     names = (LATENCY, *(name for name in RESOURCES if name in request.others))

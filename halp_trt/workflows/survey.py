@@ -60,7 +60,9 @@ def survey_lut(
         ArtefactError: there is a table and ``resume`` is not set, or it is damaged or cannot be written.
         TargetMismatchError: the table is of another target.
         UsageError: there are more layers than probes.
+        GraphMismatchError: the network's layers are those of another batch size.
     """
+    graph.check_batch(target.batch_size)
     regions = request.regions(graph)
     create_table(path, target, may_exist=resume)
     done = 0

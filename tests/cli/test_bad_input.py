@@ -17,6 +17,7 @@ from halp_trt.runtimes import synthetic
 from halp_trt.store import save
 from tests.cli.tiny import TINY, net
 
+CAMERAS = ("--data", "none", "--runtime", "synthetic")
 QUICK = ("--pruning-steps", 2, "--minibatches", 1, "--epochs", 1, "--train-batch", 32, "--out", "run")
 
 
@@ -170,6 +171,21 @@ CASES = {
         _nothing,
         ("build-lut", *TINY, "--full-grid", "--max-probes", "50"),
         "--full-grid measures every pair of widths, so --max-probes has no use",
+    ),
+    "wrong number of cameras": (
+        _nothing,
+        ("build-lut", *CAMERAS, "--model", "bev-resnet18", "--input", "5x3x64x96"),
+        "input shape 5x3x64x96 is not that of a ring of 6 cameras, 6x3xHEIGHTxWIDTH",
+    ),
+    "no calibration": (
+        _nothing,
+        ("build-lut", *CAMERAS, "--model", "bev-resnet18:nowhere"),
+        "nowhere holds no calibration, expected info.json",
+    ),
+    "pictures of one camera for several": (
+        _nothing,
+        ("build-lut", "--model", "bev-resnet18", "--input", "6x3x32x32"),
+        "pictures have channels, a height and a width, the network's input is (6, 3, 32, 32); use data 'none'",
     ),
     "bad shape": (_nothing, ("build-lut", *TINY, "--input", "3by8"), "input '3by8' is no shape"),
     "table of another target": (_other_target, ("prune", *TINY, *QUICK, "--lut", "lut.jsonl"), "another target"),

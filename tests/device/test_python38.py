@@ -23,11 +23,8 @@ DRIVERS = {"cuda", "ml_dtypes", "polygraphy", "pycuda", "pynvml", "tensorrt"}
 STANDARD = {
     "__future__", "collections", "contextlib", "ctypes", "dataclasses", "errno", "fcntl", "functools", "hashlib",
     "importlib", "io", "json", "math", "os", "pathlib", "platform", "re", "resource", "select", "shutil", "signal",
-<<<<<<< HEAD
-    "socket", "statistics", "subprocess", "sys", "threading", "time", "types", "typing", "warnings", "weakref",
-=======
-    "statistics", "subprocess", "sys", "threading", "time", "traceback", "types", "typing", "warnings", "weakref",
->>>>>>> agent
+    "socket", "statistics", "subprocess", "sys", "threading", "time", "traceback", "types", "typing", "warnings",
+    "weakref",
 }  # fmt: skip
 
 

@@ -42,6 +42,8 @@ def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit
     """
     weights = {tensor.name: tensor for tensor in optimised.graph.initializer}
     tensors = _tensors(optimised, open_session)
+    shapes = (tensors[value.name][1] for value in optimised.graph.input)
+    batch_size = next((shape[0] for shape in shapes if shape), 1)
     found = []
     for position, node in enumerate(optimised.graph.node):
         used = [weights[name] for name in dict.fromkeys(node.input) if name in weights]
@@ -60,7 +62,9 @@ def executed_units(optimised: onnx.ModelProto, open_session: Open) -> tuple[Unit
         found.append(
             Unit(
                 name=node.name or f"{node.op_type}_{position}",
-                spec=_spec(node, {name: tensors[name][1] for name in (*data, *node.output) if name}, weights),
+                spec=_spec(
+                    node, {name: tensors[name][1] for name in (*data, *node.output) if name}, weights, batch_size
+                ),
                 model=model.SerializeToString(),
             )
         )
@@ -109,7 +113,10 @@ def _tensors(optimised: onnx.ModelProto, open_session: Open) -> dict[str, tuple[
 
 
 def _spec(
-    node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, onnx.TensorProto]
+    node: onnx.NodeProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, onnx.TensorProto],
+    batch_size: int,
 ) -> LayerSpec:
     """The node's key in latency tables: all that its time depends on, in the fields of layers where they fit."""
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
@@ -133,8 +140,9 @@ def _spec(
         out_channels=out_width,
         in_size=tuple(first[2:]),
         conv_groups=groups if is_grouped else 1,
-        operands=tuple(_operand(name, shapes, weights) for name in node.input),
+        operands=tuple(_operand(name, shapes, weights, first[:1]) for name in node.input),
         attributes=tuple(_plain(attributes)),
+        batch=first[0] if first and first[0] != batch_size else 0,
         **window,
     )
 
@@ -147,9 +155,16 @@ def _numbers(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _operand(name: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, onnx.TensorProto]) -> Operand:
+def _operand(
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, onnx.TensorProto],
+    batch: tuple[int, ...],
+) -> Operand:
+    """An input; a first axis as long as ``batch``, that of the first input, is marked by 0."""
     if name in shapes:
-        return Operand(shape=(0, *shapes[name][1:]))
+        dims = shapes[name]
+        return Operand(shape=(0, *dims[1:]) if dims[:1] == batch else dims)
     if name not in weights:
         return Operand(shape=(), values=(), dtype="none")
     tensor = weights[name]

@@ -86,6 +86,31 @@ def _gather_nd(call: Call) -> Any:
     return call.x[call.inputs[1][..., 0]]
 
 
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+"""PyTorch's names of the ways in which ONNX's scatters combine an update with what is there."""
+
+
+def _places(call: Call) -> tuple[int, Any]:
+    """The axis along which elements are picked or written, and their places, none below 0."""
+    axis = call.get("axis", 0)
+    return axis, call.inputs[1].remainder(call.shapes[0][axis])
+
+
+def _scatter_elements(call: Call) -> Any:
+    (axis, places), reduction = _places(call), call.get("reduction", "none")
+    if reduction == "none":
+        return call.x.scatter(axis, places, call.inputs[2])
+    return call.x.scatter_reduce(axis, places, call.inputs[2], _REDUCTIONS[reduction])
+
+
+def _scatter_nd(call: Call) -> Any:
+    reduction = call.get("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise BuildError(f"node {call.node} combines what it scatters by {reduction}; choose another runtime")
+    places = tuple(call.inputs[1][..., column] for column in range(call.shapes[1][-1]))
+    return call.x.index_put(places, call.inputs[2], accumulate=reduction == "add")
+
+
 def _pad(call: Call) -> Any:
     if call.get("mode", "constant") not in ("constant", "reflect", "edge"):
         raise BuildError(f"node {call.node} pads by {call.attributes['mode']}; choose another runtime")
@@ -136,7 +161,10 @@ SHAPES: Mapping[str, Operator] = MappingProxyType(
         "Slice": _slice,
         "Split": _split,
         "Gather": _gather,
+        "GatherElements": lambda call: torch.gather(call.x, *_places(call)),
         "GatherND": _gather_nd,
+        "ScatterElements": _scatter_elements,
+        "ScatterND": _scatter_nd,
         "Pad": _pad,
         "Resize": _resize,
         "Concat": lambda call: torch.cat(call.inputs, call.attributes["axis"]),

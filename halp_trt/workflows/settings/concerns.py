@@ -75,14 +75,16 @@ class NetworkSettings(Concern):
     model: str = option(
         "demo",
         "The network: demo, resnet20, resnet32, resnet56, mobilenetv2-cifar, ssd-resnet18, ssd512-resnet50, "
-        "fastestdet, unet, pillars, torchvision:NAME, torchvision-detection:NAME, torchvision-segmentation:NAME, "
-        "timm:NAME or module:factory.",
+        "fastestdet, unet, pillars, bev-resnet18, bev-resnet50 (or bev-resnet18:FOLDER with a calibration of its "
+        "cameras), torchvision:NAME, torchvision-detection:NAME, torchvision-segmentation:NAME, timm:NAME or "
+        "module:factory.",
         may_be_code=True,
     )
     weights: str = option("", "The network's trained weights: safetensors, or a PyTorch state dict.", is_path=True)
     input: tuple[int, ...] = option(
         (),
-        "Input shape as CHANNELSxHEIGHTxWIDTH, such as 3x224x224; needed if neither model nor data tell it.",
+        "Input shape as CHANNELSxHEIGHTxWIDTH, such as 3x224x224, and with several cameras such as 6x3x256x704; needed "
+        "if neither model nor data tell it.",
         parse=_shape,
         check=_check_shape,
     )
