@@ -35,6 +35,7 @@ class Traits:
         typed_since: major version since which networks are strongly typed and the unquantised rest of an 8-bit network
             is fp16; None if it is always fp32.
         old_opset: the newest ONNX opset that its versions before ``typed_since`` read rightly.
+        has_nms: whether its engines may hold ONNX's ``NonMaxSuppression``.
     """
 
     builds: tuple[str, ...] = ("fp32",)
@@ -49,6 +50,7 @@ class Traits:
     quantiser_style: str = "asymmetric"
     typed_since: int | None = None
     old_opset: int | None = None
+    has_nms: bool = True
 
     def parser_opset(self, version: str) -> int | None:
         """The opset that a version's parser needs; None where it reads the exported one."""
@@ -69,6 +71,18 @@ class Traits:
             raise UsageError(
                 f"{target.runtime} measures layers in {', '.join(self.measures)}, not {target.precision}: prune with "
                 f"--precision {first}, then run deploy and verify with --precision {target.precision}"
+            )
+
+    def check_has_nms(self, title: str) -> None:
+        """Refuses to build engines that suppress boxes.
+
+        Raises:
+            UsageError: the runtime, called by its title, has no kernel for that.
+        """
+        if not self.has_nms:
+            raise UsageError(
+                f"{title} has no NonMaxSuppression; leave suppression to the host with --nms host, or deploy with "
+                f"--runtime onnxruntime"
             )
 
     def check_times_networks(self, title: str) -> None:
