@@ -19,8 +19,9 @@ from tests.exports import export_once
 
 pytestmark = pytest.mark.skipif("tensorrt-rtx" not in available_runtimes(), reason="TensorRT for RTX is not installed")
 
-SMALL = {"fastestdet": (3, 64, 64), "unet": (3, 32, 32)}
+SMALL = {"unet": (3, 32, 32)}
 LARGE = {
+    "fastestdet": (3, 64, 64),
     "ssd-resnet18": (3, 96, 96),
     "ssd512-resnet50": (3, 128, 128),
     "torchvision-detection:ssd300_vgg16": (3, 300, 300),
@@ -59,6 +60,6 @@ def test_every_network_becomes_a_plan(name: str, shape: tuple[int, ...], precisi
     order = DeployOptions(examples=lambda: pictures, caches_timings=False)
     engine = compile_engine(model, "it.plan", runtime, runtime.target(precision, 1), Origin(), order)
     assert engine.engine.startswith(b"vtrt")
-    assert engine.record.types[precision] > 0.9 * sum(engine.record.types.values())
+    assert engine.record.types[precision] > 0.8 * sum(engine.record.types.values()), "transposed ones stay in fp16"
     assert set(engine.record.formats.values()) == {"fp32 LINEAR"}
     assert len(engine.record.kept) == sum(engine.record.types.values()) - engine.record.types[precision]
