@@ -99,12 +99,20 @@ def _in_its_process(name: str, arguments: argparse.Namespace) -> dict[str, Any] 
         sys.exit(f"{place} holds an earlier run; go on with --resume, or name another folder")
     options = ["--work", str(arguments.work), "--budget", arguments.budget, "--seconds", str(arguments.seconds)]
     command = [sys.executable, __file__, "--one", name, *options]
+    row = printed_by(command)
+    if row is None:
+        return None
+    shown = {key: row[key] for key in ("dense_us", "pruned_us", "share", "share_error", "difference")}
+    print(f"{name}: {json.dumps(shown)}, {sum(row['seconds'].values()):.0f} s", flush=True)
+    return row
+
+
+def printed_by(command: list[str]) -> dict[str, Any] | None:
+    """The JSON in the last line that a process prints; None if it ended with an error, which stands on the terminal."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return None
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    shown = {key: row[key] for key in ("dense_us", "pruned_us", "share", "share_error", "difference")}
-    print(f"{name}: {json.dumps(shown)}, {sum(row['seconds'].values()):.0f} s", flush=True)
     return row
 
 
@@ -173,7 +181,7 @@ def run_chain(chain: Chain, work: Path, budget: Budget, seconds: float) -> dict[
             tolerances=Tolerances(seconds=seconds),
         ),
     )
-    timed = _in_turns(run, settings.place, engines, prepared, seconds)
+    timed = in_turns(run, settings.place, engines, prepared, seconds)
     return {
         "model": chain.model,
         "input": [list(x.shape) for x in prepared.network.example],
@@ -191,7 +199,7 @@ def run_chain(chain: Chain, work: Path, budget: Budget, seconds: float) -> dict[
     }
 
 
-def _in_turns(run: RunFolder, place: PlaceSettings, engines: Path, prepared: Prepared, seconds: float) -> Comparison:
+def in_turns(run: RunFolder, place: PlaceSettings, engines: Path, prepared: Prepared, seconds: float) -> Comparison:
     """Both engines of a run, loaded once more and timed in turns, which also tells the error of their ratio."""
     runtime, target = find_target(place)
     sessions = {}

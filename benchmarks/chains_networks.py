@@ -11,7 +11,7 @@ from torch import nn
 from halp_trt.latency import Effort
 from halp_trt.models.sources import import_torchvision
 from halp_trt.specs import Budget
-from halp_trt.workflows.settings import Settings
+from halp_trt.workflows.settings import NO_DATA, Settings
 from halp_trt.workflows.survey import Survey
 
 SIDE = 64
@@ -39,6 +39,7 @@ class Chain:
         train_batch: pictures in one of these.
         tune_rate: learning rate of fine-tuning, of which they take a tenth.
         timing_seconds: most seconds for comparing the engines of one step.
+        classes: number of classes; None as the pictures tell it.
     """
 
     name: str
@@ -53,10 +54,13 @@ class Chain:
     train_batch: int = 16
     tune_rate: float = 0.002
     timing_seconds: float = 10.0
+    classes: int | None = None
 
     @property
     def trained(self) -> str:
         """The training in words."""
+        if self.data == NO_DATA:
+            return "initial weights, no pictures: channels are scored by their weights"
         return (
             f"initial weights; {self.pruning_steps} times {self.minibatches} minibatches of {self.train_batch} "
             f"pictures ({self.data}) while pruning, no fine-tuning"
@@ -73,6 +77,7 @@ class Chain:
             model=self.model,
             input=() if self.side is None else (3, self.side, self.side),
             data=self.data,
+            classes=self.classes,
             runtime=self.runtime,
             lut=str(table),
             width_step=self.width_step,

@@ -36,7 +36,7 @@ from duel_cells import Cell, cells_of, choose, time_all, tune
 from duel_contest import Contest
 from duel_methods import METHODS
 from duel_result import result_of
-from duel_rules import QUICK, Rules, contest_of, pictures_of, weights_path
+from duel_rules import QUICK, Rules, check_rules, contest_of, pictures_of, weights_path
 
 from halp_trt import __version__
 from halp_trt.models.sources import load_model
@@ -57,7 +57,7 @@ def main() -> None:
     arguments = _arguments()
     rules = _rules(arguments)
     cells = cells_of(arguments.network, arguments.budget, arguments.method, arguments.seeds, arguments.work)
-    _check_rules(rules, arguments.work / "rules.json")
+    check_rules(rules, arguments.work / "rules.json")
     contests = cache(partial(contest_of, arguments.work, arguments.data, rules))
     phases: Mapping[str, Callable[[], None]] = {
         "dense": lambda: _in_parallel(arguments, "dense", partial(_dense, arguments, rules)),
@@ -96,13 +96,6 @@ def _arguments() -> argparse.Namespace:
 def _rules(arguments: argparse.Namespace) -> Rules:
     asked = {f.name: getattr(arguments, f.name, None) for f in fields(Rules)}
     return replace(QUICK if arguments.quick else Rules(), **{k: v for k, v in asked.items() if v is not None})
-
-
-def _check_rules(rules: Rules, path: Path) -> None:
-    if not path.exists():
-        write_json(path, encode(rules))
-    elif read_json(path) != encode(rules):
-        sys.exit(f"error: {path} holds other rules, {read_json(path)}; repeat them, or take another folder")
 
 
 # ---- phases --------------------------------------------------------------------------------------------------------

@@ -21,11 +21,13 @@ from halp_trt.errors import HalpError
 from halp_trt.runtimes import Session, get_runtime
 from halp_trt.store import encode, load_tensors, read_json, save_tensors, write_bytes, write_json
 from halp_trt.tasks import lesson_of
-from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.tasks.evaluation import module_predict
 from halp_trt.training.loop import train
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.inputs import example_inputs
+from halp_trt.workflows.reading import predict_of
 from halp_trt.workflows.verify import count_parameters
+from halp_trt.workflows.verify_stage import score_of
 
 __all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]
 
@@ -130,20 +132,22 @@ def tune(contest: Contest, cell: Cell, device: str) -> None:
 
 
 def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
-    """Writes a network's engine; its accuracy and how far its answers are from the network's."""
+    """Writes a network's engine; its score and how far its outputs are from the network's."""
     model = engine_model(module, contest.example())
     session = _session(model)
-    ((name, shape),) = session.input_shapes.items()
     (pictures,) = example_inputs(session, contest.data).values()
-    (expected,) = module_predict(module)(pictures).values()
-    difference = np.abs(session.run({name: pictures})[session.output_names[0]] - expected).max()
-    found = evaluate(lambda batch: session.run({name: batch}), contest.data, batch_size=shape[0])
+    expected = module_predict(module)(pictures)
+    outputs = predict_of(session, tuple(expected))(pictures)
+    difference = max(float(np.abs(outputs[name] - expected[name]).max()) for name in expected)
+    found = score_of(session, contest.data, tuple(expected))
+    assert found is not None, "there are labels"
     write_bytes(engine, model.SerializeToString())
     return {
         "accuracy_fraction": found.value,
+        "score": encode(found),
         "num_pictures": found.num_examples,
         "num_parameters": count_parameters(model),
-        "max_difference": float(difference),
+        "max_difference": difference,
     }
 
 

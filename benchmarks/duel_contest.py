@@ -21,12 +21,13 @@ from halp_trt.models.sources import load_model
 from halp_trt.models.trace import trace
 from halp_trt.planning.network import removable_blocks
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Stretch
-from halp_trt.tasks import lesson_of
+from halp_trt.tasks import lesson_of, task_of
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.batches import num_batches, training_batch
 from halp_trt.training.loop import train
 from halp_trt.training.optimizer import make_optimizer
 from halp_trt.training.settings import TrainSettings
+from halp_trt.workflows.network import for_network
 
 __all__ = [
     "RUNTIME",
@@ -35,6 +36,7 @@ __all__ = [
     "engine_model",
     "make_contest",
     "model_for_timing",
+    "plain_loss",
     "saliency_batches",
     "scored",
 ]
@@ -84,6 +86,15 @@ class Contest:
         """One input."""
         return torch.zeros(1, *self.data.input_shape)
 
+    def last_layers(self) -> frozenset[str]:
+        """Names of the layers whose channels are the network's outputs, or are fixed for another reason."""
+        is_fixed = {group.name: not group.prunable for group in self.graph.groups}
+        return frozenset(
+            layer.name
+            for layer in self.graph.layers
+            if layer.out_groups and all(is_fixed[name] for name, _ in layer.out_groups)
+        )
+
     def narrow(self, state: State) -> nn.Module:
         """The network with the widths and values of some weights."""
         return slim_like(self.dense(), state)
@@ -128,6 +139,7 @@ def make_contest(
 ) -> Contest:
     """Loads, exports and traces a network; ``numbers`` are the contest's attributes that are numbers."""
     loaded = load_model(network, weights=weights, input_shape=data.input_shape, num_classes=data.num_classes)
+    data = for_network(data, loaded.module)
     model = export(loaded.module, loaded.example)
     graph = trace(loaded.module, loaded.example, source=network, model=model)
     return Contest(
@@ -200,7 +212,13 @@ def scored(contest: Contest, seed: int) -> tuple[nn.Module, Saliency]:
     return module, mean_saliency(sums)
 
 
-def saliency_batches(contest: Contest, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The pictures and labels of those same minibatches."""
+def saliency_batches(contest: Contest, seed: int) -> list[tuple[torch.Tensor, Any]]:
+    """The pictures and targets of those same minibatches."""
     how = contest.between(seed)
     return [training_batch(contest.data, how, step) for step in range(contest.num_minibatches)]
+
+
+def plain_loss(contest: Contest, module: nn.Module, pictures: torch.Tensor, targets: Any) -> torch.Tensor:
+    """The task's loss of a minibatch, without smoothed labels and without a teacher."""
+    how = replace(contest.train, label_smoothing=0.0, distillation=0.0)
+    return task_of(contest.data).loss(module(pictures), targets, how)

@@ -16,10 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from duel_contest import Choice, Contest, saliency_batches, scored
+from duel_contest import Choice, Contest, plain_loss, saliency_batches, scored
 from duel_device import Device, bisect_share
 from torch import nn
-from torch.nn import functional as F
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.models.slim import slim
@@ -126,9 +125,9 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
     """
     import torch_pruning
 
-    module = contest.dense()
+    module, last = contest.dense(), contest.last_layers()
     for pictures, labels in saliency_batches(contest, seed):
-        F.cross_entropy(module(pictures), labels).backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
+        plain_loss(contest, module, pictures, labels).backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
 
     def make(rounding: int, ratio: float) -> nn.Module:
         twin = copy.deepcopy(module)
@@ -142,7 +141,9 @@ def _torch_pruning(contest: Contest, device: Device, budget: float, seed: int, f
             pruning_ratio=1 - ratio,
             round_to=rounding,
             iterative_steps=_TORCH_PRUNING_STEPS,
-            ignored_layers=[layer for layer in twin.modules() if isinstance(layer, nn.Linear)],
+            ignored_layers=[
+                layer for name, layer in twin.named_modules() if isinstance(layer, nn.Linear) or name in last
+            ],
         )
         for _ in range(_TORCH_PRUNING_STEPS):
             pruner.step()

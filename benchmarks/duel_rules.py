@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dense_training import TRAINING
 from duel_contest import Contest, make_contest
 
+from halp_trt.store import encode, read_json, write_json
 from halp_trt.tasks.data import load_data
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.pictures import ArrayPictures
 from halp_trt.training.settings import TrainSettings
 
-__all__ = ["QUICK", "Rules", "contest_of", "pictures_of", "weights_path"]
+__all__ = ["QUICK", "Rules", "check_rules", "contest_of", "pictures_of", "weights_path"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,14 @@ class Rules:
 
 
 QUICK = Rules(epochs=0, minibatches=2, steps=2, grid=16, bisections=2, pictures=64, is_trained=False)
+
+
+def check_rules(rules: object, path: Path) -> None:
+    """Writes the rules of a WORK folder, or ends where it holds cells of others."""
+    if not path.exists():
+        write_json(path, encode(rules))
+    elif read_json(path) != encode(rules):
+        sys.exit(f"error: {path} holds other rules, {read_json(path)}; repeat them, or take another folder")
 
 
 def contest_of(work: Path, source: str, rules: Rules, network: str) -> Contest:

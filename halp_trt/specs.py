@@ -6,6 +6,7 @@ Every value is frozen and validated when made. Latencies are microseconds (``_us
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,10 @@ __all__ = [
     "Distance",
     "EngineCheck",
     "EngineRecord",
+    "ExamplePicture",
+    "Examples",
     "Footprint",
+    "HostStep",
     "Layer",
     "LayerCheck",
     "LayerSpec",
@@ -780,6 +784,21 @@ class TrainingRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostStep:
+    """A step on the host behind the engine, such as the decoding and suppression of boxes.
+
+    Attributes:
+        name: its name.
+        latency_us: median over batches of test pictures, for one batch.
+        num_samples: number of batches.
+    """
+
+    name: str
+    latency_us: Microseconds
+    num_samples: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCheck:
     """One engine as it was found on the device.
 
@@ -792,6 +811,8 @@ class EngineCheck:
         kernels_us: sum over the kernels that the runtime executes, each measured alone; None where it does not tell.
         witness_difference: largest absolute difference between its outputs and ONNX Runtime's on the fp32 model, over
             the largest output above 1; None where they were not compared.
+        reading: the step that reads answers from its outputs, which its latency leaves out; None where that is not
+            worth a name, or there was no data.
     """
 
     sha256: str
@@ -801,6 +822,7 @@ class EngineCheck:
     score: Score | None = None
     witness_difference: Distance | None = None
     kernels_us: Microseconds | None = None
+    reading: HostStep | None = None
 
     @property
     def prediction_error_fraction(self) -> float | None:
@@ -831,6 +853,10 @@ class Verification:
         tolerance_fraction: excess over the limit that still counts as met, for the noise of two medians.
         max_difference: largest absolute difference between the outputs of the pruned engine and of the masked model.
         difference_limit: the largest difference counted as equal.
+        output_differences: that difference for each of several outputs, relative to the output's largest number above
+            1; empty for a single output.
+        fp32_score: the score of the masked model in fp32, which the pruned engine was made from; None where the engine
+            computes in fp32 itself, or there was no data.
         max_drop: the largest drop of the score from dense to pruned that passes, in percentage points where it is a
             fraction, else in its own unit; None where that was not asked for.
         layers: the pruned engine layer by layer, in execution order; none without a table.
@@ -845,13 +871,16 @@ class Verification:
     tolerance_fraction: float = 0.05
     max_difference: Distance = 0.0
     difference_limit: NonNegative = 1e-4
+    output_differences: Mapping[str, Distance] = field(default_factory=dict)
+    fp32_score: Score | None = None
     max_drop: float | None = None
     layers: tuple[LayerCheck, ...] = ()
     unmatched_us: float = 0.0
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+        for name in ("output_differences", "parents"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def speedup(self) -> float:
@@ -920,3 +949,56 @@ class Verification:
     def passed(self) -> bool:
         """The verdict; a number that is none passes nothing."""
         return self.is_finite and self.meets_budget and self.is_faithful and self.keeps_score
+
+
+# ---- examples -----------------------------------------------------------------------------------------------------
+
+_JPEG = re.compile(r"/9j/[A-Za-z0-9+/]*={0,2}")
+"""A JPEG picture in base64."""
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplePicture:
+    """One test picture, drawn several times with what is in it.
+
+    Attributes:
+        name: the picture's name.
+        drawings: JPEGs in base64, each by what it shows: ``labelled``, ``dense``, ``pruned``.
+        counts: a few words on what each shows.
+    """
+
+    name: str
+    drawings: Mapping[str, str] = field(metadata={"is_text": False})
+    counts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, drawing in self.drawings.items():
+            if not _JPEG.fullmatch(drawing):
+                raise UsageError(f"the drawing {name!r} of {self.name!r} is no JPEG in base64")
+        for one in ("drawings", "counts"):
+            object.__setattr__(self, one, MappingProxyType(dict(getattr(self, one))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Test pictures with what the dense and the pruned engine find in them.
+
+    Attributes:
+        caption: a sentence on how to read them.
+        pictures: the pictures.
+        legend: colour of each class, as ``#rrggbb``.
+        parents: names and SHA-256 of the engines.
+    """
+
+    caption: str
+    pictures: tuple[ExamplePicture, ...]
+    legend: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, colour in self.legend.items():
+            if not _COLOUR.fullmatch(colour):
+                raise UsageError(f"the colour {colour!r} of class {name!r} is none; expected #rrggbb")
+        for one in ("legend", "parents"):
+            object.__setattr__(self, one, MappingProxyType(dict(getattr(self, one))))

@@ -10,7 +10,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from halp_trt.report.units import count, latency, percent, signed_percent
+from halp_trt.report.units import count, latency, percent, signed_percent, size
 from halp_trt.specs import Target
 from halp_trt.store import decode
 
@@ -369,6 +369,85 @@ def _mean(values: Iterable[float]) -> float:
     return sum(some) / len(some)
 
 
+def _detection(found: Result) -> str:
+    """A section for each part of the benchmark that is there."""
+    parts = {"bccd": _bccd, "fastestdet": _fastestdet, "chains": _detectors}
+    return "\n".join(part(found[name]) for name, part in parts.items() if name in found)
+
+
+def _bccd(found: Result) -> str:
+    """Scores of all methods at their measured shares of the dense latency."""
+    goal, tables = found["goal"], ["Single-shot detectors on blood cells\n"]
+    for network, part in found["networks"].items():
+        dense = part.get("dense")
+        score = f", dense {percent(dense['score']['value'])}, {latency(dense['latency_us'])}" if dense else ""
+        head = (f"{network}{score}", "mAP@50", "points", "of dense, timed", "speed-up", "goal")
+        tables.append(_table(head, map(_cell, part["cells"])))
+    target = next((part["target"] for part in found["networks"].values() if "target" in part), None)
+    remarks = f"goal: {goal['speedup']} times as fast at no more than {goal['points']} points less"
+    return "\n".join(tables) + _made({**found, "remarks": remarks}, target)
+
+
+def _cell(cell: Result) -> tuple[str, ...]:
+    name = f"{cell['budget']} %, {cell['method']}, seed {cell['seed']}"
+    if "failed" in cell["choice"] or "tuned" not in cell:
+        return name, "none" if "failed" in cell["choice"] else "not trained yet", "", "", "", ""
+    score = percent(cell["tuned"]["score"]["value"])
+    if "share" not in cell:
+        return name, score, "", "", "", ""
+    met = "met" if cell["meets_goal"] else ""
+    return name, score, f"{cell['points']:+.2f}", percent(cell["share"], 1), f"{1 / cell['share']:.2f}×", met
+
+
+def _fastestdet(found: Result) -> str:
+    """The dense engine and those that it taught without labels."""
+    rows = []
+    for budget, row in found["budgets"].items():
+        for role in ("pruned",) if rows else ("dense", "pruned"):
+            is_pruned = role == "pruned"
+            rows.append((
+                f"pruned to {budget} %" if is_pruned else "dense",
+                percent(row[role]["parts"]["mAP@50"]),
+                percent(row[role]["value"]),
+                latency(row[f"{role}_us"]),
+                percent(row["share"], 1) if is_pruned else "",
+                percent(row["agreement"]) if is_pruned else "",
+            ))  # fmt: skip
+    head = ("FastestDet, taught without labels", "mAP@50", "mAP", "latency", "of dense, timed", "agreement with dense")
+    word = "reproduced" if found["is_reproduced"] else "NOT reproduced"
+    remarks = f"{percent(found['published'], 1)} mAP@50 were found elsewhere: {word}; agreement is mAP@50, too"
+    return _table(head, rows) + _made({**found, "remarks": remarks}, next(iter(found["budgets"].values()))["target"])
+
+
+def _detectors(found: Result) -> str:
+    """Whole chains of detectors and segmenters with initial weights, and their plans."""
+    head = (
+        "network, input",
+        "dense",
+        "pruned",
+        "of dense, timed",
+        "within budget",
+        "outputs differ by",
+        "channels",
+        "fp16 plan",
+        "int8 plan",
+    )
+    rows = [
+        (
+            f"{name}, {'×'.join(map(str, row['input'][0][1:]))}",
+            latency(row["dense_us"]),
+            latency(row["pruned_us"]),
+            f"{percent(row['share'], 1)} of {row['budget']}",
+            "yes" if row["meets_budget"] else "no",
+            f"{row['difference']:.0e}",
+            f"{count(row['channels']['left'])} of {count(row['channels']['dense'])}",
+            *(size(row["plans"][one]["num_bytes"]) if one in row["plans"] else "–" for one in ("fp16", "int8")),
+        )
+        for name, row in found["networks"].items()
+    ]
+    return _table(head, rows) + _made(found, next(iter(found["networks"].values()))["target"])
+
+
 _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {
         "halp-trt/prediction": _prediction,
@@ -376,6 +455,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/budgets": _budgets,
         "halp-trt/chains": _chains,
         "halp-trt/cameras": _cameras,
+        "halp-trt/detection": _detection,
         "halp-trt/reproducibility": _reproducibility,
         "halp-trt/duel": _duel,
         "halp-trt/planning-benchmark": _planning,
@@ -395,11 +475,13 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _made(found: Result, target: Mapping[str, Any]) -> str:
+def _made(found: Result, target: Mapping[str, Any] | None) -> str:
     """On what, by which command, and what is to be known about it."""
-    known = decode(Target, target)
+    known = None if target is None else decode(Target, target)
     words = [
-        f"{known.device}, {known.runtime} {known.runtime_version}, {known.protocol.num_threads} thread",
+        f"{known.device}, {known.runtime} {known.runtime_version}, {known.protocol.num_threads} thread"
+        if known is not None
+        else "",
         f"made by `{found['command']}`" if "command" in found else "",
         found.get("remarks", ""),
     ]

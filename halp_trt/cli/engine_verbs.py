@@ -30,7 +30,11 @@ _MAX_DROP = "Largest drop of the score that still passes: percentage points, or 
 _run = click.argument("run", type=PATH)
 
 
-@click.command(cls=SettingsCommand, takes=(*_PLACE, "place.optimization_level", "data.data"), of_run=True)
+@click.command(
+    cls=SettingsCommand,
+    takes=("network.model", "data.data", *_PLACE, "place.optimization_level", "deploy.nms"),
+    of_run=True,
+)
 @config_option
 @_run
 @click.option("--out", type=PATH, default=Path("engines"), show_default=True, help="Folder of the engines.")
@@ -54,7 +58,8 @@ def deploy(
     """Build the engines of a run, dense and pruned.
 
     RUN is a folder that prune wrote. If TensorRT is installed the pruned network also becomes a .plan. The number
-    format of every engine is proven and recorded.
+    format of every engine is proven and recorded. For --nms onnx a network of one's own (module:factory) has to be
+    named again with --model.
 
     A setting comes from the command line, else from halp.toml, else from the run, else it has its default.
     """
@@ -75,7 +80,7 @@ def deploy(
         )
         order = DeployOptions(engines=out, keep=keep, options=options, num_builds=builds, overwrite=force)
         built = deploy_alone(folder, settings, order)
-    records = [record for record in (built.dense, built.pruned, built.plan) if record is not None]
+    records = list(built.records)
     named = [f"{option} {source}" for option, source in own_code(settings.network, settings.data).items()]
     parts = [
         *(describe(record) for record in records),

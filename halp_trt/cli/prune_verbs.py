@@ -62,7 +62,7 @@ def prune(
     print_result({**encode(plan), "prunability": part}, "\n\n".join(parts), as_json=as_json)
 
 
-@click.command(cls=SettingsCommand, takes=(*_PRUNING, "train", "tune", "random"))
+@click.command(cls=SettingsCommand, takes=(*_PRUNING, "train", "tune", "deploy", "random"))
 @config_argument
 @_out
 @engines_option

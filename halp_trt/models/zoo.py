@@ -1,4 +1,4 @@
-"""The built-in networks: small ResNets and a MobileNetV2 for classes, detectors in pictures, points and cameras, a U-Net.
+"""The built-in networks: small ResNets and a MobileNetV2 for classes, detectors in pictures and points, a U-Net.
 
 Every shortcut that changes the shape is a 1x1 convolution with batch norm ("option B" of arXiv 1512.03385), so that all
 widths of a stage can be pruned. ``ZOO`` maps each name to its factory, ``ZOO_INPUT_SHAPES`` to its own input shape.

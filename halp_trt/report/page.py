@@ -17,14 +17,15 @@ from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.latency import LatencyTable
 from halp_trt.report import run_plots, staircase_plots, training_plots, units
 from halp_trt.report.canvas import themed
+from halp_trt.report.comparison import comparison_rows
 from halp_trt.report.history_page import history_parts
 from halp_trt.report.parts import Figure, Parts, Tile
 from halp_trt.report.planning import sweep_parts
 from halp_trt.report.table_page import table_parts
-from halp_trt.report.text import calibration_line, comparison_rows, describe, grounds
+from halp_trt.report.text import calibration_line, describe, grounds
 from halp_trt.report.trtexec_page import profile_parts, query_parts
 from halp_trt.solvers.answer import Sweep
-from halp_trt.specs import PruningPlan, Target, TrainingRow, Verification
+from halp_trt.specs import Examples, PruningPlan, Target, TrainingRow, Verification
 
 __all__ = ["Evidence", "render"]
 
@@ -40,6 +41,7 @@ class Evidence:
         table: the measured staircases.
         log: one record per pruning step, as the run wrote them.
         metrics: one row per epoch of a training and per pruning step, as the run wrote them.
+        examples: drawn test pictures.
         facts: further names and texts for the list of sources.
         version: version of halp-trt.
         value: any other artefact, shown by its own parts, or as text.
@@ -51,6 +53,7 @@ class Evidence:
     table: LatencyTable | None = None
     log: Sequence[Mapping[str, Any]] = ()
     metrics: Sequence[TrainingRow] = ()
+    examples: Examples | None = None
     facts: Mapping[str, str] | None = None
     version: str = ""
     value: object = None
@@ -87,6 +90,7 @@ def render(evidence: Evidence) -> str:
         tiles=[*(_tiles(verification) if verification else ()), *parts.tiles],
         comparison=comparison_rows(verification) if verification else [],
         score_note=_score_note(verification) if verification else "",
+        examples=evidence.examples,
         figures=[(one.title, one.caption, themed(one.svg)) for one in (*_figures(evidence), *parts.figures)],
         tables=parts.tables,
         text=describe(value) if parts.with_text else "",
@@ -116,7 +120,9 @@ def _score_note(verification: Verification) -> str:
     score = verification.pruned.score
     if score is None:
         return "No data were given, so there is no score."
-    return f"{score.name} was measured on the engines themselves, over {units.count(score.num_examples)} test examples."
+    said = f"{score.name} was measured on the engines themselves, over {units.count(score.num_examples)} test examples."
+    step = verification.pruned.reading
+    return said if step is None else f"{said} Latencies leave {step.name} out, which the host does."
 
 
 def _tiles(verification: Verification) -> Iterator[Tile]:

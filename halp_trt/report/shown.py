@@ -16,7 +16,8 @@ _Value = TypeVar("_Value")
 def shown(value: _Value) -> _Value:
     """The value with each text in it, keys included, on one line, printable and of a screen's length at most.
 
-    It is the value itself where every text is so already, as in all files that halp-trt wrote.
+    It is the value itself where every text is so already, as in all files that halp-trt wrote. A field whose metadata
+    are ``{"is_text": False}`` holds a picture, say, and stays as it is.
 
     Raises:
         HalpError: names that differ would look the same.
@@ -37,7 +38,8 @@ def _shown(value: Any) -> Any:
                       for new, old in zip(pair, old_pair, strict=True))  # fmt: skip
         return value if is_same else dict(pairs)
     if is_dataclass(value) and not isinstance(value, type):
-        found = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+        texts = [one.name for one in fields(value) if one.init and one.metadata.get("is_text", True)]
+        found = {name: getattr(value, name) for name in texts}
         changes = {name: new for name, old in found.items() if (new := _shown(old)) is not old}
         return replace(value, **changes) if changes else value
     return value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +12,8 @@ from halp_trt.latency import LatencyTable
 from halp_trt.planning.prunability import prunability
 from halp_trt.report import units
 from halp_trt.report.bench_text import describe_baselines, describe_bench
+from halp_trt.report.comparison import comparison_rows
+from halp_trt.report.examples import describe_examples
 from halp_trt.report.history import describe_history
 from halp_trt.report.prunability import describe_prunability
 from halp_trt.report.shown import shown
@@ -20,12 +21,11 @@ from halp_trt.report.tables import describe_table
 from halp_trt.report.trtexec import describe_profiles, describe_runs
 from halp_trt.specs import (
     ChannelGraph,
-    EngineCheck,
     EngineRecord,
+    Examples,
     Measurement,
     PruningPlan,
     Saliency,
-    Score,
     Target,
     Verification,
 )
@@ -123,74 +123,6 @@ def _witnessed(verification: Verification) -> str:
         return ""
     agree = "agrees" if max(found) <= verification.difference_limit else "DISAGREES"
     return f"; ONNX Runtime {agree} with both engines (largest difference {max(found):.1e})"
-
-
-def comparison_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
-    """Dense against pruned: name, dense, pruned, and what changed. The first row is the heading."""
-    dense, pruned = verification.dense, verification.pruned
-    kept = pruned.num_parameters / dense.num_parameters if dense.num_parameters else 1.0
-    return [
-        ("", "dense", "pruned", "change"),
-        (
-            "latency, median",
-            *_both(verification, lambda c: units.latency(c.measurement.latency_us)),
-            _speedup(dense.measurement.latency_us, pruned.measurement.latency_us),
-        ),
-        ("latency, p10 – p90", *_both(verification, lambda c: units.latency_range(c.measurement)), ""),
-        ("throughput", *_both(verification, lambda c: units.throughput(c.measurement, verification.target)), ""),
-        (
-            "predicted latency",
-            *_both(verification, lambda c: units.latency(c.predicted_us)),
-            _speedup(dense.predicted_us, pruned.predicted_us),
-        ),
-        (
-            "prediction error",
-            *_both(verification, lambda c: units.signed_percent(c.prediction_error_fraction)),
-            units.signed_percent(verification.share_error_fraction) if pruned.predicted_us is not None else "",
-        ),
-        *_kernel_rows(verification),
-        ("parameters", *_both(verification, lambda c: units.count(c.num_parameters)), units.signed_percent(kept - 1)),
-        *_witness_rows(verification),
-        (
-            score.name if (score := dense.score or pruned.score) else "score",
-            *_both(verification, lambda c: units.score(c.score)),
-            units.score_change(dense.score, pruned.score) or "no data",
-        ),
-        *_part_rows(dense.score, pruned.score),
-    ]
-
-
-def _part_rows(dense: Score | None, pruned: Score | None) -> Iterator[tuple[str, str, str, str]]:
-    """The further numbers of a score, such as the average precision of each class."""
-    if dense is None or pruned is None:
-        return
-    for name in dict.fromkeys((*dense.parts, *pruned.parts)):
-        before, after = (replace(one, value=one.parts[name]) if name in one.parts else None for one in (dense, pruned))
-        yield f"\N{MIDDLE DOT} {name}", units.score(before), units.score(after), units.score_change(before, after)
-
-
-def _kernel_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
-    dense_us, pruned_us = verification.dense.kernels_us, verification.pruned.kernels_us
-    if pruned_us is None:
-        return []
-    shown = _both(verification, lambda c: units.latency(c.kernels_us or 0.0))
-    return [("sum of its kernels", *shown, _speedup(dense_us, pruned_us))]
-
-
-def _speedup(dense_us: float | None, pruned_us: float | None) -> str:
-    if not (dense_us and pruned_us):
-        return ""
-    return f"{dense_us / pruned_us:.2f}× faster" if dense_us >= pruned_us else f"{pruned_us / dense_us:.2f}× slower"
-
-
-def _witness_rows(verification: Verification) -> list[tuple[str, str, str, str]]:
-    if verification.pruned.witness_difference is None:
-        return []
-    return [("off ONNX Runtime", *_both(verification, lambda c: f"{c.witness_difference:.1e}"), "")]
-
-
-def _both(verification: Verification, show: Callable[[EngineCheck], str]) -> tuple[str, str]:
-    return show(verification.dense), show(verification.pruned)
 
 
 def _verification(value: Verification) -> str:
@@ -329,6 +261,7 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
         BenchResult: describe_bench,
         ChannelGraph: _graph,
         EngineRecord: _engine,
+        Examples: describe_examples,
         History: describe_history,
         LatencyTable: describe_table,
         LayerProfiles: describe_profiles,

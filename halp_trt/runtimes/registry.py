@@ -51,7 +51,12 @@ class Entry:
     traits: Traits = field(default_factory=Traits)
 
 
-_TORCH = Traits(builds=("fp32", "tf32", "fp16", "bf16"), measures=("fp32", "tf32", "fp16", "bf16"), can_use_gpu=True)
+_TORCH = Traits(
+    builds=("fp32", "tf32", "fp16", "bf16"),
+    measures=("fp32", "tf32", "fp16", "bf16"),
+    can_use_gpu=True,
+    has_nms=False,
+)
 _TENSORRT = Traits(
     builds=PRECISIONS,
     measures=PRECISIONS,
@@ -93,7 +98,7 @@ RUNTIMES: dict[str, Entry] = {
         packages=("tensorrt_rtx",),
         extra="tensorrt-rtx",
         beside=("polygraphy",),
-        traits=replace(_TENSORRT, typed_since=1, builds_anywhere=True),
+        traits=replace(_TENSORRT, typed_since=1, builds_anywhere=True, has_nms=False),
     ),
     "torch": Entry(
         make="halp_trt.runtimes.pytorch.runtime:make_eager",

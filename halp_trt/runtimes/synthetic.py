@@ -79,7 +79,7 @@ class Synthetic:
         return model
 
     def load(self, engine: bytes, target: Target) -> SilentSession:
-        """A session that computes through ONNX Runtime, so that accuracy can be measured, but has no clock.
+        """A session that computes through ONNX Runtime, so that scores can be measured, but has no clock.
 
         Raises:
             RuntimeUnavailableError: ONNX Runtime is not installed.

@@ -37,6 +37,7 @@ class Traits:
         old_opset: the newest ONNX opset that its versions before ``typed_since`` read rightly.
         served_by: the class that drives it on a device elsewhere, ``package.module:name`` of a
             :class:`halp_trt.device.agent.works.Work`.
+        has_nms: whether its engines may hold ONNX's ``NonMaxSuppression``.
     """
 
     builds: tuple[str, ...] = ("fp32",)
@@ -52,6 +53,7 @@ class Traits:
     typed_since: int | None = None
     old_opset: int | None = None
     served_by: str = "halp_trt.runtimes.served:RuntimeWork"
+    has_nms: bool = True
 
     def parser_opset(self, version: str) -> int | None:
         """The opset that a version's parser needs; None where it reads the exported one."""
@@ -72,6 +74,18 @@ class Traits:
             raise UsageError(
                 f"{target.runtime} measures layers in {', '.join(self.measures)}, not {target.precision}: prune with "
                 f"--precision {first}, then run deploy and verify with --precision {target.precision}"
+            )
+
+    def check_has_nms(self, title: str) -> None:
+        """Refuses to build engines that suppress boxes.
+
+        Raises:
+            UsageError: the runtime, called by its title, has no kernel for that.
+        """
+        if not self.has_nms:
+            raise UsageError(
+                f"{title} has no NonMaxSuppression; leave suppression to the host with --nms host, or deploy with "
+                f"--runtime onnxruntime"
             )
 
     def check_times_networks(self, title: str) -> None:

@@ -28,6 +28,7 @@ SCHEMAS: Mapping[str, type] = MappingProxyType(
         "saliency": specs.Saliency,
         "engine": specs.EngineRecord,
         "verification": specs.Verification,
+        "examples": specs.Examples,
         "target": specs.Target,
         "measurement": specs.Measurement,
         "baseline": gate.Baselines,

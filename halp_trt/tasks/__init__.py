@@ -11,7 +11,7 @@ and a data set that names it. Nothing here imports torch before a task is asked 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -22,6 +22,7 @@ from halp_trt.training.world import ALONE, World
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import nn
 
     from halp_trt.tasks.dataset import DataSet
@@ -36,7 +37,9 @@ __all__ = [
     "SEGMENTATION",
     "TASKS",
     "UNLABELLED",
+    "Draws",
     "Outputs",
+    "Reads",
     "Task",
     "lesson_of",
     "task_of",
@@ -77,6 +80,45 @@ class Task(Protocol):
         Args:
             answers: for each batch the answers and the targets; every example counts once.
         """
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A task whose ``predict`` is worth a time of its own, because it decodes or suppresses.
+
+    Attributes:
+        reads: the name of that step.
+    """
+
+    reads: str
+
+    def predict(self, outputs: Outputs) -> Sequence[Any] | npt.NDArray[Any]:
+        """Returns the answers, as ``Task.predict``."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A task whose answers can be drawn on their pictures.
+
+    Attributes:
+        caption: a sentence on how to read the drawings.
+        legend: colour of each class as ``#rrggbb``; empty where drawings bear names.
+    """
+
+    caption: str
+    legend: Mapping[str, str]
+
+    def predict(self, outputs: Outputs) -> Sequence[Any] | npt.NDArray[Any]:
+        """Returns the answers, as ``Task.predict``."""
+
+    def labelled(self, target: Any) -> Any:
+        """Returns the right answer to a picture, by its target."""
+
+    def draw(self, pixels: npt.NDArray[Any], answer: Any, target: Any) -> Image.Image:
+        """Returns a picture, uint8 ``[C, H, W]``, with an answer drawn on it."""
+
+    def count(self, answer: Any) -> str:
+        """Returns a few words on an answer, empty for none."""
 
 
 CLASSIFICATION = "classification"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,15 +19,17 @@ from halp_trt.tasks.dataset import DataSet
 from halp_trt.training.ahead import made_ahead
 from halp_trt.training.batches import Batch
 
-__all__ = ["Predict", "evaluate", "module_predict"]
+__all__ = ["Predict", "batch_of", "evaluate", "module_predict"]
 
 Predict = Callable[[npt.NDArray[np.float32]], Outputs]
 """A function from float32 pictures ``[N, C, H, W]`` to raw outputs by name."""
+_MOST_PICTURES, _MOST_NUMBERS = 256, 2**22
+"""Most pictures per call, and most numbers in them: features of a detector's pictures are many times as large."""
 _LEAST_READ = 64
 """Fewest pictures that are read at once: a batch of one is too small an order for a worker."""
 
 
-def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score:
+def evaluate(predict: Predict, data: DataSet, *, batch_size: int | None = None) -> Score:
     """The score by the data set's task over all of its test examples, each counted once.
 
     All batches have exactly ``batch_size`` pictures, as engines with a fixed batch need: the last one is filled up by
@@ -36,7 +39,7 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score
         predict: function from float32 pictures ``[batch_size, C, H, W]`` to raw outputs by name; a network
             (:func:`module_predict`) or an engine.
         data: the data set.
-        batch_size: number of pictures per call.
+        batch_size: number of pictures per call; None for :func:`batch_of`.
 
     Raises:
         ModelError: the outputs do not suit the task, or are not one answer per picture.
@@ -45,7 +48,12 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int = 256) -> Score
         UsageError: the data set is for an unknown task.
     """
     task = task_of(data)
-    return task.metric(_answers(predict, data, task, batch_size))
+    return task.metric(_answers(predict, data, task, batch_of(data) if batch_size is None else batch_size))
+
+
+def batch_of(data: DataSet) -> int:
+    """The number of test pictures that a network is given at once: 256 at most, and fewer large ones."""
+    return min(_MOST_PICTURES, data.num_test, max(1, _MOST_NUMBERS // math.prod(data.input_shape)))
 
 
 def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> Iterator[tuple[Any, Any]]:

@@ -14,13 +14,19 @@ from halp_trt.errors import DataError, ModelError
 from halp_trt.models.reference import flatten
 from halp_trt.specs import Score
 from halp_trt.tasks import Outputs
+from halp_trt.tasks.drawing import as_image, colour_of, legend_of
 from halp_trt.tasks.masks import IGNORED
 from halp_trt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from halp_trt.tasks.dataset import DataSet
 
 __all__ = ["Segmentation"]
+
+_OPACITY = 140
+"""Opacity of the colours over a picture, of 255."""
 
 
 class Segmentation:
@@ -28,14 +34,21 @@ class Segmentation:
 
     The first output has a logit for each class at a resolution of its own; it is resized to the targets'.
 
+    Attributes:
+        reads, caption, legend: as ``halp_trt.tasks.Reads`` and ``halp_trt.tasks.Draws`` have them.
+
     Raises:
         DataError: the data set has fewer than two classes.
     """
+
+    reads = "resizing and classes of pixels"
+    caption = "Test pictures under the classes of their pixels: as they are labelled, and as each engine finds them."
 
     def __init__(self, data: DataSet) -> None:
         if data.num_classes < 2:
             raise DataError(f"data set {data.name!r} needs at least two classes of pixels, got {list(data.classes)}")
         self._classes, self._name, self._size = data.classes, data.name, data.input_shape[1:]
+        self.legend = legend_of(data.classes)
 
     def loss(self, outputs: Any, targets: Any, settings: TrainSettings, taught: Any = None) -> torch.Tensor:
         """The cross-entropy over pixels, mixed with the divergence from a teacher's probabilities if there is one.
@@ -87,6 +100,28 @@ class Segmentation:
             num_examples=num_examples,
             parts=parts,
         )
+
+    def labelled(self, target: Any) -> npt.NDArray[np.uint8]:
+        """The classes of a picture's pixels."""
+        return np.asarray(target)
+
+    def draw(self, pixels: npt.NDArray[np.uint8], answer: npt.NDArray[Any], target: Any) -> Image.Image:
+        """The picture under the colours of its pixels' classes; the first class and pixels without one stay clear."""
+        from PIL import Image
+
+        base = as_image(pixels, pixels.shape[1:])
+        planes = np.zeros((*answer.shape, 4), dtype=np.uint8)
+        for label in range(1, len(self._classes)):
+            red, green, blue = bytes.fromhex(colour_of(label)[1:])
+            planes[answer == label] = (red, green, blue, _OPACITY)
+        overlay = Image.fromarray(planes).resize(base.size, Image.Resampling.NEAREST)
+        return Image.alpha_composite(base.convert("RGBA"), overlay).convert("RGB")
+
+    def count(self, answer: npt.NDArray[Any]) -> str:
+        """The share of the pixels that have another class than the first."""
+        is_counted = answer != IGNORED
+        share = float((answer[is_counted] > 0).mean()) if is_counted.any() else 0.0
+        return f"{share:.0%} not {self._classes[0]}"
 
     def _logits(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The first output, in float32.

@@ -26,10 +26,12 @@ class Unlabelled:
     """The task of pictures without labels."""
 
     def __init__(self, data: DataSet) -> None:
-        self._name = data.name
+        self._name, self._head = data.name, data.head
 
     def loss(self, outputs: Any, targets: Any, settings: TrainSettings, taught: Any = None) -> torch.Tensor:
-        """The distance of the outputs from a teacher's: ``T² KL(teacher || student)`` of logits, else mean squares.
+        """The distance of the outputs from a teacher's.
+
+        It is ``T² KL(teacher || student)`` of logits, the head's own distance of a detector, else the mean of squares.
 
         Raises:
             UsageError: there is no teacher.
@@ -45,6 +47,9 @@ class Unlabelled:
                 f"the network has outputs {[tuple(tensor.shape) for tensor in own]} and its teacher "
                 f"{[tuple(tensor.shape) for tensor in given]}; choose a teacher with the same"
             )
+        if self._head is not None:
+            distance: torch.Tensor = self._head.distance(outputs, taught)
+            return distance
         if own[0].ndim == 2:
             return soft_loss(own[0].float(), given[0].float(), settings.temperature)
         return torch.stack([F.mse_loss(a.float(), b.float()) for a, b in zip(own, given, strict=True)]).mean()

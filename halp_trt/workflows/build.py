@@ -13,6 +13,7 @@ import onnx
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
 from halp_trt.graphs.precision import TypedModel
+from halp_trt.graphs.suppression import Tail, with_tail
 from halp_trt.runtimes import BuildOptions, BuildResult, Compiler, Inspected, Runtime, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.specs import EngineRecord, Target
@@ -41,6 +42,7 @@ class DeployOptions:
         overwrite: whether engines of other runs may be overwritten, where they have the same names.
         dense: a dense engine that is built already; it is used if its model and target are the same.
         caches_timings: whether kernel timings are kept in a file among the engines.
+        tail: graph that continues the network behind its raw outputs, in fp32; None for none.
     """
 
     engines: Path = Path("engines")
@@ -51,6 +53,7 @@ class DeployOptions:
     overwrite: bool = False
     dense: DenseEngine | None = None
     caches_timings: bool = True
+    tail: Tail | None = None
 
 
 def build_engine(
@@ -103,6 +106,8 @@ def compile_engine(
         BuildError, PrecisionError, UsageError: as :func:`halp_trt.workflows.deploy.deploy`.
     """
     typed = preparer(target, order.examples, order.keep)(model)
+    if order.tail is not None:
+        typed = replace(typed, model=with_tail(typed.model, order.tail))
     there = order.dense
     if there is not None and there.is_of(typed.model.SerializeToString(), target):
         built, session, seconds = there.built, there.session, there.seconds
@@ -124,7 +129,7 @@ def compile_engine(
         runnable=session is not None,
         run=origin.run,
         parents=origin.parents,
-        flags=built.flags,
+        flags=built.flags if order.tail is None else {**built.flags, "detections": order.tail.words},
         types=Counter(types.values()),
         evidence=evidence,
         kept=typed.kept,

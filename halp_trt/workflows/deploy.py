@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -21,17 +21,22 @@ from halp_trt.workflows.parents import check_plan
 
 __all__ = [
     "ROLES",
+    "WITH_NMS",
     "DeployOptions",
     "Deployment",
     "build_engine",
+    "check_nms",
     "check_places",
     "deploy",
     "folded",
+    "roles_of",
     "tensorrt_plan",
 ]
 
 ROLES = ("dense", "pruned")
 """The engines of a run."""
+WITH_NMS = "pruned-nms"
+"""The pruned engine that gives detections instead of raw outputs, where that is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +47,39 @@ class Deployment:
         dense, pruned: the engines to compare.
         plan: the pruned network as a TensorRT plan, where TensorRT is installed.
         note: one line about the plan.
+        with_nms: further engines of the pruned network, which give detections: of the runtime, and as a TensorRT plan
+            where that TensorRT can.
     """
 
     dense: EngineRecord
     pruned: EngineRecord
     plan: EngineRecord | None = None
     note: str = ""
+    with_nms: tuple[EngineRecord, ...] = ()
+
+    @property
+    def records(self) -> tuple[EngineRecord, ...]:
+        """The records of all engines that were built."""
+        plans = (self.plan,) if self.plan is not None else ()
+        return (self.dense, self.pruned, *plans, *self.with_nms)
+
+
+def check_nms(runtime: Runtime) -> None:
+    """Refuses a runtime whose engines cannot suppress boxes; raises UsageError."""
+    entry = RUNTIMES.get(runtime.name)
+    traits_of(runtime.name).check_has_nms((entry and entry.title) or runtime.name)
+
+
+def roles_of(*, with_nms: bool) -> tuple[str, ...]:
+    """The engines of a run that are built, with or without one that gives detections."""
+    return (*ROLES, WITH_NMS) if with_nms else ROLES
 
 
 def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions | None = None) -> Deployment:
     """Builds both engines of a run, and the pruned one for TensorRT too where it is installed.
+
+    Dense and pruned engine end at the raw outputs, and are what is timed and compared. An order with a tail adds an
+    engine of the pruned network that ends in it.
 
     Raises:
         ArtefactError: the run has no plan or models, one is not what the plan names, or a file cannot be written.
@@ -60,12 +88,16 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
         PrecisionError: an engine does not compute in the number formats it was given.
         UsageError: the runtime lacks what is asked for, there is nothing to calibrate on, or an engine of another run
             would be overwritten.
+        UnsupportedLayerError: the runtime's opset has no form for an operator of the tail.
         InUseError: another process writes these engines.
     """
     order = order or DeployOptions()
+    if order.tail is not None:
+        check_nms(runtime)
     plan = run.read_plan()
     check_plan(run.plan, plan)
-    places = [engine_path(order.engines, run, role, target, runtime.suffix) for role in ROLES]
+    roles = roles_of(with_nms=order.tail is not None)
+    places = [engine_path(order.engines, run, role, target, runtime.suffix) for role in roles]
     with hold(*places):
         for place in places:
             check_writable(place, run.dense_model, run.pruned_model)
@@ -73,18 +105,40 @@ def deploy(run: RunFolder, runtime: Runtime, target: Target, order: DeployOption
 
 
 def _deployed(run: RunFolder, runtime: Runtime, target: Target, order: DeployOptions, plan: PruningPlan) -> Deployment:
+    roles = roles_of(with_nms=order.tail is not None)
     if not order.overwrite:
-        check_places(run, runtime, target, order.engines)
-    dense = folded(run, plan)
-    pruned = read_model(run.pruned_model)
+        check_places(run, runtime, target, order.engines, roles)
+    raw, dense, pruned = replace(order, tail=None), folded(run, plan), read_model(run.pruned_model)
+    orders = {"dense": (dense, raw), "pruned": (pruned, raw), WITH_NMS: (pruned, order)}
     records = {}
-    for role, model in (("dense", dense), ("pruned", pruned)):
+    for role in roles:
+        model, how = orders[role]
         path = engine_path(order.engines, run, role, target, runtime.suffix)
-        records[role] = build_engine(model, path, runtime, target, origin_of(run, role, order.engines), order)
-    extra, note = (None, "")
+        records[role] = build_engine(model, path, runtime, target, origin_of(run, role, order.engines), how)
+    plans: dict[str, EngineRecord | None] = {}
+    notes: dict[str, None] = {}
     if not traits_of(runtime.name).is_ahead_of_time:
-        extra, note = tensorrt_plan(pruned, run, target, order)
-    return Deployment(dense=records["dense"], pruned=records["pruned"], plan=extra, note=note)
+        for role in (role for role in roles[1:] if role != WITH_NMS or _plans_with_nms()):
+            plans[role], note = tensorrt_plan(pruned, run, target, orders[role][1], role)
+            notes[note] = None
+    with_nms = (records.get(WITH_NMS), plans.get(WITH_NMS))
+    return Deployment(
+        dense=records["dense"],
+        pruned=records["pruned"],
+        plan=plans.get("pruned"),
+        note="; ".join(notes),
+        with_nms=tuple(record for record in with_nms if record is not None),
+    )
+
+
+def _plans_with_nms() -> bool:
+    """True if the TensorRT that builds without a GPU has a kernel for suppression."""
+    return RUNTIMES[_plan_runtime()].traits.has_nms
+
+
+def _plan_runtime() -> str:
+    """The name of the TensorRT that builds plans without a GPU."""
+    return next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)
 
 
 def folded(run: RunFolder, plan: PruningPlan) -> onnx.ModelProto:
@@ -120,10 +174,10 @@ def check_places(
 
 
 def tensorrt_plan(
-    pruned: onnx.ModelProto, run: RunFolder, target: Target, order: DeployOptions
+    pruned: onnx.ModelProto, run: RunFolder, target: Target, order: DeployOptions, role: str = "pruned"
 ) -> tuple[EngineRecord | None, str]:
     """The pruned network as a ``.plan`` of TensorRT for RTX, which builds without a GPU, and a note on it."""
-    name = next(name for name, entry in RUNTIMES.items() if entry.traits.builds_anywhere)
+    name = _plan_runtime()
     if name not in available_runtimes():
         extra = RUNTIMES[name].extra
         return None, f"no TensorRT here: pip install 'halp-trt[{extra}]', then deploy again, also gives a .plan"
@@ -131,9 +185,9 @@ def tensorrt_plan(
         runtime = get_runtime(name)
         own = runtime.target(target.precision, target.batch_size)
         if not order.overwrite:
-            check_places(run, runtime, own, order.engines, ("pruned",))
-        path = engine_path(order.engines, run, "pruned", own, runtime.suffix)
-        record = build_engine(pruned, path, runtime, own, origin_of(run, "pruned", order.engines), order)
+            check_places(run, runtime, own, order.engines, (role,))
+        path = engine_path(order.engines, run, role, own, runtime.suffix)
+        record = build_engine(pruned, path, runtime, own, origin_of(run, role, order.engines), order)
     except HalpError as error:
         return None, f"no TensorRT plan: {error}"
     place = "" if record.runnable else "; it needs an NVIDIA GPU to run"

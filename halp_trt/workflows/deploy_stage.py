@@ -8,8 +8,10 @@ from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array
 from halp_trt.store import hold
 from halp_trt.workflows.deploy import Deployment, DeployOptions, deploy
+from halp_trt.workflows.detections import tail_of
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.inputs import calibration_inputs, pictures_of
+from halp_trt.workflows.network import network_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared
 from halp_trt.workflows.settings import DataSettings, PlaceSettings, Settings
 from halp_trt.workflows.target import find_target
@@ -22,8 +24,13 @@ def deploy_alone(run: RunFolder, settings: Settings, order: DeployOptions) -> De
 
     Raises:
         InUseError: another process has the run, or writes its engines.
+        ModelError: detections are asked for in the graph, and the network does not say how they are read.
+        UsageError: the network for that is code that the run's file names and the user does not.
     """
     with hold(run.path):
+        if settings.deploy.appends_nms:
+            network, _ = network_of(settings, trained=run.trained)
+            order = replace(order, tail=tail_of(settings.deploy, network))
         return deploy_run(run, settings.place, settings.data, order)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.specs import EngineRecord, PruningPlan, Target, Verification
+from halp_trt.specs import EngineRecord, Examples, PruningPlan, Target, Verification
 from halp_trt.store import load, read_bytes, read_json, sha256_bytes, sha256_file, write_json
 from halp_trt.workflows.parents import check_engine
 from halp_trt.workflows.settings import SCHEMA, Settings, settings_from_json, settings_json
@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "verification.json"
 
     @property
+    def examples(self) -> Path:
+        """Test pictures with what both engines find in them, where the task draws any."""
+        return self.path / "examples.json"
+
+    @property
     def page(self) -> Path:
         """The report as an HTML page."""
         return self.path / "report.html"
@@ -112,7 +117,7 @@ class RunFolder:
         """Every file that a run may have, there or not."""
         dense = (self.trained, self.dense_checkpoint, self.dense_model, self.graph, self.saliency)
         pruned = (self.checkpoint, self.log, self.weights, self.pruned_model, self.plan)
-        return (self.settings, *dense, *pruned, self.metrics, self.verification, self.page)
+        return (self.settings, *dense, *pruned, self.metrics, self.verification, self.examples, self.page)
 
     def check_own(self) -> None:
         """Refuses a folder in which a run's file is a link, a pipe or a device: whoever made it chose what is written.
@@ -154,6 +159,15 @@ class RunFolder:
         """
         plan: PruningPlan = _load_as(PruningPlan, self.plan)
         return plan
+
+    def read_examples(self) -> Examples:
+        """The drawn test pictures.
+
+        Raises:
+            ArtefactError: they are missing, damaged or something else.
+        """
+        examples: Examples = _load_as(Examples, self.examples)
+        return examples
 
     def read_verification(self) -> Verification:
         """The comparison of the run's engines.

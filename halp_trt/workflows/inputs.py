@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ from halp_trt.workflows.settings import NO_DATA, DataSettings
 
 __all__ = ["calibration_inputs", "example_inputs", "pictures_of"]
 
+_MOST_NUMBERS = 2**26
+"""Most numbers of all inputs that calibrate a network: a quarter of a gigabyte."""
 _LEAST_READ = 16
 """Fewest pictures that are read for an engine's batch: the first ones may be bad and skipped."""
 
@@ -42,6 +45,7 @@ def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_picture
     if data is None:
         return []
     shape = _image_shape(model)
+    num_pictures = min(num_pictures, max(_LEAST_READ, _MOST_NUMBERS // math.prod(shape[1:])))
     num_batches = -(-min(num_pictures, data.num_train) // shape[0])
     picked = np.linspace(0, data.num_train - 1, num_batches * shape[0]).astype(np.int64)
     pictures = data.train_batch(picked).pictures.numpy()

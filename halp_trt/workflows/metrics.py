@@ -21,8 +21,6 @@ __all__ = ["PRUNE", "TRAIN", "TUNE", "Metrics", "course_of"]
 TRAIN, PRUNE, TUNE = "train", "prune", "tune"
 """The phases of a run, in order: training the dense network, pruning it, fine-tuning."""
 _PHASES = (TRAIN, PRUNE, TUNE)
-_MOST_PICTURES = 256
-"""Pictures that a network is scored on at once."""
 _CHOSEN = (
     "the best weights are those with the best score on the test pictures, on which the engines are scored, too: their "
     "score is somewhat optimistic"
@@ -86,7 +84,7 @@ def course_of(
         warnings.warn(_CHOSEN, stacklevel=2)
 
     def score(module: nn.Module) -> Score:
-        return evaluate(module_predict(module), data, batch_size=min(_MOST_PICTURES, data.num_test))
+        return evaluate(module_predict(module), data)
 
     return Course(
         settings,

@@ -10,17 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
+from torch import nn
+
 from halp_trt.errors import DataError, UsageError
 from halp_trt.models.factories import check_named, is_factory
 from halp_trt.models.seen import Seen, pictures_seen
 from halp_trt.models.sources import LoadedModel, is_own_network, load_model
-from halp_trt.tasks import task_of
+from halp_trt.tasks import Reads, task_of
 from halp_trt.tasks.data import is_own_data, load_data, takes_preparation
 from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.evaluation import module_predict
 from halp_trt.tasks.preparation import AUTO, Preparation, choose_preparation
 from halp_trt.workflows.settings import NO_DATA, DataSettings, NetworkSettings, Settings
 
-__all__ = ["check_code", "load_network", "load_pictures", "network_of", "own_code", "seen_by"]
+__all__ = ["check_code", "for_network", "load_network", "load_pictures", "network_of", "own_code", "seen_by"]
 
 _BYTES = 4
 """Bytes of a number of an input."""
@@ -106,7 +109,8 @@ def load_network(
         trained: weights that a run trained itself, where the settings name none and the file is there.
 
     Raises:
-        ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``.
+        ModelError, NonFiniteError, ArtefactError: as ``halp_trt.models.sources.load_model``; or the outputs do not suit
+            the task.
         UsageError: the network has several inputs, and there are pictures; its inputs do not fit into memory; or as
             :func:`check_code`.
         DataError: as :func:`load_pictures`.
@@ -130,16 +134,37 @@ def load_network(
         seen = seen_by(settings, pictures)
         _say(_preparation(pictures, seen), network.input_shape)
         data = load_pictures(pictures, network.input_shape, seen=seen)
-    head = getattr(network.module, "detection", None)
-    if data is not None and head is not None:
-        data = replace(data, head=head)
+    if data is not None:
+        data = for_network(data, network.module)
         task_of(data)  # says at once what does not suit
+        _check_answers(network, data)
     for tensor in network.example:
         _check_memory([batch_size, *tensor.shape[1:]])
     if batch_size > 1:
         example = tuple(tensor.repeat_interleave(batch_size, dim=0) for tensor in network.example)
         network = replace(network, example=example)
     return network, data
+
+
+def for_network(data: DataSet, module: nn.Module) -> DataSet:
+    """The pictures with the head that says what a network's raw outputs mean, where the network has one."""
+    head = getattr(module, "detection", None)
+    return data if head is None else replace(data, head=head)
+
+
+def _check_answers(network: LoadedModel, data: DataSet) -> None:
+    """Reads answers from the network's outputs for its example, before anything is measured or trained.
+
+    Tasks whose reading is a step of its own are tried: detection, segmentation.
+
+    Raises:
+        ModelError: the outputs do not suit the task.
+    """
+    if not data.is_labelled:
+        return
+    task = task_of(data)
+    if isinstance(task, Reads):
+        task.predict(module_predict(network.module)(network.example[0].numpy()))
 
 
 def _classes_of(data: DataSet | None, settings: NetworkSettings) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from halp_trt.graphs.suppression import Tail
 from halp_trt.report import units
 from halp_trt.report.text import score_drop
 from halp_trt.runtimes import BuildOptions
@@ -16,8 +17,9 @@ from halp_trt.store import hold, write_text
 from halp_trt.training.batches import check_shares
 from halp_trt.training.world import World
 from halp_trt.workflows.claim import Claim, claimed
-from halp_trt.workflows.deploy import DeployOptions, check_places
+from halp_trt.workflows.deploy import DeployOptions, check_nms, check_places, roles_of
 from halp_trt.workflows.deploy_stage import deploy_run
+from halp_trt.workflows.detections import tail_of
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.network import network_of
 from halp_trt.workflows.prepared import DenseEngine, Prepared, prepare, with_trained
@@ -86,9 +88,11 @@ def run_all(
     """
     runtime, target = find_target(settings.place)  # a run that would fail at its end fails before hours of training
     check_runnable(settings, runtime, target)
+    if settings.deploy.appends_nms:
+        check_nms(runtime)
     path = table_of(settings.table, target)
     with claimed(run, recorded(settings), resume=resume, force=force) as claim:
-        check_places(run, runtime, target, engines)
+        check_places(run, runtime, target, engines, roles_of(with_nms=settings.deploy.appends_nms))
         return _stages(settings, claim, path, engines, seconds, bars, _Clock(say), world or world_of(settings.tune))
 
 
@@ -106,11 +110,12 @@ def _stages(
     run, place, resume = claim.run, claim.place, claim.resume
 
     # the table does not depend on the weights: a budget out of reach is refused before the network is trained
-    untrained, _ = clock.timed(
+    untrained, _, tail = clock.timed(
         "build-lut",
         lambda: _measure(settings, place, path, bars("build-lut"), world, resume=resume),
         lambda found: f"{found[1]} layers in {path}",
     )
+    order = DeployOptions(engines=engines, tail=tail)
     prepared, _ = clock.timed(
         "train", lambda: _train(untrained, settings, place, bars("train"), world, resume=resume), lambda found: found[1]
     )
@@ -124,9 +129,7 @@ def _stages(
     dense, plan = clock.timed("prune", prune, lambda _: str(run.path))
     built = clock.timed(
         "deploy",
-        lambda: deploy_run(
-            run, asked.place, asked.data, DeployOptions(engines=engines), prepared=prepared, dense=dense
-        ),
+        lambda: deploy_run(run, asked.place, asked.data, order, prepared=prepared, dense=dense),
         lambda _: str(engines),
     )
     result = clock.timed("verify", lambda: _verify(prepared, asked, run, engines, seconds), _verified)
@@ -138,17 +141,19 @@ def _stages(
 
 def _measure(
     settings: Settings, run: RunFolder, path: Path, progress: Progress, world: World, *, resume: bool
-) -> tuple[Prepared, int]:
-    """The dense network as it was measured, with the weights that there are, and how many layers the table holds.
+) -> tuple[Prepared, int, Tail | None]:
+    """The dense network as it was measured, with the weights that there are, how many layers the table holds, and the
+    tail of its engine that gives detections, if that is asked for.
 
     Raises:
         InfeasibleBudgetError: the budget cannot be reached by the table.
+        ModelError: detections are asked for in the graph, and the network does not say how they are read.
     """
     runtime, target = find_target(settings.place)
     is_new = is_trained_here(settings, run, resume=resume)
     network, data = network_of(settings, trained=None if is_new else run.trained)
     check_shares(data, request_of(settings).train, world)
-    teacher = teacher_of(settings, network, data)
+    teacher, tail = teacher_of(settings, network, data), tail_of(settings.deploy, network)
     prepared = prepare(network, data, frozen=settings.prune.frozen, teacher=teacher)
     survey = Survey(step=settings.table.width_step, seed=settings.random.seed)
     with hold(path):
@@ -156,7 +161,7 @@ def _measure(
             prepared.graph, survey, path, runtime, target, lambda n, of: progress(n, of, ""), resume=True
         )
     check_reachable(prepared.graph, lookup_of(prepared.graph, settings.table, path, runtime, target), settings)
-    return prepared, len(table.rows)
+    return prepared, len(table.rows), tail
 
 
 def _prune(

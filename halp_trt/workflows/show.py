@@ -18,7 +18,7 @@ from halp_trt.report import describe, describe_log
 from halp_trt.report.prunability import describe_prunability, prunability_facts
 from halp_trt.report.shown import shown
 from halp_trt.report.training import describe_training
-from halp_trt.specs import ChannelGraph, PruningPlan, TrainingRow, Verification
+from halp_trt.specs import ChannelGraph, Examples, PruningPlan, TrainingRow, Verification
 from halp_trt.store import encode, load, read_metrics, read_steps, read_table
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.parents import check_plan, weights_of
@@ -39,7 +39,7 @@ class Opened:
     Attributes:
         title: a heading.
         value: the artefact, None for a run's folder.
-        settings, plan, verification, table, log, metrics: parts of a run's folder, as far as it has them.
+        settings, plan, verification, table, log, metrics, examples: parts of a run's folder, as far as it has them.
         prunability: what can be pruned of the network, where its graph is known.
     """
 
@@ -51,6 +51,7 @@ class Opened:
     table: LatencyTable | None = None
     log: tuple[Mapping[str, Any], ...] = field(default=())
     metrics: tuple[TrainingRow, ...] = ()
+    examples: Examples | None = None
     prunability: Prunability | None = None
 
     @property
@@ -145,6 +146,7 @@ def open_artefact(path: Path) -> Opened:
         table=table,
         log=read_log(run.log),
         metrics=read_metrics(run.metrics) if run.metrics.exists() else (),
+        examples=run.read_examples() if run.examples.exists() else None,
         prunability=prunable_part(plan.graph, table) if plan is not None else None,
     )
 
@@ -216,9 +218,10 @@ def page_of(opened: Opened) -> str:
             table=value if isinstance(value, LatencyTable) else opened.table,
             log=opened.log,
             metrics=opened.metrics,
+            examples=value if isinstance(value, Examples) else opened.examples,
             facts=facts,
             version=halp_trt.__version__,
-            value=None if isinstance(value, Verification) else value,
+            value=None if isinstance(value, Verification | Examples) else value,
         )
     )
     return page.encode("utf-8", "backslashreplace").decode()  # half a pair of surrogates has no UTF-8

@@ -11,10 +11,19 @@ import onnx
 from halp_trt.errors import UsageError
 from halp_trt.latency import LatencyTable, layer_latencies_us
 from halp_trt.runtimes import Array, Session, Unit
-from halp_trt.specs import Budget, EngineCheck, EngineRecord, LayerCheck, PruningPlan, Score, Verification
+from halp_trt.specs import (
+    Budget,
+    EngineCheck,
+    EngineRecord,
+    HostStep,
+    LayerCheck,
+    PruningPlan,
+    Score,
+    Verification,
+)
 from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.layer_checks import kernel_checks, layer_checks
-from halp_trt.workflows.outputs import Inputs, compare_outputs
+from halp_trt.workflows.outputs import Inputs, output_differences
 from halp_trt.workflows.precision import DIFFERENCES
 
 __all__ = ["Evidence", "Explain", "LoadedEngine", "Promise", "Tolerances", "Witness", "count_parameters", "verify"]
@@ -73,6 +82,10 @@ class Tolerances:
         if self.max_drop is not None and not math.isfinite(self.max_drop):
             raise UsageError(f"the largest drop of a score must be a finite number, got {self.max_drop}")
 
+    def difference_in(self, precision: str) -> float:
+        """The accepted difference between outputs for an engine's precision."""
+        return DIFFERENCES[precision] if self.difference is None else self.difference
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
@@ -99,10 +112,16 @@ class Evidence:
         witness: compares an engine's outputs with another runtime's for its model; None to leave that out.
         explain: gives the kernels of an engine and each one's latency alone; None where these are unknown, and layers
             are compared with the profile instead.
+        reading: times the step that reads answers from an engine's outputs; None where there is none to name.
+        fp32_score: gives the score of the masked model; None where nobody asks.
+        output_names: the network's own names of its outputs; empty for the engine's.
     """
 
     witness: Witness | None = None
     explain: Explain | None = None
+    reading: Callable[[Session], HostStep | None] | None = None
+    fp32_score: Callable[[], Score | None] | None = None
+    output_names: Sequence[str] = ()
 
 
 def verify(
@@ -146,17 +165,20 @@ def verify(
             score=score(contender.session),
             witness_difference=witnessed[name],
             kernels_us=explained.kernels_us.get(name),
+            reading=None if evidence.reading is None else evidence.reading(contender.session),
         )
+    differences = output_differences(pruned.session, masked, inputs)
+    names = evidence.output_names or pruned.session.output_names
     return Verification(
         target=pruned.record.target,
         dense=checks["dense"],
         pruned=checks["pruned"],
         limit_us=promise.budget.latency_us(times["dense"].latency_us),
         tolerance_fraction=tolerances.latency_fraction,
-        max_difference=compare_outputs(pruned.session, masked, inputs),
-        difference_limit=(
-            DIFFERENCES[pruned.record.target.precision] if tolerances.difference is None else tolerances.difference
-        ),
+        max_difference=max(differences, default=0.0),
+        difference_limit=tolerances.difference_in(pruned.record.target.precision),
+        output_differences=dict(zip(names, differences, strict=True)) if len(differences) > 1 else {},
+        fp32_score=None if evidence.fp32_score is None else evidence.fp32_score(),
         max_drop=tolerances.max_drop,
         layers=explained.layers,
         unmatched_us=explained.unmatched_us,

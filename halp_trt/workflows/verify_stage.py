@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from torch import nn
 
 from halp_trt.errors import UsageError
 from halp_trt.graphs.reading import parse_model, read_model
@@ -13,23 +16,29 @@ from halp_trt.models.reference import outputs_of
 from halp_trt.models.sources import LoadedModel
 from halp_trt.models.widen import unslim
 from halp_trt.planning.resources import network_footprint
-from halp_trt.runtimes import Array, Runtime, Session, TellsKernels, Unit, traits_of
+from halp_trt.runtimes import Runtime, Session, TellsKernels, Unit, traits_of
 from halp_trt.runtimes.witness import difference_from_onnxruntime, require_witness
 from halp_trt.specs import Budget, PruningPlan, Score, Target, Verification
 from halp_trt.store import check_writable, hold, load_tensors, read_table, save
 from halp_trt.tasks.data import is_labelled
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.tasks.evaluation import evaluate
+from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.workflows.examples import draw_examples
 from halp_trt.workflows.folder import RunFolder, engine_path, load_engine
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.measurer import Measurer
 from halp_trt.workflows.network import check_code, network_of
+from halp_trt.workflows.outputs import Inputs
 from halp_trt.workflows.parents import check_plan, weights_of
+from halp_trt.workflows.reading import predict_of, reading_step
 from halp_trt.workflows.settings import NO_DATA, PlaceSettings, Settings, TableSettings
 from halp_trt.workflows.target import find_target, table_of
-from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, verify
+from halp_trt.workflows.verify import Evidence, Explain, LoadedEngine, Promise, Tolerances, Witness, verify
 
 __all__ = ["score_of", "verify_alone", "verify_run"]
+
+_FULL = "fp32"
+"""The precision in which an engine computes what the masked model does."""
 
 
 def verify_run(
@@ -75,23 +84,57 @@ def verify_run(
     loaded, data = network()
     masked = unslim(copy.deepcopy(loaded.module), plan, load_tensors(run.weights))
     inputs = example_inputs(contenders["dense"].session, data, loaded.example)
-
-    def off_onnxruntime(contender: LoadedEngine) -> float:
-        return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
-
     result = verify(
         contenders,
         Promise(plan=plan, budget=budget, table=table, tolerances=tolerances or Tolerances()),
         masked=lambda inputs: outputs_of(masked, inputs.values()),
         score=lambda session: score_of(session, data, loaded.output_names),
         inputs=inputs,
-        evidence=Evidence(
-            witness=off_onnxruntime if with_witness else None,
+        evidence=replace(
+            _evidence(masked, data, loaded.output_names, target),
+            witness=_witness(inputs) if with_witness else None,
             explain=_explainer(tables, plan, runtime, target) if table is not None else None,
         ),
     )
     save(result, run.verification)
+    _save_examples(run, contenders, data, loaded.output_names)
     return result
+
+
+def _witness(inputs: Inputs) -> Witness:
+    """A function that compares an engine's outputs for some inputs with ONNX Runtime's."""
+
+    def off_onnxruntime(contender: LoadedEngine) -> float:
+        return difference_from_onnxruntime(contender.session, contender.model.SerializeToString(), inputs)
+
+    return off_onnxruntime
+
+
+def _evidence(masked: nn.Module, data: DataSet | None, output_names: Sequence[str], target: Target) -> Evidence:
+    """The evidence of the task: the host's share of the time, and the score in fp32 of engines in other formats."""
+    is_lower = target.precision != _FULL and data is not None and data.is_labelled
+
+    def fp32_score() -> Score | None:
+        return evaluate(module_predict(masked), data) if is_lower and data is not None else None
+
+    return Evidence(
+        reading=lambda session: reading_step(session, data, output_names),
+        fp32_score=fp32_score,
+        output_names=output_names,
+    )
+
+
+def _save_examples(
+    run: RunFolder, contenders: Mapping[str, LoadedEngine], data: DataSet | None, output_names: Sequence[str]
+) -> None:
+    """Writes test pictures with what both engines find in them; none where the task draws nothing."""
+    sessions = {role: contender.session for role, contender in contenders.items()}
+    parents = {contender.record.file: contender.record.sha256 for contender in contenders.values()}
+    examples = draw_examples(sessions, data, output_names, parents)
+    if examples is None:
+        run.examples.unlink(missing_ok=True)
+    else:
+        save(examples, run.examples)
 
 
 def verify_alone(
@@ -126,6 +169,7 @@ def verify_alone(
     with hold(run.path):
         run.check_own()
         check_writable(run.verification)
+        check_writable(run.examples)
         return verify_run(
             run,
             network,
@@ -193,10 +237,5 @@ def score_of(session: Session, data: DataSet | None, output_names: Sequence[str]
         raise UsageError(
             f"a score needs a network with one input, this one has {list(session.input_shapes)}; use data none"
         )
-    ((name, shape),) = session.input_shapes.items()
-
-    def predict(pictures: Array) -> dict[str, Array]:
-        found = session.run({name: pictures})
-        return {own: found[given] for own, given in zip(output_names, session.output_names, strict=True)}
-
-    return evaluate(predict, data, batch_size=shape[0])
+    (shape,) = session.input_shapes.values()
+    return evaluate(predict_of(session, output_names), data, batch_size=shape[0])

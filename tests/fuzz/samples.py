@@ -39,7 +39,19 @@ from tests.report.bench_values import BASELINES, BENCH
 from tests.report.histories import history
 from tests.report.surveys import NET, surveyed
 from tests.report.test_trtexec import LAYERS, OLD_QUERIES
-from tests.report.values import GRAPH, LOG, METRICS, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
+from tests.report.values import (
+    EXAMPLES,
+    GRAPH,
+    LOG,
+    METRICS,
+    PLAN,
+    RECORD,
+    SALIENCY,
+    TABLE,
+    TARGET,
+    VERIFICATION,
+    measurement,
+)
 
 WIDTHS = (1, 16, 16, 3)
 """Channels of the network's input, of its two convolutions and of its output."""
@@ -54,6 +66,7 @@ VALUES: Mapping[str, object] = {
     "measurement": measurement(12.5),
     "baseline": BASELINES,
     "bench": BENCH,
+    "examples": EXAMPLES,
 }
 OLD_VERIFICATION = {
     "target": encode(TARGET),

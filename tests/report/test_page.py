@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from halp_trt.errors import UsageError
 from halp_trt.report import run_plots, staircase_plots, training_plots
 from halp_trt.report.page import Evidence, render
 from halp_trt.report.training import describe_training
 from halp_trt.specs import Score
-from tests.report.values import GRAPH, LOG, METRICS, PLAN, TABLE, VERIFICATION
+from tests.report.values import EXAMPLES, GRAPH, LOG, METRICS, PLAN, TABLE, VERIFICATION
 
 WHOLE = Evidence(
     title="net on pictures",
@@ -91,6 +92,30 @@ def test_names_cannot_inject_markup() -> None:
     page = render(replace(WHOLE, title="<script>alert(1)</script>"))
     assert page.count("<script>") == 1
     assert "<script>alert" not in page
+
+
+def test_examples_are_shown_side_by_side_and_cannot_inject_markup() -> None:
+    one = replace(EXAMPLES.pictures[0], name='"><script>', counts={"dense": "1 <b>"})
+    page = render(Evidence(title="x", examples=replace(EXAMPLES, pictures=(one,), legend={"<i>": "#d6336c"})))
+    assert page.count('<img src="data:image/jpeg;base64,/9j/') == 3
+    assert '<i style="background: #d6336c"></i>&lt;i&gt;' in page
+    assert "dense: 1 &lt;b&gt;" in page
+    assert page.count("<script>") == 1
+    assert Balanced(page).num_wrong == 0
+    assert "What the engines find" not in render(WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("drawings", "legend", "sentence"),
+    [
+        ({"dense": 'x" onerror="'}, {}, "is no JPEG in base64"),
+        ({"dense": "iVBORw0KGgo="}, {}, "is no JPEG in base64"),
+        ({}, {"a": "red; x: y"}, "the colour 'red; x: y' of class 'a' is none"),
+    ],
+)
+def test_drawings_and_colours_are_checked(drawings: dict[str, str], legend: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        replace(EXAMPLES, pictures=(replace(EXAMPLES.pictures[0], drawings=drawings),), legend=legend)
 
 
 def test_a_failed_verdict_is_seen() -> None:

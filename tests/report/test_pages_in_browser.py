@@ -18,7 +18,7 @@ from halp_trt.workflows.plan import PlanRequest, sweep
 from halp_trt.workflows.show import Opened, open_artefact, page_of
 from tests.report.histories import history
 from tests.report.test_page import WHOLE
-from tests.report.values import METRICS
+from tests.report.values import EXAMPLES, METRICS
 
 ROOT = Path(__file__).parents[2]
 LUT = next((ROOT / "luts").glob("*.jsonl"))
@@ -50,6 +50,7 @@ def _layers(folder: Path) -> str:
 
 PAGES: dict[str, Callable[[Path], str]] = {
     "report": lambda folder: render(WHOLE),
+    "examples": lambda folder: render(Evidence(title="examples", examples=EXAMPLES)),
     "training": lambda folder: render(Evidence(title="a training", metrics=METRICS)),
     "table": lambda folder: page_of(open_artefact(LUT)),
     "frontier": lambda folder: page_of(Opened(title="Frontier", value=frontier(folder))),

@@ -7,12 +7,12 @@ import pytest
 
 from halp_trt.report import describe, describe_log
 from halp_trt.report.text import comparison_rows, verdict, with_verdict
-from halp_trt.specs import Score, Verification
+from halp_trt.specs import HostStep, Score, Verification
 from halp_trt.store import SCHEMAS
 from tests.report.bench_values import BASELINES, BENCH
-from tests.report.values import GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
+from tests.report.values import EXAMPLES, GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
 
-VALUES = [GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES]
+VALUES = [GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES, EXAMPLES]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -34,6 +34,23 @@ def test_the_comparison_tells_the_whole_story() -> None:
     assert rows["prediction error"] == ("+1.0 %", "−4.0 %", "−5.0 %")
     assert rows["parameters"] == ("200,000", "50,000", "−75.0 %")
     assert rows["top-1"] == ("90.00 %", "89.00 %", "−1.00 points")
+
+
+def test_the_hosts_time_and_what_a_precision_changes_have_rows_of_their_own() -> None:
+    step = HostStep(name="decoding and NMS", latency_us=310.0, num_samples=8)
+    found = replace(
+        VERIFICATION,
+        target=replace(VERIFICATION.target, precision="int8"),
+        pruned=replace(VERIFICATION.pruned, reading=step),
+        output_differences={"boxes": 0.02, "classes": 0.04},
+        fp32_score=top1(0.9),
+    )
+    rows = {row[0]: row[1:] for row in comparison_rows(found)}
+    assert rows["decoding and NMS, on the host"] == ("–", "310 µs", "")
+    assert rows["boxes off the masked model"] == ("", "2.0e-02", "")
+    assert rows["top-1 in fp32"] == ("", "90.00 %", "−1.00 points in int8")
+    plain = {row[0] for row in comparison_rows(VERIFICATION)}
+    assert not plain & (rows.keys() - plain)
 
 
 def test_a_slower_engine_is_called_slower() -> None:

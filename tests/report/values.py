@@ -10,6 +10,8 @@ from halp_trt.specs import (
     ChannelGroup,
     EngineCheck,
     EngineRecord,
+    ExamplePicture,
+    Examples,
     Layer,
     LayerCheck,
     LayerSpec,
@@ -102,6 +104,23 @@ VERIFICATION = Verification(
     limit_us=600,
     max_difference=1e-6,
     layers=(LayerCheck(name="stem", spec=_conv(3, 16), predicted_us=10, measured_us=12),),
+    parents={"net.onnx": "ab" * 32},
+)
+JPEG = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAFA3PEY8MlBGQUZaVVBfeMiCeG5uePWvuZHI//////////////////////////////////////////"
+    "//////////wAALCAADAAQBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AP//Z"
+)
+"""Four by three grey pixels."""
+EXAMPLES = Examples(
+    caption="What is found.",
+    pictures=(
+        ExamplePicture(
+            name="one.jpg",
+            drawings={"labelled": JPEG, "dense": JPEG, "pruned": JPEG},
+            counts={"labelled": "2 cats", "dense": "1 cat", "pruned": "nothing"},
+        ),
+    ),
+    legend={"cat": "#d6336c"},
     parents={"net.onnx": "ab" * 32},
 )
 LOG = (

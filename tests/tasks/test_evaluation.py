@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from halp_trt.models.reference import named
 from halp_trt.specs import Score
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.data import load_data
-from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.tasks.evaluation import batch_of, evaluate, module_predict
 from halp_trt.training.loop import train
 from tests.training.small import SETTINGS, small_net
 
@@ -47,6 +49,12 @@ def test_the_score_of_a_module_equals_counting_by_hand(digits):
     with torch.no_grad():
         right = int((module(pictures).argmax(1) == labels).sum())
     assert score == Score(name="top-1", value=right / 359, unit="fraction", num_examples=359)
+
+
+def test_fewer_large_pictures_are_taken_at_once(digits):
+    assert batch_of(digits) == 256
+    assert batch_of(replace(digits, input_shape=(3, 512, 512))) == 5, "their features fill the memory"
+    assert batch_of(replace(digits, input_shape=(3, 4096, 4096))) == 1
 
 
 def test_wrong_or_nan_predictions_are_refused(digits):

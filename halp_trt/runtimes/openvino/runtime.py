@@ -23,7 +23,7 @@ __all__ = ["OpenVino"]
 class OpenVino:
     """OpenVINO as a :class:`halp_trt.runtimes.Runtime`.
 
-    fp32 and fp16 graphs are computed in fp32 (fp16 shows accuracy, not speed); quantised convolutions and matrix
+    fp32 and fp16 graphs are computed in fp32 (fp16 shows the score, not the speed); quantised convolutions and matrix
     products of an int8 graph run in 8 bits, everything else of it in fp32.
 
     Attributes:

@@ -35,7 +35,7 @@ class OnnxRuntime:
     suffix: str = ".onnx"
 
     def target(self, precision: str, batch_size: int) -> Target:
-        """This machine's processor. On most, fp16 is computed in fp32 between casts: it shows accuracy, not speed.
+        """This machine's processor. On most, fp16 is computed in fp32 between casts: it shows the score, not the speed.
 
         Raises:
             UsageError: a precision that its kernels do not have.

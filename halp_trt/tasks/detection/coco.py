@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from halp_trt.errors import DataError
+from halp_trt.errors import ArtefactError, DataError
 from halp_trt.store import parse_json, read_bytes
 from halp_trt.tasks.detection.objects import Annotated, Objects, Split
 
@@ -64,7 +64,10 @@ def _read(images: Path, annotations: Path) -> tuple[tuple[str, ...], list[Path],
     if not annotations.is_file() or not images.is_dir():
         missing = annotations if not annotations.is_file() else images
         raise DataError(f"{missing} is not there; expected coco:FOLDER_OF_PICTURES,ANNOTATIONS.json")
-    found = parse_json(read_bytes(annotations, _MOST_JSON_BYTES))
+    try:
+        found = parse_json(read_bytes(annotations, _MOST_JSON_BYTES))
+    except ArtefactError as error:
+        raise DataError(f"{annotations} is no COCO detection file: {error}; name another, or mend it") from error
     if not isinstance(found, dict) or not all(isinstance(found.get(part), list) for part in _PARTS):
         raise DataError(f"{annotations} is no COCO detection file; expected lists of {', '.join(_PARTS)}")
     categories = sorted(

@@ -25,6 +25,7 @@ __all__ = [
     "NO_DATA",
     "DataSettings",
     "DenseTrainingSettings",
+    "DeploySettings",
     "FineTuningSettings",
     "NetworkSettings",
     "PlaceSettings",
@@ -314,6 +315,26 @@ class FineTuningSettings(Concern):
     keep: str = option(
         LAST, "The weights that are a training's result: the last ones, or those with the best score.", choices=KEPT
     )
+
+
+_ON_HOST, _IN_GRAPH = "host", "onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploySettings(Concern):
+    """Files that are built beside the two engines."""
+
+    nms: str = option(
+        _ON_HOST,
+        "The place where boxes of a detector are decoded and suppressed: host, after the engine; onnx also writes the "
+        "pruned network with both in its graph, as one more file.",
+        choices=(_ON_HOST, _IN_GRAPH),
+    )
+
+    @property
+    def appends_nms(self) -> bool:
+        """True if decoding and suppression are asked for in the graph."""
+        return self.nms == _IN_GRAPH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

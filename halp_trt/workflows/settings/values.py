@@ -16,6 +16,7 @@ from halp_trt.tasks.preparation import PLAIN
 from halp_trt.workflows.settings.concerns import (
     DataSettings,
     DenseTrainingSettings,
+    DeploySettings,
     FineTuningSettings,
     NetworkSettings,
     PlaceSettings,
@@ -47,6 +48,7 @@ class Settings:
     prune: PruneSettings = field(default_factory=PruneSettings)
     train: DenseTrainingSettings = field(default_factory=DenseTrainingSettings)
     tune: FineTuningSettings = field(default_factory=FineTuningSettings)
+    deploy: DeploySettings = field(default_factory=DeploySettings)
     random: RandomSettings = field(default_factory=RandomSettings)
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -15,8 +16,8 @@ Box = tuple[str, int, int, int, int, bool]
 
 def xml(name: str, boxes: Sequence[Box], size: tuple[int, int] = (40, 30)) -> str:
     objects = "".join(
-        f"<object><name>{label}</name><difficult>{int(hard)}</difficult><bndbox><xmin>{left}</xmin><ymin>{top}</ymin>"
-        f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        f"<object><name>{escape(label)}</name><difficult>{int(hard)}</difficult><bndbox><xmin>{left}</xmin>"
+        f"<ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
         for label, left, top, right, bottom, hard in boxes
     )
     width, height = size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def test_a_partner_with_val_in_its_name_is_the_test_split(tmp_path: Path) -> Non
     assert (data.num_train, data.num_test) == (3, 1)
 
 
+def test_a_box_is_cut_at_its_pictures_edge(tmp_path: Path) -> None:
+    folder = voc(tmp_path, TRAIN, TEST)
+    (folder / "Annotations/one.xml").write_text(xml("one", [("a", -3, 5, 90, 90, False)]))
+    _, (target,) = load_data(f"voc:{folder}").train_batch([0])
+    assert target["boxes"].tolist() == [[0, 4, 40, 30]]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_move_with_their_pictures(seed: int) -> None:
     box = ("a", 11, 6, 30, 25, False)
@@ -87,7 +95,7 @@ def _broken_coco(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], st
     return make
 
 
-def _box(*corners: int) -> Callable[[Path], Any]:
+def _box(*corners: int | str) -> Callable[[Path], Any]:
     return lambda folder: (folder / "Annotations/one.xml").write_text(xml("one", [("a", *corners, False)]))  # type: ignore[arg-type]
 
 
@@ -101,6 +109,8 @@ def _box(*corners: int) -> Callable[[Path], Any]:
         (_broken_voc(lambda d: (d / "ImageSets/Main/trainval.txt").unlink()), "has none of trainval.txt, train.txt"),
         (_broken_voc(_box(9, 1, 5, 5)), "whose box xmin=9 ymin=1 xmax=5 ymax=5 is empty"),
         (_broken_voc(_box(41, 1, 45, 5)), "is outside its picture of 40x30"),
+        (_broken_voc(_box(1, 1, "nan", 5)), "one.xml has 'nan' for xmax; expected a number of pixels"),
+        (_broken_voc(lambda d: (d / "JPEGImages/one.jpg").write_text("no picture")), "one.jpg cannot be read"),
         (lambda d: f"voc:{d}", "has no ImageSets/Main"),
         (lambda d: f"coco:{d}", "names no annotation file"),
         (lambda d: f"coco:{d},{d}/x.json", "x.json is not there"),
@@ -112,9 +122,16 @@ def _box(*corners: int) -> Callable[[Path], Any]:
         (_broken_coco(lambda f: f["annotations"][0].update(image_id=77)), "in picture 77, which it does not name"),
         (_broken_coco(lambda f: f["images"][0].update(file_name="../../etc/passwd")), "which is not in"),
         (_broken_coco(lambda f: f["images"][0].update(id="1")), "id is 1, expected a whole number"),
+        (_broken_coco(lambda f: f["images"].clear()), "names no picture; expected some"),
+        (_broken_coco(lambda f: f["categories"].clear()), "names no category; expected some"),
+        (_broken_coco(lambda f: f.update(categories=None)), "is no COCO detection file"),  # captions
+        (_broken_coco(lambda f: f["annotations"][0].pop("bbox")), "the box None; expected left, top"),  # key points
+        (_broken_coco(lambda f: f["annotations"][0].pop("category_id")), "category_id is None, expected"),  # panoptic
+        (_broken_coco(lambda f: f["annotations"][0].update(bbox=[0, 0, math.nan, 5])), "is no COCO detection file: "),
+        (_broken_coco(lambda f: None), "needs training and test pictures, got 3 and 0"),
     ],
 )  # fmt: skip
 def test_what_is_no_such_data_set_is_one_sentence(make: Callable[[Path], str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=sentence.replace("(", r"\(")) as error:
-        load_data(make(tmp_path))
+        load_data(make(tmp_path)).train_batch([0])
     assert len(str(error.value).splitlines()) == 1

@@ -65,13 +65,7 @@ def perfect(data: DataSet) -> dict[str, np.ndarray]:
 def test_a_perfect_detector_scores_one(data: DataSet, task: str, name: str) -> None:
     if task == "coco-detection":
         pytest.importorskip("faster_coco_eval")
-    outputs, calls = perfect(data), iter([0])
-
-    def predict(pictures: np.ndarray) -> dict[str, np.ndarray]:
-        next(calls)
-        return {key: np.concatenate([value, value[-1:].repeat(254, axis=0)]) for key, value in outputs.items()}
-
-    score = evaluate(predict, replace(data, task=task))
+    score = evaluate(lambda pictures: perfect(data), replace(data, task=task))
     assert (score.name, score.num_examples) == (name, 2)
     assert score.value == pytest.approx(1, abs=1e-6)
     assert score.parts["a"] == pytest.approx(1, abs=1e-6)
@@ -85,6 +79,29 @@ def test_the_loss_is_small_where_all_is_right(data: DataSet) -> None:
     assert float(task.loss(right, targets, HOW)) < 0.01 < 1 < float(task.loss(wrong, targets, HOW))
     taught = task.loss(wrong, targets, replace(HOW, distillation=1.0), right)
     assert float(task.loss(right, targets, replace(HOW, distillation=1.0), right)) < 1e-4 < float(taught)
+
+
+def test_without_labels_a_detector_learns_by_its_heads_own_distance(data: DataSet) -> None:
+    task = task_of(replace(data, task="unlabelled", is_labelled=False))
+    right = {name: torch.from_numpy(value) for name, value in perfect(data).items()}
+    wrong = {name: torch.zeros_like(value).requires_grad_() for name, value in right.items()}
+    loss = task.loss(wrong, None, HOW, right)
+    assert loss == data.head.distance(wrong, right) > float(task.loss(right, None, HOW, right))
+    loss.backward()
+    assert wrong["boxes"].grad is not None
+    with pytest.raises(ModelError, match="choose a teacher with the same"):
+        task.loss(wrong, None, HOW, {"boxes": right["boxes"]})
+
+
+def test_classes_that_a_network_has_beyond_the_datas_are_not_found(data: DataSet) -> None:
+    outputs = perfect(data)
+    more = {**outputs, "classes": np.concatenate([outputs["classes"], outputs["classes"][..., 2:]], axis=2)}
+    head = SsdHead(data.head.priors, 3)
+    for found in task_of(replace(data, head=head)).predict(more):
+        assert set(found.labels.tolist()) <= {0, 1}
+    fewer = {**outputs, "classes": outputs["classes"][..., :2]}
+    with pytest.raises(ModelError, match=r"tells 1 classes apart, and voc:.* has 2 \(a, b\)"):
+        task_of(replace(data, head=SsdHead(data.head.priors, 1))).predict(fewer)
 
 
 def test_what_cannot_be_read_is_one_sentence(data: DataSet) -> None:
