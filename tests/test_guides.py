@@ -22,6 +22,7 @@ GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "dat
 PAGES = [
     *GUIDES,
     *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing", "training")),
+    *(ROOT / f"docs/{name}.md" for name in ("methods", "saliency")),
 ]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
