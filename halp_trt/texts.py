@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in"]
+__all__ = ["amount_in", "number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in"]
 
 _MOST = 500
 """Characters of a sentence: a screen's worth, whatever a file put into it."""
 _CUT = " … "
 _WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")
+_FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -31,6 +32,14 @@ def number_in(text: str) -> float | None:
     text = text.strip()
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     return number if math.isfinite(number) else None
+
+
+def amount_in(text: str) -> float | None:
+    """The finite number that a text is, as :func:`number_in`, with k, M or G for thousands, millions or billions."""
+    text = text.strip()
+    factor = _FACTORS.get(text[-1:], 1.0)
+    number = number_in(text[:-1] if factor > 1 else text)
+    return None if number is None else factor * number
 
 
 # ---- out ------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ PAGES = [
         ROOT / f"docs/{name}.md"
         for name in ("tutorial", "extending", "python", "bench", "sharing", "training", "devices")
     ),
+    *(ROOT / f"docs/{name}.md" for name in ("methods", "saliency")),
 ]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [

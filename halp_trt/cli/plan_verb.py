@@ -119,17 +119,10 @@ def _others(values: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UsageError: a limit is not NAME=VALUE, or a resource has two budgets.
     """
-    given = [(name, values[option]) for option, name in _RESOURCES.items() if values[option] is not None]
-    for text in values["limits"]:
-        name, equals, amount = text.partition("=")
-        if not (name and equals):
-            raise UsageError(f"limit {text!r} is not NAME=VALUE; try 'parameters=60%'")
-        given.append((name, amount))
-    others = dict(given)
-    if len(others) < len(given):
-        twice = next(name for name, _ in given if [known for known, _ in given].count(name) > 1)
-        raise UsageError(f"{twice} has two budgets; leave one of them out")
-    return others
+    from halp_trt.planning.amounts import limits_in
+
+    given = [f"{name}={values[option]}" for option, name in _RESOURCES.items() if values[option] is not None]
+    return limits_in([*given, *values["limits"]])
 
 
 def _print_frontier(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from halp_trt.planning.calibration import Calibration
+from halp_trt.planning.candidates import Candidate, Choose
 from halp_trt.planning.chunks import channel_steps, grid_chunks, grid_steps, slice_specs
 from halp_trt.planning.halp import halp_step
 from halp_trt.planning.iterate import Measure, Schedule, iterate
@@ -23,6 +24,8 @@ __all__ = [
     "METHODS",
     "SOLVERS",
     "Calibration",
+    "Candidate",
+    "Choose",
     "Chunks",
     "Growing",
     "Lookup",

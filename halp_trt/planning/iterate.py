@@ -9,11 +9,17 @@ from functools import partial
 from operator import itemgetter
 
 from halp_trt.errors import InfeasibleBudgetError
+from halp_trt.planning.amounts import ResourceBudgets
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.step import Step, Timed
 from halp_trt.specs import PruningPlan, Saliency
 
-__all__ = ["Measure", "Schedule", "iterate"]
+__all__ = ["Choice", "Measure", "Schedule", "iterate"]
+
+Choice = Callable[[Saliency, Callable[[Callable[..., PruningPlan], Saliency], PruningPlan]],
+                  tuple[Callable[..., PruningPlan], Saliency]]  # fmt: skip
+"""A function that gets a step's scores, and a function from method and scores to a plan for the step's budget. It gives
+the method and the scores that the step is planned by."""
 
 Measure = Callable[[PruningPlan], tuple[float, float]]
 """Latencies in microseconds of the dense engine and of a plan's engine, timed in turns."""
@@ -40,6 +46,7 @@ class Schedule:
 
     Attributes:
         budgets: budget of every scheduled step, on the table's scale; the last is the target.
+        resources: limits on other resources in every scheduled step; empty for none.
         num_extra: most further steps, taken while the measured engine is above the budget.
         num_retries: most times a step is planned again if its plan leaves budget over; 0 is the papers' way.
         num_closing: most times the last step is planned again if its engine, as measured, misses the budget or leaves
@@ -47,6 +54,7 @@ class Schedule:
     """
 
     budgets: tuple[float, ...]
+    resources: tuple[ResourceBudgets, ...] = ()
     num_extra: int = 6
     num_retries: int = 3
     num_closing: int = 6
@@ -79,6 +87,7 @@ def iterate(
     lookup: Lookup,
     chunks: Mapping[str, int],
     measure: Measure | None = None,
+    choose: Choice | None = None,
 ) -> Iterator[Step]:
     """Plans step by step (arXiv:2210.06659, sec. 3.3): score, plan under the step's budget, yield the plan.
 
@@ -98,18 +107,22 @@ def iterate(
         lookup: measurements of layers.
         chunks: chunk of every prunable group, from ``channel_steps``.
         measure: function that times the engine of a plan; None trusts the table.
+        choose: chooses method and scores of every step; None takes ``method`` and ``score``.
 
     Raises:
         InfeasibleBudgetError: a step cannot meet its budget.
     """
     budgets, step = schedule.budgets, start
     while step.index < len(budgets) or _too_slow(step, schedule):
-        plan_at = partial(
-            _plan_at, step, schedule, method=method, saliency=score(step.plan), lookup=lookup, chunks=chunks
-        )
+        limit_us = budgets[min(step.index, len(budgets) - 1)] / step.correction
+        by, saliency = method, score(step.plan)
+        of_step = partial(_plan_at, step, schedule, lookup=lookup, chunks=chunks)
+        if choose is not None:
+            by, saliency = choose(saliency, partial(_plan_by, of_step, limit_us))
+        plan_at = partial(of_step, method=by, saliency=saliency)
         trial_of = partial(_Trial.of, dense_us=step.dense_us, measure=measure)
         if step.index + 1 < len(budgets):
-            trials = [trial_of(plan_at(budgets[step.index] / step.correction))]
+            trials = [trial_of(plan_at(limit_us))]
             chosen = trials[0]
         else:
             try:
@@ -120,6 +133,13 @@ def iterate(
                 return  # an added step finds nothing narrower: the plan there is stands, and its engine is judged
         step = _after(step, chosen, trials)
         yield step
+
+
+def _plan_by(
+    of_step: Callable[..., PruningPlan], limit_us: float, method: Callable[..., PruningPlan], saliency: Saliency
+) -> PruningPlan:
+    """The plan of a step by some method and scores, for its budget on the table's scale."""
+    return of_step(limit_us, method=method, saliency=saliency)
 
 
 def _after(step: Step, chosen: _Trial, trials: Sequence[_Trial]) -> Step:
@@ -149,8 +169,10 @@ def _plan_at(
     chunks: Mapping[str, int],
 ) -> PruningPlan:
     """The plan of one step for a budget on the table's scale."""
+    due = schedule.resources[step.index : step.index + 1] or schedule.resources[-1:]
+    others = {"resources": due[0]} if due else {}
     return _spend(
-        lambda limit_us: method(step.plan, saliency, lookup, budget_us=limit_us, steps=chunks),
+        lambda limit_us: method(step.plan, saliency, lookup, budget_us=limit_us, steps=chunks, **others),
         budget_us,
         step.plan.latency_us or step.dense_us,
         schedule.num_retries,

@@ -66,9 +66,14 @@ class Method:
         removes_blocks: True if ``step`` may remove residual blocks.
         shrinks_only: True if ``step`` keeps only channels of the current plan. If masks let channels return, it is
             called with the dense network in place of the current plan.
+        keeps_resources: True if ``step`` also takes ``resources``, limits beside latency (``ResourceBudgets``).
+        rivals: names in ``METHODS`` of methods that work with the same chunks, to be tried where several candidates are
+            asked for.
     """
 
     step: PlanStep
     chunks: Chunks = grid_chunks
     removes_blocks: bool = False
     shrinks_only: bool = True
+    keeps_resources: bool = False
+    rivals: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from halp_trt.errors import InfeasibleBudgetError
 from halp_trt.latency import graph_specs
+from halp_trt.planning.amounts import ResourceBudgets
 from halp_trt.planning.halp import halp_step
 from halp_trt.planning.pricing import Lookup
 from halp_trt.planning.resources import RESOURCES
@@ -136,6 +137,7 @@ def joint_step(
     budget_us: float,
     steps: Mapping[str, int],
     least: Mapping[str, int] | None = None,
+    resources: ResourceBudgets | None = None,
     solver: Solving = SOLVERS["joint"],
 ) -> PruningPlan:
     """The plan of one pruning step, optimised over input and output widths together; a ``PlanStep``.
@@ -143,19 +145,26 @@ def joint_step(
     Layers with few pairs of widths are measured at all of them, others by adaptive surfaces. The chosen widths are
     looked up and the problem is solved again with their true latencies, until every layer of the plan was measured.
     A solver prefers layers whose interpolated latency is too low. If its plans are therefore too slow again and again,
-    the budget is multiplied by ``interpolated / true`` latency of the last plan.
+    the budget is multiplied by ``interpolated / true`` latency of the last plan. Limits on ``resources`` need no
+    measurement and are kept by every plan.
     """
     check_request(current, saliency, budget_us=budget_us, steps=steps)
-    known = RowCache(lookup)
+    known, others = RowCache(lookup), resources or ResourceBudgets(limits={})
     whole = keep_most_salient(replace(current, budget_us=budget_us), saliency, known.lookup, current.counts())
-    if whole.latency_us <= budget_us:
+    if whole.latency_us <= budget_us and others.fits(current.graph, current.counts()):
         return replace(whole, bound=whole.saliency)
-    limits, removes_blocks = Limits(least=least or {}), solver.removes_blocks
-    ask = PlanConstraints(budgets={LATENCY: budget_us}, steps=steps, limits=limits, removes_blocks=removes_blocks)
+    ask = PlanConstraints(
+        budgets={LATENCY: budget_us, **others.limits},
+        steps=steps,
+        limits=Limits(least=least or {}),
+        batch_size=others.batch_size,
+        removes_blocks=solver.removes_blocks,
+    )
     best: PruningPlan | None = None
     bound, allowed_us = math.inf, budget_us
     for number in range(_MAX_ROUNDS):
-        problem = network_problem(current, saliency, known.surface, replace(ask, budgets={LATENCY: allowed_us}))
+        now = replace(ask, budgets={**ask.budgets, LATENCY: allowed_us})
+        problem = network_problem(current, saliency, known.surface, now)
         try:
             solution = solver(problem)
         except InfeasibleBudgetError:
@@ -173,7 +182,9 @@ def joint_step(
         if number + 1 >= _FULL_BUDGET_ROUNDS and best is None:
             allowed_us = budget_us * min(1.0, solution.costs[LATENCY] / plan.latency_us)
     if best is None:  # every round's plan was slower than interpolated
-        return halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, least=least)
+        best = halp_step(current, saliency, known.lookup, budget_us=budget_us, steps=steps, least=least)
+        others.check(best)
+        return best
     return replace(best, bound=max(bound, best.saliency))
 
 

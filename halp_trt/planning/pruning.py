@@ -10,13 +10,15 @@ A user's own loop::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from halp_trt.errors import InfeasibleBudgetError, UsageError
 from halp_trt.latency import LatencyTable
-from halp_trt.planning.iterate import Measure, Schedule, iterate
+from halp_trt.planning.amounts import ResourceBudgets, resource_schedule
+from halp_trt.planning.candidates import Candidate, Choose
+from halp_trt.planning.iterate import Choice, Measure, Schedule, iterate
 from halp_trt.planning.method import Method
-from halp_trt.planning.methods import DEFAULT_METHOD, get_method
+from halp_trt.planning.methods import DEFAULT_METHOD, check_keeps_resources, get_method
 from halp_trt.planning.network import removable_blocks
 from halp_trt.planning.pricing import Lookup, as_lookup, counts_latency_us
 from halp_trt.planning.prunability import prunability, why_nothing
@@ -41,6 +43,9 @@ def prune(
     measure: Measure | None = None,
     start: Step | None = None,
     returns_channels: bool = False,
+    choose: Choose | None = None,
+    others: Mapping[str, str] | None = None,
+    batch_size: int = 1,
 ) -> Iterator[Step]:
     """Prunes a network to a budget: an iterator over steps, each with a plan to mask and train by.
 
@@ -60,6 +65,9 @@ def prune(
             microseconds, dense first; it closes the loop between prediction and measurement.
         start: a step of an earlier iteration to go on from; None for the dense network.
         returns_channels: True if removed channels may come back, as soft masks allow.
+        choose: chooses one of several candidates in every step; None takes the method's own plan.
+        others: limits on ``RESOURCES``: a share of the dense network's, or a number (``{"relus": "50k"}``).
+        batch_size: the target's batch size, which resources are counted for.
 
     Returns:
         The steps; each plan carries the calibration by all engines that were timed before its own.
@@ -69,23 +77,64 @@ def prune(
         MissingLatencyError: the table lacks a layer.
         UsageError: the budget is not one, the method is unknown, or it lets channels return but the masks do not.
     """
-    lookup, method = as_lookup(lookup), get_method(method)
-    budget = Budget.parse(budget) if isinstance(budget, str) else budget
-    if not isinstance(budget, Budget):
-        raise UsageError(f"a budget is a text or a Budget, got {budget!r}; try '60%' or '4.2ms'")
+    lookup, method, budget = as_lookup(lookup), get_method(method), _read_budget(budget)
+    _check_method(method, returns_channels=returns_channels, has_others=bool(others))
+    start = start or first_step(graph, lookup, measure)
+    ramps = resource_schedule(graph, others, num_steps=num_steps, batch_size=batch_size) if others else ()
+    schedule = Schedule(budgets=_budgets(start, budget, num_steps), resources=ramps)
+    chunks = method.chunks(graph, lookup, grid_step=grid_step)
+    bound = _Bound(method=method, limits=limits or WidthLimits(), returns_channels=returns_channels)
+    _check_reachable(start, schedule, bound, lookup, chunks)
+    choice = None if choose is None else _choice(choose, bound)
+    return iterate(start, schedule, method=bound, score=score, lookup=lookup, chunks=chunks, measure=measure,
+                   choose=choice)  # fmt: skip
+
+
+def _choice(choose: Choose, bound: _Bound) -> Choice:
+    """The choice among candidates, each of which keeps within the limits on channels removed."""
+
+    def chosen(
+        saliency: Saliency, plan_by: Callable[[Callable[..., PruningPlan], Saliency], PruningPlan]
+    ) -> tuple[Callable[..., PruningPlan], Saliency]:
+        own = Candidate(name="own", method=bound.method, saliency=saliency)
+        found = choose(own, lambda one: plan_by(replace(bound, method=one.method), one.saliency))
+        return replace(bound, method=found.method), found.saliency
+
+    return chosen
+
+
+def _check_method(method: Method, *, returns_channels: bool, has_others: bool) -> None:
+    """Refuses a method that does not suit the masks or the limits.
+
+    Raises:
+        UsageError: it lets channels return but the masks do not, or it knows no limits beside latency.
+    """
+    if has_others:
+        check_keeps_resources(method)
     if not (method.shrinks_only or returns_channels):
         raise UsageError(
             "this method lets channels return, but masks keep what was removed at zero; use masks that let channels "
             "return (returns_channels), or a method that only shrinks"
         )
-    start = start or first_step(graph, lookup, measure)
+
+
+def _read_budget(budget: Budget | str) -> Budget:
+    """The budget, read where it is a text.
+
+    Raises:
+        UsageError: it is none.
+    """
+    budget = Budget.parse(budget) if isinstance(budget, str) else budget
+    if not isinstance(budget, Budget):
+        raise UsageError(f"a budget is a text or a Budget, got {budget!r}; try '60%' or '4.2ms'")
+    return budget
+
+
+def _budgets(start: Step, budget: Budget, num_steps: int) -> tuple[float, ...]:
+    """The latency budgets of all steps, on the table's scale."""
     scale = start.slope if budget.fraction is None else 1.0
     target_us = budget.latency_us(start.dense_us * scale) / scale  # a share needs no rounding there and back
-    schedule = Schedule(budgets=exponential_budgets(start.dense_us, target_us, num_steps))
-    chunks = method.chunks(graph, lookup, grid_step=grid_step)
-    bound = _Bound(method=method, limits=limits or WidthLimits(), returns_channels=returns_channels)
-    _check_reachable(start, schedule, bound, lookup, chunks)
-    return iterate(start, schedule, method=bound, score=score, lookup=lookup, chunks=chunks, measure=measure)
+    return exponential_budgets(start.dense_us, target_us, num_steps)
 
 
 def first_step(graph: ChannelGraph, lookup: Lookup | LatencyTable, measure: Measure | None = None) -> Step:
@@ -104,10 +153,17 @@ class _Bound:
     returns_channels: bool
 
     def __call__(
-        self, current: PruningPlan, saliency: Saliency, lookup: Lookup, *, budget_us: float, steps: Mapping[str, int]
+        self,
+        current: PruningPlan,
+        saliency: Saliency,
+        lookup: Lookup,
+        *,
+        budget_us: float,
+        steps: Mapping[str, int],
+        **others: ResourceBudgets,
     ) -> PruningPlan:
-        least = self.limits.least_counts(current.graph, current.counts())
-        return self.method.step(self.base(current), saliency, lookup, budget_us=budget_us, steps=steps, least=least)
+        least, base = self.limits.least_counts(current.graph, current.counts()), self.base(current)
+        return self.method.step(base, saliency, lookup, budget_us=budget_us, steps=steps, least=least, **others)
 
     def base(self, current: PruningPlan) -> PruningPlan:
         """The plan whose channels the method may keep."""
@@ -133,8 +189,10 @@ def _check_reachable(start: Step, schedule: Schedule, bound: _Bound, lookup: Loo
         InfeasibleBudgetError: the budget cannot be met; the message names the lowest reachable latency.
     """
     graph, target_us = start.plan.graph, schedule.budgets[-1]
-    narrowest = bound.narrowest(start, schedule, chunks)
-    if counts_latency_us(graph, lookup, narrowest) <= target_us:
+    narrowest, last = bound.narrowest(start, schedule, chunks), schedule.resources[-1:]
+    others = {"resources": last[0]} if last else {}
+    fits = all(budgets.fits(graph, narrowest) for budgets in last)
+    if fits and counts_latency_us(graph, lookup, narrowest) <= target_us:
         return
     part = prunability(graph)
     if not part.num_prunable:
@@ -145,7 +203,8 @@ def _check_reachable(start: Step, schedule: Schedule, bound: _Bound, lookup: Loo
 
     def attempt(least: Mapping[str, int] | None) -> InfeasibleBudgetError | None:
         try:
-            bound.method.step(bound.base(start.plan), alike, lookup, budget_us=target_us, steps=chunks, least=least)
+            base = bound.base(start.plan)
+            bound.method.step(base, alike, lookup, budget_us=target_us, steps=chunks, least=least, **others)
         except InfeasibleBudgetError as error:
             return error
         return None

@@ -1,4 +1,4 @@
-"""Resources of a layer besides time: parameters, FLOPs and bytes, budgeted as sums over layers like latency."""
+"""Resources of a layer besides time: parameters, FLOPs, bytes and ReLUs, budgeted as sums over layers like latency."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from halp_trt.latency import graph_specs
 from halp_trt.specs import ChannelGraph, Footprint, LayerSpec
 
-__all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "network_footprint", "parameters"]
+__all__ = ["RESOURCES", "flops", "footprint_of", "memory_bytes", "network_footprint", "parameters", "relus"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with weights that count."""
+_RELUS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu"})
+"""Activations that compare their input with a bound; ``Clip`` is ReLU6."""
 _BYTES = 4
 """Bytes of a number in fp32."""
 
@@ -56,6 +58,16 @@ def memory_bytes(spec: LayerSpec, batch_size: int = 1) -> float:
     return _BYTES * (parameters(spec) + spec.batch_at(batch_size) * spec.out_channels * _out_positions(spec))
 
 
+def relus(spec: LayerSpec, batch_size: int = 1) -> float:
+    """Number of ReLU evaluations of a layer: one for every number that it writes through an activation with a bound.
+
+    Private inference pays for each of them (arXiv:2202.02340). ReLU, ReLU6 and leaky ReLUs count, each once; smooth
+    activations and pooling do not.
+    """
+    count = sum(operator in _RELUS for operator in (spec.operator, *spec.epilogue))
+    return float(count * batch_size * spec.out_channels * _out_positions(spec)) if count else 0.0
+
+
 def footprint_of(specs: Sequence[LayerSpec], batch_size: int = 1) -> Footprint:
     """The memory that one run of a network touches, in fp32: all its weights, and an arena for activations.
 
@@ -87,5 +99,6 @@ RESOURCES: dict[str, Callable[[LayerSpec, int], float]] = {
     "memory_bytes": memory_bytes,
     "parameters": parameters,
     "flops": flops,
+    "relus": relus,
 }
 """Functions of a layer and the batch size, by name; ``RESOURCES["mine"] = function`` adds one."""

@@ -34,6 +34,11 @@ class _StepRow:
     measured_us: Microseconds | None = None
     others: tuple[tuple[Microseconds, Microseconds, Microseconds], ...] | None = None
     loss: float | None = None
+    resources: Mapping[str, NonNegative] | None = None
+    candidates: tuple[tuple[str, float | None], ...] | None = None
+    repaired_by: Count | None = None
+    distance_before: NonNegative | None = None
+    distance_after: NonNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

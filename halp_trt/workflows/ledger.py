@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from halp_trt.errors import ArtefactError, HalpError
 from halp_trt.graphs.rewrite import rewrite
 from halp_trt.graphs.weights import with_weights
+from halp_trt.models.repair.trial import Outcome
 from halp_trt.models.weights import check_finite
 from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
@@ -23,6 +25,7 @@ from halp_trt.training.course import Course
 from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
 from halp_trt.workflows.folder import RunFolder
+from halp_trt.workflows.notes import Ranked
 from halp_trt.workflows.parents import PRUNED_WEIGHTS, check_plan
 from halp_trt.workflows.request import Subject, arrays_of
 
@@ -84,8 +87,25 @@ def write_start(folder: RunFolder, subject: Subject, *, anew: bool) -> None:
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
 
-def log_row(step: Step, *, seconds: float, loss: float | None) -> dict[str, object]:
-    """One line of the log: a step's plan, the engines that were timed for it, and the last minibatch's loss."""
+def log_row(
+    step: Step,
+    *,
+    seconds: float,
+    loss: float | None,
+    repaired: Outcome | None = None,
+    ranked: Sequence[Ranked] = (),
+    resources: Mapping[str, float] | None = None,
+) -> dict[str, object]:
+    """One line of the log.
+
+    Args:
+        step: the step, with its plan and the engines that were timed for it.
+        seconds: duration of the step, training included.
+        loss: loss of the last minibatch; None if nothing was trained.
+        repaired: the repair of its network; None if it was not repaired.
+        ranked: its candidates, the chosen one first.
+        resources: what its plan takes of other resources, where these are limited.
+    """
     plan = step.plan
     row: dict[str, object] = {
         "step": step.index,
@@ -107,6 +127,18 @@ def log_row(step: Step, *, seconds: float, loss: float | None) -> dict[str, obje
         row["others"] = [[engine.sum_us, engine.dense_us, engine.engine_us] for engine in others]
     if loss is not None:
         row["loss"] = loss
+    if resources:
+        row["resources"] = dict(resources)
+    if ranked:
+        row["candidates"] = [[one.name, one.value] for one in ranked]
+    if repaired is not None:  # distances from the dense network's outputs; infinite ones are no JSON
+        before, after = repaired.distances[0], repaired.distances[repaired.chosen]
+        row |= {"repaired_by": repaired.chosen}  # ways of the repair that were worth it; 0 for none
+        row |= {
+            name: value
+            for name, value in (("distance_before", before), ("distance_after", after))
+            if math.isfinite(value)
+        }
     return row
 
 

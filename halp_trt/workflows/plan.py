@@ -10,6 +10,7 @@ from typing import Any
 
 from halp_trt.errors import ArtefactError, HalpError, InfeasibleBudgetError, UsageError
 from halp_trt.latency import LatencyTable
+from halp_trt.planning.amounts import amount, check_limits
 from halp_trt.planning.chunks import grid_steps
 from halp_trt.planning.network import PlanConstraints, network_problem, plan_from
 from halp_trt.planning.pricing import counts_latency_us
@@ -24,7 +25,6 @@ from halp_trt.solvers.problem import LATENCY, Limits, Problem, Solution, limited
 from halp_trt.solvers.registry import SOLVERS
 from halp_trt.specs import Budget, ChannelGraph, PruningPlan, Saliency
 from halp_trt.store import LINES_BYTES, load, open_file, read_json, shown
-from halp_trt.texts import number_in
 
 __all__ = ["PlanRequest", "make_plan", "open_problem", "parse_range", "sweep"]
 
@@ -71,9 +71,7 @@ class PlanRequest:
             raise UsageError(
                 f"a plan needs a gap of at least 0 and seconds above 0, got gap {self.gap} and seconds {self.seconds}"
             )
-        for name in self.others:
-            if name not in RESOURCES:
-                raise UsageError(f"no resource {name!r}; choose one of {', '.join(RESOURCES)}")
+        check_limits(self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,16 +247,5 @@ def _load(kind: type[Any], path: Path) -> Any:
 def _budgeted(problem: Problem, request: PlanRequest) -> Problem:
     budgets = {LATENCY: request.budget.latency_us(problem.budgets[LATENCY])}
     for name, text in request.others.items():
-        budgets[name] = _amount(name, text, problem.budgets[name])
+        budgets[name] = amount(name, text, problem.budgets[name])
     return replace(problem, budgets={name: budgets[name] for name in problem.budgets})
-
-
-def _amount(name: str, text: str, dense: float) -> float:
-    share = text.strip().endswith("%")
-    number = number_in(text.strip().removesuffix("%"))
-    if number is None or number <= 0 or (share and number > 100):
-        raise UsageError(
-            f"budget {text!r} for {name} is neither a share of up to 100 % of the dense network's nor a number above "
-            "0; try '60%'"
-        )
-    return number / 100 * dense if share else number

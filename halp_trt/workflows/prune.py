@@ -13,8 +13,10 @@ from halp_trt.graphs.rewrite import rewrite
 from halp_trt.models.slim import slim
 from halp_trt.models.trial import can_slim
 from halp_trt.planning import Lookup, Measure, Step, first_step
+from halp_trt.planning.amounts import total_of
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
 from halp_trt.training.world import ALONE, World
+from halp_trt.workflows.candidates import chooser
 from halp_trt.workflows.checkpoint import Progress
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.giving import give_file, give_weights
@@ -28,8 +30,10 @@ from halp_trt.workflows.ledger import (
     write_start,
 )
 from halp_trt.workflows.metrics import PRUNE, TUNE, Metrics
+from halp_trt.workflows.notes import Notes
 from halp_trt.workflows.prune_job import PruneJob, Report, prepare, resumed, save_progress
 from halp_trt.workflows.prune_training import fine_tune, score_by_training, step_row
+from halp_trt.workflows.repair import estimate_at_the_end, repair_step
 from halp_trt.workflows.request import PruneRequest, Subject
 from halp_trt.workflows.stopwatch import Stopwatch
 from halp_trt.workflows.together import followed, led, scoring_with_all
@@ -97,8 +101,8 @@ def prune(
     measure = None if stopwatch is None else _measure(subject, stopwatch)
     is_begun = resume and checkpoint_path(folder).exists()
     state = resumed(job) if is_begun else Progress(step=first_step(subject.graph, lookup, measure))
-    rows, losses = read_rows(folder, state.step.index), dict[int, float]()
-    steps = _steps(job, state, measure, losses)
+    rows, notes = read_rows(folder, state.step.index), Notes()
+    steps = _steps(job, state, measure, notes)
     begin()
     write_start(folder, subject, anew=not resume)
     _cut_metrics(job, state)
@@ -106,11 +110,11 @@ def prune(
         save_progress(job, state)
     give_file(world, checkpoint_path(folder))
     if not state.is_pruned:
-        state = _pruned(job, state, led(job, steps), rows, losses)
+        state = _pruned(job, state, led(job, steps), rows, notes)
     fine_tune(job, state)
-    return write_result(
-        folder, subject, state.step.plan, dense=job.dense, pruned=subject.module, fingerprint=fingerprint
-    )
+    estimate_at_the_end(job, state)
+    plan = state.step.plan
+    return write_result(folder, subject, plan, dense=job.dense, pruned=subject.module, fingerprint=fingerprint)
 
 
 def follow(subject: Subject, request: PruneRequest, *, world: World) -> None:
@@ -129,16 +133,17 @@ def follow(subject: Subject, request: PruneRequest, *, world: World) -> None:
     if world.agree(False):
         return
     give_weights(world, subject.module)
-    fingerprint, losses = request.fingerprint(subject), dict[int, float]()
+    fingerprint, notes = request.fingerprint(subject), Notes()
     with TemporaryDirectory(prefix="halp-trt-") as place:
         folder = RunFolder(path=Path(place))
         job = prepare(subject, request, folder, fingerprint=fingerprint, lookup=_never, world=world, report=_silent)
         give_file(world, checkpoint_path(folder))
         state = resumed(job)
         if not state.is_pruned:
-            score = score_by_training(job, state.step.index, losses)
-            state = _pruned(job, state, followed(job, state.step, score), [], losses)
+            score = score_by_training(job, state.step.index, notes)
+            state = _pruned(job, state, followed(job, state.step, score), [], notes)
         fine_tune(job, state)
+        estimate_at_the_end(job, state)
 
 
 def _never(specs: Sequence[LayerSpec]) -> Mapping[LayerSpec, Measurement]:
@@ -159,7 +164,7 @@ def _measure(subject: Subject, stopwatch: Stopwatch) -> Measure:
     return lambda plan: stopwatch(rewrite(subject.model, plan))
 
 
-def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict[int, float]) -> Iterator[Step]:
+def _steps(job: PruneJob, state: Progress, measure: Measure | None, notes: Notes) -> Iterator[Step]:
     """The steps that are left; a budget out of reach is refused at once."""
     if state.is_pruned:
         return iter(())
@@ -168,7 +173,7 @@ def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict
         job.subject.graph,
         job.lookup,
         budget=request.budget,
-        score=scoring_with_all(job.world, score_by_training(job, state.step.index, losses)),
+        score=scoring_with_all(job.world, score_by_training(job, state.step.index, notes)),
         method=request.method,
         num_steps=request.num_steps,
         grid_step=request.grid_step,
@@ -176,11 +181,19 @@ def _steps(job: PruneJob, state: Progress, measure: Measure | None, losses: dict
         measure=measure,
         start=state.step,
         returns_channels=job.masking.returns_channels,
+        choose=chooser(job, state.step.index, notes),
+        others=request.others,
+        batch_size=request.batch_size,
     )
 
 
+def _resources(request: PruneRequest, plan: PruningPlan) -> dict[str, float]:
+    """The amounts that a plan takes of the resources that are limited."""
+    return {name: total_of(plan.graph, plan.counts(), name, request.batch_size) for name in request.others}
+
+
 def _pruned(
-    job: PruneJob, state: Progress, steps: Iterator[Step], rows: list[dict[str, object]], losses: dict[int, float]
+    job: PruneJob, state: Progress, steps: Iterator[Step], rows: list[dict[str, object]], notes: Notes
 ) -> Progress:
     """The progress after all steps, each of them masked and written down, and slimming where ``forward`` allows it."""
     module, total = job.subject.module, job.request.num_steps
@@ -189,8 +202,12 @@ def _pruned(
     for step in steps:
         state = Progress(step=step)
         job.masking.apply(module, step.plan, job.optimizer)
-        loss, seconds = losses.get(step.index), time.monotonic() - started
-        rows.append(log_row(step, seconds=seconds, loss=loss))
+        repaired = repair_step(job, step.plan)
+        loss, seconds = notes.losses.get(step.index), time.monotonic() - started
+        ranked = notes.ranked.get(step.index, ())
+        taken = _resources(job.request, step.plan)
+        row = log_row(step, seconds=seconds, loss=loss, repaired=repaired, ranked=ranked, resources=taken)
+        rows.append(row)
         started = time.monotonic()
         if job.world.is_first:
             write_rows(job.folder, rows)

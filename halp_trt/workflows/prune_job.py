@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 
 from halp_trt.models.masks import Masking, get_masking
 from halp_trt.models.moving import check_runs, move
-from halp_trt.models.saliency import Scoring, choose_scoring
+from halp_trt.models.repair import Repairing, get_repairing
+from halp_trt.models.saliency import Scoring, choose_scoring, informed_scorings
 from halp_trt.models.slim import slim
 from halp_trt.models.weights import check_finite
-from halp_trt.planning import Lookup
+from halp_trt.planning import Lookup, get_method
 from halp_trt.planning.pricing import growing
 from halp_trt.training.course import Course
 from halp_trt.training.optimizer import make_optimizer
@@ -44,8 +46,10 @@ class PruneJob:
         fingerprint: digest of the request and the network.
         lookup: measurements of layers.
         scoring: scores the channels.
+        other_scorings: saliencies that other candidates are planned by, by their names.
         masking: masks the pruned channels.
-        dense: the network before pruning.
+        repairing: repairs the network after a step.
+        dense: the network before pruning; on the world's device where the pruned one is compared with it.
         teacher: the network that teaches while the pruned one is fine-tuned, on the world's device; None for none.
         optimizer: the network's optimiser; None without pictures.
         passes: the passes of its training; None without pictures.
@@ -61,7 +65,9 @@ class PruneJob:
     fingerprint: str
     lookup: Lookup
     scoring: Scoring
+    other_scorings: Mapping[str, Scoring]
     masking: Masking
+    repairing: Repairing
     dense: nn.Module
     teacher: nn.Module | None
     optimizer: torch.optim.Optimizer | None
@@ -91,10 +97,14 @@ def prepare(
     """
     has_pictures, train = subject.data is not None, request.train
     metrics = Metrics(path=folder.metrics) if has_pictures and train.num_epochs > 0 else None
-    scoring = choose_scoring(request.saliency, has_data=subject.data is not None and subject.data.is_labelled)
+    has_labels = subject.data is not None and subject.data.is_labelled
+    scoring = choose_scoring(request.saliency, has_data=has_labels)
     check_finite(dict(subject.module.state_dict()), "the network")
     dense, module = copy.deepcopy(subject.module), subject.module
-    teacher = None
+    request.check_pictures(has_pictures)
+    teacher, repairing = None, get_repairing(request.repair)
+    if has_pictures and not (repairing.is_idle and request.candidates == 1):
+        move(dense, world.device)
     if train.distillation > 0 and has_pictures:
         teacher = move(dense if subject.teacher is None else subject.teacher, world.device)
     if teacher is not None and subject.teacher is not None:
@@ -107,7 +117,9 @@ def prepare(
         fingerprint=fingerprint,
         lookup=lookup,
         scoring=scoring,
+        other_scorings=_others(request, scoring, has_labels=has_labels),
         masking=get_masking(request.mask),
+        repairing=repairing,
         dense=dense,
         teacher=teacher,
         optimizer=make_optimizer(module, train) if has_pictures else None,
@@ -117,6 +129,13 @@ def prepare(
         world=world,
         report=report,
     )
+
+
+def _others(request: PruneRequest, own: Scoring, *, has_labels: bool) -> dict[str, Scoring]:
+    """The saliencies beside a run's own, as many as its candidates need."""
+    num_methods = 1 + len(get_method(request.method).rivals)
+    rows = {name: row for name, row in informed_scorings(has_data=has_labels).items() if row is not own}
+    return dict(itertools.islice(rows.items(), -(-request.candidates // num_methods) - 1))
 
 
 def _course(subject: Subject, train: TrainSettings, metrics: Metrics | None, world: World) -> Course | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from halp_trt.errors import NonFiniteError
 from halp_trt.models.masks.hard import mask
 from halp_trt.report import units
 from halp_trt.specs import PruningPlan, Saliency, TrainingRow
@@ -18,26 +20,34 @@ from halp_trt.training.settings import TrainSettings
 from halp_trt.training.step import train_step
 from halp_trt.workflows.checkpoint import Progress
 from halp_trt.workflows.metrics import PRUNE
+from halp_trt.workflows.notes import Notes
 from halp_trt.workflows.prune_job import PruneJob, save_progress
 from halp_trt.workflows.request import PruneRequest
 
 __all__ = ["fine_tune", "score_by_training", "step_row"]
 
 
-def score_by_training(job: PruneJob, index: int, losses: dict[int, float]) -> Callable[[PruningPlan], Saliency]:
-    """A function that trains for the steps from ``index`` on and returns their saliency; it fills ``losses``."""
+def score_by_training(job: PruneJob, index: int, notes: Notes) -> Callable[[PruningPlan], Saliency]:
+    """A function that trains for the steps from ``index`` on and returns their saliency; it notes losses and scores."""
     numbers = itertools.count(index)
 
     def score(plan: PruningPlan) -> Saliency:
-        number, scorer = next(numbers), job.scoring.scorer(job.subject.module, job.subject.graph)
+        number, module, graph = next(numbers), job.subject.module, job.subject.graph
+        scorer = job.scoring.scorer(module, graph)
+        others = {name: scoring.scorer(module, graph) for name, scoring in job.other_scorings.items()}
 
         def after_backward() -> None:
-            job.masking.after_backward(job.subject.module, plan, job.optimizer)
-            scorer.after_backward()
+            job.masking.after_backward(module, plan, job.optimizer)
+            for each in reversed([scorer, *others.values()]):  # the first made takes gradients away that only it needs
+                each.after_backward()
 
         if job.subject.data is not None and job.subject.data.is_labelled:
             loss = _train_between(job, plan, number, after_backward)
-            losses.update({number + 1: loss} if math.isfinite(loss) else {})
+            notes.losses.update({number + 1: loss} if math.isfinite(loss) else {})
+        notes.others.clear()
+        for name, each in reversed(others.items()):
+            with contextlib.suppress(NonFiniteError):
+                notes.others[name] = each.finish()
         saliency = scorer.finish()
         if number == 0:
             save(saliency, job.folder.saliency)

@@ -9,6 +9,8 @@ from halp_trt.errors import UsageError
 from halp_trt.models.masks import get_masking
 from halp_trt.models.saliency import choose_scoring
 from halp_trt.planning import Lookup, get_method
+from halp_trt.planning.amounts import limits_in
+from halp_trt.planning.methods import check_keeps_resources
 from halp_trt.runtimes import RUNTIMES, Runtime, traits_of
 from halp_trt.specs import ChannelGraph, PruningPlan, Saliency, Target
 from halp_trt.tasks.data import is_labelled
@@ -75,7 +77,10 @@ def check_prunable(settings: Settings, runtime: Runtime, target: Target) -> Prun
     if request.train.keep == BEST and request.train.num_epochs > 0 and has_pictures and not has_labels:
         raise UsageError(f"{settings.data.data} has no labels to find the best weights by; set --keep last")
     check_taught(settings)
-    get_method(request.method), get_masking(request.mask)
+    method, _ = get_method(request.method), get_masking(request.mask)
+    if request.others:
+        check_keeps_resources(method)
+    request.check_pictures(has_pictures)
     get_update(request.train.update), get_optimizer(request.train.optimizer)
     Passes(request.train, torch.device(world_of(settings.tune).device))  # refuses what it cannot compute in
     return request
@@ -101,6 +106,8 @@ def check_reachable(graph: ChannelGraph, lookup: Lookup, settings: Settings) -> 
             grid_step=request.grid_step,
             limits=request.limits,
             returns_channels=get_masking(request.mask).returns_channels,
+            others=request.others,
+            batch_size=request.batch_size,
         )
 
 
@@ -122,6 +129,11 @@ def request_of(settings: Settings) -> PruneRequest:
         method=prune.method,
         saliency=prune.saliency,
         mask=prune.mask,
+        repair=prune.repair,
+        repair_pictures=prune.repair_pictures,
+        candidates=prune.candidates,
+        others=limits_in(prune.limit),
+        batch_size=settings.place.batch,
         num_steps=prune.pruning_steps,
         num_minibatches=prune.minibatches,
         grid_step=settings.table.width_step,

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from halp_trt.errors import UsageError
-from halp_trt.models.masks import MASKS
+from halp_trt.models.masks import MASKS, get_masking
+from halp_trt.models.repair import NONE, REPAIRS, get_repairing
 from halp_trt.models.saliency import AUTO, saliency_names
 from halp_trt.planning import DEFAULT_METHOD, METHODS, WidthLimits
+from halp_trt.planning.amounts import check_limits
 from halp_trt.runtimes import Array
 from halp_trt.specs import Budget, ChannelGraph
 from halp_trt.store import encode, sha256_bytes
@@ -35,6 +37,11 @@ class PruneRequest:
         method: a key of ``METHODS``.
         saliency: a key of ``SALIENCIES``, or ``AUTO``.
         mask: a key of ``MASKS``.
+        repair: a key of ``REPAIRS``.
+        repair_pictures: training pictures that a network is repaired by, and as many that candidates are ranked by.
+        others: limits on ``RESOURCES``: a share of the dense network's, or a number.
+        batch_size: the target's batch size, which resources are counted for.
+        candidates: plans of a step that are ranked, by different scores and methods; 1 takes the method's own.
         num_steps: pruning steps, ``k`` in the paper.
         num_minibatches: minibatches between two steps, ``r`` in the paper.
         grid_step: channels between two measured widths.
@@ -48,6 +55,11 @@ class PruneRequest:
     method: str = DEFAULT_METHOD
     saliency: str = AUTO
     mask: str = "hard"
+    repair: str = NONE
+    repair_pictures: int = 512
+    candidates: int = 1
+    others: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 1
     num_steps: int = 5
     num_minibatches: int = 20
     grid_step: int = 8
@@ -62,9 +74,34 @@ class PruneRequest:
             )
         if self.mask not in MASKS:
             raise UsageError(f"mask {self.mask!r} must be of {sorted(MASKS)}")
+        check_limits(self.others)
+        if self.repair not in REPAIRS:
+            raise UsageError(f"repair {self.repair!r} must be of {sorted(REPAIRS)}")
+        if self.repair_pictures < 1 or self.candidates < 1:
+            raise UsageError(f"pictures of a repair and candidates must be at least 1, got {self}")
         if self.num_steps < 1 or self.num_minibatches < 1 or self.grid_step < 1:
             raise UsageError(f"steps, minibatches and the width step must be at least 1, got {self}")
         WidthLimits(group_fraction=self.group_fraction, step_fraction=self.step_fraction)  # refuses senseless ones
+
+    def check_pictures(self, has_pictures: bool) -> None:
+        """Refuses a repair, or a choice among candidates, that lacks what it needs.
+
+        Raises:
+            UsageError: there are no pictures, or masks let channels return, whose weights a repair would take for dead.
+        """
+        is_idle = get_repairing(self.repair).is_idle
+        if not has_pictures and not is_idle:
+            raise UsageError(
+                f"a repair by {self.repair} needs pictures, with or without labels; name some with --data, or set "
+                f"--repair none"
+            )
+        if not has_pictures and self.candidates > 1:
+            raise UsageError("candidates are ranked on pictures; name some with --data, or set --candidates 1")
+        if not is_idle and get_masking(self.mask).returns_channels:
+            raise UsageError(
+                f"mask {self.mask!r} lets channels return, whose weights a repair by {self.repair} would take for "
+                f"dead; choose another mask, or set --repair none"
+            )
 
     @property
     def rate_between(self) -> float:

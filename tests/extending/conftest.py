@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from halp_trt.cli import verbs
 from halp_trt.models.masks import MASKS
+from halp_trt.models.repair import REPAIRS
 from halp_trt.models.saliency import SALIENCIES
 from halp_trt.planning import METHODS
 from halp_trt.planning.resources import RESOURCES
@@ -27,7 +28,9 @@ from tests.cli.conftest import exports_kept  # noqa: F401 (a fixture of this fol
 
 HalpTrt = Callable[..., Result]
 Toy = Callable[[str], dict[str, Any]]
-REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, SALIENCIES, MASKS, UPDATES, OPTIMIZERS, TASKS, RUNTIMES, RESOURCES)
+REGISTRIES: tuple[dict[str, Any], ...] = (
+    *(METHODS, SALIENCIES, MASKS, REPAIRS, UPDATES, OPTIMIZERS, TASKS, RUNTIMES, RESOURCES),
+)
 
 
 @contextmanager

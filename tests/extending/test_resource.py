@@ -81,7 +81,10 @@ def test_the_command_line_limits_it_too(request_: PlanRequest, halp_trt: HalpTrt
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        (("--limit", "joules=80%"), "no resource 'joules'; choose one of memory_bytes, parameters, flops, nanojoules"),
+        (
+            ("--limit", "joules=80%"),
+            "no resource 'joules'; choose one of memory_bytes, parameters, flops, relus, nanojoules",
+        ),
         (("--limit", "nanojoules"), "limit 'nanojoules' is not NAME=VALUE; try 'parameters=60%'"),
         (("--limit", "=60%"), "limit '=60%' is not NAME=VALUE"),
         (("--limit", "nanojoules=few"), "budget 'few' for nanojoules is neither a share of up to 100 % of the dense"),

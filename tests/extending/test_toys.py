@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/extending.md"
 
 
 def test_there_is_a_toy_for_each_extension_point() -> None:
-    points = ["loop", "mask", "method", "optimizer", "resource", "runtime", "saliency", "task", "update"]
+    points = ["loop", "mask", "method", "optimizer", "repair", "resource", "runtime", "saliency", "task", "update"]
     assert [path.stem for path in TOYS] == points
     assert all((Path(__file__).parent / f"test_{point}.py").exists() for point in points)
 

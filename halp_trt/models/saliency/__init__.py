@@ -15,7 +15,16 @@ from halp_trt.specs import ChannelGraph, Saliency
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["AUTO", "SALIENCIES", "MakeScorer", "Scorer", "Scoring", "choose_scoring", "saliency_names"]
+__all__ = [
+    "AUTO",
+    "SALIENCIES",
+    "MakeScorer",
+    "Scorer",
+    "Scoring",
+    "choose_scoring",
+    "informed_scorings",
+    "saliency_names",
+]
 
 AUTO = "auto"
 """The name of the default saliency: the first row of ``SALIENCIES``, or without data the first that needs none."""
@@ -54,10 +63,12 @@ class Scoring:
     Attributes:
         make: maker of the scorer of one pruning step, or its import path ``package.module:name``.
         needs_gradients: True if it scores by gradients, and therefore needs data.
+        is_informed: False if it looks at nothing, so that candidates are not planned by it.
     """
 
     make: MakeScorer | str
     needs_gradients: bool
+    is_informed: bool = True
 
     def scorer(self, module: nn.Module, graph: ChannelGraph) -> Scorer:
         """Returns a fresh scorer for one pruning step."""
@@ -68,6 +79,12 @@ class Scoring:
 SALIENCIES: dict[str, Scoring | str] = {
     "taylor": Scoring(make="halp_trt.models.saliency.taylor:Taylor", needs_gradients=True),
     "magnitude": Scoring(make="halp_trt.models.saliency.weight_norms:Magnitude", needs_gradients=False),
+    "taylor-abs": Scoring(make="halp_trt.models.saliency.gradients:absolute_taylor", needs_gradients=True),
+    "weight-taylor": Scoring(make="halp_trt.models.saliency.gradients:weight_taylor", needs_gradients=True),
+    "gradient-norm": Scoring(make="halp_trt.models.saliency.gradients:gradient_norm", needs_gradients=True),
+    "lamp": Scoring(make="halp_trt.models.saliency.lamp:Lamp", needs_gradients=False),
+    "sp-lamp": Scoring(make="halp_trt.models.saliency.lamp:StructuredLamp", needs_gradients=False),
+    "random": Scoring(make="halp_trt.models.saliency.chance:Chance", needs_gradients=False, is_informed=False),
 }
 """The saliencies by name, each a value or its import path ``package.module:name``."""
 
@@ -96,6 +113,12 @@ def choose_scoring(name: str, *, has_data: bool) -> Scoring:
             f"{without}"
         )
     return scoring
+
+
+def informed_scorings(*, has_data: bool) -> dict[str, Scoring]:
+    """The rows, by name, of all saliencies that look at the network and have what they need."""
+    rows = {name: _scoring(name) for name in SALIENCIES}
+    return {name: row for name, row in rows.items() if row.is_informed and (has_data or not row.needs_gradients)}
 
 
 def _scoring(name: str) -> Scoring:

@@ -8,12 +8,13 @@ absolute value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from halp_trt.errors import NonFiniteError, UsageError
@@ -28,9 +29,24 @@ from halp_trt.models.saliency.members import (
 )
 from halp_trt.specs import ChannelGraph, Saliency
 
-__all__ = ["Reduction", "SaliencySums", "Taylor", "accumulate", "mean_saliency"]
+__all__ = ["Reduction", "Rule", "SaliencySums", "Taylor", "accumulate", "mean_saliency"]
 
 Reduction = Literal["abs_of_sum", "sum_of_abs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A score by gradients: what is summed over the numbers of a channel, and over its layers.
+
+    Attributes:
+        term: function of a parameter and its gradient; gives a number for each of the parameter's.
+        order: ranks of parameters (:class:`Member`), the first that a group has is the one it is scored by.
+        reduction: ``abs_of_sum`` adds the signed terms of coupled layers first, ``sum_of_abs`` their absolute values.
+    """
+
+    term: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.mul
+    order: tuple[int, ...] = (0, 1, 2)
+    reduction: Reduction = "abs_of_sum"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +71,24 @@ class Taylor:
     channels may be pruned; no optimiser sees these gradients.
     """
 
-    def __init__(self, module: nn.Module, graph: ChannelGraph) -> None:
-        """Begins without minibatches; turns the gradients of fixed parameters on."""
-        self._module, self._graph, self._sums = module, graph, SaliencySums()
-        scored = {id(m.parameter): m.parameter for ms in _by_group(module, graph).values() for m in ms}
+    def __init__(self, module: nn.Module, graph: ChannelGraph, rule: Rule | None = None) -> None:
+        """Begins without minibatches; turns the gradients of fixed parameters on.
+
+        Args:
+            module: the dense (possibly masked) network.
+            graph: its channel graph.
+            rule: what is summed; None for the paper's.
+        """
+        self._module, self._graph, self._sums, self._rule = module, graph, SaliencySums(), rule or Rule()
+        order = self._rule.order
+        scored = {id(m.parameter): m.parameter for ms in _by_group(module, graph, order).values() for m in ms}
         self._fixed = [p for p in scored.values() if not p.requires_grad and p.is_floating_point()]
         for parameter in self._fixed:
             parameter.requires_grad_(True)
 
     def after_backward(self) -> None:
         """Adds the terms of the module's present gradients, and takes those of fixed parameters away again."""
-        self._sums = accumulate(self._sums, self._module, self._graph)
+        self._sums = accumulate(self._sums, self._module, self._graph, rule=self._rule)
         for parameter in self._fixed:
             parameter.grad = None
 
@@ -77,7 +100,12 @@ class Taylor:
 
 
 def accumulate(
-    sums: SaliencySums, module: nn.Module, graph: ChannelGraph, *, reduction: Reduction = "abs_of_sum"
+    sums: SaliencySums,
+    module: nn.Module,
+    graph: ChannelGraph,
+    *,
+    reduction: Reduction = "abs_of_sum",
+    rule: Rule | None = None,
 ) -> SaliencySums:
     """Returns the sums with the Taylor terms of the present gradients added; call it after every backward pass.
 
@@ -94,15 +122,16 @@ def accumulate(
         graph: its channel graph.
         reduction: ``abs_of_sum`` (the paper's) adds the signed terms of coupled layers first, so that they may cancel;
             ``sum_of_abs`` adds their absolute values.
+        rule: the whole rule, instead of a reduction alone.
 
     Raises:
         GraphMismatchError: the graph was made for another network, or no parameter follows a group.
         UsageError: no parameter has a gradient.
     """
-    groups = _by_group(module, graph)
+    rule = rule or Rule(reduction=reduction)
+    groups = _by_group(module, graph, rule.order)
     terms = {
-        group: _batch_terms(group, chosen, graph.group(group).num_channels, reduction)
-        for group, chosen in groups.items()
+        group: _batch_terms(group, chosen, graph.group(group).num_channels, rule) for group, chosen in groups.items()
     }
     if groups and not any(member.parameter.grad is not None for chosen in groups.values() for member in chosen):
         raise UsageError("the parameters of the channel groups have no gradients; call backward first")
@@ -132,26 +161,26 @@ def mean_saliency(sums: SaliencySums) -> Saliency:
     return Saliency(scores={group: tuple((total / sums.num_batches).tolist()) for group, total in sums.totals.items()})
 
 
-def _by_group(module: nn.Module, graph: ChannelGraph) -> dict[str, list[Member]]:
+def _by_group(module: nn.Module, graph: ChannelGraph, order: tuple[int, ...]) -> dict[str, list[Member]]:
     """The members to score every prunable group by: those with gradients where it has any."""
     members = members_of(module, graph)
-    alive = scored_members([m for m in members if m.parameter.grad is not None], graph, is_partial=True)
-    return {**scored_members(members, graph), **alive}
+    alive = scored_members([m for m in members if m.parameter.grad is not None], graph, order, is_partial=True)
+    return {**scored_members(members, graph, order), **alive}
 
 
-def _batch_terms(group: str, members: list[Member], num_channels: int, reduction: Reduction) -> Floats:
-    """The term ``|Σ p ∂p|`` of each channel for one minibatch; 0 without gradients."""
+def _batch_terms(group: str, members: list[Member], num_channels: int, rule: Rule) -> Floats:
+    """The term of each channel for one minibatch, ``|Σ p ∂p|`` in the paper; 0 without gradients."""
     layers: dict[str, Floats] = {}
     for member in members:
         gradient = member.parameter.grad
         if gradient is None:
             continue
-        products = widest(member.parameter.detach()) * widest(gradient)
+        products = rule.term(widest(member.parameter.detach()), widest(gradient))
         term = sum_per_channel(sum_along(products, member.axis.axis), member.axis, group, num_channels)
         layer = member.axis.parameter.rpartition(".")[0]
         layers[layer] = layers.get(layer, np.zeros(num_channels)) + term
     if not layers:
         return np.zeros(num_channels)
-    if reduction == "abs_of_sum":
+    if rule.reduction == "abs_of_sum":
         return np.asarray(np.abs(sum(layers.values())), dtype=np.float64)
     return np.asarray(sum(np.abs(term) for term in layers.values()), dtype=np.float64)

@@ -9,7 +9,7 @@ from halp_trt.errors import NonFiniteError
 from halp_trt.models.saliency.members import Member, members_of, scored_members, sum_along, sum_per_channel, widest
 from halp_trt.specs import ChannelGraph, Saliency
 
-__all__ = ["Magnitude", "magnitude"]
+__all__ = ["Magnitude", "magnitude", "weights_of"]
 
 
 class Magnitude:
@@ -39,19 +39,31 @@ def magnitude(module: nn.Module, graph: ChannelGraph) -> Saliency:
         NonFiniteError: a weight is NaN or infinite.
     """
     scores = {}
-    members_with_weights = _without_biases(members_of(module, graph))
-    for group, members in scored_members(members_with_weights, graph, order=(1, 0, 2)).items():
+    for group, members in weights_of(module, graph).items():
         total = np.zeros(graph.group(group).num_channels)
         for member in members:
-            if _is_bias(member):
-                continue
             squares = widest(member.parameter.detach()).pow(2)
             norms = np.sqrt(sum_per_channel(sum_along(squares, member.axis.axis), member.axis, group, len(total)))
-            if not np.isfinite(norms).all():
-                raise NonFiniteError(f"parameter {member.axis.parameter!r} holds NaN or infinity; load sound weights")
             total += norms / norms.sum() if norms.sum() > 0 else norms
         scores[group] = tuple(total.tolist())
     return Saliency(scores=scores)
+
+
+def weights_of(module: nn.Module, graph: ChannelGraph) -> dict[str, list[Member]]:
+    """The weights that every prunable group is scored by, where no gradients count.
+
+    Those of the convolutions and linear layers that write it, else its other parameters; biases are left out.
+
+    Raises:
+        GraphMismatchError: the graph was made for another network, or no parameter follows a group.
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    chosen = scored_members(_without_biases(members_of(module, graph)), graph, order=(1, 0, 2))
+    found = {group: [member for member in members if not _is_bias(member)] for group, members in chosen.items()}
+    for member in (member for members in found.values() for member in members):
+        if not bool(member.parameter.detach().isfinite().all()):
+            raise NonFiniteError(f"parameter {member.axis.parameter!r} holds NaN or infinity; load sound weights")
+    return found
 
 
 def _is_bias(member: Member) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from halp_trt.errors import UsageError
 from halp_trt.models.masks import MASKS
+from halp_trt.models.repair import NONE, REPAIRS
 from halp_trt.models.saliency import AUTO, saliency_names
 from halp_trt.planning import DEFAULT_METHOD, METHODS
 from halp_trt.runtimes import RUNTIMES
@@ -44,6 +45,8 @@ _MOST_CLASSES = 10**6
 _MOST_PICTURES = 2**16
 """Pictures in one run of an engine, or in one training step."""
 _MOST_STEPS = 1_000
+_MOST_REPAIR_PICTURES = 10**6
+_MOST_CANDIDATES = 1_000
 _MOST_EPOCHS = 100_000
 _MOST_MINIBATCHES = 10**6
 _MOST_CHANNELS = 2**16
@@ -189,11 +192,35 @@ class PruneSettings(Concern):
         "Latency of the pruned network: a share of the dense latency, or a time.",
         parse=Budget.parse,
     )
+    limit: tuple[str, ...] = option(
+        (),
+        "Limit on another resource (memory_bytes, parameters, flops, relus, or one's own) as NAME=VALUE: a share of "
+        "the dense network's, or a number such as 50k; may be given several times.",
+    )
     method: str = option(DEFAULT_METHOD, "The method that chooses channels; halp is the papers'.", choices=METHODS)
     saliency: str = option(
         AUTO, "The score of channels; auto is by gradients (taylor) if there are data.", choices=saliency_names
     )
     mask: str = option("hard", "Treatment of pruned channels while the network is trained on.", choices=MASKS)
+    repair: str = option(
+        NONE,
+        "Repair of the network after every pruning step, without training or labels: batch-norm estimates statistics "
+        "anew, least-squares refits the weights that read pruned channels, too.",
+        choices=REPAIRS,
+    )
+    repair_pictures: int = option(
+        512,
+        "Training pictures for --repair, and as many for ranking --candidates.",
+        least=1,
+        most=_MOST_REPAIR_PICTURES,
+    )
+    candidates: int = option(
+        1,
+        "Plans tried in every pruning step, by different scores and methods; the one with the best score once batch "
+        "norms are estimated anew goes on.",
+        least=1,
+        most=_MOST_CANDIDATES,
+    )
     pruning_steps: int = option(5, "Pruning steps on the way to the budget.", least=1, most=_MOST_STEPS)
     minibatches: int = option(20, "Training minibatches between two pruning steps.", least=1, most=_MOST_MINIBATCHES)
     max_prune: float = option(100.0, "Largest removable part of a channel group, in percent.", least=0, most=100)
