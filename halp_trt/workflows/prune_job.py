@@ -13,7 +13,7 @@ from torch import nn
 from halp_trt.models.masks import Masking, get_masking
 from halp_trt.models.moving import check_runs, move
 from halp_trt.models.repair import Repairing, get_repairing
-from halp_trt.models.saliency import Scoring, choose_scoring, informed_scorings
+from halp_trt.models.saliency import AUTO, Scoring, choose_scoring, informed_scorings
 from halp_trt.models.slim import slim
 from halp_trt.models.weights import check_finite
 from halp_trt.planning import Lookup, get_method
@@ -98,7 +98,9 @@ def prepare(
     has_pictures, train = subject.data is not None, request.train
     metrics = Metrics(path=folder.metrics) if has_pictures and train.num_epochs > 0 else None
     has_labels = subject.data is not None and subject.data.is_labelled
-    scoring = choose_scoring(request.saliency, has_data=has_labels)
+    masking = get_masking(request.mask)
+    is_free = has_labels and request.saliency == AUTO
+    scoring = choose_scoring(getattr(masking, "saliency", AUTO) if is_free else request.saliency, has_data=has_labels)
     check_finite(dict(subject.module.state_dict()), "the network")
     dense, module = copy.deepcopy(subject.module), subject.module
     request.check_pictures(has_pictures)
@@ -118,7 +120,7 @@ def prepare(
         lookup=lookup,
         scoring=scoring,
         other_scorings=_others(request, scoring, has_labels=has_labels),
-        masking=get_masking(request.mask),
+        masking=masking,
         repairing=repairing,
         dense=dense,
         teacher=teacher,

@@ -21,6 +21,9 @@ __all__ = ["MASKS", "Masking", "get_masking"]
 class Masking(Protocol):
     """A way to train with pruned channels.
 
+    It may have an attribute ``saliency``: the name of the score to take where ``auto`` is asked for and there are
+    labels.
+
     It holds no state of its own. State that must survive a kill lies in the module, or in the optimiser's state
     (``optimizer.state[parameter]["name"]``): checkpoints keep it and slimming cuts it along with the parameter.
     """

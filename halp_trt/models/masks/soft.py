@@ -36,10 +36,12 @@ class SoftMask:
     Attributes:
         decay: share of a masked weight, times the learning rate, that every update takes off.
         returns_channels: True.
+        saliency: the score by which channels are chosen by default: others are 0 for channels that are not read.
     """
 
     decay: float = 2e-4
     returns_channels: bool = True
+    saliency: str = "reading-taylor"
 
     def apply(self, module: nn.Module, plan: PruningPlan, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Masks the readers of removed channels; those of channels that came back have their weights again.

@@ -81,6 +81,7 @@ SALIENCIES: dict[str, Scoring | str] = {
     "magnitude": Scoring(make="halp_trt.models.saliency.weight_norms:Magnitude", needs_gradients=False),
     "taylor-abs": Scoring(make="halp_trt.models.saliency.gradients:absolute_taylor", needs_gradients=True),
     "weight-taylor": Scoring(make="halp_trt.models.saliency.gradients:weight_taylor", needs_gradients=True),
+    "reading-taylor": Scoring(make="halp_trt.models.saliency.gradients:reading_taylor", needs_gradients=True),
     "gradient-norm": Scoring(make="halp_trt.models.saliency.gradients:gradient_norm", needs_gradients=True),
     "lamp": Scoring(make="halp_trt.models.saliency.lamp:Lamp", needs_gradients=False),
     "sp-lamp": Scoring(make="halp_trt.models.saliency.lamp:StructuredLamp", needs_gradients=False),

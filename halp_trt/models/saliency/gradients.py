@@ -8,8 +8,9 @@ from torch import nn
 from halp_trt.models.saliency.taylor import Rule, Taylor
 from halp_trt.specs import ChannelGraph
 
-__all__ = ["absolute_taylor", "gradient_norm", "weight_taylor"]
+__all__ = ["absolute_taylor", "gradient_norm", "reading_taylor", "weight_taylor"]
 
+_READERS_FIRST = (2, 1, 0)
 _WEIGHTS_FIRST = (1, 2, 0)
 """Ranks of parameters: those of convolutions and linear layers, any other, norms."""
 
@@ -34,6 +35,18 @@ def weight_taylor(module: nn.Module, graph: ChannelGraph) -> Taylor:
         GraphMismatchError: as every ``MakeScorer``.
     """
     return Taylor(module, graph, Rule(term=_change, order=_WEIGHTS_FIRST))
+
+
+def reading_taylor(module: nn.Module, graph: ChannelGraph) -> Taylor:
+    """Returns the scorer by the weights that read a channel: ``|Σ w ∂L/∂w|``, SMCP's Taylor score (arXiv:2211.02206).
+
+    It is the first-order change of the loss when nobody reads the channel any more. Behind a soft mask these weights
+    alone have gradients.
+
+    Raises:
+        GraphMismatchError: as every ``MakeScorer``.
+    """
+    return Taylor(module, graph, Rule(order=_READERS_FIRST))
 
 
 def gradient_norm(module: nn.Module, graph: ChannelGraph) -> Taylor:

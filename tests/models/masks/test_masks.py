@@ -109,3 +109,30 @@ def test_a_hard_mask_takes_back_what_an_update_moved() -> None:
     for axis in graph.parameters:
         dead = dead_positions(tensors, axis, plan)
         assert not tensors[axis.parameter].index_select(axis.axis, dead).any()
+
+
+@pytest.mark.slow
+def test_a_run_with_soft_masks_that_is_killed_is_the_same_and_channels_return(tmp_path: Path) -> None:
+    asked = request(mask="soft", method="joint", num_steps=5)
+    kept: list[Mapping[str, tuple[int, ...]]] = []
+
+    def run(name: str, stops: tuple[int, ...] = (), *, resume: bool = False) -> RunFolder:
+        folder = RunFolder(path=tmp_path / name)
+
+        def progress(done: int, total: int, note: str = "") -> None:
+            if "dense" in note:
+                kept.append(read_checkpoint(checkpoint_path(folder), PruneWords).kept)
+                if done in stops:
+                    raise Stop
+
+        prune(subject(pictures()), asked, folder, lookup=lookup(tmp_path / "table"), resume=resume, progress=progress)
+        return folder
+
+    whole = run("whole")
+    steps = list(kept)
+    assert any(set(after[name]) - set(before[name]) for before, after in pairwise(steps) for name in before)
+    with pytest.raises(Stop):
+        run("killed", (3,), resume=True)
+    killed = run("killed", resume=True)
+    assert killed.weights.read_bytes() == whole.weights.read_bytes()
+    assert killed.plan.read_bytes() == whole.plan.read_bytes()
