@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / f"docs/{name}.md" for name in ("jetson-xavier", "titan-v", "data-centre", "rtx", "timing")]
 PAGES = [
     *GUIDES,
-    *(ROOT / f"docs/{name}.md" for name in ("tutorial", "extending", "python", "bench", "sharing", "training")),
+    *(
+        ROOT / f"docs/{name}.md"
+        for name in ("tutorial", "extending", "python", "bench", "sharing", "training", "tables")
+    ),
 ]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [

@@ -6,6 +6,7 @@ import click
 
 import halp_trt
 from halp_trt.cli.bench_verb import bench
+from halp_trt.cli.csv_verbs import export_lut, import_lut
 from halp_trt.cli.engine_verbs import deploy, verify
 from halp_trt.cli.file_verbs import init, show
 from halp_trt.cli.lut_verbs import build_lut, merge_luts
@@ -27,5 +28,5 @@ def verbs() -> None:
     """
 
 
-for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, bench, run, show, init):
+for _verb in (build_lut, merge_luts, import_lut, export_lut, prune, plan, deploy, verify, bench, run, show, init):
     verbs.add_command(_verb)

@@ -10,9 +10,24 @@ from halp_trt.report.text import comparison_rows, verdict, with_verdict
 from halp_trt.specs import Score, Verification
 from halp_trt.store import SCHEMAS
 from tests.report.bench_values import BASELINES, BENCH
-from tests.report.values import GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
+from tests.report.values import (
+    COMMANDS,
+    DEVICE_VERIFICATION,
+    GRAPH,
+    LOG,
+    PLAN,
+    RECORD,
+    SALIENCY,
+    TABLE,
+    TARGET,
+    VERIFICATION,
+    measurement,
+)
 
-VALUES = [GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES]
+VALUES = [
+    GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES, COMMANDS,
+    DEVICE_VERIFICATION,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
