@@ -25,6 +25,9 @@ __all__ = [
     "ChannelGroup",
     "Conditions",
     "Count",
+    "DeviceCommands",
+    "DeviceEngine",
+    "DeviceVerification",
     "Distance",
     "EngineCheck",
     "EngineRecord",
@@ -1002,3 +1005,118 @@ class Examples:
                 raise UsageError(f"the colour {colour!r} of class {name!r} is none; expected #rrggbb")
         for one in ("legend", "parents"):
             object.__setattr__(self, one, MappingProxyType(dict(getattr(self, one))))
+
+
+# ---- a device that is not here ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCommands:
+    """The commands by which a device builds and times a run's engines itself.
+
+    Attributes:
+        precision: one of ``PRECISIONS``. batch_size: pictures in one run of an engine.
+        scripts: file of the commands for each version of TensorRT.
+        networks: names and SHA-256 of the typed networks that they build from.
+        parents: names and SHA-256 of what these were made from.
+    """
+
+    precision: str
+    batch_size: Size
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("scripts", "networks", "parents"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEngine:
+    """One engine as the files of a device tell it.
+
+    Attributes:
+        measurement: its latency on the device alone: the median over its runs of each one's median.
+        runs_us: the median of each run, in order.
+        queries_per_second: executions of all runs over the time that they took; None where no file tells it.
+        predicted_us: the table's sum over its layers, by the plan's calibration where that is of the same table; None
+            without a table.
+        profiled_us: sum over the layers in its profile; None without one.
+        types: number of convolutions and matrix products by the number format they compute in.
+        misfits: those that compute in another one than was asked for, and the two formats in words.
+        num_hidden: those whose format no file shows.
+        files: names and SHA-256 of the files.
+    """
+
+    measurement: Measurement
+    runs_us: tuple[Microseconds, ...] = ()
+    queries_per_second: NonNegative | None = None
+    predicted_us: Microseconds | None = None
+    profiled_us: Microseconds | None = None
+    types: Mapping[str, Count] = field(default_factory=dict)
+    misfits: Mapping[str, str] = field(default_factory=dict)
+    num_hidden: Count = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("types", "misfits", "files"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def prediction_error_fraction(self) -> float | None:
+        """``predicted / measured - 1``; None without a prediction."""
+        if self.predicted_us is None:
+            return None
+        return self.predicted_us / self.measurement.latency_us - 1 if self.measurement.latency_us else math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceVerification:
+    """Dense against pruned on a device that is not here, by the files that it wrote.
+
+    Attributes:
+        target: the device, TensorRT's version and the precision, as the files tell them.
+        dense, pruned: both engines.
+        limit_us: the latency that the pruned engine may have: the budget applied to the dense latency in the files.
+        tolerance_fraction: excess over the limit that still counts as met.
+        layers: the pruned engine layer by layer: the table's latency against its profile; none without a table.
+        unmatched_us: profiled time of kernels outside all layers.
+        notes: what the files do not tell, and files that are not understood.
+        parents: names and SHA-256 of the plan and of the networks.
+    """
+
+    target: Target
+    dense: DeviceEngine
+    pruned: DeviceEngine
+    limit_us: Microseconds
+    tolerance_fraction: float = 0.05
+    layers: tuple[LayerCheck, ...] = ()
+    unmatched_us: float = 0.0
+    notes: tuple[str, ...] = ()
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
+
+    @property
+    def speedup(self) -> float:
+        """Dense latency over pruned latency."""
+        pruned_us = self.pruned.measurement.latency_us
+        return self.dense.measurement.latency_us / pruned_us if pruned_us else math.inf
+
+    @property
+    def meets_budget(self) -> bool:
+        """True if the pruned engine is as fast as was asked for, within the tolerance."""
+        return self.pruned.measurement.latency_us <= self.limit_us * (1 + self.tolerance_fraction)
+
+    @property
+    def has_precision(self) -> bool:
+        """True if no kernel of either engine is known to compute in another number format than was asked for."""
+        return not (self.dense.misfits or self.pruned.misfits)
+
+    @property
+    def passed(self) -> bool:
+        """The verdict; a number that is none passes nothing."""
+        is_finite = math.isfinite(self.limit_us) and math.isfinite(self.tolerance_fraction)
+        return is_finite and self.meets_budget and self.has_precision

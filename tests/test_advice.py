@@ -13,7 +13,14 @@ from halp_trt.cli import verbs
 from halp_trt.cli.settings import _RENAMED
 
 PACKAGE = Path(__file__).parent.parent / "halp_trt"
-FOREIGN = {"--exportTimes", "--exportProfile", "--shares"}
+FOREIGN = {
+    "--exportTimes", "--exportProfile", "--exportLayerInfo", "--dumpProfile", "--shares",
+    "--onnx", "--saveEngine", "--loadEngine", "--fp16", "--int8", "--stronglyTyped", "--noTF32",
+    "--precisionConstraints",
+    "--layerPrecisions", "--profilingVerbosity", "--inputIOFormats", "--outputIOFormats", "--timingCacheFile",
+    "--builderOptimizationLevel", "--duration", "--iterations", "--warmUp", "--useCudaGraph", "--noCudaGraph",
+    "--noDataTransfers", "--useSpinWait",
+}  # fmt: skip
 """Options of trtexec and of tools."""
 OPTION = re.compile(r"(?<![\w-])(?<!var\()--[a-zA-Z][\w-]*\w")
 OF_A_VERB = re.compile(

@@ -23,7 +23,7 @@ PAGES = [
     *GUIDES,
     *(
         ROOT / f"docs/{name}.md"
-        for name in ("tutorial", "extending", "python", "bench", "sharing", "training", "devices")
+        for name in ("tutorial", "extending", "python", "bench", "sharing", "training", "devices", "tables")
     ),
     *(ROOT / f"docs/{name}.md" for name in ("methods", "saliency")),
 ]

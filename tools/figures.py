@@ -329,6 +329,24 @@ def _transfer(found: Result) -> str:
     return _table(head, rows) + f"\n<sub>Made by `{found['command']}`.</sub>\n"
 
 
+def _v100(found: Result) -> str:
+    """How well rows of public tables tell each other, by predictor."""
+    head = (
+        "precision", "fitted to", "batch", "rows", "ours: median, 95 %", "in the intervals of 90 %",
+        "boosted trees", "linear in logarithms", "nearest",
+    )  # fmt: skip
+    rows = []
+    for row in found["rows"]:
+        errors = {
+            name: f"{percent(error['median'], 1)}, {percent(error['p95'], 1)}" for name, error in row["errors"].items()
+        }
+        share = percent(row["share"], 0)
+        head_cells = (row["precision"], share, str(row["batch"]), count(row["num_inside"]), errors.pop("ours"))
+        rows.append((*head_cells, percent(row["coverage"], 1), *errors.values()))
+    made = f"{found['data']['file']}, SHA-256 {found['data']['sha256'][:12]}; made by `python benchmarks/v100.py`."
+    return _table(head, rows) + f"\n<sub>{made}</sub>\n"
+
+
 def _norm_forms(found: Result) -> str:
     """Exact forms of a layer norm on fewer channels, in shares of the dense norm."""
     names = list(found["rows"][0]["ratios"])
@@ -465,6 +483,7 @@ _RENDERERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
         "halp-trt/transfer": _transfer,
         "halp-trt/norm-forms": _norm_forms,
         "halp-trt/radar3d": _radar3d,
+        "halp-trt/v100": _v100,
     }
 )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from halp_trt.latency import LatencyTable
     from halp_trt.planning.prunability import Prunability
 
-__all__ = ["build_lut", "merge_luts"]
+__all__ = ["build_lut", "merge_luts", "print_table"]
 
 _MOST_PROBES = 10**7
 _TAKES = ("network", "data", "place", "table.width_step", "prune.frozen", "random")
@@ -82,7 +82,7 @@ def build_lut(
     ):
         await_quiet(quiet_within)
         path, table, part = measure_alone(settings, survey, out, bar("build-lut"), resume=resume)
-    _print_table(path, table, part, as_json=as_json)
+    print_table(path, table, part, as_json=as_json)
 
 
 @click.command("merge-luts")
@@ -96,10 +96,11 @@ def merge_luts(tables: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """
     from halp_trt.workflows import merge
 
-    _print_table(out, merge.merge_luts(tables, out), None, as_json=as_json)
+    print_table(out, merge.merge_luts(tables, out), None, as_json=as_json)
 
 
-def _print_table(path: Path, table: LatencyTable, part: Prunability | None, *, as_json: bool) -> None:
+def print_table(path: Path, table: LatencyTable, part: Prunability | None, *, as_json: bool) -> None:
+    """Prints what a table that was written holds."""
     from halp_trt.report import describe
     from halp_trt.report.prunability import describe_prunability
 
@@ -109,6 +110,7 @@ def _print_table(path: Path, table: LatencyTable, part: Prunability | None, *, a
         "num_rows": len(table.rows),
         "num_surfaces": len(table.surfaces),
         "num_entries": sum(surface.num_entries for surface in table.surfaces),
+        "num_failures": len(table.failed),
     }
     parts = [describe(table), one_line(f"written to {path}")]
     if part is not None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from halp_trt.cli.kinds import Number
 from halp_trt.cli.output import EXIT_CANNOT_TELL, EXIT_CHECK_FAILED
 from halp_trt.cli.streams import say
 from halp_trt.errors import NotQuietError
+from halp_trt.specs import DeviceVerification, Verification
 from halp_trt.texts import sentence
-
-if TYPE_CHECKING:
-    from halp_trt.specs import Verification
 
 __all__ = ["await_quiet", "exit_code", "quiet_option"]
 
@@ -48,9 +44,9 @@ def await_quiet(seconds: float | None) -> None:
         )
 
 
-def exit_code(verification: Verification, quiet_within: float | None) -> int:
+def exit_code(verification: Verification | DeviceVerification, quiet_within: float | None) -> int:
     """The exit code of a verdict; where a quiet core was asked for, a doubted latency makes it "cannot tell"."""
-    if quiet_within is not None and verification.doubt:
+    if quiet_within is not None and isinstance(verification, Verification) and verification.doubt:
         say(sentence(f"error: cannot tell: {verification.doubt}; run it again, on a quiet machine"), err=True)
         return EXIT_CANNOT_TELL
     return 0 if verification.passed else EXIT_CHECK_FAILED

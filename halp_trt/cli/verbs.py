@@ -6,6 +6,7 @@ import click
 
 import halp_trt
 from halp_trt.cli.bench_verb import bench
+from halp_trt.cli.csv_verbs import export_lut, import_lut
 from halp_trt.cli.device_verbs import device
 from halp_trt.cli.engine_verbs import deploy, verify
 from halp_trt.cli.file_verbs import init, show
@@ -28,5 +29,7 @@ def verbs() -> None:
     """
 
 
-for _verb in (build_lut, merge_luts, prune, plan, deploy, verify, bench, run, show, init, device):
+for _verb in (
+    build_lut, merge_luts, import_lut, export_lut, prune, plan, deploy, verify, bench, run, show, init, device,
+):  # fmt: skip
     verbs.add_command(_verb)

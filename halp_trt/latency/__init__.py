@@ -8,6 +8,7 @@ from halp_trt.latency.surface import Entry, Grid, Surface
 from halp_trt.latency.survey import grid_surfaces, measure_surface, measure_surfaces
 from halp_trt.latency.table import (
     LatencyTable,
+    Origin,
     check_target,
     differences,
     graph_specs,
@@ -19,6 +20,7 @@ __all__ = [
     "Entry",
     "Grid",
     "LatencyTable",
+    "Origin",
     "Region",
     "Surface",
     "check_target",

@@ -6,17 +6,18 @@ A lookup returns a measurement or raises; it never guesses and never returns a n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from halp_trt.errors import MissingLatencyError, TargetMismatchError
 from halp_trt.latency.staircase import noise_us
 from halp_trt.latency.surface import Entry, Surface
-from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
+from halp_trt.specs import ChannelGraph, Count, LayerSpec, Measurement, Target
 
 __all__ = [
     "LatencyTable",
+    "Origin",
     "check_target",
     "differences",
     "graph_specs",
@@ -32,6 +33,25 @@ _FAR_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A file of somebody else's that rows of a table were read from.
+
+    Attributes:
+        file: its name. sha256: its digest.
+        source: the place it is from, in words or as an address; empty if nobody said.
+        licence: the licence it is under; empty if nobody said.
+        num_rows, num_failures: its latencies of the table's target, and its layers without one.
+    """
+
+    file: str
+    sha256: str
+    source: str = ""
+    licence: str = ""
+    num_rows: Count = 0
+    num_failures: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
     """Measured latencies of single layers on one target.
 
@@ -39,14 +59,20 @@ class LatencyTable:
         target: the device, runtime and protocol they were measured with.
         rows: the measurement of every layer.
         surfaces: interpolations over pairs of widths; they answer :meth:`entry`, never a lookup.
+        failed: layers that were tried and gave no latency, and what stands in its place; none of them has a row.
+        origins: the files that rows were imported from; none where all were measured here.
     """
 
     target: Target
     rows: Mapping[LayerSpec, Measurement]
     surfaces: tuple[Surface, ...] = ()
+    failed: Mapping[LayerSpec, str] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
+        failed = {spec: why for spec, why in self.failed.items() if spec not in self.rows}
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+        object.__setattr__(self, "failed", MappingProxyType(failed))
 
     def missing(self, specs: Iterable[LayerSpec]) -> list[LayerSpec]:
         """Those of ``specs`` that were not measured, each once, in the order given."""
@@ -59,6 +85,11 @@ class LatencyTable:
             MissingLatencyError: some are not.
         """
         missing = self.missing(specs)
+        if tried := [spec for spec in missing if spec in self.failed]:
+            raise MissingLatencyError(
+                f"the table of {self.target.device} ({self.target.runtime}, {self.target.precision}) has a failure for "
+                f"{tried[0]}, no latency ({self.failed[tried[0]]}); choose other widths, or measure it with build-lut"
+            )
         if missing:
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise MissingLatencyError(
@@ -124,6 +155,10 @@ class LatencyTable:
         """This table with ``rows`` added; for a spec measured twice the new measurement counts."""
         return replace(self, rows={**self.rows, **dict(rows)})
 
+    def with_failures(self, failed: Mapping[LayerSpec, str]) -> LatencyTable:
+        """This table with ``failed`` added; a layer that has a row keeps it."""
+        return replace(self, failed={**self.failed, **failed})
+
 
 def _are_alike(num_bytes: int, others: int) -> bool:
     """True if layers' latencies are comparable between networks of these footprints; 0 stands for any."""
@@ -164,7 +199,7 @@ def differences(found: Target, wanted: Target) -> list[str]:
 
 
 def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
-    for name in (field.name for field in fields(found)):
+    for name in (one.name for one in fields(found)):
         here, there = getattr(found, name), getattr(wanted, name)
         if is_dataclass(here):
             yield from _differences(f"{prefix}{name}.", here, there)

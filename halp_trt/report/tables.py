@@ -36,6 +36,14 @@ def _notes(table: LatencyTable) -> Iterator[str]:
     if drift is not None:
         lowest, highest = units.signed_percent(float(np.nanmin(drift))), units.signed_percent(float(np.nanmax(drift)))
         yield f"the reference between the rows drifted from {lowest} to {highest} of its median"
+    for origin in table.origins:
+        yield (
+            f"{units.count(origin.num_rows)} rows from {origin.file} (SHA-256 {units.short_sha(origin.sha256)}), "
+            f"source {origin.source or 'not stated'}, licence {origin.licence or 'not stated'}"
+        )
+    if table.failed:
+        first, why = next(iter(table.failed.items()))
+        yield f"failed, without a latency: {units.count(len(table.failed))} layers, the first {first}: {why}"
     doubtful = [(spec, row.doubt) for spec, row in table.rows.items() if not row.is_trusted]
     if doubtful:
         yield f"{len(doubtful)} not to be trusted, first {doubtful[0][0]}: {doubtful[0][1]}"

@@ -7,12 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from halp_trt.gate import Baselines, BenchResult, History
+from halp_trt.gate.engine_layers import EngineLayers
 from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
+from halp_trt.gate.trtexec_log import TrtexecLog
 from halp_trt.latency import LatencyTable
 from halp_trt.planning.prunability import prunability
 from halp_trt.report import units
 from halp_trt.report.bench_text import describe_baselines, describe_bench
 from halp_trt.report.comparison import comparison_rows
+from halp_trt.report.device_text import describe_commands, describe_device_verification, device_verdict
+from halp_trt.report.engine_text import describe_engine_layers, describe_trtexec_log
 from halp_trt.report.examples import describe_examples
 from halp_trt.report.history import describe_history
 from halp_trt.report.prunability import describe_prunability
@@ -21,6 +25,8 @@ from halp_trt.report.tables import describe_table
 from halp_trt.report.trtexec import describe_profiles, describe_runs
 from halp_trt.specs import (
     ChannelGraph,
+    DeviceCommands,
+    DeviceVerification,
     EngineRecord,
     Examples,
     Measurement,
@@ -70,9 +76,10 @@ def verdict(verification: Verification) -> str:
     return f"passed{f', but {drop}' if drop else ''}: {grounds(verification, with_drop=False)}"
 
 
-def with_verdict(verification: Verification) -> dict[str, object]:
+def with_verdict(verification: Verification | DeviceVerification) -> dict[str, object]:
     """A verification as JSON has it, with its verdict beside it: ``passed``, and the sentence."""
-    return {**encode(verification), "passed": verification.passed, "verdict": verdict(verification)}
+    sentence = verdict(verification) if isinstance(verification, Verification) else device_verdict(verification)
+    return {**encode(verification), "passed": verification.passed, "verdict": sentence}
 
 
 def grounds(verification: Verification, *, with_drop: bool = True) -> str:
@@ -260,6 +267,9 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
         Baselines: describe_baselines,
         BenchResult: describe_bench,
         ChannelGraph: _graph,
+        DeviceCommands: describe_commands,
+        DeviceVerification: describe_device_verification,
+        EngineLayers: describe_engine_layers,
         EngineRecord: _engine,
         Examples: describe_examples,
         History: describe_history,
@@ -270,6 +280,7 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = MappingProxyType(
         QueryRuns: describe_runs,
         Saliency: _saliency,
         Target: _target,
+        TrtexecLog: describe_trtexec_log,
         Verification: _verification,
     }
 )

@@ -6,6 +6,7 @@ the old one or the new one. Tables grow line by line. One process at a time hold
 
 from halp_trt.store.artefacts import SCHEMAS, load, save
 from halp_trt.store.codec import decode, encode
+from halp_trt.store.csv_tables import CSV_FORMS, CsvRows, create_csv, read_csv
 from halp_trt.store.files import (
     append_text,
     check_writable,
@@ -48,10 +49,12 @@ from halp_trt.store.temporary import is_temporary
 from halp_trt.store.tensors import load_tensor_metadata, load_tensors, save_tensors
 
 __all__ = [
+    "CSV_FORMS",
     "LINES_BYTES",
     "MODEL_BYTES",
     "SCHEMAS",
     "TENSORS_BYTES",
+    "CsvRows",
     "append_history",
     "append_metrics",
     "append_rows",
@@ -61,6 +64,7 @@ __all__ = [
     "check_new_table",
     "check_writable",
     "create_bytes",
+    "create_csv",
     "create_table",
     "create_whole_table",
     "decode",
@@ -76,6 +80,7 @@ __all__ = [
     "open_file",
     "parse_json",
     "read_bytes",
+    "read_csv",
     "read_history",
     "read_json",
     "read_metrics",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halp_trt.errors import ArtefactError, UsageError
-from halp_trt.latency import LatencyTable, Region, Surface
+from halp_trt.latency import LatencyTable, Origin, Region, Surface
 from halp_trt.latency.cells import Cell
 from halp_trt.specs import LayerSpec, Length, Measurement, NonNegative, Size, Target
 from halp_trt.store.codec import decode, encode
@@ -86,7 +86,8 @@ def _lines(table: LatencyTable) -> bytes:
     layer in a network of another size, say), these stand before the surface, and the table's own follow.
     """
     written = dict(table.rows)
-    lines = [_header(table.target), *(_row(*row) for row in written.items())]
+    failures = (_failure(*failure) for failure in table.failed.items())
+    lines = [_header(table.target, table.origins), *(_row(*row) for row in written.items()), *failures]
     for surface in table.surfaces:
         others = {spec: row for spec, row in surface.rows.items() if written.get(spec) != row}
         written |= others
@@ -134,6 +135,7 @@ def read_table(path: str | Path) -> LatencyTable:
     if torn:
         warnings.warn(f"{path}: dropped a torn last line; its probe is measured again on --resume", stacklevel=2)
     rows: dict[LayerSpec, Measurement] = {}
+    failed: dict[LayerSpec, str] = {}
     surfaces: dict[object, Surface] = {}
     lines_left_out: dict[object, int] = {}
     for index, line in enumerate(lines):
@@ -141,6 +143,9 @@ def read_table(path: str | Path) -> LatencyTable:
             row = decode(dict, parse_json(line))
             if index == 0:
                 target = decode(Target, row.get("target"))
+                origins = decode(tuple[Origin, ...], row.get("origins", []))
+            elif "failure" in row:
+                failed[decode(LayerSpec, row.get("spec"))] = decode(str, row["failure"])
             elif "surface" in row:
                 stored = decode(_StoredSurface, row["surface"])
                 surface = stored.over(rows)
@@ -160,15 +165,22 @@ def read_table(path: str | Path) -> LatencyTable:
             f"{min(lines_left_out.values())}; build-lut --resume measures those and lays them again",
             stacklevel=2,
         )
-    return LatencyTable(target=target, rows=rows, surfaces=tuple(surfaces.values()))
+    return LatencyTable(
+        target=target, rows=rows, surfaces=tuple(surfaces.values()), failed=failed, origins=tuple(origins)
+    )
 
 
-def _header(target: Target) -> bytes:
-    return line_of({"schema": schema_of(TABLE_KIND), "target": encode(target)})
+def _header(target: Target, origins: tuple[Origin, ...] = ()) -> bytes:
+    made = {"origins": encode(origins)} if origins else {}
+    return line_of({"schema": schema_of(TABLE_KIND), "target": encode(target), **made})
 
 
 def _row(spec: LayerSpec, measurement: Measurement) -> bytes:
     return line_of({"spec": encode(spec), "measurement": encode(measurement)})
+
+
+def _failure(spec: LayerSpec, why: str) -> bytes:
+    return line_of({"spec": encode(spec), "failure": why})
 
 
 def _surface(surface: Surface) -> bytes:

@@ -16,7 +16,7 @@ from halp_trt.store.codec import decode
 from halp_trt.store.json_text import parse_several, shown
 from halp_trt.store.reading import JSON_BYTES
 
-__all__ = ["read_trtexec"]
+__all__ = ["is_profile_table", "profile_of_table", "read_trtexec"]
 
 _HEAD_BYTES = 4096
 _US = 1e3
@@ -48,6 +48,32 @@ def read_trtexec(path: str | Path, data: bytes) -> QueryRuns | LayerProfiles | N
         raise ArtefactError(
             f"{path} looks like trtexec's {option} but is damaged ({brief(str(error))}); let trtexec write it again"
         ) from error
+
+
+def is_profile_table(value: object) -> bool:
+    """True if a value of JSON is a profile that was copied out of a log: names of columns, and rows of layers."""
+    return isinstance(value, dict) and all(isinstance(value.get(key), list) for key in ("columns", "layers"))
+
+
+def profile_of_table(value: Mapping[str, Any]) -> LayerProfiles:
+    """The profile in a table of columns ``layer``, ``average_ms`` and, if it has that, ``median_ms``.
+
+    Raises:
+        ArtefactError: a column is missing, or a row lacks a time; the sentence has no path.
+    """
+    columns = value["columns"]
+    entries = []
+    for number, row in enumerate(value["layers"], start=1):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ArtefactError(f"row {number} is {shown(row)}, expected a list of {len(columns)} cells")
+        cells = dict(zip(map(str, columns), row, strict=True))
+        names = {"name": "layer", "averageMs": "average_ms", "medianMs": "median_ms"}
+        entries.append({new: cells[old] for new, old in names.items() if old in cells})
+    num_runs = value.get("iterations", 0)
+    try:
+        return LayerProfiles(profiles=(_profile([{"count": num_runs}, *entries]),))
+    except UsageError as error:
+        raise ArtefactError(str(error)) from error
 
 
 def _arrays(data: bytes) -> list[Sequence[Any]]:

@@ -108,6 +108,11 @@ class RunFolder:
         return self.path / "examples.json"
 
     @property
+    def device_verification(self) -> Path:
+        """The comparison of both engines on a device that is not here."""
+        return self.path / "device-verification.json"
+
+    @property
     def page(self) -> Path:
         """The report as an HTML page."""
         return self.path / "report.html"
@@ -117,7 +122,8 @@ class RunFolder:
         """Every file that a run may have, there or not."""
         dense = (self.trained, self.dense_checkpoint, self.dense_model, self.graph, self.saliency)
         pruned = (self.checkpoint, self.log, self.weights, self.pruned_model, self.plan)
-        return (self.settings, *dense, *pruned, self.metrics, self.verification, self.examples, self.page)
+        judged = (self.verification, self.device_verification)
+        return (self.settings, *dense, *pruned, self.metrics, *judged, self.examples, self.page)
 
     def check_own(self) -> None:
         """Refuses a folder in which a run's file is a link, a pipe or a device: whoever made it chose what is written.

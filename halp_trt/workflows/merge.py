@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from halp_trt.errors import ArtefactError, TargetMismatchError, UsageError
@@ -54,4 +55,7 @@ def _merged(paths: Sequence[str | Path]) -> LatencyTable:
         finer = [surface for surface in table.surfaces if len(surface.points) >= known.get(surface.key, 0)]
         whole = whole.with_rows({spec: row.at_speed(speed_us) for spec, row in table.rows.items()})
         whole = whole.with_surfaces(surface.at_speed(speed_us) for surface in finer)
+        whole = replace(
+            whole.with_failures(table.failed), origins=tuple(dict.fromkeys((*whole.origins, *table.origins)))
+        )
     return whole

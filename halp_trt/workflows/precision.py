@@ -157,6 +157,7 @@ def check_types(
     """
     intended = compute_types(typed.model)
     wanted = "fp32" if precision == "tf32" else precision
+    found = {node: wanted if kind == precision else kind for node, kind in found.items()}
     for node, kind in intended.items():
         if node not in found:
             if is_whole:

@@ -76,6 +76,8 @@ def rows_of(table: LatencyTable) -> object:
         "target": table.target,
         "rows": [{"spec": spec, "measurement": measurement} for spec, measurement in table.rows.items()],
         "surfaces": [_entries_of(surface) for surface in table.refined_surfaces()],
+        "failures": [{"spec": spec, "failure": why} for spec, why in table.failed.items()],
+        "origins": table.origins,
     }
 
 

@@ -40,6 +40,8 @@ from tests.report.histories import history
 from tests.report.surveys import NET, surveyed
 from tests.report.test_trtexec import LAYERS, OLD_QUERIES
 from tests.report.values import (
+    COMMANDS,
+    DEVICE_VERIFICATION,
     EXAMPLES,
     GRAPH,
     LOG,
@@ -66,6 +68,8 @@ VALUES: Mapping[str, object] = {
     "measurement": measurement(12.5),
     "baseline": BASELINES,
     "bench": BENCH,
+    "commands": COMMANDS,
+    "device-verification": DEVICE_VERIFICATION,
     "examples": EXAMPLES,
 }
 OLD_VERIFICATION = {
@@ -85,6 +89,31 @@ INSTANCE = {
     "groups": [["stem"], ["a"], ["b"]],
     "choices": [3, 3, 3],
 }
+ENGINE_LAYERS = {
+    "Layers": [
+        {"Name": "0 + 1", "LayerType": "CaskConvolution", "ParameterType": "Convolution", "TacticName": "sm80_tf32f32",
+         "Inputs": [{"Name": "x", "Format/Datatype": "Row major linear FP32"}],
+         "Outputs": [{"Name": "h", "Format/Datatype": "Row major linear FP32"}], "Metadata": "[ONNX Layer: 0]"},
+        "6",
+    ],
+    "Bindings": ["x", "y"],
+}  # fmt: skip
+CSV = """\
+kind,batch,in_channels,height,width,out_channels,kernel,stride,residual,latency_ms
+depthwise,1,8,5,5,8,3,1,0,0.0229376
+regular,1,64,56,56,64,3,1,1,-1
+"""
+LOG_OF_TRTEXEC = """\
+&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --loadEngine=a.plan --dumpProfile
+[10/21/2025-10:00:00] [I] Selected Device: Xavier
+[10/21/2025-10:00:00] [I] === Performance summary ===
+[10/21/2025-10:00:00] [I] Throughput: 101.5 qps
+[10/21/2025-10:00:00] [I] GPU Compute Time: min = 8.9 ms, max = 10.9 ms, mean = 9.9 ms, median = 9.8 ms
+[10/21/2025-10:00:00] [I] === Profile (309 iterations ) ===
+[10/21/2025-10:00:00] [I]   Layer   Time (ms)   Avg. Time (ms)   Median Time (ms)   Time %
+[10/21/2025-10:00:00] [I]   0 + 1       28.84           0.0933             0.0895      0.9
+&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec --loadEngine=a.plan --dumpProfile
+"""
 TOML = 'model = "demo"\nbatch = 2\nbudget = "60%"\nmax-prune = 75.0\nfrozen = ["stem"]\nrefine = false\nseed = 3\n'
 
 
@@ -92,6 +121,7 @@ def make_all(folder: Path) -> None:
     """Writes every file into a folder of its own for each kind."""
     _make_values(folder / "values")
     _make_table(folder / "table")
+    _make_device(folder / "device")
     _make_run(folder / "run")
     _make_weights(folder / "weights")
 
@@ -139,6 +169,9 @@ def _make_values(folder: Path) -> None:
     write_json(folder / "times.json", OLD_QUERIES)
     write_json(folder / "profile.json", LAYERS)
     write_json(folder / "instance.json", INSTANCE)
+    write_json(folder / "layers.json", ENGINE_LAYERS)
+    (folder / "run.log").write_text(LOG_OF_TRTEXEC)
+    (folder / "table.csv").write_text(CSV)
     (folder / "halp.toml").write_text(TOML)
 
 
@@ -148,6 +181,15 @@ def _make_table(folder: Path) -> None:
     save(NET, folder / "graph.json")
     scores = {group.name: tuple(float(n % 7) for n in range(group.num_channels)) for group in NET.prunable_groups}
     save(Saliency(scores=scores), folder / "saliency.json")
+
+
+def _make_device(folder: Path) -> None:
+    folder.mkdir()
+    for role in ("dense", "pruned"):
+        write_json(folder / f"{role}.times.json", OLD_QUERIES)
+        write_json(folder / f"{role}.profile.json", LAYERS)
+        write_json(folder / f"{role}.layers.json", ENGINE_LAYERS)
+        (folder / f"{role}.log").write_text(LOG_OF_TRTEXEC)
 
 
 def course() -> Course:

@@ -125,6 +125,8 @@ def damage(path: Path, rng: Random) -> Path:
 _CHANGES: Mapping[str, Callable[[bytes, Random], bytes]] = {
     ".json": lambda data, rng: mutated_json(json.loads(data), rng),
     ".jsonl": mutated_lines,
+    ".csv": mutated_bytes,
+    ".log": mutated_bytes,
     ".onnx": mutated_model,
     ".safetensors": mutated_safetensors,
     ".toml": lambda data, rng: mutated_toml(data, rng),
@@ -191,7 +193,7 @@ def _shown(place: Place, path: Path, rng: Random) -> Case:
 
 def show(place: Place, rng: Random) -> Case:
     """One artefact of any kind is shown."""
-    names = sorted(path.name for path in (place.samples / "values").glob("*.json*"))
+    names = sorted(path.name for path in (place.samples / "values").iterdir() if path.suffix not in (".toml", ".csv"))
     return _shown(place, damage(place.take(f"values/{rng.choice(names)}"), rng), rng)
 
 
@@ -226,6 +228,21 @@ def merge(place: Place, rng: Random) -> Case:
     one = place.take("values/table.jsonl")
     other = Path(shutil.copy(one, one.with_name("other.jsonl")))
     return Case(words=("merge-luts", one, damage(other, rng), "--out", place.out / "merged.jsonl"))
+
+
+def import_csv(place: Place, rng: Random) -> Case:
+    """A table is made of comma-separated values."""
+    named = ("--device", "a GPU", "--precision", "fp16")
+    return Case(
+        words=("import-lut", damage(place.take("values/table.csv"), rng), *named, "--out", place.out / "t.jsonl")
+    )
+
+
+def verify_files(place: Place, rng: Random) -> Case:
+    """Engines are judged by the files of a device."""
+    run, files = _run(place), place.take("device")
+    damage(files / rng.choice(sorted(path.name for path in files.iterdir())), rng)
+    return Case(words=("verify", run, "--from", files, "--runtime", "onnxruntime"))
 
 
 def weights(place: Place, rng: Random) -> Case:
@@ -297,6 +314,8 @@ QUICK: Mapping[str, tuple[int, Callable[[Place, Random], Case]]] = {
     "plan-table": (3, plan_table),
     "plan-instance": (3, plan_instance),
     "merge": (1, merge),
+    "import": (2, import_csv),
+    "device": (2, verify_files),
     "weights": (4, weights),
     "resume": (4, resume),
     "build": (5, build),

@@ -10,9 +10,25 @@ from halp_trt.report.text import comparison_rows, verdict, with_verdict
 from halp_trt.specs import HostStep, Score, Verification
 from halp_trt.store import SCHEMAS
 from tests.report.bench_values import BASELINES, BENCH
-from tests.report.values import EXAMPLES, GRAPH, LOG, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement
+from tests.report.values import (
+    COMMANDS,
+    DEVICE_VERIFICATION,
+    EXAMPLES,
+    GRAPH,
+    LOG,
+    PLAN,
+    RECORD,
+    SALIENCY,
+    TABLE,
+    TARGET,
+    VERIFICATION,
+    measurement,
+)
 
-VALUES = [GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES, EXAMPLES]
+VALUES = [
+    GRAPH, PLAN, RECORD, SALIENCY, TABLE, TARGET, VERIFICATION, measurement(3), BENCH, BASELINES, COMMANDS,
+    DEVICE_VERIFICATION, EXAMPLES,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)

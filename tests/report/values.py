@@ -8,6 +8,9 @@ from halp_trt.latency import LatencyTable
 from halp_trt.specs import (
     ChannelGraph,
     ChannelGroup,
+    DeviceCommands,
+    DeviceEngine,
+    DeviceVerification,
     EngineCheck,
     EngineRecord,
     ExamplePicture,
@@ -122,6 +125,33 @@ EXAMPLES = Examples(
     ),
     legend={"cat": "#d6336c"},
     parents={"net.onnx": "ab" * 32},
+)
+COMMANDS = DeviceCommands(
+    precision="fp16",
+    batch_size=2,
+    scripts={"8.5": "trtexec-8.5.sh", "10": "trtexec-10.sh"},
+    networks={"dense.onnx": "ab" * 32},
+    parents={"plan.json": "cd" * 32},
+)
+DEVICE_VERIFICATION = DeviceVerification(
+    target=TARGET,
+    dense=DeviceEngine(
+        measurement=measurement(1000), runs_us=(990.0, 1000.0, 1010.0), queries_per_second=1000.0, predicted_us=1100.0
+    ),
+    pruned=DeviceEngine(
+        measurement=measurement(500),
+        queries_per_second=2000.0,
+        predicted_us=480.0,
+        profiled_us=530.0,
+        types={"fp16": 3, "fp32": 1},
+        misfits={"fc": "fp32 where fp16 was asked for"},
+        num_hidden=2,
+        files={"pruned-1.times.json": "ef" * 32},
+    ),
+    limit_us=600,
+    layers=(LayerCheck(name="stem", spec=_conv(3, 16), predicted_us=10, measured_us=12),),
+    unmatched_us=4.0,
+    notes=("no profile of the dense engine (--exportProfile)",),
 )
 LOG = (
     {"step": 1, "budget_us": 80.0, "latency_us": 78.0, "dense_us": 100.0, "loss": 0.7},

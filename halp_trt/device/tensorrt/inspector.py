@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["engine_formats", "engine_types", "number_format"]
+__all__ = ["compute_format", "engine_formats", "engine_types", "format_in", "number_format"]
 
 _NUMBER_FORMATS = (
     ("bf16", r"\bbf(loat)?16\b"),
@@ -21,30 +21,39 @@ _NUMBER_FORMATS = (
     ("int8", r"\bint8\b"),
 )
 """Number formats and the patterns of the inspector's names for them."""
+_TF32 = re.compile(r"tf32")
+"""A part of the names of kernels that round fp32's products to tf32; the tensors around them are fp32."""
 _TYPE_KEYS = ("Datatype", "DataType", "Format/Datatype", "Format")
 """Keys under which the inspector tells a tensor's type, in order of preference."""
 
 
 def number_format(tensor: Mapping[str, Any]) -> str:
     """The number format of a tensor of the inspector, empty where it names none that is known."""
-    for key in _TYPE_KEYS:
-        text = str(tensor.get(key, "")).lower()
-        for name, pattern in _NUMBER_FORMATS:
-            if re.search(pattern, text):
-                return name
-    return ""
+    return next((name for name in (format_in(str(tensor.get(key, ""))) for key in _TYPE_KEYS) if name), "")
+
+
+def format_in(text: str) -> str:
+    """The number format that the inspector's words for a tensor name, empty where they name none that is known."""
+    lower = text.lower()
+    return next((name for name, pattern in _NUMBER_FORMATS if re.search(pattern, lower)), "")
+
+
+def compute_format(data: str, tactic: str) -> str:
+    """The number format that a kernel computes in: that of its data, or tf32 where its tactic's name says so."""
+    return "tf32" if data == "fp32" and _TF32.search(tactic.lower()) else data
 
 
 def engine_types(inspected: Mapping[str, Any]) -> dict[str, str]:
-    """The number format of the data that each node's kernel reads, by ONNX node, as far as the engine shows it.
+    """The number format that each node's kernel computes in, by ONNX node, as far as the engine shows it.
 
-    Nodes inside larger compiled regions, whose kernels bear names of their own, are missing.
+    Nodes inside larger compiled regions, whose kernels bear names of their own, are missing. Kernels that round fp32 to
+    tf32 are told by the names of their tactics.
     """
     found: dict[str, str] = {}
     for layer in inspected.get("Layers", ()):
         if not isinstance(layer, Mapping) or not layer.get("Inputs") or layer.get("LayerType") in ("Reformat", "NoOp"):
             continue
-        kind = number_format(layer["Inputs"][0])
+        kind = compute_format(number_format(layer["Inputs"][0]), str(layer.get("TacticName", "")))
         for node in _nodes(layer) if kind else ():
             found[node] = kind
     return found
