@@ -88,8 +88,8 @@ def _write(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     result = read_json(path) if path.exists() else {"schema": SCHEMA}
     result |= {"version": __version__, arguments.part: {"command": _command(), **found}}
     write_json(path, result)
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tools.figures import figures  # as the documentation shows it
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from figures import figures  # as the documentation shows it
 
     write_text(path.with_suffix(".md"), figures(path))
 

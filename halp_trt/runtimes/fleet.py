@@ -27,6 +27,7 @@ from halp_trt.errors import (
 )
 from halp_trt.runtimes.anchors import Anchors
 from halp_trt.runtimes.protocol import (
+    DEFAULT_FOOTPRINT,
     BatchProber,
     BuildOptions,
     BuildResult,
@@ -182,6 +183,17 @@ class FleetProber:
     def __init__(self, fleet: Fleet, target: Target) -> None:
         """Makes the prober; devices are asked when it measures."""
         self._fleet, self._target = fleet, target
+
+    def measure(self, probe: bytes) -> Measurement:
+        """Latency of the layer in one probe; raises as :meth:`measure_scattered`.
+
+        Raises:
+            MeasurementError: its device gave none.
+        """
+        (row,) = (row for rows in self.measure_scattered([probe], DEFAULT_FOOTPRINT) for row in rows.values())
+        if isinstance(row, Unmeasured):
+            raise MeasurementError(row.reason)
+        return row
 
     def measure_scattered(self, probes: Iterable[bytes], footprint: Footprint) -> Iterator[dict[int, Row]]:
         """Latencies of the probes' layers by the probes' numbers, in groups, as they become known.

@@ -46,7 +46,8 @@ def _radius(weight: torch.Tensor, low: float, high: float) -> torch.Tensor:
     norms = weight.detach().flatten(1).norm(dim=1)
     least, most = norms.min(), norms.max()
     share = (norms - least) / (most - least).clamp_min(torch.finfo(norms.dtype).tiny)
-    return (high - share * (high - low)).view(-1, *[1] * (weight.ndim - 1))
+    radii: torch.Tensor = high - share * (high - low)
+    return radii.view(-1, *[1] * (weight.ndim - 1))
 
 
 def _step(optimizer: torch.optim.Optimizer, gradients: Callable[[], float], radius: Radius) -> float:
