@@ -17,7 +17,7 @@ from tools.figures import figures
 MODEL = ("--model", "tests.tasks.centers3d.scenes:network", "--input", "9x32x16")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_detector_comes_into_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
