@@ -198,10 +198,9 @@ def lookup(
 
     Raises:
         UsageError: there is no such runtime, or it measures nothing in this precision.
-        RuntimeUnavailableError: the runtime's package or device is missing.
-        ArtefactError: the table is damaged, or missing while nothing may be measured.
+        RuntimeUnavailableError, ArtefactError: a package, a device or the table is missing, or the table is damaged.
         TargetMismatchError: the table is of another device, runtime, precision or batch size.
-        GraphMismatchError: the network was traced with another batch, and layers of it have a batch of their own.
+        GraphMismatchError: some layers have a batch of their own, at another batch size.
     """
     from halp_trt.planning.resources import network_footprint
     from halp_trt.runtimes import default_runtime, get_runtime

@@ -293,8 +293,8 @@ def _spec(
 def _batch(node: gs.Node, data: gs.Tensor, in_axis: int, labels: Labels, batch_size: int) -> int:
     """The length of a layer's batch axis where it is another than the network's, else 0.
 
-    The first axis is the batch where the second has the channels. Of products on a weight it may also hold further rows
-    of the network's batch, which the layer's size tells.
+    The first axis is the batch where the second has the channels. With products on a weight it may also hold further
+    rows of the network's batch, which the layer's size tells.
     """
     dims = shape(data)
     if not dims or dims[0] == batch_size:

@@ -23,7 +23,7 @@ def gather_elements(labels: Labels, node: gs.Node) -> None:
     for axis, size in enumerate(shape(node.outputs[0])):
         aligned = [(tensor, axis) for tensor in (data, places)]
         if axis == picked or shape(data)[axis] != size:
-            _stay(labels, aligned, f"{node.name} picks elements along it")
+            _stay(labels, aligned, f"{node.name} ({node.op}) picks elements along it")
         else:
             _join(labels, node, axis, aligned)
 
@@ -35,20 +35,28 @@ def scatter(labels: Labels, node: gs.Node) -> None:
     if node.op == "ScatterND":
         num_placed = shape(places)[-1]
         placed, moved = set(range(num_placed)), len(shape(places)) - 1 - num_placed
-        _stay(labels, [(places, axis) for axis in range(len(shape(places)))], f"{node.name} takes it for places")
-        _stay(labels, [(updates, axis) for axis in range(len(shape(places)) - 1)], f"{node.name} places along it")
+        _stay(
+            labels,
+            [(places, axis) for axis in range(len(shape(places)))],
+            f"{node.name} ({node.op}) takes it for places",
+        )
+        _stay(
+            labels,
+            [(updates, axis) for axis in range(len(shape(places)) - 1)],
+            f"{node.name} ({node.op}) places along it",
+        )
     else:
         placed, moved = {int(node.attrs.get("axis", 0)) % rank}, 0
     for axis in range(rank):
         if axis in placed:
             aligned = [(tensor, axis) for tensor in (data, places, updates) if node.op != "ScatterND" or tensor is data]
-            _stay(labels, aligned, f"{node.name} places along it")
+            _stay(labels, aligned, f"{node.name} ({node.op}) places along it")
             continue
         aligned = [(data, axis), (updates, axis + moved)]
         if node.op != "ScatterND":
             aligned.append((places, axis))
         if len({shape(tensor)[own] for tensor, own in aligned}) > 1:
-            _stay(labels, aligned, f"{node.name} writes to some of it")
+            _stay(labels, aligned, f"{node.name} ({node.op}) writes to some of it")
         else:
             _join(labels, node, axis, aligned)
 

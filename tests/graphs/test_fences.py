@@ -79,13 +79,6 @@ AFTER_THE_SECOND: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "sorting": ("TopK", lambda: Trunk(lambda net, z: z.flatten(2).sort(2)[0], nn.Conv1d(WIDTH, 5, 1))),
     "grid sample": ("GridSample", lambda: Trunk(looked_up, end(), flow=nn.Conv2d(WIDTH, 2, 1))),
     "assignment to an index": ("ScatterND", lambda: Trunk(overwritten, end())),
-    "gathered elements": (
-        "GatherElements", lambda: Trunk(lambda net, z: torch.gather(z, 3, z.round().long() % 12), end())
-    ),
-    "scattered elements": (
-        "ScatterElements",
-        lambda: Trunk(lambda net, z: torch.zeros_like(z).scatter_add(3, z.round().long() % 12, z), end()),
-    ),
     "fourier transform": ("DFT", lambda: Trunk(lambda net, z: torch.fft.rfft2(z).abs(), end())),
     "running sums": ("CumSum", lambda: Trunk(lambda net, z: z.cumsum(1), end())),
     "triangle": ("Trilu", lambda: Trunk(lambda net, z: torch.tril(z), end())),

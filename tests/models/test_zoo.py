@@ -20,8 +20,10 @@ from halp_trt.tasks.evaluation import evaluate, module_predict
 from halp_trt.training.loop import train
 from halp_trt.training.settings import TrainSettings
 
+LARGE = {"bev-resnet18": pytest.mark.slow, "bev-resnet50": pytest.mark.nightly}
 
-@pytest.mark.parametrize("name", sorted(ZOO))
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LARGE.get(name, ())) for name in sorted(ZOO)])
 def test_gives_numbers_for_each_class_and_a_gradient_to_every_parameter(name):
     *first, height, width = ZOO_INPUT_SHAPES[name]
     most = 128 if len(first) == 1 else 64

@@ -112,7 +112,7 @@ def places_of(
 
 
 def _seen_by(camera: Camera, points: Floats, size: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
-    """Where a camera has points: in shares of the input's width and height, and metres in front of it."""
+    """The points as a camera has them: in shares of the input's width and height, and metres in front of it."""
     height, width = size
     fit = fit_of(camera, height, width)
     own = (points - camera.pose[:3, 3]) @ np.linalg.inv(camera.pose[:3, :3]).T
