@@ -19,6 +19,7 @@ import argparse
 import shlex
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def _write(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     result |= {"version": __version__, arguments.part: {"command": _command(), **found}}
     write_json(path, result)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tools.figures import figures  # as the documentation shows it
-
+    figures = import_module("tools.figures").figures  # as the documentation shows it
     write_text(path.with_suffix(".md"), figures(path))
 
 
