@@ -19,6 +19,7 @@ import argparse
 import shlex
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ def _write(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     result = read_json(path) if path.exists() else {"schema": SCHEMA}
     result |= {"version": __version__, arguments.part: {"command": _command(), **found}}
     write_json(path, result)
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
-    from figures import figures  # as the documentation shows it
-
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    figures = import_module("tools.figures").figures  # as the documentation shows it
     write_text(path.with_suffix(".md"), figures(path))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from duel_contest import Contest, make_contest
 from duel_rules import check_rules, weights_path
 
 from halp_trt.models.sources import load_model
-from halp_trt.store import encode, read_json
+from halp_trt.store import read_json
 from halp_trt.tasks.data import load_data
 from halp_trt.tasks.dataset import DataSet
 from halp_trt.tasks.detection.objects import Split
@@ -174,7 +174,7 @@ def _report(write: Write, rules: Rules, cells: list[Cell]) -> None:
             **({"target": timings["target"], "system": timings["system"]} if timings else {}),
             "cells": [_row(cell, timings) for cell in own],
         }
-    write({"rules": encode(rules), "goal": {"speedup": GOAL_SPEEDUP, "points": GOAL_POINTS}, "networks": networks})
+    write({"rules": asdict(rules), "goal": {"speedup": GOAL_SPEEDUP, "points": GOAL_POINTS}, "networks": networks})
 
 
 def _row(cell: Cell, timings: Mapping[str, Any]) -> dict[str, Any]:

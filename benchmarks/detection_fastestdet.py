@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def run_fastestdet(arguments: argparse.Namespace, write: Write) -> None:
         dense = rows[str(budget)]["dense"]["parts"][MAP_50]
         write(
             {
-                "how": encode(how),
+                "how": asdict(how),
                 "published": PUBLISHED,
                 "is_reproduced": abs(dense - PUBLISHED) <= CLOSE,
                 "budgets": rows,

@@ -419,7 +419,7 @@ def _cell(cell: Result) -> tuple[str, ...]:
 
 def _fastestdet(found: Result) -> str:
     """The dense engine and those that it taught without labels."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for budget, row in found["budgets"].items():
         for role in ("pruned",) if rows else ("dense", "pruned"):
             is_pruned = role == "pruned"
