@@ -50,6 +50,13 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
+    head = {
+        "schema": "halp-trt/v100/1",
+        "version": __version__,
+        "data": {"file": arguments.data.name, "sha256": sha256_file(arguments.data)},
+        "seed": arguments.seed,
+        "most": arguments.most,
+    }
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(arguments.data) as archive:
             archive.extractall(folder, filter="data")
@@ -57,15 +64,7 @@ def main() -> None:
             table = Table.read(Path(folder) / f"v100-tensorrt-{precision}.csv")
             for share in arguments.share:
                 found += compare(table, precision, share, arguments.seed, arguments.most)
-    result = {
-        "schema": "halp-trt/v100/1",
-        "version": __version__,
-        "data": {"file": arguments.data.name, "sha256": sha256_file(arguments.data)},
-        "seed": arguments.seed,
-        "most": arguments.most,
-        "rows": found,
-    }
-    write_json(arguments.result, result)
+                write_json(arguments.result, {**head, "rows": found})
     print(f"written to {arguments.result}")
 
 

@@ -343,7 +343,9 @@ def _v100(found: Result) -> str:
         share = percent(row["share"], 0)
         head_cells = (row["precision"], share, str(row["batch"]), count(row["num_inside"]), errors.pop("ours"))
         rows.append((*head_cells, percent(row["coverage"], 1), *errors.values()))
-    made = f"{found['data']['file']}, SHA-256 {found['data']['sha256'][:12]}; made by `python benchmarks/v100.py`."
+    remarks = f"; {found['remarks']}" if "remarks" in found else ""
+    source = f"{found['data']['file']}, SHA-256 {found['data']['sha256'][:12]}"
+    made = f"{source}; made by `python benchmarks/v100.py`{remarks}."
     return _table(head, rows) + f"\n<sub>{made}</sub>\n"
 
 

@@ -106,7 +106,7 @@ class LatencyModel:
 
     def covers(self, specs: Sequence[LayerSpec], batches: Sequence[int]) -> npt.NDArray[np.bool_]:
         """True for each layer that lies in the measured range of its kind."""
-        return self._outside(layers_of(specs, batches, self.settings.num_cores)) == _INSIDE
+        return np.asarray(self._outside(layers_of(specs, batches, self.settings.num_cores)) == _INSIDE)
 
     def predict(self, specs: Sequence[LayerSpec], batches: Sequence[int]) -> Predictions:
         """The latency of every layer.

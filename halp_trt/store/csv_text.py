@@ -57,9 +57,9 @@ def parse_csv(data: bytes) -> CsvText:
     if not rows:
         raise ArtefactError("it has no heading; expected the names of its columns in the first row")
     columns = _columns(*rows[0])
-    for number, cells in rows[1:]:
-        if len(cells) != len(columns):
-            raise ArtefactError(f"row {number} has {len(cells)} cells, and the heading has {len(columns)}")
+    for number, row in rows[1:]:
+        if len(row) != len(columns):
+            raise ArtefactError(f"row {number} has {len(row)} cells, and the heading has {len(columns)}")
     return CsvText(comments=comments, columns=columns, rows=tuple(rows[1:]))
 
 
@@ -76,7 +76,7 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]], comments: I
 
 def _comments(text: str) -> tuple[tuple[str, ...], int]:
     """The comments at the top, and the place behind them."""
-    comments, start = [], 0
+    comments, start = list[str](), 0
     while text.startswith(_COMMENT, start):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end + 1
