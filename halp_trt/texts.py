@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in"]
+__all__ = ["counted", "number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in"]
 
 _MOST = 500
-"""Characters of a sentence: a screen's worth, whatever a file put into it."""
+"""Characters of a text, whatever a file put into it."""
+_MOST_OF_A_SENTENCE = 1200
+"""Characters of a sentence: a screen's worth, with ten names in it."""
 _CUT = " … "
 _WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -58,7 +60,12 @@ def shortened(text: str, most: int = _MOST) -> str:
 
 def sentence(text: str) -> str:
     """A message as one line of a screen at most, its own line ends being spaces."""
-    return shortened(one_line(" ".join(line.strip() for line in text.strip().splitlines())))
+    return shortened(one_line(" ".join(line.strip() for line in text.strip().splitlines())), _MOST_OF_A_SENTENCE)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 layer", "2 layers"; the plural is ``several``, where an s does not make it."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _escape(char: str) -> str:

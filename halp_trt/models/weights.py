@@ -14,11 +14,14 @@ from halp_trt.errors import ArtefactError, ModelError, NonFiniteError, brief
 from halp_trt.models.inert_pickle import read_pickle
 from halp_trt.models.state_dicts import StateDict, fitting, plain_name, state_dicts
 from halp_trt.store import TENSORS_BYTES, check_file, load_tensors, open_file
+from halp_trt.texts import counted
 
 __all__ = ["check_finite", "load_weights", "oddity", "read_weights"]
 
 _MOST_NAME = 60
 """Characters of a tensor's name that an error repeats."""
+_MOST_NAMES = 10
+"""Names of tensors in an error."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating-point formats that can be converted to each other."""
 
@@ -108,8 +111,8 @@ def _check_names(
     unexpected = [name for name in tensors if name not in known]
     if shard := re.search(r"-(\d+)-of-(\d+)\.", path.name) if missing else None:
         raise ModelError(
-            f"weights {path} are part {int(shard[1])} of {int(shard[2])} and lack {len(missing)} tensors "
-            f"({_few(missing)}); save all tensors in one file"
+            f"weights {path} are part {int(shard[1])} of {int(shard[2])} and lack "
+            f"{counted(len(missing), 'tensor')} ({_few(missing)}); save all tensors in one file"
         )
     if missing or unexpected:
         raise ModelError(
@@ -146,7 +149,7 @@ def oddity(value: object) -> str:
 def _check_values(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuses tensors of other shapes, and integers or complex numbers in the place of real ones."""
     wrong = [
-        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        f"{brief(name, _MOST_NAME)} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
         for name, value in tensors.items()
         if value.shape != own[name].shape
     ]
@@ -184,5 +187,5 @@ def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(brief(name, _MOST_NAME) for name in names[:3])
-    return f"{shown} ..." if len(names) > 3 else shown or "none"
+    shown = ", ".join(brief(name, 2 * _MOST_NAME) for name in names[:_MOST_NAMES])
+    return f"{shown} ..." if len(names) > _MOST_NAMES else shown or "none"
