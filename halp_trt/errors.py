@@ -18,6 +18,7 @@ __all__ = [
     "ArtefactError",
     "BuildError",
     "DataError",
+    "EmptyBatchError",
     "GraphMismatchError",
     "HalpError",
     "InUseError",
@@ -32,6 +33,7 @@ __all__ = [
     "OutOfMemoryError",
     "PrecisionError",
     "RuntimeUnavailableError",
+    "ShareWarning",
     "TargetMismatchError",
     "UnsupportedLayerError",
     "UsageError",
@@ -64,6 +66,10 @@ class DataError(HalpError):
     """A data set is missing, empty or holds a picture that cannot be read."""
 
 
+class EmptyBatchError(DataError):
+    """None of the pictures of a batch can be read, though bad pictures are to be skipped."""
+
+
 class NonFiniteError(HalpError):
     """Weights, gradients or a loss hold NaN or infinity."""
 
@@ -90,3 +96,7 @@ class NotQuietError(HalpError):
 
 class PrecisionError(HalpError):
     """An engine does not compute in the number formats that were asked for."""
+
+
+class ShareWarning(UserWarning):
+    """A warning of what one of several processes alone may come to see, such as a picture in its share of a batch."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["amount_in", "number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in"]
+__all__ = [
+    "amount_in", "counted", "number_in", "one_line", "printable", "sentence", "shortened", "whole_number_in",
+]  # fmt: skip
 
 _MOST = 500
 """Characters of a sentence: a screen's worth, whatever a file put into it."""
@@ -68,6 +70,11 @@ def shortened(text: str, most: int = _MOST) -> str:
 def sentence(text: str) -> str:
     """A message as one line of a screen at most, its own line ends being spaces."""
     return shortened(one_line(" ".join(line.strip() for line in text.strip().splitlines())))
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 layer", "2 layers"; the plural is ``several``, where an s does not make it."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _escape(char: str) -> str:

@@ -18,11 +18,14 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PRINTS = {
     "own_data": r"\d+ of 100 channels stay",
     "own_loop": r"\d\.\d\d times as fast, \d+\.\d% right",
+    "own_loop_accelerate": r"step 3 of 3: \d+ groups, \d+ us by the table",
     "own_loop_lightning": r"step 3: (5\d|60)% of the dense latency by the table",
     "own_method": r"greedy +\d+\.\d% of the dense latency, \d+\.\d% of the saliency",
     "own_runtime": r"\d+\.\d\d times as fast on plain, off by [0-9]e-\d\d",
     "own_task": r"\d\.\d\d px off, \d\.\d\d px off when pruned",
 }
+NEEDS = {"own_loop_lightning": "lightning", "own_loop_accelerate": "accelerate"}
+"""Libraries that some examples are for, which are not among ours."""
 
 
 def test_these_are_the_examples() -> None:
@@ -42,8 +45,8 @@ def test_an_example_is_short(path: Path) -> None:
 def test_an_example_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "import lightning" in path.read_text(encoding="utf-8"):
-        pytest.importorskip("lightning", reason="PyTorch Lightning is not installed")
+    if (library := NEEDS.get(path.stem)) is not None:
+        pytest.importorskip(library, reason=f"{library} is not installed, which {path.name} is for")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(path.parent))  # as python does, so that --model own_data:network is found
     with registries_restored():

@@ -6,7 +6,7 @@ from halp_trt.errors import UsageError
 from halp_trt.report.shown import shown
 from halp_trt.report.text import describe
 from halp_trt.specs import Budget
-from halp_trt.texts import number_in, one_line, printable, sentence, whole_number_in
+from halp_trt.texts import counted, number_in, one_line, printable, sentence, whole_number_in
 from tests.report.values import GRAPH, PLAN, RECORD, SALIENCY, TABLE, VERIFICATION
 
 HOSTILE = "a\x1b[2Jb\x9bc\x7fd\u202ee\u2066f\u2028g\udc80h\rpassed\ti"
@@ -72,3 +72,9 @@ def test_a_sound_value_is_shown_as_it_is(value: object) -> None:
 def test_names_in_a_value_stay_on_their_lines() -> None:
     assert shown({"a\nb": ("c\x1b", 1, [2.0, "d"])}) == {"a\\nb": ("c\\x1b", 1, [2.0, "d"])}
     assert len(shown("x" * 10_000)) == 500
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 passes"), (1, "1 pass"), (2, "2 passes")])
+def test_one_thing_is_counted_as_one(number: int, text: str) -> None:
+    assert counted(number, "pass", "passes") == text
+    assert counted(number, "layer") == text.replace("passes", "layers").replace("pass", "layer")

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from halp_trt.cli.streams import mute, say, unmute
-from halp_trt.errors import HalpError, LostProcessError, UsageError
-from halp_trt.texts import one_line
+from halp_trt.errors import HalpError, LostProcessError, ShareWarning, UsageError
+from halp_trt.texts import one_line, sentence
 from halp_trt.workflows.settings import Settings
 
 if TYPE_CHECKING:
+    from halp_trt.training.link import LastWords, Link
     from halp_trt.training.world import Launch, World
 
-__all__ = ["launch_of", "mute_all_but_first", "taking_part"]
+__all__ = ["launch_of", "mute_all_but_first", "taking_part", "told_once"]
 
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The variables by which torchrun tells a process which it is."""
+_CLEAN_UP_ONLY = "2"
+"""PyTorch's number for communication on GPUs that is broken off where it fails, while the process goes on."""
+_EXIT_LOST = 2
+"""Exit code of a process that ends by force."""
 
 
 def mute_all_but_first(environment: MutableMapping[str, str]) -> None:
-    """Lets the first of the processes that torchrun started speak alone: what all have to say is said once."""
+    """Lets the first of the processes that torchrun started speak alone: what all have to say is said once.
+
+    A process whose communication on GPUs fails goes on until it notices, and says so, while PyTorch would abort it.
+    """
     if not all(environment.get(name) for name in _NAMES):
         return
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of what is meant, once in each process
+    environment.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", _CLEAN_UP_ONLY)
     if environment["RANK"] != "0":
         mute()
 
@@ -49,10 +59,15 @@ def launch_of(environment: Mapping[str, str]) -> Launch | None:
 
 
 @contextlib.contextmanager
-def taking_part(settings: Settings) -> Iterator[tuple[Settings, World]]:
+def taking_part(settings: Settings, saved: str) -> Iterator[tuple[Settings, World]]:
     """The settings with the device that trains, and this process among those that train.
 
-    All but the first are silent, unless nothing is heard of the first.
+    All but the first are silent, unless nothing is heard of the first; what a process alone comes to see of the data,
+    it says itself, unless another one has said it.
+
+    Args:
+        settings: the settings.
+        saved: the end of the sentence by which a process ends that can do nothing else: what is saved.
 
     Raises:
         UsageError, RuntimeUnavailableError: the device is unknown or not there, or the processes do not meet.
@@ -74,7 +89,7 @@ def taking_part(settings: Settings) -> Iterator[tuple[Settings, World]]:
     if launch.size > 1:
         say(one_line(f"{launch.size} processes train on {device.partition(':')[0]}"), err=True)
     try:
-        with joined(launch, device) as link:
+        with joined(launch, device, last_words=_last_words(saved)) as link, told_once(launch, link):
             world = World(
                 rank=launch.rank,
                 size=launch.size,
@@ -93,3 +108,33 @@ def taking_part(settings: Settings) -> Iterator[tuple[Settings, World]]:
     except Exception:  # a fault, whose traceback is wanted
         unmute()
         raise
+
+
+def _last_words(saved: str) -> LastWords:
+    """A function that ends this process at once, after a sentence that ends with what is saved."""
+
+    def end(reason: str) -> NoReturn:
+        if reason:
+            say(sentence(f"error: {reason}; {saved}"), err=True, aloud=True)
+        os._exit(_EXIT_LOST)
+
+    return end
+
+
+@contextlib.contextmanager
+def told_once(launch: Launch, link: Link) -> Iterator[None]:
+    """A context in which warnings of what each process sees of the data are said by whichever sees it first."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if not issubclass(category, ShareWarning):
+            before(message, category, *rest, **named)
+        elif link.is_news(str(message)):
+            who = "" if launch.rank == 0 else f"process {launch.rank} of {launch.size}: "
+            say(sentence(f"warning: {who}{message}"), err=True, aloud=True)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

@@ -50,7 +50,7 @@ def prune(
     asked = settings_from(given)
     run = _run_folder(out, asked)
     saved = f"every finished step is saved in {run.path}, add --resume to go on"
-    with stops_with(saved), taking_part(asked) as (settings, world), progress_bars() as bar:
+    with stops_with(saved), taking_part(asked, saved) as (settings, world), progress_bars() as bar:
         if not world.is_first:
             follow_run(settings, world, trains_dense=False)
             return
@@ -96,7 +96,7 @@ def run(
     folder = _run_folder(out, asked)
     network, data, budget = asked.network.model, asked.data.data, asked.prune.budget.text
     saved = f"what is finished is saved in {folder.path}, add --resume to go on"
-    with stops_with(saved), taking_part(asked) as (settings, world), progress_bars() as bar:
+    with stops_with(saved), taking_part(asked, saved) as (settings, world), progress_bars() as bar:
         if not world.is_first:
             follow_run(settings, world, trains_dense=True)
             return

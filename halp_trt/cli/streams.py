@@ -26,16 +26,22 @@ _LETTERS: Mapping[str, str] = MappingProxyType(
 """Plain letters for the characters that reports use."""
 
 
-def say(text: str, *, err: bool = False) -> None:
+def say(text: str, *, err: bool = False, aloud: bool = False) -> None:
     """Writes text and a line end to stdout, or to stderr; control characters in it come out as escapes.
 
     All text for people goes through here. Where nobody reads a pipe any more, it is lost and the work goes on; so it is
     where stderr takes nothing, a full disk behind it, say.
 
+    Args:
+        text: the text.
+        err: True for stderr.
+        aloud: True if a process that is muted says it all the same.
+
     Raises:
         OSError: stdout takes nothing: a result that is lost is an error.
     """
-    stream = sys.stderr if err else sys.stdout
+    out, wrong = _MUTED if aloud and _MUTED else (sys.stdout, sys.stderr)
+    stream = wrong if err else out
     if stream is None:  # closed, in a program that is not ours
         return
     try:

@@ -20,6 +20,7 @@ from halp_trt.interrupts import raise_if_stopped
 from halp_trt.models.entry import export_network
 from halp_trt.models.export_fault import first_fault
 from halp_trt.models.reference import flatten
+from halp_trt.texts import counted
 
 __all__ = ["check_export", "checked_export"]
 
@@ -70,7 +71,7 @@ def check_export(module: nn.Module, example: Sequence[torch.Tensor], model: onnx
     names = [given.name for given in model.graph.input]
     if len(names) != len(example):
         raise ModelError(
-            f"the network reads {len(example)} inputs and its export {len(names)} ({', '.join(names)}); "
+            f"the network reads {counted(len(example), 'input')} and its export {len(names)} ({', '.join(names)}); "
             "give forward one argument for each tensor"
         )
     _check_kinds(module, example)
@@ -104,8 +105,8 @@ def _check(
     found = _computed(run, [given.name for given in model.graph.input], inputs)
     if len(expected) != len(found):
         raise ModelError(
-            f"the network returns {len(expected)} tensors and its export {len(found)}; return tensors alone, on their "
-            "own, or in tuples, lists or dictionaries"
+            f"the network returns {counted(len(expected), 'tensor')} and its export {len(found)}; return tensors "
+            "alone, on their own, or in tuples, lists or dictionaries"
         )
     difference = _compare(expected, found)
     if difference > _TOLERANCE and not _explained(module, inputs, expected, difference):

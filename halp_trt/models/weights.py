@@ -14,11 +14,14 @@ from halp_trt.errors import ArtefactError, ModelError, NonFiniteError, brief
 from halp_trt.models.inert_pickle import read_pickle
 from halp_trt.models.state_dicts import StateDict, fitting, plain_name, state_dicts
 from halp_trt.store import TENSORS_BYTES, check_file, load_tensors, open_file
+from halp_trt.texts import counted
 
 __all__ = ["check_finite", "load_weights", "oddity", "read_weights"]
 
 _MOST_NAME = 60
 """Characters of a tensor's name that an error repeats."""
+_MOST_NAMES, _MOST_NAMED = 10, 360
+"""Names of tensors in an error, and their characters: ten where the sentence then is no longer than others may be."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating-point formats that can be converted to each other."""
 
@@ -108,13 +111,13 @@ def _check_names(
     unexpected = [name for name in tensors if name not in known]
     if shard := re.search(r"-(\d+)-of-(\d+)\.", path.name) if missing else None:
         raise ModelError(
-            f"weights {path} are part {int(shard[1])} of {int(shard[2])} and lack {len(missing)} tensors "
-            f"({_few(missing)}); save all tensors in one file"
+            f"weights {path} are part {int(shard[1])} of {int(shard[2])} and lack "
+            f"{counted(len(missing), 'tensor')} ({_few(missing)}); save all tensors in one file"
         )
     if missing or unexpected:
         raise ModelError(
-            f"weights {path} do not fit the network: {len(missing)} missing ({_few(missing)}), {len(unexpected)} "
-            f"unexpected ({_few(unexpected)}); use the network they were saved from"
+            f"weights {path} do not fit the network: {len(missing)} missing ({_few(missing, _MOST_NAMED // 2)}), "
+            f"{len(unexpected)} unexpected ({_few(unexpected, _MOST_NAMED // 2)}); use the network they were saved from"
         )
 
 
@@ -146,7 +149,7 @@ def oddity(value: object) -> str:
 def _check_values(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuses tensors of other shapes, and integers or complex numbers in the place of real ones."""
     wrong = [
-        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        f"{brief(name, _MOST_NAME)} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
         for name, value in tensors.items()
         if value.shape != own[name].shape
     ]
@@ -183,6 +186,9 @@ def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
             )
 
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(brief(name, _MOST_NAME) for name in names[:3])
-    return f"{shown} ..." if len(names) > 3 else shown or "none"
+def _few(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """The first ten of some names, or as many of them as have so many characters, but one at least."""
+    shown = [brief(name, 2 * _MOST_NAME) for name in names[:_MOST_NAMES]]
+    while len(shown) > 1 and len(", ".join(shown)) > most:
+        shown.pop()
+    return ", ".join(shown) + (" ..." if len(names) > len(shown) else "") or "none"

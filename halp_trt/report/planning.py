@@ -10,6 +10,7 @@ from halp_trt.report.parts import Figure, Parts, Table, Tile
 from halp_trt.report.shown import shown
 from halp_trt.solvers.answer import Answer, Sweep
 from halp_trt.solvers.problem import Solution
+from halp_trt.texts import counted
 
 __all__ = ["describe_answer", "describe_sweep", "sweep_parts"]
 
@@ -40,7 +41,7 @@ def describe_sweep(sweep: Sweep) -> str:
     """A frontier, one line for every percent of the dense latency: the last plan of each, which is the best."""
     shown, rows = _shown(sweep)
     every = "" if len(shown) == len(sweep.points) else "; all of them with --json"
-    found = f"\n\n{len(sweep.points)} plans found in {sweep.seconds:.2f} s{every}"
+    found = f"\n\n{counted(len(sweep.points), 'plan')} found in {sweep.seconds:.2f} s{every}"
     first = sweep.points[0]
     unmet = f"\n\nno plan was found below {units.percent(first.latency_us / sweep.dense_us, 1)} of dense"
     return units.columns(rows) + found + (unmet if first.latency_us > sweep.low_us else "")
@@ -81,5 +82,5 @@ def sweep_parts(sweep: Sweep) -> Parts:
                 svg=frontier_figure(sweep),
             )
         ],
-        tables=[Table(title="Plans", caption=f"The best of every percent: {len(shown)} plans.", rows=rows)],
+        tables=[Table(title="Plans", caption=f"The best of every percent: {counted(len(shown), 'plan')}.", rows=rows)],
     )

@@ -14,6 +14,7 @@ from halp_trt.latency import LatencyTable
 from halp_trt.report.canvas import INK, MEASURED, PAPER, PRUNED, STYLE, Tip, svg, time_unit
 from halp_trt.report.units import latency, latency_range
 from halp_trt.specs import Layer, LayerSpec, Measurement, PruningPlan
+from halp_trt.texts import counted
 
 __all__ = ["staircases_figure"]
 
@@ -113,7 +114,7 @@ def _title(kernel: LayerSpec, num_inputs: int) -> str:
     strided = f" /{kernel.stride[0]}" if kernel.stride and max(kernel.stride) > 1 else ""
     size = "×".join(map(str, kernel.in_size))
     batch = f", batch {kernel.batch}" if kernel.batch else ""
-    return f"{shape}{strided}, {num_inputs} inputs" + (f", {size}" if size else "") + batch
+    return f"{shape}{strided}, {counted(num_inputs, 'input')}" + (f", {size}" if size else "") + batch
 
 
 def _marks(plan: PruningPlan) -> dict[LayerSpec, dict[str, int]]:

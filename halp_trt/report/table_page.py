@@ -9,6 +9,7 @@ from halp_trt.report import units
 from halp_trt.report.coverage import coverage
 from halp_trt.report.parts import Figure, Parts, Tile
 from halp_trt.report.surface_plots import drift_figure, surface_figures
+from halp_trt.texts import counted
 
 __all__ = ["table_figures", "table_parts", "table_tiles"]
 
@@ -27,7 +28,9 @@ def table_tiles(table: LatencyTable) -> Iterator[Tile]:
     if covered is None:
         return
     yield Tile(
-        label="Covered", value=units.count(covered.num_entries), detail=f"entries of {len(table.surfaces)} layers"
+        label="Covered",
+        value=units.count(covered.num_entries),
+        detail=f"entries of {counted(len(table.surfaces), 'layer')}",
     )
     yield Tile(
         label="Share measured",
@@ -44,7 +47,11 @@ def table_tiles(table: LatencyTable) -> Iterator[Tile]:
 def table_figures(table: LatencyTable, most: int = _MOST_SURFACES) -> Iterator[Figure]:
     """The figures of a table: its ``most`` slowest surfaces, and the drift while its rows were measured."""
     more = len(table.surfaces) - most
-    which = f"The {most} layers that take longest; {more} more are listed below. " if more > 0 else ""
+    which = (
+        f"The {counted(most, 'layer')} that {'takes' if most == 1 else 'take'} longest; {more} more are listed below. "
+        if more > 0
+        else ""
+    )
     drawn = [
         (
             "Latency over both widths",

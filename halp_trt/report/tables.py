@@ -10,6 +10,7 @@ import numpy as np
 from halp_trt.latency import LatencyTable, Surface
 from halp_trt.report import units
 from halp_trt.report.coverage import coverage, drift_fractions, heaviest, kernel_name, width_range
+from halp_trt.texts import counted
 
 __all__ = ["describe_table"]
 
@@ -17,7 +18,7 @@ __all__ = ["describe_table"]
 def describe_table(table: LatencyTable) -> str:
     """A latency table in words: rows measured, entries covered between them, and their errors."""
     notes = [f"timed by {units.protocol_line(table.target.protocol)}", *_notes(table)]
-    head = f"Latency table of {units.target_line(table.target)}: {len(table.rows)} probes"
+    head = f"Latency table of {units.target_line(table.target)}: {counted(len(table.rows), 'probe')}"
     parts = ["\n".join([head, *notes]), units.columns(_operators(table))]
     if table.surfaces:
         parts.append(units.columns(_surfaces(heaviest(table))))
@@ -28,7 +29,7 @@ def _notes(table: LatencyTable) -> Iterator[str]:
     covered, drift = coverage(table.refined_surfaces()), drift_fractions(table)
     if covered is not None:
         yield (
-            f"{len(table.surfaces)} layers over their widths: {units.count(covered.num_entries)} entries, "
+            f"{counted(len(table.surfaces), 'layer')} over their widths: {units.count(covered.num_entries)} entries, "
             f"{units.count(covered.num_measured)} of them measured ({units.percent(covered.measured_fraction)})"
         )
         p95, largest = covered.p95_error_fraction, covered.largest_error_fraction

@@ -36,6 +36,7 @@ from halp_trt.specs import (
     Verification,
 )
 from halp_trt.store import encode
+from halp_trt.texts import counted
 
 __all__ = [
     "calibration_line",
@@ -210,8 +211,8 @@ def _graph(value: ChannelGraph) -> str:
     more = len(value.layers) - _MOST_LAYERS
     inputs = ", ".join("×".join(map(str, shape)) for shape in value.input_shapes)
     head = (
-        f"{value.model or 'A network'} on {inputs}: {len(value.layers)} layers, {len(value.groups)} channel groups, "
-        f"{len(value.prunable_groups)} of them prunable"
+        f"{value.model or 'A network'} on {inputs}: {counted(len(value.layers), 'layer')}, "
+        f"{counted(len(value.groups), 'channel group')}, {len(value.prunable_groups)} of them prunable"
     )
     tail = f"\n... and {more} more" if more > 0 else ""
     return f"{head}\n{describe_prunability(prunability(value))}\n\n{units.columns(rows, right_from=9)}{tail}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from halp_trt.gate.trtexec import LayerProfile, LayerProfiles, QueryRun, QueryRuns
 from halp_trt.report import units
+from halp_trt.texts import counted
 
 __all__ = ["AUTOCORRELATED", "describe_profiles", "describe_runs", "layer_rows", "run_title"]
 
@@ -52,8 +53,9 @@ def describe_profiles(value: LayerProfiles) -> str:
     for number, profile in enumerate(value.profiles):
         which = f", profile {number + 1} of {len(value.profiles)}" if len(value.profiles) > 1 else ""
         head = (
-            f"Profile by trtexec{which}: {len(profile.layers)} layers, {units.latency(profile.total_us)} in sum, "
-            f"means of {units.count(profile.num_runs)} run{'' if profile.num_runs == 1 else 's'}"
+            f"Profile by trtexec{which}: {counted(len(profile.layers), 'layer')}, "
+            f"{units.latency(profile.total_us)} in sum, means of {units.count(profile.num_runs)} "
+            f"run{'' if profile.num_runs == 1 else 's'}"
         )
         more = len(profile.layers) - _MOST_LAYERS
         tail = f"\n... and {more} more; all of them with --json" if more > 0 else ""

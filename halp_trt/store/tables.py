@@ -17,6 +17,7 @@ from halp_trt.store.json_text import parse_json
 from halp_trt.store.lines import append_lines, is_json, line_of, schema_in
 from halp_trt.store.reading import LINES_BYTES, read_bytes
 from halp_trt.store.schema import damaged, schema_of, wrong_schema
+from halp_trt.texts import counted
 
 __all__ = [
     "TABLE_KIND",
@@ -161,8 +162,8 @@ def read_table(path: str | Path) -> LatencyTable:
             raise damaged(path, error, "remove the line or build it again", index + 1) from error
     if lines_left_out:
         warnings.warn(
-            f"{path}: left out {len(lines_left_out)} surfaces that lack some of their rows, the first in line "
-            f"{min(lines_left_out.values())}; build-lut --resume measures those and lays them again",
+            f"{path}: left out {counted(len(lines_left_out), 'surface')} with some of the rows missing, the first "
+            f"in line {min(lines_left_out.values())}; build-lut --resume measures those and lays them again",
             stacklevel=2,
         )
     return LatencyTable(

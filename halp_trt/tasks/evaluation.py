@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from halp_trt.errors import ModelError, NonFiniteError
+from halp_trt.errors import DataError, EmptyBatchError, ModelError, NonFiniteError
 from halp_trt.models.reference import named
 from halp_trt.specs import Score
 from halp_trt.tasks import Outputs, Task, task_of
 from halp_trt.tasks.dataset import DataSet
+from halp_trt.texts import counted
 from halp_trt.training.ahead import made_ahead
 from halp_trt.training.batches import Batch
 
@@ -44,7 +46,7 @@ def evaluate(predict: Predict, data: DataSet, *, batch_size: int | None = None) 
     Raises:
         ModelError: the outputs do not suit the task, or are not one answer per picture.
         NonFiniteError: an output holds NaN.
-        DataError: a picture cannot be read.
+        DataError: a picture cannot be read; where bad ones are skipped, none can.
         UsageError: the data set is for an unknown task.
     """
     task = task_of(data)
@@ -57,19 +59,33 @@ def batch_of(data: DataSet) -> int:
 
 
 def _answers(predict: Predict, data: DataSet, task: Task, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """Yields the answers and the targets of the test examples, some batches at a time."""
+    """Yields the answers and the targets of the test examples, some batches at a time.
+
+    Raises:
+        DataError: an example cannot be read; where bad ones are skipped, none can.
+    """
+    num_read = 0
     size = batch_size * -(-_LEAST_READ // batch_size)
     firsts = range(0, data.num_test, size)
 
-    def read(first: int) -> Batch:
-        return data.test_batch(np.arange(first, min(first + size, data.num_test)))
+    def read(first: int) -> Batch | None:
+        with contextlib.suppress(EmptyBatchError):
+            return data.test_batch(np.arange(first, min(first + size, data.num_test)))
+        return None
 
     with made_ahead(read, firsts, num_workers=data.num_test_workers) as batches:
-        for first, (pictures, targets) in zip(firsts, batches, strict=True):
-            found = pictures.numpy()
+        for first, batch in zip(firsts, batches, strict=True):
+            if batch is None:
+                continue
+            found = batch.pictures.numpy()
+            num_read += len(found)
             starts = range(0, len(found), batch_size)
             answers = [_answered(predict, task, found[i : i + batch_size], batch_size, first + i) for i in starts]
-            yield _joined(answers), targets
+            yield _joined(answers), batch.targets
+    if not num_read:
+        raise DataError(
+            f"none of the {counted(data.num_test, 'test picture')} of {data.name} can be read; replace the files"
+        )
 
 
 def _answered(predict: Predict, task: Task, batch: npt.NDArray[np.float32], batch_size: int, first: int) -> Any:
@@ -82,7 +98,9 @@ def _answered(predict: Predict, task: Task, batch: npt.NDArray[np.float32], batc
         raise NonFiniteError(f"predictions for pictures {first} and after hold NaN; check the weights of the network")
     answers = task.predict(outputs)
     if len(answers) != batch_size:
-        raise ModelError(f"{len(answers)} answers to {batch_size} pictures, expected one for each")
+        raise ModelError(
+            f"{counted(len(answers), 'answer')} to {counted(batch_size, 'picture')}, expected one for each"
+        )
     return answers[:num]
 
 

@@ -16,7 +16,7 @@ from halp_trt.interrupts import raise_if_stopped
 from halp_trt.store import read_text
 from halp_trt.tasks import SEGMENTATION
 from halp_trt.tasks.dataset import DataSet
-from halp_trt.tasks.pictures import OnBadPicture, opened_or_skipped
+from halp_trt.tasks.pictures import OnBadPicture, check_any, opened_or_skipped
 from halp_trt.tasks.preparation import as_pixels
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class MaskedPictures:
         """The pixels ``[N, C, H, W]`` and the classes ``[N, H, W]``; skipped pictures make N smaller.
 
         Raises:
-            DataError: a picture or a mask cannot be decoded and ``on_bad_picture`` is ``refuse``, or none can.
+            DataError: a picture or a mask cannot be decoded and ``on_bad_picture`` is ``refuse``.
+            EmptyBatchError: none of the batch can be decoded.
         """
         return self._read(indices, [False] * len(indices))
 
@@ -84,11 +85,7 @@ class MaskedPictures:
             found = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
             pixels.append(one[:, :, ::-1] if flip else one)
             classes.append(found[:, ::-1] if flip else found)
-        if not pixels:
-            raise DataError(
-                f"none of the {len(indices)} pictures of a batch can be read, the first is {self.files[indices[0]]}; "
-                f"replace the files"
-            )
+        check_any(pixels, indices, self.files)
         return np.stack(pixels), np.stack(classes)
 
 

@@ -12,9 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.errors import DataError
+from halp_trt.errors import DataError, EmptyBatchError, ShareWarning
 from halp_trt.interrupts import raise_if_stopped
 from halp_trt.tasks.preparation import PLAIN, Preparation, as_pixels, fitted
+from halp_trt.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ __all__ = [
     "Inputs",
     "OnBadPicture",
     "Pictures",
+    "check_any",
     "decode",
     "decode_or_skip",
     "in_memory",
@@ -125,7 +127,8 @@ class FolderPictures:
         """The pixels ``[N, C, H, W]`` and labels ``[N]``; skipped pictures make N smaller than asked for.
 
         Raises:
-            DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``, or none of the batch can.
+            DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
+            EmptyBatchError: none of the batch can be decoded.
         """
         return self._read(indices, [self._fit] * len(indices))
 
@@ -145,11 +148,7 @@ class FolderPictures:
             if picture is not None:
                 pixels.append(bring(picture))
                 labels.append(self.labels[index])
-        if not pixels:
-            raise DataError(
-                f"none of the {len(indices)} pictures of a batch can be read, the first is {self.files[indices[0]]}; "
-                f"replace the files"
-            )
+        check_any(pixels, indices, self.files)
         return np.stack(pixels), np.asarray(labels, dtype=np.int64)
 
 
@@ -167,6 +166,24 @@ class ChangingPictures(FolderPictures):
         """
         change, size = self.preparation.change, self.shape[1:]
         return self._read(indices, [partial(change, size=size, how=self.preparation, seed=seed) for seed in seeds])
+
+
+def check_any(found: Sequence[object], indices: Sequence[int] | npt.NDArray[np.int64], files: Sequence[Path]) -> None:
+    """Refuses a batch of which no picture is left.
+
+    Args:
+        found: its pictures that can be read.
+        indices: numbers of all its pictures.
+        files: path of each picture.
+
+    Raises:
+        EmptyBatchError: none can be read.
+    """
+    if not found:
+        raise EmptyBatchError(
+            f"none of the {counted(len(indices), 'picture')} of a batch can be read, the first is "
+            f"{files[indices[0]]}; replace the files"
+        )
 
 
 def decode(source: Path | IO[bytes], name: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
@@ -241,7 +258,7 @@ def opened_or_skipped(
     except DataError as bad:
         if on_bad_picture == "refuse":
             raise
-        warnings.warn(f"skipped: {bad}", stacklevel=2)
+        warnings.warn(f"skipped: {bad}", ShareWarning, stacklevel=2)
         return None
 
 

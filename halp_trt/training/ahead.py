@@ -83,7 +83,7 @@ class _Made(Dataset[Any], Generic[T]):
     def __init__(self, make: Callable[[int], T]) -> None:
         self._make = make
 
-    def __getitem__(self, number: int) -> tuple[T | None, list[str], HalpError | None]:
+    def __getitem__(self, number: int) -> tuple[T | None, list[Warning | str], HalpError | None]:
         value, failure = None, None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -91,11 +91,11 @@ class _Made(Dataset[Any], Generic[T]):
                 value = self._make(number)
             except HalpError as error:  # PyTorch would hand it on with the worker's traceback for a message
                 failure = error
-        return value, [str(one.message) for one in caught if one.filename.startswith(_PACKAGE)], failure
+        return value, [one.message for one in caught if one.filename.startswith(_PACKAGE)], failure
 
 
-def _unwrapped(made: Iterable[tuple[T, list[str], HalpError | None]]) -> Iterator[T]:
-    """Yields the values alone; warns and raises as their making did."""
+def _unwrapped(made: Iterable[tuple[T, list[Warning], HalpError | None]]) -> Iterator[T]:
+    """Yields the values alone; warns, in the same categories, and raises as their making did."""
     for value, notes, failure in made:
         for note in notes:
             warnings.warn(note, stacklevel=1)

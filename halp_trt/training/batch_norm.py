@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -9,7 +12,10 @@ import torch.distributed as dist
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["WholeBatchNorms"]
+__all__ = ["WholeBatchNorms", "whole_batch_norms_again"]
+
+_PLAIN = F.batch_norm
+"""PyTorch's own function, which all batch norm layers call."""
 
 
 class WholeBatchNorms(TorchFunctionMode):
@@ -19,11 +25,41 @@ class WholeBatchNorms(TorchFunctionMode):
     ``SyncBatchNorm`` replaces the layers. On GPUs its kernels do the work, which other devices lack.
     """
 
+    def __init__(self, *, counts: bool = True) -> None:
+        """Prepares the context.
+
+        Args:
+            counts: False if the examples of this process are none of the batch's: it takes part with none, and
+                normalises its own by themselves.
+        """
+        super().__init__()
+        self._counts = counts
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls a function of PyTorch, or takes the place of a batch norm's."""
-        if func is F.batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
+        norm = _batch_norm if self._counts else _absent_batch_norm
+        if func is _PLAIN:
+            return norm(*args, **(kwargs or {}))
+        if func is torch.batch_norm:  # what that calls, and few networks by themselves
+            return norm(**_named(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def whole_batch_norms_again(*, counts: bool = True) -> Iterator[None]:
+    """A context of backward passes, for batch norms that activation checkpointing computes again.
+
+    PyTorch leaves every function mode where a backward pass begins, and runs it in threads of its own on GPUs. So the
+    function itself is replaced meanwhile.
+
+    Args:
+        counts: as in :class:`WholeBatchNorms`.
+    """
+    F.batch_norm = _batch_norm if counts else _absent_batch_norm
+    try:
+        yield
+    finally:
+        F.batch_norm = _PLAIN
 
 
 def _batch_norm(
@@ -38,7 +74,7 @@ def _batch_norm(
 ) -> torch.Tensor:
     """A batch norm with the arguments and effects of ``torch.nn.functional.batch_norm``."""
     if not training:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return _PLAIN(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if input.is_cuda:
         from torch.nn.modules._functions import SyncBatchNorm
 
@@ -55,6 +91,47 @@ def _batch_norm(
     return cast(torch.Tensor, output)
 
 
+def _named(
+    input: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> dict[str, Any]:
+    """The arguments of ``torch.batch_norm`` by the names that those of ``torch.nn.functional.batch_norm`` have."""
+    return {
+        "input": input,
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "weight": weight,
+        "bias": bias,
+        "training": training,
+        "momentum": momentum,
+        "eps": eps,
+    }
+
+
+def _absent_batch_norm(input: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    """The batch norm of examples that the statistics leave out, with the effects and the arguments of the others'.
+
+    The empty output of the batch norm over all processes stays a part of it, so that this one takes part in the
+    backward pass, too.
+    """
+    given = inspect.signature(_batch_norm).bind(input, *rest, **named)
+    given.apply_defaults()
+    args = given.arguments
+    if not args["training"]:
+        return _batch_norm(**args)
+    rows = _rows(input.detach())
+    mean, variance = rows.mean(0), rows.var(0, unbiased=False)
+    own = _PLAIN(input, mean, variance, args["weight"], args["bias"], False, 0.0, args["eps"])
+    return torch.cat([own, _batch_norm(**{**args, "input": input[:0]}).to(own.dtype)])
+
+
 class _WholeBatchNorm(torch.autograd.Function):
     """The output of a batch norm over all processes, with its mean, biased variance and count of values a channel."""
 
@@ -63,8 +140,8 @@ class _WholeBatchNorm(torch.autograd.Function):
         ctx: Any, input: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         rows = _rows(input)
-        own_mean = rows.mean(0)
-        own_var = (rows - own_mean).square_().mean(0)
+        own_mean = rows.sum(0) / max(1, len(rows))
+        own_var = (rows - own_mean).square_().sum(0) / max(1, len(rows))
         own = torch.cat([own_mean, own_var, rows.new_full((1,), len(rows))])
         shares = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(shares, own)
@@ -72,7 +149,7 @@ class _WholeBatchNorm(torch.autograd.Function):
         count = counts.sum()
         mean = (means * counts).sum(0) / count
         variance = ((variances + (means - mean) ** 2) * counts).sum(0) / count
-        output = F.batch_norm(input, mean, variance, weight, bias, False, 0.0, eps)
+        output = _PLAIN(input, mean, variance, weight, bias, False, 0.0, eps)
         ctx.save_for_backward(input, weight, mean, torch.rsqrt(variance + eps), count)
         ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(mean, variance, count)

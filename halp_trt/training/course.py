@@ -21,7 +21,8 @@ __all__ = ["Course"]
 _AVERAGE, _BEST = "average.", "best."
 """Prefixes of the averaged and of the best weights in the state."""
 _LOSS_SUM, _NUM_LOSSES, _NUM_AVERAGED, _BEST_SCORE = "loss_sum", "num_losses", "num_averaged", "best_score"
-_COUNTS = (_NUM_LOSSES, _NUM_AVERAGED)
+_NUM_OPEN = "num_open"
+_COUNTS = (_NUM_LOSSES, _NUM_AVERAGED, _NUM_OPEN)
 _NUMBERS = (_LOSS_SUM, *_COUNTS, _BEST_SCORE)
 """Names of the numbers in the state."""
 
@@ -29,12 +30,15 @@ _NUMBERS = (_LOSS_SUM, *_COUNTS, _BEST_SCORE)
 class Course:
     """The course of one training.
 
-    It is told each step by :meth:`after_step`, and at every epoch's end gives a row of metrics. The averaged weights,
-    or the best ones, are the training's result: :meth:`finish`. Whatever must survive a kill is in its state, which
-    checkpoints keep: :meth:`state`, :meth:`restore`. In several processes the first one scores, reports and chooses.
+    It is told each step by :meth:`after_step`, and gives a row of metrics for every epoch. An epoch whose network is to
+    be scored stays open until :meth:`end_epoch`: scoring may take long, and its last step is saved before. The averaged
+    weights, or the best ones, are the training's result: :meth:`finish`. Whatever must survive a kill is in its state,
+    which checkpoints keep: :meth:`state`, :meth:`restore`. In several processes the first one scores, reports and
+    chooses.
 
     Attributes:
         score: the last score; None before the first one.
+        is_open: True if the last epoch's steps are done and its network is still to be scored.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Course:
         self._settings, self._phase, self._world, self._report = settings, phase, world, report
         self._scorer = score if settings.score_every > 0 else None
         self.score: Score | None = None
+        self.is_open = False
         self._per_epoch, self._total = num_batches(data.num_train, settings.batch_size), num_steps(data, settings)
         self._loss_sum, self._num_losses, self._started = 0.0, 0, time.monotonic()
         self._average: Average | None = None
@@ -72,15 +77,12 @@ class Course:
             self._average = Average(self._settings.ema, module.state_dict())
 
     def after_step(self, module: nn.Module, done: int, loss: float) -> None:
-        """Takes note of a step, after the masks were applied; at an epoch's end the network is scored.
+        """Takes note of a step, after the masks were applied.
 
         Args:
             module: the network; unchanged.
             done: number of steps done.
             loss: loss of the step; one that is not finite does not count.
-
-        Raises:
-            ModelError, NonFiniteError, DataError: the network cannot be scored.
         """
         if math.isfinite(loss):
             self._loss_sum, self._num_losses = self._loss_sum + loss, self._num_losses + 1
@@ -88,30 +90,57 @@ class Course:
             self._average.update(module)
         if done % self._per_epoch:
             return
-        if self._world.is_first:
-            self._end_epoch(module, done)
-        self._loss_sum, self._num_losses, self._started = 0.0, 0, time.monotonic()
+        self.is_open = self._is_scored_at(done)
+        if not self.is_open:
+            self._close(done, None)
 
-    def _end_epoch(self, module: nn.Module, done: int) -> None:
-        """Scores the network if that is due, keeps it if it is the best, and reports the epoch."""
+    def end_epoch(self, module: nn.Module, done: int) -> bool:
+        """Scores the network if that is due, keeps it if it is the best, and reports the epoch.
+
+        Args:
+            module: the network; unchanged.
+            done: number of steps done.
+
+        Returns:
+            False if nothing was due, in this process and in any other.
+
+        Raises:
+            ModelError, NonFiniteError, DataError: the network cannot be scored.
+        """
+        if not self.is_open:
+            return False
+        self._close(done, self._scored(module) if self._world.is_first else None)
+        return True
+
+    def _is_scored_at(self, done: int) -> bool:
         epoch = done // self._per_epoch
-        score = None
-        if self._scorer is not None and (epoch % self._settings.score_every == 0 or done == self._total):
-            with held(module, None if self._average is None else self._average.tensors):
-                self.score = score = self._scorer(module)
-                if self._settings.keep == BEST and self._is_best(score):
-                    self._best = score.value, {name: _copy(tensor) for name, tensor in module.state_dict().items()}
+        return self._scorer is not None and (epoch % self._settings.score_every == 0 or done == self._total)
+
+    def _scored(self, module: nn.Module) -> Score:
+        """The score of the network, or of its averaged weights; its weights are kept if they are the best."""
+        assert self._scorer is not None
+        with held(module, None if self._average is None else self._average.tensors):
+            score = self._scorer(module)
+            if self._settings.keep == BEST and self._is_best(score):
+                self._best = score.value, {name: _copy(tensor) for name, tensor in module.state_dict().items()}
+        return score
+
+    def _close(self, done: int, score: Score | None) -> None:
+        """Reports an epoch, whose losses are forgotten then."""
+        self.score = self.score if score is None else score
         row = TrainingRow(
             phase=self._phase,
-            epoch=epoch,
+            epoch=done // self._per_epoch,
             step=done,
             loss=self._loss_sum / self._num_losses if self._num_losses else None,
             learning_rate=learning_rate(done - 1, self._total, self._settings),
             seconds=round(time.monotonic() - self._started, 3),
             score=score,
         )
-        if self._report is not None:
+        if self._report is not None and self._world.is_first:
             self._report(row)
+        self.is_open = False
+        self._loss_sum, self._num_losses, self._started = 0.0, 0, time.monotonic()
 
     def _is_best(self, score: Score) -> bool:
         if self._best is None or not math.isfinite(score.value):
@@ -135,6 +164,8 @@ class Course:
         """All that must survive a kill, by name."""
         numbers: dict[str, float] = {_LOSS_SUM: self._loss_sum, _NUM_LOSSES: self._num_losses}
         tensors: dict[str, torch.Tensor] = {}
+        if self.is_open:
+            numbers[_NUM_OPEN] = 1
         if self._average is not None:
             numbers[_NUM_AVERAGED] = self._average.num_updates
             tensors |= {f"{_AVERAGE}{name}": tensor for name, tensor in self._average.tensors.items()}
@@ -163,6 +194,7 @@ class Course:
             return False
         found = {name: float(number) for name, number in numbers.items()}
         self._loss_sum, self._num_losses = found.get(_LOSS_SUM, 0.0), int(found.get(_NUM_LOSSES, 0))
+        self.is_open = self._scorer is not None and found.get(_NUM_OPEN, 0.0) > 0
         if averaged:
             here = {name: tensor.to(own[name].device) for name, tensor in averaged.items()}
             self._average = Average(self._settings.ema, here, int(found[_NUM_AVERAGED]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from halp_trt.errors import RuntimeUnavailableError, UsageError
+from halp_trt.texts import counted
 
 __all__ = ["AUTO", "CPU", "device_of_process", "find_device"]
 
@@ -62,8 +63,8 @@ def device_of_process(name: str, local_rank: int, local_size: int) -> str:
     count = torch.accelerator.device_count()
     if local_size > count:
         raise UsageError(
-            f"{local_size} processes are to train here and there are {count} {found.type} devices; start as many "
-            f"processes as devices, or train on the {CPU}"
+            f"{local_size} processes are to train here and there {'is' if count == 1 else 'are'} "
+            f"{counted(count, f'{found.type} device')}; start as many processes as devices, or train on the {CPU}"
         )
     return find_device(f"{found.type}:{local_rank}")
 

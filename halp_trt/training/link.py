@@ -10,8 +10,9 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from hashlib import sha256
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -21,19 +22,26 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from halp_trt.errors import HalpError, LostProcessError, RuntimeUnavailableError
+from halp_trt.training.patience import followed_up
 from halp_trt.training.world import Launch
 
-__all__ = ["Link", "joined"]
+__all__ = ["LastWords", "Link", "joined"]
 
 T = TypeVar("T")
+LastWords = Callable[[str], None]
+"""A function that ends this process by force, having said a sentence, or nothing if that is empty."""
 
-_STEP_LIMIT, _WAIT_LIMIT = timedelta(hours=2), timedelta(days=365)
+_STEP_LIMIT, _WAIT_LIMIT = timedelta(minutes=30), timedelta(days=365)
 """The longest time that one step may take, and that all but the first process wait for it in between."""
+_PATIENCE_SECONDS = 10.0
+"""The time that a process which is told to end has for the step under way; torchrun kills it after 30 s."""
 _NEWS_SECONDS = 2.0
 """The time in which a process that fails has said why."""
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
 """Backends of PyTorch's process groups by the type of the device."""
-_LOSS = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|gloo|nccl|remote process|socket", re.I)
+_LOSS = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|gloo|nccl|remote process|socket|monitoredbarrier", re.I
+)
 """The words of PyTorch's errors for another process that is gone."""
 _REASON, _SPEAKER = "reason", "speaker"
 """Keys of the store: the error that ended the first process to fail, and that the first process has said its own."""
@@ -42,9 +50,21 @@ _REASON, _SPEAKER = "reason", "speaker"
 class Link:
     """The link of one process to all others; :func:`joined` makes it."""
 
-    def __init__(self, launch: Launch, store: Store, group: Any) -> None:
-        self._launch, self._store, self._group = launch, store, group
-        self._num_held, self._is_told_to_end = 0, False
+    def __init__(
+        self, launch: Launch, store: Store, group: Any, *, is_late: bool = False, last_words: LastWords | None = None
+    ) -> None:
+        """Takes what :func:`joined` has made.
+
+        Args:
+            launch: this process.
+            store: texts that all processes read.
+            group: process group that has no time limit.
+            is_late: True if the device goes on before it knows that others are gone, as GPUs do.
+            last_words: ends this process where nothing else does; None leaves it to wait.
+        """
+        self._launch, self._store, self._group, self._is_late = launch, store, group, is_late
+        self._num_held, self._is_told_to_end, self._is_aborted = 0, False, False
+        self._last_words = last_words
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over all processes.
@@ -69,6 +89,22 @@ class Link:
         found: T = box[0]
         return found
 
+    def settle(self) -> None:
+        """Waits until what was averaged has arrived, and makes sure that it is whole.
+
+        A collective on a CPU fails where another process is gone. One on a GPU is only begun when it returns, and one
+        that was broken off leaves numbers behind that mean nothing: PyTorch's barrier over gloo tells.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        if not self._is_late:
+            return
+        with self.guarded():
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
+            dist.monitored_barrier(group=self._group, timeout=_STEP_LIMIT)
+
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """A context that ends as a whole: a request to end (SIGTERM) waits for its end.
@@ -80,13 +116,19 @@ class Link:
         try:
             yield
         except RuntimeError as error:
-            if isinstance(error, HalpError) or not _is_loss(error):
+            if isinstance(error, HalpError) or not (self._is_aborted or _is_loss(error)):
                 raise
-            raise self._lost() from error
+            raise (self._ended() if self._is_aborted else self._lost()) from error
         finally:
             self._num_held -= 1
         if self._is_told_to_end and not self._num_held:
             raise self._ended()
+
+    def is_news(self, text: str) -> bool:
+        """True in the first process that asks for a text, and False in all others and later."""
+        with contextlib.suppress(RuntimeError):  # the store ends with whoever keeps it
+            return self._store.add(sha256(text.encode()).hexdigest(), 1) == 1
+        return True
 
     def tell(self, reason: str) -> None:
         """Keeps the reason why this process ends, for the first one to say; the first reason stands."""
@@ -130,6 +172,19 @@ class Link:
                 time.sleep(0.1)
         return None
 
+    def _abort(self) -> None:
+        """Breaks off what this process and the others wait for each other in, where PyTorch can: on GPUs alone."""
+        if self._is_late:
+            self._is_aborted = True
+            group: Any = dist.group.WORLD
+            with contextlib.suppress(RuntimeError, AttributeError):  # PyTorch before 2.7 has no such method
+                group.abort()
+
+    def _give_up(self) -> None:
+        """Ends this process, whatever it waits for; the last checkpoint is as it was."""
+        if self._last_words is not None:
+            self._last_words(str(self._ended()) if self.is_speaker() else "")
+
     def _on_request(self, number: int, frame: FrameType | None) -> None:
         """Takes a request to end: at once where nothing is guarded, as Ctrl-C does."""
         self._is_told_to_end = True
@@ -147,7 +202,8 @@ class Link:
         with contextlib.suppress(ValueError):  # not the main thread
             before = signal.signal(signal.SIGTERM, self._on_request)
         try:
-            yield
+            with followed_up([(_PATIENCE_SECONDS, self._abort), (_PATIENCE_SECONDS, self._give_up)]):
+                yield
         except LostProcessError:
             raise
         except HalpError as error:
@@ -168,12 +224,13 @@ class Link:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch, device: str) -> Iterator[Link]:
+def joined(launch: Launch, device: str, *, last_words: LastWords | None = None) -> Iterator[Link]:
     """The link of this process to all others that ``torchrun`` started, until the context ends.
 
     Args:
         launch: this process.
         device: torch's name of the device that it computes on.
+        last_words: called where this process is told to end and waits inside of a library all the same; it ends it.
 
     Raises:
         RuntimeUnavailableError: the device cannot speak to those of other processes, or the processes do not meet.
@@ -182,7 +239,8 @@ def joined(launch: Launch, device: str) -> Iterator[Link]:
     kind = torch.device(device).type
     if kind not in _BACKENDS or not dist.is_available():
         raise RuntimeUnavailableError(
-            f"{launch.size} processes cannot train together on {device}; expected one of {', '.join(_BACKENDS)}"
+            f"processes of torchrun cannot speak to each other from {device}; train on one of {', '.join(_BACKENDS)}, "
+            f"or start without torchrun"
         )
     if kind != "cpu":
         choose = getattr(torch.accelerator, "set_device_index", None) or torch.accelerator.set_device_idx  # before 2.8
@@ -203,7 +261,8 @@ def joined(launch: Launch, device: str) -> Iterator[Link]:
             f"process {launch.rank} of {launch.size} does not meet the others ({lines[0].rstrip('.')}); start all with "
             f"one torchrun"
         ) from error
-    link = Link(launch, PrefixStore("halp_trt", store), group)
+    told = PrefixStore("halp_trt", store)
+    link = Link(launch, told, group, is_late=_BACKENDS[kind] != "gloo", last_words=last_words)
     with link.until_end():
         yield link
         dist.destroy_process_group()

@@ -26,7 +26,8 @@ class Saving:
 
     Attributes:
         write: function that saves it, called with the number of steps done.
-        seconds: longest time between two calls within an epoch; every epoch ends with a call.
+        seconds: longest time between two calls within an epoch; every epoch ends with a call, before its network is
+            scored, and with another one after that.
     """
 
     write: Callable[[int], None]
@@ -42,6 +43,7 @@ def train(
     total: int | None = None,
     after_backward: Callable[[], None] | None = None,
     after_step: Callable[[int, float], None] | None = None,
+    after_epoch: Callable[[int], bool] | None = None,
     saving: Saving | None = None,
     passes: Passes | None = None,
 ) -> torch.optim.Optimizer:
@@ -57,6 +59,8 @@ def train(
         total: number of steps of the whole training; None for those of the settings' epochs.
         after_backward: as in ``halp_trt.training.step.train_step``.
         after_step: function called after each update with the steps done and the loss, to apply masks or show progress.
+        after_epoch: function called with the steps done once an epoch's last step is saved, to score the network, and
+            before the first step where the training goes on from there; False if there was nothing to do.
         saving: schedule of saving, which follows ``after_step``; the first process alone saves.
         passes: the training's passes, with their loss scale; None makes fresh ones.
 
@@ -70,10 +74,11 @@ def train(
     optimizer = optimizer or make_optimizer(module, lesson.settings)
     passes = passes or passes_of(module, lesson.settings, lesson.world)
     total = num_steps(lesson.data, lesson.settings) if total is None else total
-    per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
-    saved, steps = time.monotonic(), range(start_step, total)
+    steps = range(start_step, total)
     is_on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    ends = _Ends(lesson, saving, after_epoch)
     lesson.world.meet()
+    ends.resume(start_step)
     with prefetched(lesson.data, lesson.settings, steps, lesson.world, pinned=is_on_gpu) as data:
         lesson = replace(lesson, data=data)
         for step in steps:
@@ -81,16 +86,49 @@ def train(
                 loss = train_step(
                     module, optimizer, lesson, step=step, total=total, after_backward=after_backward, passes=passes
                 )
-                done = step + 1
                 if after_step is not None:
-                    after_step(done, loss)
-                unfinished.num_done = done
-            is_due = done % per_epoch == 0 or (saving is not None and time.monotonic() - saved >= saving.seconds)
-            if saving is not None and is_due and lesson.world.is_first:
-                saving.write(done)
-                saved = time.monotonic()
+                    after_step(step + 1, loss)
+                unfinished.num_done = step + 1
+            ends.after(step + 1)
     module.eval()
     return optimizer
+
+
+class _Ends:
+    """The saving of a training now and then, and the ends of its epochs."""
+
+    def __init__(self, lesson: Lesson, saving: Saving | None, after_epoch: Callable[[int], bool] | None) -> None:
+        self._world, self._saving, self._after_epoch = lesson.world, saving, after_epoch
+        self._per_epoch = num_batches(lesson.data.num_train, lesson.settings.batch_size)
+        self._saved = time.monotonic()
+
+    def resume(self, done: int) -> None:
+        """Ends the epoch that was left open when the training was broken off."""
+        if done and done % self._per_epoch == 0:
+            self._end(done)
+
+    def after(self, done: int) -> None:
+        """Saves the state where that is due, and ends the epoch where its steps are done."""
+        is_end = done % self._per_epoch == 0
+        if is_end or (self._saving is not None and time.monotonic() - self._saved >= self._saving.seconds):
+            self._save(done)
+        if is_end:
+            self._end(done)
+
+    def _end(self, done: int) -> None:
+        """Calls what is to be done after an epoch, for which all processes wait without limit, and saves again.
+
+        A request to end breaks it off: the epoch's steps are saved already.
+        """
+        if self._after_epoch is not None and self._after_epoch(done):
+            self._save(done)
+            self._world.meet()
+
+    def _save(self, done: int) -> None:
+        if self._saving is not None and self._world.is_first:
+            with self._world.guarded():
+                self._saving.write(done)
+            self._saved = time.monotonic()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from halp_trt.errors import ModelError, NonFiniteError, UsageError
+from halp_trt.texts import counted
 from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import ALONE, World
 
@@ -109,15 +110,18 @@ class Passes:
                 self._compiled = (module, torch.compile(module, dynamic=False, backend=BACKEND))
             return self._compiled[1](pictures)
 
-    def loss(self, module: nn.Module, compute: Callable[[], torch.Tensor], *, is_last: bool = True) -> torch.Tensor:
+    def loss(
+        self, module: nn.Module, compute: Callable[[], torch.Tensor], *, is_last: bool = True, counts: bool = True
+    ) -> torch.Tensor:
         """The loss that a function computes with a network, ready for :meth:`backward`.
 
         Args:
             module: the network.
             compute: function that runs it, by :meth:`forward`, and computes the loss of this process's examples.
             is_last: False if a further backward pass adds to the same gradients.
+            counts: False if the examples are none of the batch's, so that batch norms leave them out.
         """
-        with self._world.whole_batches(), self.cast():
+        with self._world.whole_batches(counts=counts), self.cast():
             if self._world.link is None:
                 return compute()
             if self._replicas is None:
@@ -132,14 +136,22 @@ class Passes:
         optimizer.zero_grad(set_to_none=True)
         module.zero_grad(set_to_none=True)  # parameters that no optimiser trains may have gradients, too
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, *, counts: bool = True) -> None:
         """Adds the gradients of a loss to those on the parameters, in fp16 times the loss scale.
 
+        What activation checkpointing computes again, it computes as in the forward pass, batch norms over all processes
+        included.
+
+        Args:
+            loss: the loss.
+            counts: as it was in :meth:`loss`.
+
         Raises:
-            ModelError: the network cannot be compiled.
+            ModelError: the network cannot be compiled, or several processes cannot follow what it computes again.
         """
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
-        with _compiling() if self._compiles else nullcontext():
+        whole = self._world.whole_batches(counts=counts, is_backward=True)
+        with whole, _compiling() if self._compiles else nullcontext():
             scaled.backward()  # type: ignore[no-untyped-call]  # PyTorch has no types here
 
     def settle(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
@@ -185,8 +197,8 @@ class Passes:
         self._num_overflows += 1
         if self._num_overflows >= MOST_OVERFLOWS or self.scale < _LEAST_SCALE:
             raise NonFiniteError(
-                f"{self._num_overflows} passes in a row overflowed in fp16, the last of them at loss scale "
-                f"{2 * self.scale:.3g}; choose training precision bf16 or fp32, or lower the learning rate"
+                f"{counted(self._num_overflows, 'pass', 'passes')} in a row overflowed in fp16, the last of them at "
+                f"loss scale {2 * self.scale:.3g}; choose training precision bf16 or fp32, or lower the learning rate"
             )
 
     def state(self) -> dict[str, torch.Tensor]:

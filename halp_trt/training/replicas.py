@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import cast
 
@@ -11,9 +13,32 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Replicas"]
+from halp_trt.errors import ModelError
+
+__all__ = ["Replicas", "no_reentry"]
 
 Compute = Callable[[], torch.Tensor]
+_MARKED_TWICE = re.compile("mark(ed)? a variable ready only once|has been marked as ready twice")
+"""The words of DDP for a parameter whose gradient it did not expect."""
+
+
+@contextlib.contextmanager
+def no_reentry() -> Iterator[None]:
+    """A context in which backward passes inside of backward passes are refused in one sentence, as DDP misses them.
+
+    Raises:
+        ModelError: there was one.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _MARKED_TWICE.search(str(error)):
+            raise
+        raise ModelError(
+            "the network runs a part of its backward pass by itself, as torch.utils.checkpoint does with "
+            "use_reentrant=True, and several processes cannot average such gradients; set use_reentrant=False, or "
+            "train in one process"
+        ) from error
 
 
 class Replicas:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from halp_trt.errors import NonFiniteError, UsageError
-from halp_trt.training.batches import Batch, Source, num_examples, seed_of, step_seed, training_batches
+from halp_trt.training.batches import Batch, Borrowed, Source, num_examples, seed_of, step_seed, training_batches
 from halp_trt.training.passes import Passes, passes_of
 from halp_trt.training.schedule import learning_rate
 from halp_trt.training.settings import TrainSettings
@@ -132,7 +132,7 @@ class _Work:
     Attributes:
         module, optimizer, lesson, passes: as in :func:`train_step`.
         batches: the parts of the minibatch, or this process's shares of them.
-        num_examples: number of examples in the whole minibatch.
+        num_examples: number of examples in the whole minibatch, if all can be read.
         seed: seed of the step's random numbers.
         place: the step in words, for errors.
     """
@@ -196,18 +196,35 @@ class _Work:
                 raise _Skipped(value)
 
     def _accumulated(self) -> float:
-        """Adds up the gradients of all parts, and returns the loss; stops at the first that is not finite."""
-        total, world = 0.0, self.lesson.world
-        for index, batch in enumerate(self.batches):
+        """Adds up the gradients of all parts, and returns the loss; stops at the first that is not finite.
+
+        Both are means over the examples that could be read, in whatever process. Once it returns, the gradients of all
+        processes have arrived.
+        """
+        total, num_read, world = 0.0, 0.0, self.lesson.world
+        counts = [0 if isinstance(batch, Borrowed) else len(batch.pictures) for batch in self.batches]
+        num_expected = sum(counts) if world.size == 1 else self.num_examples
+        for index, (batch, count) in enumerate(zip(self.batches, counts, strict=True)):
             loss = self._loss(batch, is_last=index + 1 == len(self.batches))
-            weight = len(batch.pictures) * world.size / self.num_examples
+            weight = count * world.size / num_expected
             if weight != 1:
                 loss = loss * weight
-            total += float(world.mean(loss.detach()))
+            value, mean_count = world.mean(_pair(loss, count)).tolist()
+            total, num_read = total + value, num_read + mean_count * world.size
             if not math.isfinite(total):
                 break
-            self.passes.backward(loss)
+            self.passes.backward(loss, counts=count > 0)
+        world.settle()
+        if math.isfinite(total) and round(num_read) != num_expected:
+            total *= self._rescaled(num_expected / round(num_read))
         return total
+
+    def _rescaled(self, factor: float) -> float:
+        """Multiplies the gradients by a factor, and returns it."""
+        for parameter in self.module.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= factor
+        return factor
 
     def _loss(self, batch: Batch, *, is_last: bool) -> torch.Tensor:
         """The loss of a part, its forward pass in the number format of the passes."""
@@ -223,7 +240,13 @@ class _Work:
                     taught = lesson.teacher(pictures)
             return lesson.loss(outputs, targets, lesson.settings, taught)
 
-        return self.passes.loss(self.module, compute, is_last=is_last)
+        return self.passes.loss(self.module, compute, is_last=is_last, counts=not isinstance(batch, Borrowed))
+
+
+def _pair(loss: torch.Tensor, count: int) -> torch.Tensor:
+    """A loss and a number of examples as one tensor, which travels at once."""
+    wide = loss.detach().to(torch.promote_types(loss.dtype, torch.float32)).reshape(())
+    return torch.stack([wide, torch.full_like(wide, count)])
 
 
 def moved(value: Any, device: torch.device) -> Any:

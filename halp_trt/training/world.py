@@ -98,14 +98,28 @@ class World:
         Raises:
             UsageError: there are fewer examples than parts.
         """
-        stride = self.size * num_parts
-        if len(indices) < stride:
-            shared = f"shared among {self.size} processes" if self.size > 1 else ""
-            split = f"split into {num_parts} parts (--accumulate)" if num_parts > 1 else ""
-            how = " and ".join(filter(None, (shared, split)))
-            advice = "start fewer processes" if shared else "in fewer parts"
-            raise UsageError(f"a batch of {len(indices)} cannot be {how}; make it larger, or {advice}")
-        return indices if stride == 1 else indices[part::num_parts][self.rank :: self.size]
+        self.check_enough(len(indices), num_parts, what=f"a batch of {len(indices)}", more="make it larger")
+        return indices if self.size == num_parts == 1 else indices[part::num_parts][self.rank :: self.size]
+
+    def check_enough(self, number: int, num_parts: int, *, what: str, more: str) -> None:
+        """Refuses fewer examples than there are shares of parts.
+
+        Args:
+            number: number of examples.
+            num_parts: number of parts.
+            what: the examples in words.
+            more: advice on how to have more of them.
+
+        Raises:
+            UsageError: there are fewer.
+        """
+        if number >= self.size * num_parts:
+            return
+        shared = f"shared among {self.size} processes" if self.size > 1 else ""
+        split = f"split into {num_parts} parts (--accumulate)" if num_parts > 1 else ""
+        how = " and ".join(filter(None, (shared, split)))
+        advice = "start fewer processes" if shared else "in fewer parts"
+        raise UsageError(f"{what} cannot be {how}; {more}, or {advice}")
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over all processes.
@@ -139,15 +153,34 @@ class World:
         """
         return nullcontext() if self.link is None else self.link.guarded()
 
+    def settle(self) -> None:
+        """Waits until what the processes average has arrived everywhere; before that, nothing is to be built on it.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        if self.link is not None:
+            self.link.settle()
+
     @contextlib.contextmanager
-    def whole_batches(self) -> Iterator[None]:
-        """A context in which batch norms take their statistics over the shares of all processes."""
+    def whole_batches(self, *, counts: bool = True, is_backward: bool = False) -> Iterator[None]:
+        """A context in which batch norms take their statistics over the shares of all processes.
+
+        Args:
+            counts: False if this process has no share, and computes with examples that the statistics leave out.
+            is_backward: True for a backward pass, in which parts of the network may be computed again.
+
+        Raises:
+            ModelError: the network computes parts of itself again in a way that several processes cannot follow.
+        """
         if self.link is None:
             yield
             return
-        from halp_trt.training.batch_norm import WholeBatchNorms
+        from halp_trt.training.batch_norm import WholeBatchNorms, whole_batch_norms_again
+        from halp_trt.training.replicas import no_reentry
 
-        with WholeBatchNorms():
+        norms = whole_batch_norms_again(counts=counts) if is_backward else WholeBatchNorms(counts=counts)
+        with norms, no_reentry():
             yield
 
     def _linked(self) -> Link | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -41,23 +42,22 @@ def train_resumably(
     save_seconds: float = SAVE_SECONDS,
     world: World = ALONE,
     metrics: Metrics | None = None,
+    teacher: nn.Module | None = None,
 ) -> None:
     """Trains a network in place, with a checkpoint now and then.
 
     Killed at any point and called again with ``resume`` and the same initial network, it ends with the same bits. The
-    checkpoint stays until the caller has saved the weights and removes it. All processes call this, each with a
-    checkpoint of its own, of which the first one's counts.
+    caller removes the checkpoint. All processes call this, each with one of its own, of which the first one's counts.
 
     Args:
         module: the network, with its initial weights, on the device that trains; left in evaluation mode.
-        data: training pictures.
-        settings: settings of the training.
+        data, settings: training pictures, and settings of the training.
         checkpoint: file of the checkpoint.
         resume: whether to go on from the checkpoint, where there is one; else it is replaced.
         progress: called with (steps done, steps in total, loss).
-        save_seconds: longest time between two checkpoints.
-        world: this process among those that train.
+        save_seconds, world: longest time between two checkpoints, and this process among those that train.
         metrics: file that takes a row for each epoch; None for none.
+        teacher: a frozen network on the same device, weighted ``settings.distillation``; None for none.
 
     Raises:
         ArtefactError: the checkpoint is damaged, or of another training.
@@ -66,7 +66,7 @@ def train_resumably(
     give_weights(world, module)
     optimizer, passes = make_optimizer(module, settings), passes_of(module, settings, world)
     course = course_of(data, settings, phase=TRAIN, metrics=metrics, world=world)
-    words = _begun(checkpoint, _fingerprint(module, data, settings), world, resume=resume)
+    words = _begun(checkpoint, _fingerprint(module, data, settings, teacher), world, resume=resume)
     if checkpoint.exists():
         load_checkpoint(checkpoint, module, optimizer, passes, course)
 
@@ -78,14 +78,15 @@ def train_resumably(
         progress(done, num_steps(data, settings), loss)
 
     if metrics is not None and world.is_first:
-        metrics.cut(TRAIN, words.num_trained)
+        metrics.cut(TRAIN, words.num_trained - course.is_open)
     course.begin(module)
     train(
         module,
-        lesson_of(data, settings, world=world),
+        lesson_of(data, settings, teacher=teacher, world=world),
         optimizer=optimizer,
         start_step=words.num_trained,
         after_step=after_step,
+        after_epoch=partial(course.end_epoch, module),
         saving=Saving(write=write, seconds=save_seconds),
         passes=passes,
     )
@@ -112,14 +113,20 @@ def _begun(checkpoint: Path, fingerprint: str, world: World, *, resume: bool) ->
     return words
 
 
-def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings) -> str:
-    """A digest of all that must be equal for a training to go on: initial network, data, settings.
+def _fingerprint(module: nn.Module, data: DataSet, settings: TrainSettings, teacher: nn.Module | None) -> str:
+    """A digest of all that must be equal for a training to go on: initial network, data, settings, teacher.
 
     Precision and parts of batches may change.
     """
     rows = [
         encode(settings.lasting),
-        {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()},
+        _digests(module),
         [data.name, data.fingerprint, data.num_train, data.task, list(data.input_shape)],
+        *([] if teacher is None else [_digests(teacher)]),
     ]
     return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
+
+
+def _digests(module: nn.Module) -> dict[str, str]:
+    """SHA-256 of every tensor of a network, by name."""
+    return {name: sha256_bytes(array.tobytes()) for name, array in arrays_of(module).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -9,11 +10,12 @@ import numpy as np
 import onnx
 import torch
 
-from halp_trt.errors import DataError, UsageError
+from halp_trt.errors import DataError, EmptyBatchError, UsageError
 from halp_trt.graphs.reading import read_model
 from halp_trt.runtimes import Array, Session
 from halp_trt.runtimes.noise import random_inputs
 from halp_trt.tasks.dataset import DataSet
+from halp_trt.texts import counted
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.network import load_pictures, seen_by
 from halp_trt.workflows.settings import NO_DATA, DataSettings
@@ -59,6 +61,20 @@ def calibration_inputs(model: onnx.ModelProto, data: DataSet | None, num_picture
     return [{name: np.resize(pictures[i : i + shape[0]], shape)} for i in firsts]  # fewer where bad ones were skipped
 
 
+def _first_pictures(data: DataSet, number: int) -> Array:
+    """The first test pictures ``[N, C, H, W]`` that can be read, about so many.
+
+    Raises:
+        DataError: a picture cannot be read; where bad ones are skipped, none can.
+    """
+    for first in range(0, data.num_test, number):
+        with contextlib.suppress(EmptyBatchError):
+            return data.test_batch(np.arange(first, first + number) % data.num_test).pictures.numpy()
+    raise DataError(
+        f"none of the {counted(data.num_test, 'test picture')} of {data.name} can be read; replace the files"
+    )
+
+
 def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
     if len(model.graph.input) != 1:
         raise UsageError(
@@ -76,8 +92,8 @@ def example_inputs(session: Session, data: DataSet | None, example: Sequence[tor
     shapes = session.input_shapes
     if data is not None and len(shapes) == 1:
         (name, shape), *_ = shapes.items()
-        pictures, _ = data.test_batch(np.arange(max(shape[0], _LEAST_READ)) % data.num_test)
-        return {name: np.resize(pictures[: shape[0]].numpy(), shape)}  # there may be fewer, as bad ones are skipped
+        pictures = _first_pictures(data, max(shape[0], _LEAST_READ))
+        return {name: np.resize(pictures[: shape[0]], shape)}  # there may be fewer, as bad ones are skipped
     given = dict(zip(shapes, example, strict=True)) if len(example) == len(shapes) else {}
     whole = {name: value.numpy() for name, value in given.items() if not value.is_floating_point()}
     noise = random_inputs({name: shape for name, shape in shapes.items() if name not in whole})

@@ -21,6 +21,7 @@ from halp_trt.models.widen import unslim
 from halp_trt.planning import Step
 from halp_trt.specs import ChannelGraph, PruningPlan
 from halp_trt.store import read_steps, save, save_tensors, sha256_bytes, sha256_file, write_bytes, write_text
+from halp_trt.texts import counted
 from halp_trt.training.course import Course
 from halp_trt.training.passes import Passes
 from halp_trt.workflows.checkpoint import Progress, PruneWords, not_ours, read_checkpoint, save_checkpoint
@@ -161,7 +162,7 @@ def read_rows(folder: RunFolder, count: int) -> list[dict[str, object]]:
         raise ArtefactError(f"{folder.log} is missing or damaged ({error}); start without --resume") from error
     if len(rows) < count:
         raise ArtefactError(
-            f"{folder.log} is missing or damaged ({len(rows)} steps of {count}); start without --resume"
+            f"{folder.log} is missing or damaged ({len(rows)} of {counted(count, 'step')}); start without --resume"
         )
     return rows
 

@@ -48,7 +48,7 @@ class Metrics:
 
         Args:
             phase: the phase of the run that begins or goes on.
-            step: minibatches of it that are done.
+            step: minibatches of it that are done; one fewer if the epoch that they end is still to be scored.
             has_trained: whether the run trained its dense network itself; rows of such a training are dropped if not.
 
         Raises:

@@ -15,6 +15,7 @@ from halp_trt.models.trial import can_slim
 from halp_trt.planning import Lookup, Measure, Step, first_step
 from halp_trt.planning.amounts import total_of
 from halp_trt.specs import LayerSpec, Measurement, PruningPlan
+from halp_trt.texts import counted
 from halp_trt.training.world import ALONE, World
 from halp_trt.workflows.candidates import chooser
 from halp_trt.workflows.checkpoint import Progress
@@ -154,7 +155,8 @@ def _cut_metrics(job: PruneJob, state: Progress) -> None:
     """Drops the rows of the metrics that are not of this run, or that it will write again."""
     metrics, has_trained = Metrics(path=job.folder.metrics), job.folder.trained.name in job.subject.parents
     if state.is_pruned:
-        metrics.cut(TUNE, state.num_tuned, has_trained=has_trained)
+        is_open = job.course is not None and job.course.is_open
+        metrics.cut(TUNE, state.num_tuned - is_open, has_trained=has_trained)
     else:
         metrics.cut(PRUNE, state.step.index * job.request.num_minibatches, has_trained=has_trained)
 
@@ -216,7 +218,7 @@ def _pruned(
             save_progress(job, state)
         note = f"{step.plan.latency_us / step.dense_us:.1%} of dense"
         if step.plan.removed_blocks:
-            note += f", {len(step.plan.removed_blocks)} blocks removed"
+            note += f", {counted(len(step.plan.removed_blocks), 'block')} removed"
         job.report(min(step.index, total), total, note)
     is_slim = job.world.agree(can_slim(module, job.subject.example, state.step.plan))
     state = Progress(step=state.step, is_pruned=True, is_slim=is_slim)

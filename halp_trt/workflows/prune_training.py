@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from halp_trt.errors import NonFiniteError
 from halp_trt.models.masks.hard import mask
@@ -130,6 +131,7 @@ def fine_tune(job: PruneJob, state: Progress) -> None:
         optimizer=job.optimizer,
         start_step=state.num_tuned,
         after_step=after_step,
+        after_epoch=partial(course.end_epoch, module),
         saving=Saving(write=lambda done: save_progress(job, replace(state, num_tuned=done))),
         passes=job.passes,
     )

@@ -27,6 +27,7 @@ from halp_trt.planning.widths import width_choices
 from halp_trt.runtimes import Runtime
 from halp_trt.specs import ChannelGraph, LayerSpec, Measurement, Target
 from halp_trt.store import append_surfaces, create_table, read_table
+from halp_trt.texts import counted
 from halp_trt.workflows.measurer import Measurer, Progress, silent
 
 __all__ = ["Survey", "survey_lut"]
@@ -138,8 +139,8 @@ class Survey:
         if shares is None and not self.is_full:
             least = sum(map(least_probes, found))
             raise UsageError(
-                f"{effort.max_probes} probes are too few for the {len(found)} different layers of this network; "
-                f"allow at least {least} with --max-probes"
+                f"{counted(effort.max_probes, 'probe')} cannot cover the {len(found)} different layers of this "
+                f"network; allow at least {least} with --max-probes"
             )
         return [
             replace(region, effort=replace(effort, max_probes=share))

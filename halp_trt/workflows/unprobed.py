@@ -6,6 +6,7 @@ import warnings
 
 from halp_trt.graphs.unprobed import unprobed
 from halp_trt.specs import ChannelGraph, Target
+from halp_trt.texts import counted
 
 __all__ = ["warn_unprobed"]
 
@@ -21,7 +22,8 @@ def warn_unprobed(graph: ChannelGraph, target: Target) -> None:
     named = ", ".join(f"{name} ({reason})" for name, reason in list(reasons.items())[:_MOST_NAMES])
     others = f" and {len(reasons) - _MOST_NAMES} more" if len(reasons) > _MOST_NAMES else ""
     warnings.warn(
-        f"{len(reasons)} of {len(graph.layers)} layers cannot be measured alone: {named}{others}; their latencies are "
-        "estimated from the bytes they move and marked in the table, and whole engines are timed to correct the sum",
+        f"{len(reasons)} of {counted(len(graph.layers), 'layer')} cannot be measured alone: {named}{others}; their "
+        "latencies are estimated from the bytes they move and marked in the table, and whole engines are timed to "
+        "correct the sum",
         stacklevel=1,
     )

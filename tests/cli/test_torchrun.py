@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,12 @@ import pytest
 import torch
 from click.testing import Result
 
-from halp_trt.cli.processes import launch_of
-from halp_trt.errors import UsageError
+from halp_trt.cli.processes import launch_of, told_once
+from halp_trt.cli.streams import mute, unmute
+from halp_trt.errors import ShareWarning, UsageError
 from halp_trt.store import load_tensors
+from halp_trt.training.link import Link
+from halp_trt.training.world import Launch
 from halp_trt.workflows.folder import RunFolder
 from tests.cli.tiny import TINY
 
@@ -105,3 +109,28 @@ def test_a_launch_is_read_from_what_torchrun_sets(environment: dict[str, str], r
 def test_variables_that_are_no_numbers_are_one_sentence() -> None:
     with pytest.raises(UsageError, match="RANK=one, WORLD_SIZE=2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=2 are no numbers"):
         launch_of({"RANK": "one", "LOCAL_RANK": "0", **SIZES})
+
+
+def test_what_one_process_alone_sees_is_said_once_by_whoever_sees_it_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = torch.distributed.HashStore()
+
+    def told(rank: int, *warned: Warning) -> str:
+        launch = Launch(rank=rank, size=3, local_rank=rank, local_size=3)
+        if rank:
+            mute()
+        try:
+            with warnings.catch_warnings(), told_once(launch, Link(launch, store, None)):
+                warnings.simplefilter("always")
+                for one in warned:
+                    warnings.warn(one, stacklevel=1)
+        finally:
+            unmute()
+        return capsys.readouterr().err
+
+    bad = ShareWarning("skipped: picture a.jpg cannot be read")
+    assert told(1, bad, UserWarning("of the run")) == f"warning: process 1 of 3: {bad}\n"
+    assert told(2, bad) == ""
+    assert "a.jpg" not in told(0, bad)
+    assert told(0, ShareWarning("skipped: b")) == "warning: skipped: b\n"

@@ -230,6 +230,7 @@ def _make_run(folder: Path) -> None:
     told = course()
     told.begin(dense)
     told.after_step(dense, 1, 0.5)
+    told.end_epoch(dense, 1)
     save_checkpoint(folder / "checkpoint.safetensors", words, dense, optimizer, course=told)
     slimmed = slim(module(), plan)
     save_tensors(run.weights, slimmed.state_dict())

@@ -61,6 +61,7 @@ def _resume(path: Path) -> None:
     optimizer.step()
     course.begin(module)
     course.after_step(module, 2, 0.5)
+    course.end_epoch(module, 2)
     course.finish(module)
 
 

@@ -28,6 +28,7 @@ from halp_trt.errors import ArtefactError, ModelError
 from halp_trt.models.inert_pickle import Husk, read_pickle
 from halp_trt.models.weights import load_weights, read_weights
 from halp_trt.store import save_tensors
+from halp_trt.texts import sentence
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -352,6 +353,31 @@ def test_husks_of_one_file_do_not_change_those_of_the_next(tmp_path: Path) -> No
     assert isinstance(first, Husk)
     assert first.attributes == {"a": 1}
     assert type(first) is not type(second)
+
+
+# ---- what does not fit ----------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_named_key_by_key_the_first_ten(tmp_path: Path) -> None:
+    deep = nn.Sequential(*(nn.Linear(2, 2) for _ in range(8)))
+    saved = deep.state_dict()
+    torch.save({"state_dict": behind("module.", saved)}, tmp_path / "whole.pth")
+    load_weights(deep, tmp_path / "whole.pth")
+    names = list(saved)
+    torch.save({name.replace("weight", "kernel"): value for name, value in saved.items()}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"8 missing .*, 8 unexpected") as refused:
+        load_weights(deep, tmp_path / "other.pth")
+    assert f"8 missing ({', '.join(name for name in names if 'weight' in name)})" in str(refused.value)
+    torch.save({"extra": torch.ones(1)}, tmp_path / "none.pth")
+    with pytest.raises(ModelError, match="16 missing") as refused:
+        load_weights(deep, tmp_path / "none.pth")
+    assert f"16 missing ({', '.join(names[:10])} ...), 1 unexpected (extra)" in str(refused.value)
+    torch.save({name: torch.ones(3, 3) for name in names}, tmp_path / "shapes.pth")
+    with pytest.raises(ModelError, match="have other shapes") as refused:
+        load_weights(deep, tmp_path / "shapes.pth")
+    shapes = [f"{name} (3, 3) instead of {tuple(saved[name].shape)}" for name in names[:10]]
+    assert f"other shapes: {', '.join(shapes)} ...;" in str(refused.value)
+    assert len(sentence(str(refused.value))) == len(str(refused.value)), "all of it is shown"
 
 
 # ---- numbers and layouts --------------------------------------------------------------------------------------------

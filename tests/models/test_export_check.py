@@ -154,7 +154,7 @@ def test_inputs_and_outputs_are_counted() -> None:
     assert "reads 2 inputs and its export 1" in refusal(net, model, *EXAMPLE, *EXAMPLE)
     model.graph.output.append(copy.deepcopy(model.graph.output[0]))
     model.graph.output[1].name = node_of(model, "Sigmoid").output[0]
-    assert "returns 1 tensors and its export 2" in refusal(net, model)
+    assert "returns 1 tensor and its export 2" in refusal(net, model)
 
 
 @dataclasses.dataclass

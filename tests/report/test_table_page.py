@@ -110,7 +110,7 @@ def test_tiles_say_how_much_is_measured(table: LatencyTable) -> None:
 
 def test_only_the_slowest_layers_are_drawn_and_the_others_counted(table: LatencyTable) -> None:
     (figure,) = table_figures(table, most=1)
-    assert figure.caption.startswith("The 1 layers that take longest; 2 more are listed below.")
+    assert figure.caption.startswith("The 1 layer that takes longest; 2 more are listed below.")
     assert figure.svg.count("<svg") == 1
     assert "3x3 at 14x14, 8–128 → 8–256 channels" in figure.svg
     latencies = [max(entry.latency_us for *_, entry in surface.entries()) for surface in heaviest(table)]

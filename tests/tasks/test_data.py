@@ -204,7 +204,7 @@ def test_lazy_pictures_leave_a_bad_one_out_of_the_batch(tmp_path):
         pixels, labels = lazy.read([0, 1])
     assert pixels.shape == (1, 1, 8, 8)
     assert labels.tolist() == [0]
-    with pytest.warns(UserWarning, match=r"bad\.jpg"), pytest.raises(DataError, match="none of the 1 pictures"):
+    with pytest.warns(UserWarning, match=r"bad\.jpg"), pytest.raises(DataError, match="none of the 1 picture of"):
         lazy.read([1])
 
 

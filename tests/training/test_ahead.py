@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from halp_trt.errors import DataError
+from halp_trt.errors import DataError, ShareWarning
 from halp_trt.tasks import lesson_of
 from halp_trt.tasks.data import load_data
 from halp_trt.tasks.dataset import DataSet
@@ -179,7 +179,7 @@ def test_a_bad_picture_in_a_worker_is_skipped_with_its_name(torn: Path) -> None:
     with pytest.warns(UserWarning, match=r"skipped: picture .*train/cat/0007\.jpg"):
         expected = [training_batch(alone, SETTINGS, step) for step in range(4)]
     with (
-        pytest.warns(UserWarning, match=r"skipped: picture .*train/cat/0007\.jpg"),
+        pytest.warns(ShareWarning, match=r"skipped: picture .*train/cat/0007\.jpg"),
         prefetched(ahead, SETTINGS, range(4)) as source,
     ):
         found = [training_batch(source, SETTINGS, step) for step in range(4)]
@@ -192,6 +192,23 @@ def test_a_bad_picture_alone_in_an_engines_batch_is_skipped_too(torn: Path) -> N
     with pytest.warns(UserWarning, match=r"val/ship/0002\.jpg"):
         score = evaluate(module_predict(net()), pictures(torn, workers=2, bad="skip"), batch_size=1)
     assert score.num_examples == 9
+
+
+def test_many_bad_pictures_in_a_row_are_skipped_until_none_is_left(torn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("halp_trt.tasks.evaluation._LEAST_READ", 2)
+    files = sorted((torn / "val").rglob("*.jpg"))
+    for file in files[:5]:
+        file.write_bytes(b"no picture")
+    with pytest.warns(ShareWarning, match=r"val/cat/0004\.jpg"):
+        score = evaluate(module_predict(net()), pictures(torn, workers=2, bad="skip"), batch_size=2)
+    assert score.num_examples == 5
+    for file in files[5:]:
+        file.write_bytes(b"no picture")
+    with (
+        pytest.warns(ShareWarning),
+        pytest.raises(DataError, match=r"none of the 10 test pictures of .* can be read; replace the files"),
+    ):
+        evaluate(module_predict(net()), pictures(torn, bad="skip"), batch_size=2)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class Run:
             optimizer=self.optimizer,
             start_step=start,
             after_step=after_step,
+            after_epoch=lambda done: self.course.end_epoch(self.module, done),
         )
         self.course.finish(self.module)
 
@@ -102,6 +103,7 @@ def test_a_loss_that_is_not_finite_does_not_count() -> None:
     run = Run(HOW)
     for done in range(1, PER_EPOCH + 1):
         run.course.after_step(run.module, done, 2.0 if done % 2 else float("inf"))
+    assert run.course.end_epoch(run.module, PER_EPOCH)
     assert [row.loss for row in run.rows] == [2.0]
 
 
@@ -248,6 +250,7 @@ def test_a_state_that_no_training_comes_to_is_refused(change: Callable[[dict[str
     run.course.begin(run.module)
     for done in range(1, PER_EPOCH + 4):
         run.course.after_step(run.module, done, 1.0)
+        run.course.end_epoch(run.module, done)
     state = run.course.state()
     assert other.course.restore(state, other.module.state_dict())
     fresh = Course(HOW, DATA, phase="tune")
@@ -267,5 +270,6 @@ def test_the_first_of_several_processes_scores_and_reports() -> None:
     course.begin(module)
     for done in range(1, PER_EPOCH + 1):
         course.after_step(module, done, 1.0)
+    assert course.end_epoch(module, PER_EPOCH), "all know that one of them scores"
     assert rows == []
     assert float(course.state()["num_averaged"]) == PER_EPOCH, "but it averages"

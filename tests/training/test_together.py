@@ -133,6 +133,24 @@ def test_several_processes_train_like_one(size: int, tmp_path: Path) -> None:
     assert_close(load_tensors(tmp_path / f"parts-{size}"), alone)
 
 
+class Direct(nn.Module):
+    """A batch norm that calls what the layers' function calls."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        own: Any = self.norm
+        if own.training and own.num_batches_tracked is not None:
+            own.num_batches_tracked.add_(1)
+        is_trained = own.training or own.running_mean is None
+        momentum = 1.0 if own.momentum is None else own.momentum
+        return torch.batch_norm(
+            pictures, own.weight, own.bias, own.running_mean, own.running_var, is_trained, momentum, own.eps, False
+        )
+
+
 def test_batch_norms_are_pytorchs_own(tmp_path: Path) -> None:
     torch.manual_seed(1)
     pictures = torch.randn(6, 5, 3, 3, dtype=torch.float64) * 3 + 7
@@ -150,10 +168,11 @@ def test_batch_norms_are_pytorchs_own(tmp_path: Path) -> None:
             lambda: nn.BatchNorm2d(5, track_running_stats=False),
             lambda: nn.BatchNorm2d(5).eval(),
         ):
-            with world.whole_batches():
-                found = outcome(make().double())
-            for one, wanted in zip(found, outcome(make().double()), strict=True):
-                torch.testing.assert_close(one, wanted)
+            for called in (lambda norm: norm, Direct):
+                with world.whole_batches():
+                    found = outcome(called(make().double()))
+                for one, wanted in zip(found, outcome(make().double()), strict=True):
+                    torch.testing.assert_close(one, wanted)
 
     assert_all_ended(run_together(work, 1, tmp_path))
 

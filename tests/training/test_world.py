@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from halp_trt.errors import UsageError
+from halp_trt.tasks.dataset import DataSet
+from halp_trt.tasks.pictures import ArrayPictures
+from halp_trt.training.batches import check_shares
+from halp_trt.training.settings import TrainSettings
 from halp_trt.training.world import ALONE, Launch, World
 
 
@@ -29,6 +34,22 @@ def test_a_process_that_does_not_exist_is_refused(rank: int, size: int) -> None:
 def test_more_processes_than_examples_are_refused() -> None:
     with pytest.raises(UsageError, match="a batch of 2 cannot be shared among 3 processes"):
         World(rank=0, size=3).share([5, 7])
+
+
+@pytest.mark.parametrize(
+    ("num_pictures", "num_parts", "sentence"),
+    [
+        (1, 1, "1 training picture cannot be shared among 2 processes; take more pictures, or start fewer processes"),
+        (3, 2, "3 training pictures cannot be shared among 2 processes and split into 2 parts"),
+    ],
+)
+def test_more_processes_than_pictures_are_refused(num_pictures: int, num_parts: int, sentence: str) -> None:
+    few = ArrayPictures(pixels=np.zeros((num_pictures, 1, 8, 8), np.uint8), labels=np.zeros(num_pictures, np.int64))
+    data = DataSet(name="few", train=few, test=few, classes=("a", "b"), input_shape=(1, 8, 8), mean=(0,), std=(1,))
+    settings = TrainSettings(num_epochs=1, num_parts=num_parts)
+    check_shares(data, settings)
+    with pytest.raises(UsageError, match=sentence):
+        check_shares(data, settings, World(rank=0, size=2))
 
 
 def test_parts_and_shares_make_up_a_batch() -> None:

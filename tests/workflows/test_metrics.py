@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from halp_trt.runtimes import synthetic
 from halp_trt.specs import Score, TrainingRow
 from halp_trt.store import load_tensors, read_metrics, write_metrics
 from halp_trt.tasks.evaluation import evaluate, module_predict
+from halp_trt.workflows import metrics
+from halp_trt.workflows.checkpoint import PruneWords, read_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.metrics import PRUNE, TRAIN, TUNE, Metrics
 from halp_trt.workflows.prune import prune
@@ -106,6 +109,34 @@ def test_a_stopped_run_ends_with_the_same_rows_and_weights(
     assert run.weights.read_bytes() == whole.weights.read_bytes()
     assert run.pruned_model.read_bytes() == whole.pruned_model.read_bytes()
     assert not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["while scoring", "once the row is written"])
+def test_an_epoch_whose_scoring_is_broken_off_is_scored_when_the_run_goes_on(
+    is_told: bool, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, score, add = RunFolder(path=tmp_path / "run"), metrics.evaluate, Metrics.add
+
+    def stopped_score(*arguments: Any, **named: Any) -> Score:
+        if not is_told and read_checkpoint(run.checkpoint, PruneWords).num_tuned == 2 * PER_EPOCH:
+            raise Stopped
+        return score(*arguments, **named)
+
+    def stopped_add(file: Metrics, row: TrainingRow) -> None:
+        add(file, row)
+        if row.epoch == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "evaluate", stopped_score)
+        patch.setattr(Metrics, "add", stopped_add)
+        with pytest.raises(Stopped):
+            prune(subject(pictures()), ASKED, run, lookup=FORMULA)
+    notes = list[str]()
+    prune(subject(pictures()), ASKED, run, lookup=FORMULA, resume=True, progress=lambda *told: notes.append(told[2]))
+    assert len([note for note in notes if "fine" in note]) == PER_EPOCH, "no step of the second epoch was lost"
+    assert rows_of(run) == rows_of(whole)
+    assert run.weights.read_bytes() == whole.weights.read_bytes()
 
 
 def test_other_settings_of_the_result_are_another_run(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from halp_trt.errors import DataError
 from halp_trt.tasks.detection.change import changed
 from halp_trt.tasks.detection.objects import Objects, Split
-from halp_trt.tasks.pictures import OnBadPicture, opened_or_skipped
+from halp_trt.tasks.pictures import OnBadPicture, check_any, opened_or_skipped
 from halp_trt.tasks.preparation import as_pixels
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ class BoxPictures:
         """The pixels ``[N, C, H, W]`` and the targets; skipped pictures make N smaller than asked for.
 
         Raises:
-            DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``, or none of the batch can.
+            DataError: a picture cannot be decoded and ``on_bad_picture`` is ``refuse``.
+            EmptyBatchError: none of the batch can be decoded.
         """
         return self._read(indices, [_as_it_is] * len(indices))
 
@@ -77,11 +77,7 @@ class BoxPictures:
             picture, objects = change(picture, self.split.objects[index])
             targets.append(_target(picture, objects))
             pixels.append(as_pixels(_resized(picture, self.shape[1:])))
-        if not pixels:
-            raise DataError(
-                f"none of the {len(indices)} pictures of a batch can be read, the first is {self.files[indices[0]]}; "
-                f"replace the files"
-            )
+        check_any(pixels, indices, self.files)
         return np.stack(pixels), targets
 
 
