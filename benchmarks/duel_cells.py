@@ -27,9 +27,10 @@ from halp_trt.workflows.compare import Certainty, compare
 from halp_trt.workflows.inputs import example_inputs
 from halp_trt.workflows.verify import count_parameters
 
-__all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]
+__all__ = ["DENSE", "Cell", "cells_of", "choose", "session_of", "tested", "time_all", "tune"]
 
 DENSE = "dense"
+"""The name of the dense network among the engines that are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +126,14 @@ def tune(contest: Contest, cell: Cell, device: str) -> None:
     total = max(0, contest.num_total() - trained)
     train(module, lesson_of(contest.data, how), total=total)
     seconds = time.perf_counter() - started
-    row = _tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
+    row = tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
     write_json(cell.tuned, {"num_tuned": total, "seconds": round(seconds, 1), **row})
 
 
-def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
+def tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
     """Writes a network's engine; its accuracy and how far its answers are from the network's."""
     model = engine_model(module, contest.example())
-    session = _session(model)
+    session = session_of(model)
     ((name, shape),) = session.input_shapes.items()
     (pictures,) = example_inputs(session, contest.data).values()
     (expected,) = module_predict(module)(pictures).values()
@@ -147,22 +148,22 @@ def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]
     }
 
 
-def _session(model: onnx.ModelProto) -> Session:
+def session_of(model: onnx.ModelProto) -> Session:
     runtime = get_runtime(RUNTIME)
     target = runtime.target("fp32", 1)
     return runtime.load(runtime.build(model.SerializeToString(), target), target)
 
 
 def time_all(contest: Contest, cells: Sequence[Cell], path: Path, *, seconds: float) -> None:
-    """Times the engines of all tuned cells and the dense one in turns. Nothing else may run meanwhile."""
-    ready = [cell for cell in cells if cell.network == contest.network and cell.tuned.exists()]
+    """Times the engines of all tuned cells of a network and the dense one in turns; nothing else may run meanwhile."""
+    ready = [cell for cell in cells if cell.tuned.exists()]
     names = [DENSE, *(cell.name for cell in ready)]
     if path.exists() and set(names) <= set(read_json(path)["engines"]):
         return
     dense = path.with_name("dense.onnx")
-    row = _tested(contest, contest.dense(), dense)
+    row = tested(contest, contest.dense(), dense)
     sessions = {
-        name: _session(onnx.load(file))
+        name: session_of(onnx.load(file))
         for name, file in zip(names, [dense, *(cell.engine for cell in ready)], strict=True)
     }
     inputs = example_inputs(sessions[DENSE], contest.data)
