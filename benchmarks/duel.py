@@ -182,7 +182,8 @@ def _tune(arguments: argparse.Namespace, rules: Rules, cells: list[Cell], contes
 def _time(arguments: argparse.Namespace, cells: list[Cell], contests: Contests) -> None:
     for network in arguments.network:
         path = arguments.work / network / "timings.json"
-        time_all(contests(network), cells, path, seconds=arguments.seconds)
+        mine = [cell for cell in cells if cell.network == network]
+        time_all(contests(network), mine, path, seconds=arguments.seconds)
 
 
 def _share(items: Iterable[Any], shard: str) -> list[Any]:

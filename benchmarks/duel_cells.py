@@ -29,9 +29,10 @@ from halp_trt.workflows.reading import predict_of
 from halp_trt.workflows.verify import count_parameters
 from halp_trt.workflows.verify_stage import score_of
 
-__all__ = ["Cell", "cells_of", "choose", "time_all", "tune"]
+__all__ = ["DENSE", "Cell", "cells_of", "choose", "session_of", "tested", "time_all", "tune"]
 
 DENSE = "dense"
+"""The name of the dense network among the engines that are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +128,14 @@ def tune(contest: Contest, cell: Cell, device: str) -> None:
     total = max(0, contest.num_total() - trained)
     train(module, lesson_of(contest.data, how), total=total)
     seconds = time.perf_counter() - started
-    row = _tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
+    row = tested(contest, module.to("cpu", memory_format=torch.contiguous_format).eval(), cell.engine)
     write_json(cell.tuned, {"num_tuned": total, "seconds": round(seconds, 1), **row})
 
 
-def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
+def tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]:
     """Writes a network's engine; its score and how far its outputs are from the network's."""
     model = engine_model(module, contest.example())
-    session = _session(model)
+    session = session_of(model)
     (pictures,) = example_inputs(session, contest.data).values()
     expected = module_predict(module)(pictures)
     outputs = predict_of(session, tuple(expected))(pictures)
@@ -151,22 +152,22 @@ def _tested(contest: Contest, module: nn.Module, engine: Path) -> dict[str, Any]
     }
 
 
-def _session(model: onnx.ModelProto) -> Session:
+def session_of(model: onnx.ModelProto) -> Session:
     runtime = get_runtime(RUNTIME)
     target = runtime.target("fp32", 1)
     return runtime.load(runtime.build(model.SerializeToString(), target), target)
 
 
 def time_all(contest: Contest, cells: Sequence[Cell], path: Path, *, seconds: float) -> None:
-    """Times the engines of all tuned cells and the dense one in turns. Nothing else may run meanwhile."""
-    ready = [cell for cell in cells if cell.network == contest.network and cell.tuned.exists()]
+    """Times the engines of all tuned cells of a network and the dense one in turns; nothing else may run meanwhile."""
+    ready = [cell for cell in cells if cell.tuned.exists()]
     names = [DENSE, *(cell.name for cell in ready)]
     if path.exists() and set(names) <= set(read_json(path)["engines"]):
         return
     dense = path.with_name("dense.onnx")
-    row = _tested(contest, contest.dense(), dense)
+    row = tested(contest, contest.dense(), dense)
     sessions = {
-        name: _session(onnx.load(file))
+        name: session_of(onnx.load(file))
         for name, file in zip(names, [dense, *(cell.engine for cell in ready)], strict=True)
     }
     inputs = example_inputs(sessions[DENSE], contest.data)
