@@ -2,7 +2,7 @@
 
     python benchmarks/radar3d.py --data radar3d:PATH --work WORK [--epochs 12] [--tune-epochs 4] [--seed 0 1]
 
-The detector is trained from scratch (about 85 s an epoch on one core), pruned to each budget by ``--method``,
+The detector is trained from scratch (one to three minutes an epoch on one core), pruned to each budget by ``--method``,
 fine-tuned, deployed and verified like a user's: both engines timed in turns, each scored on the test frames. One seed
 after the other; results land in RESULT after every row, and rows that are there are not repeated. WORK keeps what was
 trained and measured; a training that was killed goes on from its last epoch. Nothing else may run on the machine
