@@ -171,7 +171,7 @@ def by_group(table: Table, drawn: Rows, rest: Rows, predict: Callable[[Floats, F
         known, asked = drawn[group[drawn] == number], group[rest] == number
         if len(known) and asked.any():
             found[asked] = predict(sizes[known], log_us[known], sizes[rest[asked]])
-    return np.exp(found)
+    return np.asarray(np.exp(found))
 
 
 def nearest(places: Floats, log_us: Floats, asked: Floats) -> Floats:

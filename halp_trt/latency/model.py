@@ -153,7 +153,7 @@ class LatencyModel:
 def fit_model(
     specs: Sequence[LayerSpec],
     batches: Sequence[int],
-    latencies_us: Sequence[float],
+    latencies_us: Sequence[float] | Floats,
     settings: ModelSettings | None = None,
 ) -> LatencyModel:
     """The model of measured layers of one device in one precision.
@@ -185,10 +185,10 @@ def fit_model(
     regressions, unseen = [], np.zeros(len(rest))
     for part in range(settings.parts):
         inside = part_of == part
-        regressions.append(_boosted(settings).fit(columns[~inside], rest[~inside]))
+        regressions.append(_fitted(_boosted(settings), columns[~inside], rest[~inside]))
         unseen[inside] = regressions[-1].predict(columns[inside])
     errors = np.maximum(np.abs(rest - unseen), _LEAST_SPREAD)
-    scale = _scale(settings).fit(columns, np.log(errors))
+    scale = _fitted(_scale(settings), columns, np.log(errors))
     reach = float(np.quantile(errors / np.exp(scale.predict(columns)), settings.coverage))
     return LatencyModel(
         held_out=_held_out(rest - unseen, reach * np.exp(scale.predict(columns))),
@@ -227,6 +227,12 @@ def _boosted(settings: ModelSettings) -> Any:
         learning_rate=0.08, max_iter=settings.trees, max_leaf_nodes=32, min_samples_leaf=8,
         l2_regularization=0.1, max_features=0.5, early_stopping=False, random_state=settings.seed,
     )  # fmt: skip
+
+
+def _fitted(regression: Any, columns: Floats, values: Floats) -> Any:
+    """A regression after its fit; a column without any number, which it would refuse, tells it nothing."""
+    is_empty = np.isnan(columns).all(axis=0)
+    return regression.fit(np.where(is_empty, 0.0, columns), values)
 
 
 def _scale(settings: ModelSettings) -> Any:

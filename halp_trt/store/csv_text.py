@@ -13,6 +13,7 @@ from halp_trt.store.json_text import shown
 __all__ = ["CsvText", "csv_bytes", "parse_csv"]
 
 _COMMENT = "#"
+_ENDS = "\r\n"
 _RIVALS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """Other characters that programs separate cells with."""
 
@@ -65,13 +66,16 @@ def parse_csv(data: bytes) -> CsvText:
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]], comments: Iterable[str] = ()) -> bytes:
     """A table as bytes: comments, the heading and the rows, each on a line of its own."""
+    lines = [f"{_COMMENT} {comment}\n" for comment in comments]
+    lines += [_line(columns), *map(_line, rows)]
+    return "".join(lines).encode()
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row as one line; a cell with any kind of line end in it is quoted, which the writer does for its own alone."""
     text = io.StringIO(newline="")
-    for comment in comments:
-        text.write(f"{_COMMENT} {comment}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator=_ENDS).writerow(cells)
+    return text.getvalue().removesuffix(_ENDS) + "\n"
 
 
 def _comments(text: str) -> tuple[tuple[str, ...], int]:

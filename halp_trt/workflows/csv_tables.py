@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from halp_trt.errors import ArtefactError, TargetMismatchError, UsageError
 from halp_trt.latency import LatencyTable, Origin, differences
@@ -27,7 +28,7 @@ class Named:
         source, licence: the place it is from, and the licence it is under.
     """
 
-    fields: Mapping[str, str]
+    fields: Mapping[str, Any]
     batch_size: int | None = None
     source: str = ""
     licence: str = ""

@@ -141,7 +141,7 @@ measured = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.dictionaries(layer_specs, measured, min_size=1, max_size=4),
     failed=st.dictionaries(layer_specs, st.text(min_size=1, max_size=9), max_size=2),
@@ -186,6 +186,7 @@ def test_a_table_goes_out_and_comes_back(halp_trt: Verb, folder: Path) -> None:
     assert "is of device 'a processor', not 'another'" in other.stderr
 
 
+@settings(deadline=None)
 @given(us=st.floats(1e-6, 1e12))
 def test_milliseconds_keep_every_digit(us: float) -> None:
     assert microseconds("latency_ms", milliseconds(us)) == us

@@ -13,6 +13,8 @@ from halp_trt.latency.model import LatencyModel, ModelSettings, fit_model
 from halp_trt.specs import LayerSpec
 from tests.strategies import staircase_us
 
+pytestmark = pytest.mark.slow  # fits
+
 FAST = ModelSettings(trees=20, parts=2)
 
 
