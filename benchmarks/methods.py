@@ -26,7 +26,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,7 @@ class Part:
 
     budgets: tuple[str, ...]
     options: Mapping[str, Changes]
-    common: Changes = MappingProxyType({})
+    common: Changes = field(default_factory=dict)
 
 
 PARTS: Mapping[str, Part] = MappingProxyType(
@@ -216,7 +216,7 @@ def _figures(cell: Cell, arguments: argparse.Namespace) -> dict[str, Any]:
 def _settings(cell: Cell, arguments: argparse.Namespace) -> Settings:
     changes = cell.changes
     if arguments.quick:
-        changes |= {"epochs": 0, "pruning_steps": 1, "minibatches": 1, "repair_pictures": 32, "width_step": 32,
+        changes |= {"epochs": 0, "pruning_steps": 1, "minibatches": 1, "repair_pictures": 32, "width_step": 16,
                     "timing_seconds": 0.2}  # fmt: skip
     return Settings.of(
         **{

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from halp_trt.store import save_tensors
 from halp_trt.workflows.refusals import request_of
 from halp_trt.workflows.settings import Settings
+from tests.cli.tiny import net
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,13 +43,14 @@ def test_every_cell_is_a_request_that_makes_sense(methods: Callable[..., dict[st
 
 @pytest.mark.slow
 def test_a_part_runs_alone_and_is_not_repeated(methods: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    result = tmp_path / "methods.json"
-    options = ("--network", "tests.cli.tiny:net", "--data", "tests.cli.tiny:pictures", "--work", tmp_path, "--result",
-               result, "--quick", "--seeds", 1, "--seconds", 0.1, "--budget", "90%")  # fmt: skip
+    result, dense = tmp_path / "methods.json", tmp_path / "dense.safetensors"
+    save_tensors(dense, net()[0].state_dict())
+    options = ("--network", "tests.cli.tiny:net", "--data", "tests.cli.tiny:pictures", "--dense", dense, "--work",
+               tmp_path, "--result", result, "--quick", "--seeds", 1, "--seconds", 0.1, "--budget", "100%")  # fmt: skip
     methods(*options, "--part", "untrained", "--option", "none", "least-squares")
     first = json.loads(result.read_text())
-    assert [name.partition(", 90%")[0] for name in first["cells"]] == ["untrained, none", "untrained, least-squares"]
-    cell = first["cells"]["untrained, least-squares, 90%, seed 0"]
+    assert [name.partition(", 100%")[0] for name in first["cells"]] == ["untrained, none", "untrained, least-squares"]
+    cell = first["cells"]["untrained, least-squares, 100%, seed 0"]
     assert cell["share"] > 0
     assert cell["steps"][0]["distance_after"] <= cell["steps"][0]["distance_before"]
     assert cell["score"]["num_examples"] == 32
