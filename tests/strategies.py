@@ -89,7 +89,6 @@ def layer_specs(draw: st.DrawFn) -> LayerSpec:
         bias=draw(st.booleans()),
         epilogue=draw(st.sampled_from([(), ("Relu",), ("Add", "Relu"), ("Clip",)])),
         attributes=draw(st.sampled_from([(), (("Clip.max", 6.0), ("Clip.min", 0.0))])),
-        batch=draw(st.sampled_from([0, 0, 6])),
     )
 
 
