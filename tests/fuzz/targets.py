@@ -241,7 +241,7 @@ def import_csv(place: Place, rng: Random) -> Case:
 
 def verify_files(place: Place, rng: Random) -> Case:
     """Engines are judged by the files of a device."""
-    run, files = _run(place), place.take("device")
+    run, files = Path(shutil.copytree(_run(place), place.out / "run")), place.take("device")
     damage(files / rng.choice(sorted(path.name for path in files.iterdir())), rng)
     return Case(words=("verify", run, "--from", files, "--runtime", "onnxruntime"))
 
