@@ -1,4 +1,4 @@
-"""Pruning in a loop of Hugging Face Accelerate, in one process or, by ``accelerate launch``, in several.
+"""Pruning in a loop of Hugging Face Accelerate; it was tried in one process alone.
 
 Run it in an empty folder: ``python own_loop_accelerate.py`` (needs ``pip install accelerate``).
 """
