@@ -27,7 +27,7 @@ from json_lines import whole_lines
 
 from halp_trt import __version__
 from halp_trt.runtimes.cpu.settled_bench import processor_name
-from halp_trt.store import load, read_table, write_json
+from halp_trt.store import load, read_steps, read_table, write_json
 from halp_trt.workflows.folder import RunFolder
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -146,7 +146,8 @@ class _Chain:
         run = RunFolder(path=self._place / "run")
         if self._codes.get("prune") == 0:
             plan = load(run.plan)
-            found["predicted_share"] = round(plan.latency_us / plan.dense_us, 4)
+            last = read_steps(run.log)[-1]
+            found["predicted_share"] = round(last["latency_us"] / last["dense_us"], 4)
             found["calibration"] = [plan.calibration, plan.overhead_us, plan.calibration_r_squared]
             found["kept"] = {name: len(kept) for name, kept in plan.kept.items()}
         if "verify" in self._codes:

@@ -19,7 +19,7 @@ __all__ = ["Core", "pin_to_one_core", "wait_for_quiet", "waited_ns"]
 
 QUIET_FRACTION = 0.02
 """Largest share of a core's time that other work may have, for the core to count as quiet."""
-_LOOK_NS = 5_000_000
+_LOOK_NS = 10_000_000
 """Time for which a core is looked at, in nanoseconds: a kernel changes between busy threads every few milliseconds."""
 _NAME = "\0halp-trt/core/{}"
 """Name of the socket whose owner holds a core. It needs no file, and is free as soon as its owner has ended."""

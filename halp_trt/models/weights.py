@@ -149,7 +149,7 @@ def oddity(value: object) -> str:
 def _check_values(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuses tensors of other shapes, and integers or complex numbers in the place of real ones."""
     wrong = [
-        f"{brief(name, _MOST_NAME)} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        f"{brief(name, _MOST_NAME)} {tuple(value.shape)} not {tuple(own[name].shape)}"
         for name, value in tensors.items()
         if value.shape != own[name].shape
     ]

@@ -70,6 +70,7 @@ LAYER: Mapping[str, _Cell] = MappingProxyType(
         "attributes": _value,
         "plain_input": _flag,
         "outputs": _value,
+        "batch": whole_number,
     }
 )
 """The columns of a layer, and the function that reads a cell of each."""

@@ -16,14 +16,14 @@ from tools.figures import figures
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_network_alone_and_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     contention = importlib.import_module("contention")
-    small = ("--model", "resnet8", "--classes", "10", "--input", "3x8x8", "--data", "none", "--width-step", "16")
+    small = ("--model", "demo", "--classes", "10", "--input", "1x8x8", "--data", "none", "--width-step", "32")
     monkeypatch.setattr(contention, "NETWORKS", {"small": small})
     out, situations = tmp_path / "contention.json", ("idle", "beside itself")
-    words = ["--work", tmp_path, "--situations", *situations, "--max-probes", 20, "--seconds", 0.2, "--out", out]
+    words = ["--work", tmp_path, "--situations", *situations, "--max-probes", 300, "--seconds", 0.2, "--out", out]
     monkeypatch.setattr(sys, "argv", ["contention.py", *map(str, words)])
     contention.main()
     rows = json.loads(out.read_text())["rows"]

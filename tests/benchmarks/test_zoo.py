@@ -41,7 +41,7 @@ def test_differences_are_relative_and_other_shapes_and_nan_infinite() -> None:
 def test_a_run_that_was_cut_off_goes_on_with_what_is_whole(tmp_path: Path) -> None:
     lines = tmp_path / "zoo.jsonl"
     lines.write_text('{"source": "a"}\n{"source": ')
-    assert zoo._read(lines) == [{"source": "a"}]
+    assert zoo.whole_lines(lines) == [{"source": "a"}]
     assert lines.read_text() == '{"source": "a"}\n'
 
 

@@ -192,7 +192,7 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "arguments", "sentence"),
     [
-        ("", (), "not whole JSON"),
+        ("", (), "is empty; name another file"),
         ('{"layers": ', (), "not whole JSON"),
         ("[1, 2]", (), "expected an object with layers"),
         ('{"schema": "halp-trt/pruning-plan/1", "value": {}}', (), "has schema 'halp-trt/pruning-plan/1'"),
@@ -218,7 +218,7 @@ def test_other_resources_are_budgeted_too(halp_trt: Verb, table: Path) -> None:
         (json.dumps(SOUND), ("--gap", "nan"), "'nan' is no finite number"),
         (json.dumps(SOUND), ("--seconds", "nan"), "'nan' is no finite number"),
         (json.dumps(SOUND), ("--least", "=4"), "least width '=4'"),
-        (json.dumps(SOUND), ("--flops", ""), "knows latencies alone"),
+        (json.dumps(SOUND), ("--flops", ""), "budget '' for flops is neither a share"),
         (json.dumps(SOUND).replace('"b"', '"b\\ud800"'), (), "the name 'b\\ud800' in layer 1"),
         (json.dumps(SOUND).replace('"b"', '"b\\n"'), (), "names of characters that can be printed"),
     ],

@@ -17,7 +17,7 @@ from halp_trt.cli.quiet import exit_code
 from halp_trt.timing import waited_ns
 from tests.report.values import VERIFICATION
 
-SMALL = ("--model", "resnet8", "--classes", 10, "--input", "3x8x8", "--data", "none", "--runtime", "synthetic")
+SMALL = ("--model", "demo", "--classes", 10, "--input", "1x8x8", "--data", "none", "--runtime", "synthetic")
 pytestmark = pytest.mark.skipif(
     waited_ns() is None or not hasattr(os, "sched_setaffinity"), reason="this system does not tell who waits for a core"
 )

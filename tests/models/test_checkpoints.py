@@ -375,7 +375,7 @@ def test_what_does_not_fit_is_named_key_by_key_the_first_ten(tmp_path: Path) -> 
     torch.save({name: torch.ones(3, 3) for name in names}, tmp_path / "shapes.pth")
     with pytest.raises(ModelError, match="have other shapes") as refused:
         load_weights(deep, tmp_path / "shapes.pth")
-    shapes = [f"{name} (3, 3) instead of {tuple(saved[name].shape)}" for name in names[:10]]
+    shapes = [f"{name} (3, 3) not {tuple(saved[name].shape)}" for name in names[:10]]
     assert f"other shapes: {', '.join(shapes)} ...;" in str(refused.value)
     assert len(sentence(str(refused.value))) == len(str(refused.value)), "all of it is shown"
 
@@ -409,7 +409,7 @@ def test_integers_in_the_place_of_weights_are_refused(tmp_path: Path) -> None:
 
 def test_weights_of_a_wider_network_are_refused_behind_a_prefix_too(tmp_path: Path) -> None:
     torch.save({"ema": behind("module.", network(1, channels=8).state_dict())}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"other shapes: body\.0\.weight \(8, 3, 3, 3\) instead of \(4, 3, 3, 3\)"):
+    with pytest.raises(ModelError, match=r"other shapes: body\.0\.weight \(8, 3, 3, 3\) not \(4, 3, 3, 3\)"):
         load_weights(network(), tmp_path / "w.pth")
 
 

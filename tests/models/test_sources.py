@@ -196,7 +196,7 @@ def broken_weights(kind: str) -> dict[str, torch.Tensor]:
     [
         ("missing", ModelError, r"1 missing \(stem\.weight\), 0 unexpected \(none\)"),
         ("unexpected", ModelError, r"0 missing \(none\), 1 unexpected \(head\.weight\)"),
-        ("shape", ModelError, r"classifier\.weight \(7, 128\) instead of \(10, 128\)"),
+        ("shape", ModelError, r"classifier\.weight \(7, 128\) not \(10, 128\)"),
         ("nan", NonFiniteError, r"stages\.1\.0\.conv1\.weight"),
         ("inf", NonFiniteError, r"stages\.1\.0\.conv1\.weight"),
     ],
