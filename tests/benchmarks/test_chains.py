@@ -22,7 +22,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_network_goes_through_the_whole_chain_and_into_the_table(tmp_path: Path) -> None:
     chains, networks = importlib.import_module("chains"), importlib.import_module("chains_networks")
     small = networks.Chain(

@@ -43,7 +43,7 @@ def duel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Duel:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_is_timed_while_a_peer_chooses_is_its_engine_with_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +68,7 @@ def kernels(model: onnx.ModelProto) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("timed_briefly")
 def test_a_duel_runs_from_choosing_to_timing_and_keeps_what_is_finished(tmp_path: Path, duel: Duel) -> None:
     first = duel("--method", *METHODS)

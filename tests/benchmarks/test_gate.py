@@ -86,7 +86,7 @@ def test_an_engine_spins_in_a_fresh_process(module: Load, tmp_path: Path) -> Non
     assert medians[1] > 2 * medians[0]  # five times, but for a machine that is shared
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_experiment_that_was_cut_off_goes_on(module: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     out, lines = tmp_path / "gate.json", tmp_path / "gate.jsonl"

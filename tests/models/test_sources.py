@@ -46,7 +46,9 @@ def factories(tmp_path, monkeypatch):
 # ---- where networks come from ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(ZOO))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "bev-resnet50")) for name in sorted(ZOO)]
+)
 def test_built_in_networks_load_ready_to_trace(name):
     loaded = load_model(name)
     assert not loaded.module.training

@@ -29,7 +29,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PLACES, "gone", DevicePlace(name="gone", python="/no/python", folder=str(tmp_path / "gone")))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_three_devices_measure_the_table_of_one(devices: None, halp_trt: Callable[..., Result]) -> None:  # noqa: F811
     alone = halp_trt(*BUILD, "--runtime", "synthetic", "--out", "alone.jsonl")
     assert alone.exit_code == 0, alone.output
