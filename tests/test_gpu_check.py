@@ -42,7 +42,7 @@ def small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "CHAIN_STEP", 32)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("without_gpu", "small_layers", "timed_briefly")
 def test_the_checks_run_for_real_on_the_processor(tmp_path: Path) -> None:
     out = tmp_path / "record.json"

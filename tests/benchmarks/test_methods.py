@@ -41,7 +41,7 @@ def test_every_cell_is_a_request_that_makes_sense(methods: Callable[..., dict[st
                 assert request_of(Settings.of(**cell.changes)).train.seed == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_part_runs_alone_and_is_not_repeated(methods: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     result, dense = tmp_path / "methods.json", tmp_path / "dense.safetensors"
     save_tensors(dense, net()[0].state_dict())

@@ -89,7 +89,7 @@ def answer(net: nn.Module) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("widths", "blocks"),
-    [(PruningPlan.dense, slice(1, None, 2)), (uneven_plan, slice(0, None))],
+    [pytest.param(PruningPlan.dense, slice(1, None, 2), marks=pytest.mark.nightly), (uneven_plan, slice(0, None))],
     ids=["every second", "all, uneven"],
 )
 @pytest.mark.parametrize("name", NETWORKS)

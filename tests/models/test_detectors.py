@@ -94,6 +94,7 @@ def test_ssd_learns_what_it_reads() -> None:
     perfect(module.detection, module, 64)
 
 
+@pytest.mark.nightly
 def test_fastestdet_learns_what_it_reads() -> None:
     module = load_model("fastestdet", num_classes=2, input_shape=(3, 64, 64)).module
     perfect(module.detection, module, 64)

@@ -80,7 +80,7 @@ def test_mobilenet_keeps_the_stem_at_full_size_and_ends_at_4x4():
     assert sum(block.has_residual for block in blocks) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mobilenet_pruned_physically_and_rewritten_equals_the_masked_one():
     torch.manual_seed(0)
     module, example = ZOO["mobilenetv2-cifar"](10, (3, 16, 16)).eval(), (torch.randn(1, 3, 16, 16),)

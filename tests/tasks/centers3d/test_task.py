@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_one_sentence(data: DataSet, tmp_path: Path) -> N
         task_of(data).metric([])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pillars_are_trained_pruned_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     named = ("--data", f"radar3d:{scenes(tmp_path / 'data')},points=2")
