@@ -183,8 +183,10 @@ def test_what_makes_no_sense_is_refused_by_the_command_line(halp_trt: Any) -> No
         assert len(refused.stderr.splitlines()) == 1
 
 
-@pytest.mark.nightly
 # ---- candidates -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.nightly
 def test_the_best_candidate_goes_on_and_all_are_logged(tmp_path: Path) -> None:
     data = pictures(64)
     asked = replace(UNTRAINED, repair="none", method="joint", budget=Budget(fraction=0.35), candidates=6)
