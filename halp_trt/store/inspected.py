@@ -91,7 +91,7 @@ def _edges(inspected: Mapping[str, Any]) -> dict[str, str]:
     names = {str(name) for name in bindings} if isinstance(bindings, list | tuple) else set[str]()
     layers = [layer for layer in inspected.get("Layers", ()) if isinstance(layer, Mapping)]
     edges = [edge for layer in layers for key in ("Inputs", "Outputs") for edge in layer.get(key) or ()]
-    return {str(edge["Name"]): str(edge.get("Format/Datatype", "")) for edge in edges if edge.get("Name") in names}
+    return {str(edge["Name"]): str(edge.get("Format/Datatype", "")) for edge in edges if str(edge.get("Name")) in names}
 
 
 def _layout(tensor: Mapping[str, Any]) -> str:

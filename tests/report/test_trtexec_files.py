@@ -14,6 +14,7 @@ from halp_trt.gate.trtexec import LayerProfiles, QueryRuns
 from halp_trt.gate.trtexec_log import TrtexecLog
 from halp_trt.report import describe
 from halp_trt.store import load
+from halp_trt.store.inspected import inspected_layers
 from halp_trt.store.trtexec_log import read_log
 from halp_trt.workflows.show import open_artefact, page_of
 
@@ -170,3 +171,10 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, value: object, words: st
 
 def test_engines_without_detail_say_so() -> None:
     assert "names alone" in describe(EngineLayers(layers=()))
+
+
+def test_a_tensor_whose_name_is_none_is_no_edge() -> None:
+    """A damaged file that the fuzzer found."""
+    tensor = {"Name": ["x"], "Format/Datatype": "Row major linear FP32"}
+    inspected = {"Layers": [{"Name": "conv", "Inputs": [tensor], "Outputs": []}], "Bindings": ["x", "y"]}
+    assert dict(inspected_layers(inspected).edges) == {}
