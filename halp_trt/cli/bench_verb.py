@@ -116,7 +116,7 @@ class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
     help="Time for timing in each process, without its start.",
 )
 @click.option(
-    "--onnx", "model", default="", metavar="MODEL", help="Judge this ONNX model: build it and time the builds."
+    "--onnx", "models", multiple=True, metavar="MODEL", help="Judge this ONNX model: build it and time the builds."
 )
 @click.option("--builds", type=Whole(1, _MOST_BUILDS), default=1, show_default=True, help="Builds of --onnx.")
 @click.option("--shape", "shapes", type=_Shape(), multiple=True, help=_SHAPE)
@@ -179,6 +179,8 @@ def _judged(
     from halp_trt.workflows.bench.gate import Terms
     from halp_trt.workflows.bench.stage import BenchRequest, run_bench
 
+    if len(values["models"]) > 1:
+        raise UsageError(f"--onnx is given {len(values['models'])} times; judge one model at a time")
     accept = values["accept"] or ""
     if values["accept"] is not None and not accept.strip():
         raise UsageError("--accept wants a reason in words")
@@ -186,7 +188,7 @@ def _judged(
         check_writable(Path(values["summary"]))
     request = BenchRequest(
         engines=engines,
-        model=values["model"],
+        model=next(iter(values["models"]), ""),
         num_builds=values["builds"],
         wish=Wish(**given, shapes=dict(values["shapes"]), engines=engines_folder),
         baseline=values["baseline"],

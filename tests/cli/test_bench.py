@@ -128,6 +128,8 @@ def test_what_cannot_be_written_is_code_2_unless_the_answer_is_red(
         (["a.onnx", "--shape", "x"], "write it like"),
         (["a.onnx", "--seconds", "inf"], "'inf' is no finite number"),
         (["a.onnx", "a.onnx"], "two engines are called 'a'"),
+        (["a.onnx", "--onnx", "a.onnx"], "two engines are called 'a'"),
+        (["--onnx", "a.onnx", "--onnx", "b=a.onnx"], "--onnx is given 2 times"),
         ([""], "an engine's path is empty"),
         (["=a.onnx"], "'=a.onnx' has no name before its =; write NAME=PATH"),
         (["net="], "'net=' has no path behind its =; write NAME=PATH"),

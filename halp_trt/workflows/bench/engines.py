@@ -13,7 +13,7 @@ from halp_trt.store import load, sha256_file
 from halp_trt.workflows.folder import RunFolder, timings_path
 from halp_trt.workflows.parents import check_engine
 
-__all__ = ["Contender", "Wish", "find_engines", "find_model"]
+__all__ = ["Contender", "Wish", "check_names", "find_engines", "find_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +78,19 @@ def find_engines(texts: Sequence[str], wish: Wish) -> tuple[Contender, ...]:
         RuntimeUnavailableError: the runtime is not installed.
     """
     found = tuple(_find(text, wish) for text in texts)
+    check_names(found)
+    return found
+
+
+def check_names(found: Sequence[Contender]) -> None:
+    """Refuses engines of one name: one of them would stand for both.
+
+    Raises:
+        UsageError: two have the same.
+    """
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two engines are called {twice[0]!r}; give each a name of its own: NAME=PATH")
-    return found
 
 
 def find_model(text: str, num_builds: int, wish: Wish) -> Contender:

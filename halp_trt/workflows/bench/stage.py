@@ -12,7 +12,7 @@ from halp_trt.gate import REFUSED, BenchResult
 from halp_trt.interrupts import interrupts_held_back
 from halp_trt.store import append_history, check_writable, hold, read_history
 from halp_trt.workflows.bench.baseline import BaselineFile
-from halp_trt.workflows.bench.engines import Contender, Wish, find_engines, find_model
+from halp_trt.workflows.bench.engines import Contender, Wish, check_names, find_engines, find_model
 from halp_trt.workflows.bench.gate import Terms, bench
 from halp_trt.workflows.bench.keep import kept
 
@@ -104,6 +104,7 @@ def _run(request: BenchRequest, terms: Terms) -> BenchResult:
     contenders = list(find_engines(request.engines, request.wish))
     if request.model:
         contenders.append(find_model(request.model, request.num_builds, request.wish))
+        check_names(contenders)
     _check_files(request, contenders, file, target)
     terms = replace(terms, keeps=bool(request.save or request.updates or request.accept))
     with tempfile.TemporaryDirectory(prefix="halp-trt-") as folder:
