@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -327,3 +329,9 @@ def test_a_network_is_pruned_deployed_and_verified(halp_trt: Callable[..., objec
     assert found["target"]["runtime"] == "openvino"
     assert found["max_difference"] < 1e-4
     assert {check["name"] for check in found["layers"]} >= {"0", "3", "8"}
+
+
+def test_no_usage_statistics_are_sent() -> None:
+    code = "import sys; import halp_trt.runtimes.openvino.session; print('openvino_telemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
