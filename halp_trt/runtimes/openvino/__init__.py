@@ -1,7 +1,7 @@
 """OpenVINO, without the sender of its usage statistics.
 
-That one starts a process and asks the network whenever OpenVINO is imported; a Ctrl-C in between can leave the program
-waiting for it for ever. OpenVINO has a stub for where the sender is not installed, and takes it here.
+The sender starts a process and asks the network whenever OpenVINO is imported; a Ctrl-C in between can leave the
+program waiting for it for ever. OpenVINO has a stub for where the sender is not installed, and takes it here.
 """
 
 import contextlib
