@@ -266,3 +266,10 @@ def test_a_table_of_absurd_latencies_is_refused(tmp_path: Path) -> None:
     store.save(LatencyTable(target=TABLE.target, rows={spec: measurement(1e16)}), tmp_path / "t.jsonl")
     with pytest.raises(ArtefactError, match="expected float of at least 0 and at most 1e"):
         store.read_table(tmp_path / "t.jsonl")
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="only root may read the kernel's messages")
+def test_a_file_of_the_system_that_would_wait_is_one_sentence() -> None:
+    """A regular file by its mode, whose reader would wait for the kernel's next message."""
+    with pytest.raises(ArtefactError, match="/proc/kmsg"):
+        store.read_json("/proc/kmsg")

@@ -148,6 +148,8 @@ def open_file(path: str | Path, most: int) -> IO[bytes]:
         file = open(path, "rb", opener=_open)  # noqa: SIM115 (the caller closes it)
         try:
             _check(path, os.fstat(file.fileno()), most)  # it may be another one by now
+            if not os.fstat(file.fileno()).st_size:
+                os.pread(file.fileno(), 1, 0)  # files of the system's own have no size, and some would wait
             _refuse_pointer(path, file)
         except BaseException:
             file.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from tests.fuzz.mutations import TEXTS, Random, mutated_bytes
@@ -150,7 +151,10 @@ def _subgraph(model: onnx.ModelProto, rng: Random) -> None:
     inner = onnx.GraphProto()
     inner.CopyFrom(model.graph)
     for _ in range(rng.choice((1, 1, 3, 20))):
-        node = helper.make_node(rng.choice(("If", "Loop", "Scan")), ["x"], ["z"], "inner", body=inner)
+        try:
+            node = helper.make_node(rng.choice(("If", "Loop", "Scan")), ["x"], ["z"], "inner", body=inner)
+        except DecodeError:  # nested too deeply for protobuf itself
+            break
         inner = onnx.GraphProto(name="g", node=[node], output=model.graph.output)
     model.graph.node.extend(inner.node)
 
