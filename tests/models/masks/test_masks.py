@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from halp_trt.workflows.checkpoint import PruneWords, read_checkpoint
 from halp_trt.workflows.folder import RunFolder
 from halp_trt.workflows.ledger import checkpoint_path
 from halp_trt.workflows.prune import prune
+from halp_trt.workflows.request import PruneRequest
 from tests.workflows.pruning import lookup, pictures, request, subject
 
 
@@ -64,6 +66,28 @@ class Stop(Exception):
     """Ends a run between two steps."""
 
 
+def stopped(
+    asked: PruneRequest,
+    kept: list[Mapping[str, tuple[int, ...]]],
+    place: Path,
+    name: str,
+    stops: tuple[int, ...] = (),
+    *,
+    resume: bool = False,
+) -> RunFolder:
+    """A run that is stopped after some of its steps; what every step keeps is added to ``kept``."""
+    folder = RunFolder(path=place / name)
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if "dense" in note:
+            kept.append(read_checkpoint(checkpoint_path(folder), PruneWords).kept)
+            if done in stops:
+                raise Stop
+
+    prune(subject(pictures()), asked, folder, lookup=lookup(place / "table"), resume=resume, progress=progress)
+    return folder
+
+
 @pytest.mark.slow
 def test_channels_return_and_a_killed_run_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(MASKS, "straight", Straight())
@@ -71,18 +95,7 @@ def test_channels_return_and_a_killed_run_is_the_same(monkeypatch: pytest.Monkey
     asked = request(mask="straight", method="joint", saliency="absent", num_steps=4)
     kept: list[Mapping[str, tuple[int, ...]]] = []
 
-    def run(name: str, stops: tuple[int, ...] = (), *, resume: bool = False) -> RunFolder:
-        folder = RunFolder(path=tmp_path / name)
-
-        def progress(done: int, total: int, note: str = "") -> None:
-            if "dense" in note:
-                kept.append(read_checkpoint(checkpoint_path(folder), PruneWords).kept)
-                if done in stops:
-                    raise Stop
-
-        prune(subject(pictures()), asked, folder, lookup=lookup(tmp_path / "table"), resume=resume, progress=progress)
-        return folder
-
+    run = partial(stopped, asked, kept, tmp_path)
     whole = run("whole")
     steps = list(kept)
     assert any(set(after[name]) - set(before[name]) for before, after in pairwise(steps) for name in before)
@@ -116,18 +129,7 @@ def test_a_run_with_soft_masks_that_is_killed_is_the_same_and_channels_return(tm
     asked = request(mask="soft", method="joint", num_steps=5)
     kept: list[Mapping[str, tuple[int, ...]]] = []
 
-    def run(name: str, stops: tuple[int, ...] = (), *, resume: bool = False) -> RunFolder:
-        folder = RunFolder(path=tmp_path / name)
-
-        def progress(done: int, total: int, note: str = "") -> None:
-            if "dense" in note:
-                kept.append(read_checkpoint(checkpoint_path(folder), PruneWords).kept)
-                if done in stops:
-                    raise Stop
-
-        prune(subject(pictures()), asked, folder, lookup=lookup(tmp_path / "table"), resume=resume, progress=progress)
-        return folder
-
+    run = partial(stopped, asked, kept, tmp_path)
     whole = run("whole")
     steps = list(kept)
     assert any(set(after[name]) - set(before[name]) for before, after in pairwise(steps) for name in before)
